@@ -1,0 +1,1 @@
+//! What a search leaves behind: plan, order file and pruned checkpoints.

@@ -1,0 +1,72 @@
+//! What one step of the search found, as it stands in `plan.json`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::BlockId;
+
+/// How far the scoring of a candidate went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CandidateState {
+    /// Every token was scored.
+    Complete,
+    /// Dropped by an exact bound: it could not win any more.
+    Bounded,
+    /// Dropped by an approximate race.
+    Raced,
+    /// Its loss was not finite.
+    Rejected,
+}
+
+/// One candidate block of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The block that was left out, besides those removed before.
+    pub block: BlockId,
+    /// Perplexity without it, if every token was scored.
+    pub perplexity: Option<f64>,
+    /// A lower bound of that perplexity, if it was dropped early.
+    pub at_least: Option<f64>,
+    /// How far the scoring went.
+    pub state: CandidateState,
+    /// Why it was rejected or dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Arithmetic done, in units that do not depend on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Tokens times blocks that were run.
+    pub block_tokens: u64,
+    /// Tokens that went through the head.
+    pub head_tokens: u64,
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.block_tokens += other.block_tokens;
+        self.head_tokens += other.head_tokens;
+    }
+}
+
+/// One removed block and how it was chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// 1-based.
+    pub step: usize,
+    /// The block of lowest perplexity, removed from here on.
+    pub removed: BlockId,
+    /// Perplexity of the model without all blocks removed so far.
+    pub perplexity: f64,
+    /// Every candidate in the published order.
+    pub candidates: Vec<Candidate>,
+    /// Arithmetic done for this step.
+    pub work: Work,
+    /// Parameters left, a tied head counted once.
+    pub params_left: u64,
+    /// Share of all parameters removed so far, 0 to 1.
+    pub ratio_removed: f64,
+    /// Wall time of this step.
+    pub seconds: f64,
+}

@@ -96,7 +96,7 @@ fn panel_unroll(head_dim: u32) -> u32 {
     [4, 3, 2, 1].into_iter().find(|u| texels % u == 0).unwrap_or(1)
 }
 
-/// Workgroup memory holds `queries` and `keys` rows of a head and their scores in 16 KiB.
+/// Queries and keys of a tile: their rows of a head and their scores share 16 KiB of workgroup memory.
 fn tile_queries(head_dim: u32) -> u32 {
     if head_dim <= 128 { 16 } else { 8 }
 }
@@ -104,8 +104,8 @@ fn tile_queries(head_dim: u32) -> u32 {
 fn tile_keys(head_dim: u32) -> u32 {
     match head_dim {
         0..=64 => 16,
-        65..=128 => 8,
-        _ => 8,
+        65..=192 => 8,
+        _ => 4,
     }
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
             let per_query = 64 / queries;
             context! {
                 QUERIES => queries,
-                KEYS => tile_keys(head_dim).min((16_000 - queries * texels * 16) / (texels * 16 + queries * 4) / per_query * per_query),
+                KEYS => tile_keys(head_dim),
                 PER_QUERY => per_query,
                 PER_INVOCATION => texels.div_ceil(per_query),
                 HEAD_TEXELS => texels,

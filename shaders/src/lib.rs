@@ -94,6 +94,7 @@ impl GemmKernel {
 }
 
 /// One variant of one shader.
+#[allow(missing_docs, reason = "the fields are the kernel, the format, the lanes and the head_dim that they say")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     /// Token ids to hidden states.

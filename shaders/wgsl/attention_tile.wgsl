@@ -65,16 +65,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             tile_kv[e] = load(key0 + e / {{ HEAD_TEXELS }}u, window, k_column, e % {{ HEAD_TEXELS }}u * 4u);
         }
         workgroupBarrier();
-{% for j in range(KEYS // PER_QUERY) %}
-        {
-            let key = c + {{ j * PER_QUERY }}u;
+        for (var key = c; key < {{ KEYS }}u; key += {{ PER_QUERY }}u) {
             var s = 0.0;
             for (var d = 0u; d < {{ HEAD_TEXELS }}u; d++) {
                 s += dot(tile_q[i * {{ HEAD_TEXELS }}u + d], tile_kv[key * {{ HEAD_TEXELS }}u + d]);
             }
             scores[i * {{ KEYS }}u + key] = select(LOWEST, s, key0 + key <= query);
         }
-{% endfor %}
         workgroupBarrier();
         for (var e = index; e < {{ KEYS * HEAD_TEXELS }}u; e += 64u) {
             tile_kv[e] = load(key0 + e / {{ HEAD_TEXELS }}u, window, v_column, e % {{ HEAD_TEXELS }}u * 4u);
@@ -86,13 +83,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         let keep = exp(largest - top);
         largest = top;
         workgroupBarrier();
-{% for j in range(KEYS // PER_QUERY) %}
-        {
-            let key = c + {{ j * PER_QUERY }}u;
+        for (var key = c; key < {{ KEYS }}u; key += {{ PER_QUERY }}u) {
             let at = i * {{ KEYS }}u + key;
             scores[at] = select(0.0, exp(scores[at] - top), key0 + key <= query);
         }
-{% endfor %}
         workgroupBarrier();
         sum *= keep;
 {% for d in range(PER_INVOCATION) %}

@@ -36,7 +36,9 @@ pub enum WeightsError {
     #[error("{file}: tensor `{tensor}` has shape {found:?}, expected {expected:?}")]
     Shape { file: String, tensor: String, found: Vec<usize>, expected: Vec<usize> },
     /// A weight is NaN or infinite.
-    #[error("{file}: tensor `{tensor}` holds a value that is not finite ({value}) at row {row}; the checkpoint is damaged")]
+    #[error(
+        "{file}: tensor `{tensor}` holds a value that is not finite ({value}) at row {row}; the checkpoint is damaged"
+    )]
     NotFinite { file: String, tensor: String, row: usize, value: f32 },
 }
 

@@ -67,7 +67,7 @@ fn data_start(source: &dyn ByteSource, metadata: &GgufMetadata, end: u64) -> Res
     Ok(end.next_multiple_of(alignment))
 }
 
-/// No byte may belong to two tensors. Tensors of unknown size count as one byte.
+/// No byte may belong to two tensors. Those whose size is not known, for their type is not, are left out.
 fn check_overlaps(file: &str, tensors: &[StoredTensor]) -> Result<(), WeightsError> {
     let mut places: Vec<_> = tensors.iter().filter_map(|tensor| Some((tensor, tensor.bytes()?))).collect();
     places.retain(|(_, bytes)| *bytes > 0);

@@ -96,7 +96,7 @@ fn place(
 ) -> Result<(), WeightsError> {
     let bad = |reason: String| malformed(source.name(), format!("tensor `{}` {reason}", tensor.name));
     let alignment = metadata.unsigned("general.alignment")?.unwrap_or(32);
-    if tensor.offset % alignment != 0 {
+    if !tensor.offset.is_multiple_of(alignment) {
         return Err(bad(format!("lies at offset {}, which is no multiple of {alignment}", tensor.offset)));
     }
     let bytes = tensor.bytes();

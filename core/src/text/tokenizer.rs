@@ -1,0 +1,185 @@
+//! The tokenizer: text to ids and back, by the `tokenizers` crate, so that ids agree with Hugging Face.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{TextError, gguf_tokenizer};
+use crate::weights::gguf::GgufMetadata;
+
+/// A tokenizer and the files it is saved as.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    json: String,
+    config: Map<String, Value>,
+    vocab_size: usize,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// Truncation and padding that the file asks for are switched off: a calibration text is never shortened silently.
+    ///
+    /// # Errors
+    /// [`TextError::TokenizerJson`] if the bytes are not UTF-8 or not a tokenizer.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, TextError> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| TextError::TokenizerJson { reason: format!("not UTF-8 text: {error}") })?;
+        let mut config = Map::new();
+        config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
+        Self::from_parts(text.to_owned(), config)
+    }
+
+    /// Rebuilds the tokenizer that a GGUF file carries in its `tokenizer.ggml.*` metadata.
+    ///
+    /// Byte-level BPE (`gpt2`) and SentencePiece BPE (`llama`) are known; see [`super`] for what belongs where.
+    ///
+    /// # Errors
+    /// [`TextError::Gguf`] naming the key that is missing, of the wrong kind, or not supported.
+    pub fn from_gguf(metadata: &GgufMetadata) -> Result<Self, TextError> {
+        let vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
+        Self::from_parts(vocabulary.tokenizer_json()?.to_string(), vocabulary.tokenizer_config())
+    }
+
+    /// A tokenizer from the text of its `tokenizer.json` and the content of its `tokenizer_config.json`.
+    pub(super) fn from_parts(json: String, config: Map<String, Value>) -> Result<Self, TextError> {
+        check_merges(&json)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(json.as_bytes())
+            .map_err(|error| TextError::TokenizerJson { reason: error.to_string() })?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| TextError::TokenizerJson { reason: error.to_string() })?;
+        let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        if vocab_size == 0 {
+            return Err(TextError::TokenizerJson { reason: "the vocabulary is empty".into() });
+        }
+        Ok(Self { inner, json, config, vocab_size })
+    }
+
+    /// The `tokenizer.json`: as it was read, or as it was rebuilt from GGUF metadata.
+    pub fn to_json(&self) -> String {
+        self.json.clone()
+    }
+
+    /// What belongs in `tokenizer_config.json`. Rebuilt from GGUF metadata it names the special tokens, the chat template
+    /// and the context length; a `tokenizer.json` says none of these, so only `tokenizer_class` is known then and the
+    /// folder's own `tokenizer_config.json` is the better file to carry over.
+    pub fn tokenizer_config(&self) -> Value {
+        Value::Object(self.config.clone())
+    }
+
+    /// Token ids of `text`, with what the tokenizer itself adds around a text (a BOS token for some, nothing for others).
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoding =
+            self.inner.encode_fast(text, true).map_err(|error| TextError::Tokenizer { reason: error.to_string() })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of `ids`; special tokens (BOS, chat markers) and ids outside the vocabulary are left out.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
+        self.inner.decode(ids, true).map_err(|error| TextError::Tokenizer { reason: error.to_string() })
+    }
+
+    /// One more than the largest token id. A model's embedding has at least that many rows, often a few more.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+}
+
+/// The part of `tokenizer.json` that [`check_merges`] looks at.
+#[derive(Deserialize)]
+struct ModelOnly {
+    model: Value,
+}
+
+/// Refuses BPE merges whose pieces or whose result are not in the vocabulary. The `tokenizers` crate finds a missing
+/// piece itself, but panics on a result that is longer than every token.
+fn check_merges(json: &str) -> Result<(), TextError> {
+    let refuse = |reason: String| TextError::TokenizerJson { reason };
+    let ModelOnly { model } = serde_json::from_str(json).map_err(|error| refuse(error.to_string()))?;
+    let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else {
+        return Ok(());
+    };
+    let prefix = model["continuing_subword_prefix"].as_str().unwrap_or("");
+    for (index, merge) in merges.iter().enumerate() {
+        let pair = match merge {
+            Value::String(pair) => pair.split_once(' '),
+            Value::Array(pair) => match pair.as_slice() {
+                [Value::String(left), Value::String(right)] => Some((left.as_str(), right.as_str())),
+                _ => None,
+            },
+            _ => None,
+        };
+        let Some((left, right)) = pair else {
+            return Err(refuse(format!("merge {index} is {merge}, expected two tokens")));
+        };
+        let merged = right.strip_prefix(prefix).map(|right| format!("{left}{right}"));
+        if !merged.is_some_and(|merged| vocab.contains_key(&merged)) {
+            return Err(refuse(format!(
+                "merge {index} joins {left:?} and {right:?} to a token that is not in `vocab`"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    const TINY: &[u8] = include_bytes!("../../../assets/tiny/tokenizer.json");
+
+    #[test]
+    fn the_tiny_tokenizer_gives_the_ids_of_hugging_face() {
+        let tokenizer = Tokenizer::from_json(TINY).unwrap();
+        // tokenizers 0.23 for Python.
+        let text = "In the beginning 1234 <|endoftext|>\n\n caf\u{e9} \u{1f600}";
+        let expected = [1338, 260, 2926, 221, 17, 18, 19, 20, 221, 0, 199, 199, 1011, 70, 128, 103, 221, 173, 254, 247, 223];
+        assert_eq!(tokenizer.encode(text).unwrap(), expected);
+        assert_eq!(tokenizer.decode(&expected).unwrap(), text.replace("<|endoftext|>", ""));
+        assert_eq!(tokenizer.vocab_size(), 4096);
+        assert_eq!(tokenizer.to_json().as_bytes(), TINY);
+        assert_eq!(tokenizer.tokenizer_config(), json!({ "tokenizer_class": "PreTrainedTokenizerFast" }));
+    }
+
+    #[test]
+    fn truncation_and_padding_of_the_file_are_not_applied() {
+        let mut file: Value = serde_json::from_slice(TINY).unwrap();
+        file["truncation"] = json!({ "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0 });
+        file["padding"] = json!({
+            "strategy": { "Fixed": 64 }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "<|endoftext|>",
+        });
+        let cut = Tokenizer::from_json(file.to_string().as_bytes()).unwrap();
+        let text = "And it came to pass in those days";
+        assert_eq!(cut.encode(text).unwrap(), Tokenizer::from_json(TINY).unwrap().encode(text).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_tokenizer_is_refused() {
+        let model = |vocab: Value, merges: Value| {
+            json!({ "version": "1.0", "added_tokens": [], "model": { "type": "BPE", "vocab": vocab, "merges": merges } })
+                .to_string()
+        };
+        let cases = [
+            ("{".to_owned(), "EOF"),
+            ("{}".to_owned(), "model"),
+            (model(json!({}), json!([])), "empty"),
+            // Longer than every token: the crate's own check would panic.
+            (model(json!({ "a": 0, "b": 1 }), json!([["a", "b"]])), "merge 0 joins \"a\" and \"b\""),
+            (model(json!({ "a": 0, "b": 1, "ab": 2 }), json!(["a b", 7])), "merge 1 is 7"),
+            (model(json!({ "a": 0, "ab": 2 }), json!(["a b"])), "b"),
+        ];
+        for (json, expected) in cases {
+            let message = Tokenizer::from_json(json.as_bytes()).err().unwrap().to_string();
+            assert!(message.starts_with("tokenizer.json: ") && message.contains(expected), "{json}: {message}");
+        }
+        assert!(Tokenizer::from_json(&[0xff]).err().unwrap().to_string().contains("not UTF-8"));
+    }
+}

@@ -42,10 +42,10 @@ pub enum ModelError {
         supported: String,
     },
     /// Tensors that the configuration calls for are missing or have another shape.
-    #[error("{model}: {count} of the tensors that its configuration calls for are missing or misshapen:{listed}")]
+    #[error(
+        "the weights do not fit the configuration, {count} tensors are missing or wrong; get both from one place:{listed}"
+    )]
     Tensors {
-        /// The model's files.
-        model: String,
         /// How many in all.
         count: usize,
         /// The first few, one a line.
@@ -78,6 +78,14 @@ pub enum ModelError {
         window: usize,
         /// The longest possible.
         most: usize,
+    },
+    /// Text was to be tokenised and the model has no usable tokenizer.
+    #[error("{model}: there is no tokenizer to turn text into tokens: {problem}")]
+    NoTokenizer {
+        /// The model.
+        model: String,
+        /// Why, and what to do.
+        problem: String,
     },
     /// The tensor files could not be read.
     #[error(transparent)]

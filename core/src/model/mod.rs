@@ -4,8 +4,10 @@
 //! differs between the families. Nothing here computes: the forward pass reads tensors by the names that the spec gives.
 
 pub mod block;
+mod checkpoint;
 mod config;
 mod error;
+mod gguf;
 mod keys;
 mod llama;
 mod qwen2;
@@ -13,6 +15,7 @@ pub mod rope;
 mod spec;
 
 pub use block::{BlockId, BlockKind, BlockSet, ParseBlockError};
+pub use checkpoint::Checkpoint;
 pub use config::PRUNED_TYPE_PREFIX;
 pub use error::ModelError;
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};

@@ -115,7 +115,7 @@ impl RopeSpec {
     }
 
     /// Combinations that have no frequencies.
-    fn check(&self, rope: &Keys) -> Result<(), ModelError> {
+    pub(super) fn check(&self, rope: &Keys) -> Result<(), ModelError> {
         if matches!(self.scaling, RopeScaling::Dynamic { .. }) && self.head_dim == 2 {
             return Err(rope.contradiction(
                 "rope_type",
@@ -236,10 +236,12 @@ impl RopeSpec {
         self.plain(self.theta as f32).into_iter().map(scale).collect()
     }
 
-    /// The value of `rope_parameters` with which transformers computes the same frequencies; `rope_theta` is inside.
-    pub fn to_config(&self) -> Value {
-        let mut value = match &self.scaling {
-            RopeScaling::Default => json!({}),
+    /// Writes the keys with which transformers computes the same frequencies, in the spelling that old and new versions
+    /// read: `rope_theta`, and `rope_scaling` if there is any.
+    pub(crate) fn write_config(&self, config: &mut Map<String, Value>) {
+        config.insert("rope_theta".to_string(), json!(self.theta));
+        let mut scaling = match &self.scaling {
+            RopeScaling::Default => return,
             RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor } => json!({ "factor": factor }),
             RopeScaling::Yarn { factor, attention_factor, beta_fast, beta_slow, truncate, original_max_positions } => {
                 json!({
@@ -257,9 +259,8 @@ impl RopeSpec {
                 "original_max_position_embeddings": original_max_positions,
             }),
         };
-        value["rope_type"] = json!(self.scaling.name());
-        value["rope_theta"] = json!(self.theta);
-        value
+        scaling["rope_type"] = json!(self.scaling.name());
+        config.insert("rope_scaling".to_string(), scaling);
     }
 }
 
@@ -304,10 +305,12 @@ impl RopeScaling {
         let key = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
         let name = rope.text(key)?.unwrap_or("default");
         // A configuration may say what the first training's window was outside, which then counts, or inside.
-        let original = || -> Result<usize, ModelError> { match keys.size("original_max_position_embeddings", MOST_POSITIONS)? {
-            Some(original) => Ok(original),
-            None => Ok(rope.size("original_max_position_embeddings", MOST_POSITIONS)?.unwrap_or(max_positions)),
-        } };
+        let original = || -> Result<usize, ModelError> {
+            match keys.size("original_max_position_embeddings", MOST_POSITIONS)? {
+                Some(original) => Ok(original),
+                None => Ok(rope.size("original_max_position_embeddings", MOST_POSITIONS)?.unwrap_or(max_positions)),
+            }
+        };
         match name {
             "default" => Ok(Self::Default),
             "linear" => Ok(Self::Linear { factor: rope.required_positive("factor")? }),
@@ -412,4 +415,122 @@ fn divisors(rope: &Keys, key: &str, pairs: usize) -> Result<Vec<f64>, ModelError
         number.ok_or_else(|| rope.wrong(key, value, expected()))
     };
     list.iter().map(number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use crate::model::ModelSpec;
+
+    /// What transformers 5.23 computes for one configuration in a forward pass over `window` positions.
+    #[derive(serde::Deserialize)]
+    struct Reference {
+        name: String,
+        window: usize,
+        config: Map<String, Value>,
+        inv_freq: Vec<f64>,
+        attention_scaling: f64,
+    }
+
+    fn references() -> Vec<Reference> {
+        serde_json::from_str(include_str!("testdata/rope.json")).unwrap()
+    }
+
+    /// Two units in the last place: what torch's vectorised power may be off.
+    fn assert_close(found: f32, expected: f64, what: &str) {
+        assert!((f64::from(found) - expected).abs() <= 2.4e-7 * expected.abs(), "{what}: {found} is not {expected}");
+    }
+
+    #[test]
+    fn frequencies_are_those_of_transformers() {
+        for reference in references() {
+            let spec = ModelSpec::from_config(&reference.config).unwrap();
+            let found = spec.rope.frequencies(reference.window).unwrap();
+            assert_eq!(found.inv_freq.len(), reference.inv_freq.len(), "{}", reference.name);
+            for (i, (found, expected)) in found.inv_freq.iter().zip(&reference.inv_freq).enumerate() {
+                assert_close(*found, *expected, &format!("{} at {}, pair {i}", reference.name, reference.window));
+            }
+            assert_close(found.attention_scaling, reference.attention_scaling, &reference.name);
+        }
+    }
+
+    #[test]
+    fn written_keys_read_back_to_the_same_frequencies() {
+        for reference in references() {
+            let rope = ModelSpec::from_config(&reference.config).unwrap().rope;
+            let mut config = reference.config.clone();
+            for key in ["rope_theta", "rope_scaling", "rope_parameters", "original_max_position_embeddings"] {
+                config.shift_remove(key);
+            }
+            rope.write_config(&mut config);
+            let again = ModelSpec::from_config(&config).unwrap().rope;
+            assert_eq!(again.frequencies(reference.window).unwrap(), rope.frequencies(reference.window).unwrap());
+        }
+    }
+
+    #[test]
+    fn windows_change_only_what_depends_on_them() {
+        let of = |name: &str| {
+            let reference = references().into_iter().find(|reference| reference.name == name).unwrap();
+            ModelSpec::from_config(&reference.config).unwrap().rope
+        };
+        for (name, last) in [("dynamic", 64), ("longrope", 64)] {
+            let rope = of(name);
+            assert_eq!(rope.frequencies(1).unwrap(), rope.frequencies(last).unwrap(), "{name}");
+            assert_ne!(rope.frequencies(last).unwrap(), rope.frequencies(last + 1).unwrap(), "{name}");
+        }
+        for name in ["default", "linear, new spelling", "yarn", "llama3, small window"] {
+            assert_eq!(of(name).frequencies(1).unwrap(), of(name).frequencies(100_000).unwrap(), "{name}");
+        }
+        for window in [0, MOST_POSITIONS + 1, usize::MAX] {
+            let error = of("default").frequencies(window).unwrap_err().to_string();
+            assert!(error.contains(&window.to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn wrong_rope_keys_are_named() {
+        let cases = [
+            (json!({"rope_scaling": {"type": "su", "factor": 2.0}}), ["rope_scaling.type", "\"su\"", "longrope"]),
+            (json!({"rope_scaling": {"type": "linear"}}), ["rope_scaling.factor", "missing", "greater than 0"]),
+            (json!({"rope_scaling": {"type": "linear", "factor": -1}}), ["rope_scaling.factor", "-1", "than 0"]),
+            (json!({"rope_scaling": {"type": 3}}), ["rope_scaling.type", "is 3", "a string"]),
+            (json!({"rope_scaling": "linear"}), ["`rope_scaling`", "\"linear\"", "an object"]),
+            (json!({"rope_theta": 0}), ["`rope_theta`", "is 0", "greater than 0"]),
+            (json!({"rope_theta": 1e300}), ["`rope_theta`", "1e+300", "greater than 0"]),
+            (json!({"rope_theta": "10000"}), ["`rope_theta`", "\"10000\"", "a number"]),
+            (json!({"partial_rotary_factor": 0.5}), ["partial_rotary_factor", "0.5", "whole head"]),
+            (
+                json!({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}}),
+                ["rope_parameters.partial_rotary_factor", "0.25", "whole head"],
+            ),
+            (
+                json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}),
+                ["rope_parameters.full_attention", "default", "all layers must share"],
+            ),
+            (
+                json!({"rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24]}}),
+                ["rope_parameters.mrope_section", "[16,24,24]", "text models"],
+            ),
+            (
+                json!({"rope_scaling": {"type": "longrope", "short_factor": [1, 2], "long_factor": [1, 2]}}),
+                ["rope_scaling.short_factor", "a list of 2", "a list of 16 numbers"],
+            ),
+            (
+                json!({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}}),
+                ["rope_scaling.high_freq_factor", "4", "greater than low_freq_factor"],
+            ),
+            (json!({"rope_scaling": {"rope_type": "yarn"}}), ["rope_scaling.factor", "missing", "a number"]),
+        ];
+        for (keys, parts) in cases {
+            let mut config: Map<String, Value> =
+                serde_json::from_str(include_str!("../../../assets/tiny/config.json")).unwrap();
+            config.extend(keys.as_object().unwrap().clone());
+            let error = ModelSpec::from_config(&config).unwrap_err().to_string();
+            for part in ["config.json"].iter().chain(&parts) {
+                assert!(error.contains(part), "{keys}: `{error}` does not say `{part}`");
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use super::error::ModelError;
 use super::rope::RopeSpec;
 use super::{BlockId, BlockKind, BlockSet};
+use crate::weights::Weights;
 
 /// Model families: which keys, tensors and arithmetic a checkpoint has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -240,6 +241,23 @@ impl ModelSpec {
             tensors.push((Self::HEAD.to_string(), vec![self.vocab_size, self.hidden_size]));
         }
         tensors
+    }
+
+    /// Names every tensor that the model needs and `weights` does not have, or has in another shape or in a type that
+    /// cannot be read. Tensors of absent blocks are not needed.
+    pub fn check(&self, weights: &Weights) -> Result<(), ModelError> {
+        const LISTED: usize = 5;
+        let blocks = (0..2 * self.layers).map(BlockId::at_depth).filter(|block| self.has(*block));
+        let needed = self.outer_tensors().into_iter().chain(blocks.flat_map(|block| self.block_tensors(block)));
+        let problems: Vec<_> = needed.filter_map(|(name, shape)| weights.require(&name, &shape).err()).collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let mut listed: String = problems.iter().take(LISTED).map(|problem| format!("\n  {problem}")).collect();
+        if problems.len() > LISTED {
+            listed.push_str(&format!("\n  and {} more", problems.len() - LISTED));
+        }
+        Err(ModelError::Tensors { count: problems.len(), listed })
     }
 
     /// Parameters of one block, its norm included.

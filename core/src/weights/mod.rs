@@ -11,15 +11,27 @@ pub mod safetensors;
 pub mod source;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 
+use sha2::{Digest, Sha256};
+
 pub use dtype::{DType, FloatType};
-pub use source::{ByteSource, BytesSource};
+#[cfg(not(target_arch = "wasm32"))]
+pub use source::FileSource;
+pub use source::{ByteSource, BytesSource, ReadFuture};
+
+#[cfg(target_endian = "big")]
+compile_error!("checkpoints and GPU buffers are little-endian, and rows are handed on without swapping bytes");
 
 /// What went wrong while reading a checkpoint. Every message names the file and, where there is one, the tensor.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum WeightsError {
+    /// A file cannot be opened at all.
+    #[error("{file}: cannot be opened: {reason}")]
+    Open { file: String, reason: String },
     /// The operating system, or the host page, could not read the bytes.
     #[error("{file}: cannot read {len} bytes at offset {offset}: {reason}")]
     Read { file: String, offset: u64, len: u64, reason: String },
@@ -35,8 +47,16 @@ pub enum WeightsError {
     /// A tensor has another shape than the model's configuration says.
     #[error("{file}: tensor `{tensor}` has shape {found:?}, expected {expected:?}")]
     Shape { file: String, tensor: String, found: Vec<usize>, expected: Vec<usize> },
+    /// Rows were asked for that the tensor does not have.
+    #[error("{file}: tensor `{tensor}` has {available} rows, rows {start}..{end} were asked for")]
+    Rows { file: String, tensor: String, available: usize, start: usize, end: usize },
+    /// A metadata entry is missing or of another type than it should be.
+    #[error("{file}: metadata key `{key}` is {found}, expected {expected}")]
+    Metadata { file: String, key: String, found: String, expected: &'static str },
     /// A weight is NaN or infinite.
-    #[error("{file}: tensor `{tensor}` holds a value that is not finite ({value}) at row {row}; the checkpoint is damaged")]
+    #[error(
+        "{file}: tensor `{tensor}` holds a value that is not finite ({value}) at row {row}; the checkpoint is damaged"
+    )]
     NotFinite { file: String, tensor: String, row: usize, value: f32 },
 }
 
@@ -48,8 +68,34 @@ pub enum WeightsError {
 pub enum RowOrder {
     /// Row `n` of the tensor is row `n` of the file.
     Stored,
-    /// Undo the interleaved-RoPE permutation of heads of `head_dim` rows.
-    InterleavedRope { head_dim: usize },
+    /// Undo the interleaved-RoPE permutation of heads of `head_dim` rows (even, and a divisor of the row count).
+    InterleavedRope {
+        /// Rows of one head.
+        head_dim: usize,
+    },
+}
+
+impl RowOrder {
+    /// The file row that holds row `row` as it is handed out.
+    fn stored_row(self, row: usize) -> usize {
+        match self {
+            RowOrder::Stored => row,
+            RowOrder::InterleavedRope { head_dim } => {
+                let (head, within, half) = (row / head_dim, row % head_dim, head_dim / 2);
+                head * head_dim + 2 * (within % half) + within / half
+            }
+        }
+    }
+
+    /// The smallest range of file rows that holds all of `rows`, which must not be empty.
+    fn stored_range(self, rows: &Range<usize>) -> Range<usize> {
+        match self {
+            RowOrder::Stored => rows.clone(),
+            RowOrder::InterleavedRope { head_dim } => {
+                rows.start / head_dim * head_dim..rows.end.div_ceil(head_dim) * head_dim
+            }
+        }
+    }
 }
 
 /// Where a tensor lies and what it looks like.
@@ -71,6 +117,34 @@ pub struct TensorInfo {
     pub row_order: RowOrder,
 }
 
+impl TensorInfo {
+    /// Rows that [`Weights::read_rows`] counts: the outermost dimension (1 for a scalar).
+    pub fn rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    /// Elements of one row: all dimensions but the outermost (1 for vectors and scalars).
+    pub fn columns(&self) -> usize {
+        self.shape.iter().skip(1).product()
+    }
+
+    /// Elements in all.
+    pub fn elements(&self) -> usize {
+        self.rows() * self.columns()
+    }
+}
+
+/// A tensor that is in the file but in a type that nothing here can decode. It is an error only if it is needed.
+#[derive(Clone, Debug)]
+pub struct UnsupportedTensor {
+    /// Hugging Face name.
+    pub name: String,
+    /// Stored type, as the file's format calls it.
+    pub dtype: String,
+    /// Which of the container's sources holds it.
+    pub source: usize,
+}
+
 /// Rows of a tensor as floats the GPU understands, little-endian, row-major, without padding.
 #[derive(Clone, Debug)]
 pub struct Rows {
@@ -80,9 +154,279 @@ pub struct Rows {
     pub bytes: Vec<u8>,
 }
 
+impl Rows {
+    /// The elements as f32, converted exactly.
+    pub fn to_f32(&self) -> Vec<f32> {
+        // Floats have blocks of one element, and `bytes` holds whole elements.
+        dequantize::dequantize(self.dtype.into(), &self.bytes).unwrap_or_default()
+    }
+}
+
 /// An open checkpoint: its tensors by Hugging Face name.
 #[derive(Clone)]
 pub struct Weights {
     sources: Vec<Rc<dyn ByteSource>>,
     tensors: BTreeMap<String, TensorInfo>,
+    unsupported: BTreeMap<String, UnsupportedTensor>,
+    /// What the container could have held; for the message about the unsupported ones.
+    supported: &'static [DType],
 }
+
+/// A file is read whole for its fingerprint up to this size ..
+const FINGERPRINT_WHOLE: u64 = 64 << 20;
+/// .. and beyond it, so many pieces of every tensor are, spread evenly from its first to its last byte,
+const FINGERPRINT_PIECES: u64 = 4;
+/// each of so many bytes.
+const FINGERPRINT_PIECE: u64 = 16 << 10;
+/// Bytes that are read at once where the order of reading does not matter.
+const READ_AT_ONCE: u64 = 4 << 20;
+
+impl Weights {
+    /// The readable tensors of `container` files. Two of one name are an error.
+    fn new(
+        container: &'static str,
+        sources: Vec<Rc<dyn ByteSource>>,
+        tensors: Vec<TensorInfo>,
+        unsupported: Vec<UnsupportedTensor>,
+        supported: &'static [DType],
+    ) -> Result<Self, WeightsError> {
+        let mut weights = Self { sources, tensors: BTreeMap::new(), unsupported: BTreeMap::new(), supported };
+        for tensor in tensors {
+            weights.check_new(container, &tensor.name, tensor.source)?;
+            weights.tensors.insert(tensor.name.clone(), tensor);
+        }
+        for tensor in unsupported {
+            weights.check_new(container, &tensor.name, tensor.source)?;
+            weights.unsupported.insert(tensor.name.clone(), tensor);
+        }
+        Ok(weights)
+    }
+
+    fn check_new(&self, container: &'static str, name: &str, source: usize) -> Result<(), WeightsError> {
+        let readable = self.tensors.get(name).map(|tensor| tensor.source);
+        let Some(first) = readable.or_else(|| self.unsupported.get(name).map(|tensor| tensor.source)) else {
+            return Ok(());
+        };
+        let reason = format!("tensor `{name}` is there twice; the other one is in {}", self.source_name(first));
+        Err(WeightsError::Malformed { file: self.source_name(source).to_string(), container, reason })
+    }
+
+    /// The tensor of this name, if it is there in a type that can be read.
+    pub fn get(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// The tensor of this name, whatever its shape; else [`WeightsError::MissingTensor`] or
+    /// [`WeightsError::UnsupportedType`].
+    fn find(&self, name: &str) -> Result<&TensorInfo, WeightsError> {
+        if let Some(info) = self.tensors.get(name) {
+            return Ok(info);
+        }
+        let tensor = name.to_string();
+        if let Some(found) = self.unsupported.get(name) {
+            let supported: Vec<_> = self.supported.iter().map(|dtype| dtype.as_str()).collect();
+            return Err(WeightsError::UnsupportedType {
+                file: self.source_name(found.source).to_string(),
+                tensor,
+                dtype: found.dtype.clone(),
+                supported: supported.join(", "),
+            });
+        }
+        let more = self.sources.len().saturating_sub(1);
+        let first = self.source_name(0);
+        let file = if more == 0 { first.to_string() } else { format!("{first} and {more} more shards") };
+        Err(WeightsError::MissingTensor { file, tensor })
+    }
+
+    /// The tensor of this name, which must have this shape: else [`WeightsError::MissingTensor`],
+    /// [`WeightsError::UnsupportedType`] or [`WeightsError::Shape`].
+    pub fn require(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo, WeightsError> {
+        let info = self.find(name)?;
+        if info.shape == shape {
+            return Ok(info);
+        }
+        Err(WeightsError::Shape {
+            file: self.file_of(info).to_string(),
+            tensor: name.to_string(),
+            found: info.shape.clone(),
+            expected: shape.to_vec(),
+        })
+    }
+
+    /// Names of all readable tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// All readable tensors, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.values()
+    }
+
+    /// The tensors whose type cannot be read, sorted by name.
+    pub fn unsupported(&self) -> impl Iterator<Item = &UnsupportedTensor> {
+        self.unsupported.values()
+    }
+
+    /// The name of the file that holds `info`'s tensor.
+    pub fn file_of(&self, info: &TensorInfo) -> &str {
+        self.source_name(info.source)
+    }
+
+    fn source_name(&self, source: usize) -> &str {
+        self.sources.get(source).map_or("checkpoint", |source| source.name())
+    }
+
+    /// Rows `rows` of a tensor in Hugging Face order. A row is everything behind the outermost dimension; a vector
+    /// has one element a row.
+    ///
+    /// Quantised tensors come as F32, others as they are stored. [`WeightsError::NotFinite`] if a value is NaN or
+    /// infinite.
+    pub async fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Rows, WeightsError> {
+        let info = self.find(name)?;
+        if rows.start > rows.end || rows.end > info.rows() {
+            return Err(WeightsError::Rows {
+                file: self.file_of(info).to_string(),
+                tensor: name.to_string(),
+                available: info.rows(),
+                start: rows.start,
+                end: rows.end,
+            });
+        }
+        let dtype = info.dtype.read_as();
+        if rows.is_empty() || info.columns() == 0 {
+            return Ok(Rows { dtype, bytes: Vec::new() });
+        }
+        let stored_rows = info.row_order.stored_range(&rows);
+        let stored = self.read_elements(info, stored_rows.start * info.columns()..stored_rows.end * info.columns());
+        let bytes = in_row_order(info, stored.await?, &rows, stored_rows.start);
+        match first_not_finite(dtype, &bytes) {
+            None => Ok(Rows { dtype, bytes }),
+            Some((element, value)) => Err(WeightsError::NotFinite {
+                file: self.file_of(info).to_string(),
+                tensor: name.to_string(),
+                row: rows.start + element / info.columns(),
+                value,
+            }),
+        }
+    }
+
+    /// Elements `elements` (not empty, within the tensor) in file order.
+    async fn read_elements(&self, info: &TensorInfo, elements: Range<usize>) -> Result<Vec<u8>, WeightsError> {
+        let (block, block_bytes) = (info.dtype.block_elements(), info.dtype.block_bytes());
+        // Rows of a quantised vector need not begin with a block.
+        let blocks = elements.start / block..elements.end.div_ceil(block);
+        let offset = info.offset + blocks.start as u64 * block_bytes as u64;
+        let bytes = self.read_bytes(info.source, offset, blocks.len() as u64 * block_bytes as u64).await?;
+        if !info.dtype.is_quantised() {
+            return Ok(bytes);
+        }
+        let values = dequantize::dequantize(info.dtype, &bytes).unwrap_or_default();
+        let skipped = blocks.start * block;
+        let wanted = values.get(elements.start - skipped..elements.end - skipped).unwrap_or_default();
+        Ok(bytemuck::cast_slice(wanted).to_vec())
+    }
+
+    async fn read_bytes(&self, source: usize, offset: u64, len: u64) -> Result<Vec<u8>, WeightsError> {
+        match self.sources.get(source) {
+            Some(source) => source::read_exact(source.as_ref(), offset, len).await,
+            None => Err(WeightsError::Read {
+                file: "checkpoint".to_string(),
+                offset,
+                len,
+                reason: format!("there is no file number {source}"),
+            }),
+        }
+    }
+
+    /// A whole tensor in Hugging Face order, converted to f32.
+    pub async fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        let rows = self.find(name)?.rows();
+        Ok(self.read_rows(name, 0..rows).await?.to_f32())
+    }
+
+    /// SHA-256, in hexadecimal, over the table of readable tensors and their stored bytes.
+    ///
+    /// Up to 64 MiB all bytes count. Of a larger checkpoint 64 KiB of every tensor do, in four pieces spread evenly
+    /// from its first byte to its last, so that it stays quick.
+    pub async fn fingerprint(&self) -> Result<String, WeightsError> {
+        let whole = self.tensors.values().map(|info| info.bytes).sum::<u64>() <= FINGERPRINT_WHOLE;
+        let mut hash = Sha256::new();
+        hash.update(b"blockpruner weights 1\n");
+        for info in self.tensors.values() {
+            let order = match info.row_order {
+                RowOrder::Stored => 0,
+                RowOrder::InterleavedRope { head_dim } => head_dim,
+            };
+            hash.update(format!("{:?} {} {:?} {order}\n", info.name, info.dtype, info.shape));
+            for piece in fingerprint_pieces(info.bytes, whole) {
+                hash.update(self.read_bytes(info.source, info.offset + piece.start, piece.end - piece.start).await?);
+            }
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let files: Vec<_> = self.sources.iter().map(|source| source.name()).collect();
+        f.debug_struct("Weights").field("files", &files).field("tensors", &self.tensors.len()).finish_non_exhaustive()
+    }
+}
+
+/// The byte ranges of a tensor of `bytes` bytes that count for the fingerprint.
+fn fingerprint_pieces(bytes: u64, whole: bool) -> Vec<Range<u64>> {
+    if whole || bytes <= FINGERPRINT_PIECES * FINGERPRINT_PIECE {
+        let starts = (0..bytes).step_by(READ_AT_ONCE as usize);
+        return starts.map(|start| start..bytes.min(start + READ_AT_ONCE)).collect();
+    }
+    let stride = (bytes - FINGERPRINT_PIECE) / (FINGERPRINT_PIECES - 1);
+    let starts = (0..FINGERPRINT_PIECES - 1).map(|piece| piece * stride).chain([bytes - FINGERPRINT_PIECE]);
+    starts.map(|start| start..start + FINGERPRINT_PIECE).collect()
+}
+
+/// Rows `rows` out of `stored`, which begins with file row `first`.
+fn in_row_order(info: &TensorInfo, stored: Vec<u8>, rows: &Range<usize>, first: usize) -> Vec<u8> {
+    if info.row_order == RowOrder::Stored {
+        return stored;
+    }
+    let row_bytes = info.columns() * info.dtype.read_as().bytes();
+    let mut bytes = Vec::with_capacity(rows.len() * row_bytes);
+    for row in rows.clone() {
+        let start = (info.row_order.stored_row(row) - first) * row_bytes;
+        bytes.extend_from_slice(stored.get(start..start + row_bytes).unwrap_or_default());
+    }
+    bytes
+}
+
+/// The first NaN or infinity among `bytes`: its element index and value.
+fn first_not_finite(dtype: FloatType, bytes: &[u8]) -> Option<(usize, f32)> {
+    // A float is not finite if its exponent bits are all set. Looking at every element without an early exit is what
+    // the compiler can vectorise; the place is looked for only if there is one.
+    const CHUNK: usize = 4096;
+    let half_mask: u16 = if dtype == FloatType::F16 { 0x7c00 } else { 0x7f80 };
+    let suspicious = |chunk: &[u8]| match dtype {
+        FloatType::F32 => {
+            let bits = chunk.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b));
+            bits.fold(false, |found, bits| found | (bits & 0x7f80_0000 == 0x7f80_0000))
+        }
+        FloatType::F16 | FloatType::BF16 => {
+            let bits = chunk.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b));
+            bits.fold(false, |found, bits| found | (bits & half_mask == half_mask))
+        }
+    };
+    let (number, chunk) = bytes.chunks(CHUNK).enumerate().find(|(_, chunk)| suspicious(chunk))?;
+    let values = dequantize::dequantize(dtype.into(), chunk)?;
+    let (element, value) = values.into_iter().enumerate().find(|(_, value)| !value.is_finite())?;
+    Some((number * CHUNK / dtype.bytes() + element, value))
+}
+
+/// The number of elements of a tensor of this shape, if that and the size of any of its parts can be expressed.
+fn elements_of(shape: &[usize]) -> Option<usize> {
+    // Zeros count as ones first, so that no partial product can overflow later.
+    let product = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim.max(1)))?;
+    Some(if shape.contains(&0) { 0 } else { product })
+}
+
+#[cfg(test)]
+mod tests;

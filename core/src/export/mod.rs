@@ -21,6 +21,7 @@ pub use sink::{FolderSink, SinkFuture};
 
 /// What went wrong while writing or reading the files of a pruning.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum ExportError {
     /// A file or folder could not be written.
     #[error("cannot write {path}: {reason}; {advice}")]

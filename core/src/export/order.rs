@@ -155,7 +155,7 @@ mod tests {
             assert_eq!(parse_order("ours", ours.as_bytes()).unwrap(), order);
             let same: Value = serde_json::from_str(&as_published(&order)).unwrap();
             assert_eq!(serde_json::from_str::<Value>(&ours).unwrap(), same);
-            let (mha, mlp): (Vec<_>, Vec<_>) = order[..17].iter().partition(|b| b.kind == BlockKind::Mha);
+            let (mha, mlp): (Vec<BlockId>, Vec<BlockId>) = order[..17].iter().partition(|b| b.kind == BlockKind::Mha);
             assert_eq!((mha.len(), mlp.len()), (12, 5));
         }
     }
@@ -183,7 +183,7 @@ mod tests {
             ("", "", "EOF"),
             ("[]", "", "not an object"),
             (r#"{"1": [["mha", 1]], "3": [["mha", 1], ["mha", 2]]}"#, "", "step 2 is missing"),
-            (r#"{"0": [], "1": [["mha", 1]]}"#, "\"1\"", "step 2 is missing"),
+            (r#"{"0": [], "1": [["mha", 1]]}"#, "", "step 2 is missing"),
             (r#"{"01": [["mha", 1]]}"#, "", "`01` is not a step number"),
             (r#"{"one": [["mha", 1]]}"#, "", "`one` is not a step number"),
             (r#"{"1": [["mha", 1]], "2": [["mha", 2], ["mha", 3]]}"#, "\"2\"", "mha:1 was removed before"),
@@ -200,7 +200,7 @@ mod tests {
         ] {
             let error = parse_order("x_order.json", text.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with("x_order.json: ") && error.contains(problem), "{text}: {error}");
-            assert!(place.is_empty() || error.contains(place) || problem.starts_with("step"), "{text}: {error}");
+            assert!(error.contains(place), "{text}: {error}");
         }
     }
 

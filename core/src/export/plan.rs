@@ -604,7 +604,7 @@ mod tests {
             let mut json: Value = serde_json::from_str(&sample().to_json()).unwrap();
             let mut places = Vec::new();
             pointers(&json, "", &mut places);
-            *json.pointer_mut(which.get(&places)).unwrap() = odd;
+            *json.pointer_mut(which.get(&places[..]).as_str()).unwrap() = odd;
             match Plan::parse("x", json.to_string().as_bytes()) {
                 Ok(plan) => prop_assert!(plan.check().is_ok() && plan.removed_after(step.max(plan.steps.len() + 1)).is_err()),
                 Err(e) => prop_assert!(e.to_string().starts_with("x: not a usable plan: ")),

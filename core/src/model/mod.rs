@@ -1,5 +1,22 @@
 //! What a checkpoint is made of: its architecture, its blocks and where their weights are.
+//!
+//! [`ModelSpec`] comes from a Hugging Face config.json or from GGUF metadata. The files `llama` and `qwen2` hold what
+//! differs between the families. Nothing here computes: the forward pass reads tensors by the names that the spec gives.
 
 pub mod block;
+mod checkpoint;
+mod config;
+mod error;
+mod gguf;
+mod keys;
+mod llama;
+mod qwen2;
+pub mod rope;
+mod spec;
 
 pub use block::{BlockId, BlockKind, BlockSet, ParseBlockError};
+pub use checkpoint::Checkpoint;
+pub use config::PRUNED_TYPE_PREFIX;
+pub use error::ModelError;
+pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
+pub use spec::{Family, LayerNames, ModelSpec};

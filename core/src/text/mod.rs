@@ -1,1 +1,94 @@
-//! Text to token windows.
+//! Text to token windows: the tokenizer, the calibration rows and the windows that are scored.
+//!
+//! [`Tokenizer`] comes from a `tokenizer.json` or is rebuilt from GGUF metadata, [`CalibrationText`] reads rows from
+//! text, JSON and JSON Lines, and [`Windows`] joins, tokenises and cuts them the way the published method does.
+//! Nothing here knows a model or a GPU.
+
+mod calibration;
+mod gguf_tokenizer;
+mod tokenizer;
+mod windows;
+
+pub use calibration::{CalibrationText, TextOptions};
+pub use tokenizer::Tokenizer;
+pub use windows::Windows;
+
+/// What went wrong between the text and its windows. Every message says what was found and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The operating system could not read the text.
+    #[error("{source_name}: cannot read the text: {reason}")]
+    Read {
+        /// Path as it was given.
+        source_name: String,
+        /// The system's reason.
+        reason: String,
+    },
+    /// The text is there but cannot be used.
+    #[error("{source_name}: {reason}")]
+    Calibration {
+        /// File name, or `builtin:sample`.
+        source_name: String,
+        /// What was found, what was expected, what to do.
+        reason: String,
+    },
+    /// A row does not have the field that was asked for.
+    #[error(
+        "{source_name}: row {row} has no field `{field}` (its fields: {available}); name the field that holds the text \
+         with --field"
+    )]
+    MissingField {
+        /// File name.
+        source_name: String,
+        /// Row number, from 1.
+        row: usize,
+        /// The field that was looked for.
+        field: String,
+        /// The fields that the row has, separated by commas.
+        available: String,
+    },
+    /// A `tokenizer.json` that cannot be used.
+    #[error("tokenizer.json: {reason}")]
+    TokenizerJson {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Tokenizer metadata of a GGUF file that cannot be used.
+    #[error("{file}: metadata key `{key}` {reason}")]
+    Gguf {
+        /// The GGUF file.
+        file: String,
+        /// The metadata key.
+        key: String,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// A metadata value of a GGUF file that is missing or of the wrong type.
+    #[error(transparent)]
+    Metadata(#[from] crate::weights::WeightsError),
+    /// The tokenizer refused a text or a list of ids.
+    #[error("the tokenizer failed: {reason}")]
+    Tokenizer {
+        /// The tokenizer's own message.
+        reason: String,
+    },
+    /// A window length or a count of windows that makes no sense.
+    #[error("{reason}")]
+    Window {
+        /// What was found, what was expected, what to do.
+        reason: String,
+    },
+    /// A token id that the model has no embedding for.
+    #[error(
+        "token {position} of the calibration windows has id {id}, but the model's vocabulary has {vocab_size} entries; \
+         the tokenizer does not belong to this model"
+    )]
+    Vocabulary {
+        /// Position in [`Windows::ids`], from 0.
+        position: usize,
+        /// The token id.
+        id: u32,
+        /// Entries of the model's vocabulary.
+        vocab_size: usize,
+    },
+}

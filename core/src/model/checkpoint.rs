@@ -1,0 +1,283 @@
+//! A model as its user names it, opened: a Hugging Face folder, a GGUF file, or the embedded model.
+
+use std::rc::Rc;
+
+use serde_json::{Map, Value};
+
+use super::error::ModelError;
+use super::spec::ModelSpec;
+use crate::text::Tokenizer;
+use crate::weights::{ByteSource, BytesSource, FloatType, Weights, gguf, safetensors};
+
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// The name of the embedded model.
+const BUILTIN_TINY: &str = "builtin:tiny";
+
+/// Files that an exported folder takes over as they are. Not README.md: it describes another model.
+const CARRIED: [&str; 10] = [
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    "generation_config.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// An open model: architecture, weights, tokenizer and the small files around them.
+pub struct Checkpoint {
+    /// The folder's or file's name, for people.
+    pub name: String,
+    /// The architecture.
+    pub spec: ModelSpec,
+    /// The tensors, all that the architecture needs and of the right shapes.
+    pub weights: Weights,
+    /// The tokenizer, if there is one that can be read; see [`Checkpoint::tokenizer`].
+    pub tokenizer: Option<Tokenizer>,
+    /// Why `tokenizer` is None.
+    pub tokenizer_problem: Option<String>,
+    /// config.json, rebuilt for a GGUF file.
+    pub config: Map<String, Value>,
+    /// Names and contents of the files to carry over on export: tokenizer.json, generation_config.json, the licence and
+    /// the like. The tokenizer's are rebuilt for a GGUF file.
+    pub side_files: Vec<(String, Vec<u8>)>,
+    /// Whether it was a GGUF file.
+    pub from_gguf: bool,
+}
+
+impl Checkpoint {
+    /// Opens what `model` names: a Hugging Face folder, a `.gguf` file or `builtin:tiny`.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub async fn open(model: &str) -> Result<Self, ModelError> {
+        if model == BUILTIN_TINY {
+            return Self::builtin_tiny().await;
+        }
+        if model.starts_with("builtin:") {
+            let advice = format!("the embedded model is `{BUILTIN_TINY}`");
+            return Err(file_error(model, "there is no such embedded model", advice));
+        }
+        let path = std::path::Path::new(model);
+        let name = path.file_name().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned());
+        if path.is_dir() {
+            let name = if name.is_empty() || name == "." { "model".to_string() } else { name };
+            return Self::from_folder_files(&name, folder_files(path)?).await;
+        }
+        if !path.exists() {
+            return Err(no_such_path(model));
+        }
+        if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            let advice = "give the folder that holds config.json and model.safetensors, or a .gguf file";
+            return Err(file_error(model, "a file that is not a .gguf", advice));
+        }
+        let name = path.file_stem().map_or(name, |stem| stem.to_string_lossy().into_owned());
+        Self::from_gguf(&name, Rc::new(crate::weights::FileSource::open(path)?)).await
+    }
+
+    /// A Hugging Face folder from its files by their names (without the folder): config.json, the `.safetensors` files
+    /// with their index if they are shards, and the side files. Others are left alone.
+    pub async fn from_folder_files(name: &str, files: Vec<(String, Rc<dyn ByteSource>)>) -> Result<Self, ModelError> {
+        let folder = Folder { name, files };
+        let Some(source) = folder.get(CONFIG) else { return Err(folder.without_config()) };
+        let config = read_config(source.as_ref()).await?;
+        let spec = ModelSpec::from_config_file(source.name(), &config)?;
+        let weights = folder.weights().await?;
+        spec.check(&weights)?;
+        let mut side_files = Vec::new();
+        for (file, source) in folder.files.iter().filter(|(file, _)| is_carried(file)) {
+            side_files.push((file.clone(), read_all(source.as_ref()).await?));
+        }
+        side_files.sort();
+        let json = side_files.iter().find(|(file, _)| file == TOKENIZER);
+        let tokenizer = match json {
+            Some((_, bytes)) => Tokenizer::from_json(bytes).map_err(|error| error.to_string()),
+            None => Err(format!("the folder has no {TOKENIZER}; take it from where the model is published")),
+        };
+        let (tokenizer, tokenizer_problem) = split(tokenizer);
+        let name = name.to_string();
+        Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: false })
+    }
+
+    /// A GGUF file. Its config.json and tokenizer files are rebuilt from its metadata.
+    pub async fn from_gguf(name: &str, source: Rc<dyn ByteSource>) -> Result<Self, ModelError> {
+        let file = gguf::open(source).await?;
+        let spec = ModelSpec::from_gguf(&file)?;
+        spec.check(&file.weights)?;
+        let (tokenizer, tokenizer_problem) =
+            split(Tokenizer::from_gguf(&file.metadata).map_err(|error| error.to_string()));
+        let mut side_files = Vec::new();
+        if let Some(tokenizer) = &tokenizer {
+            side_files.push((TOKENIZER.to_string(), tokenizer.to_json().into_bytes()));
+            side_files
+                .push((TOKENIZER_CONFIG.to_string(), format!("{:#}\n", tokenizer.tokenizer_config()).into_bytes()));
+        }
+        let config = spec.to_config(matrix_type(&spec, &file.weights));
+        let (name, weights) = (name.to_string(), file.weights);
+        Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: true })
+    }
+
+    /// The embedded model of 2.7 million parameters (`assets/tiny`).
+    pub async fn builtin_tiny() -> Result<Self, ModelError> {
+        let file = |name: &str, bytes: &'static [u8]| {
+            let source: Rc<dyn ByteSource> = Rc::new(BytesSource::new(format!("{BUILTIN_TINY}/{name}"), bytes));
+            (name.to_string(), source)
+        };
+        let files = vec![
+            file(CONFIG, include_bytes!("../../../assets/tiny/config.json")),
+            file(SINGLE, include_bytes!("../../../assets/tiny/model.safetensors")),
+            file(TOKENIZER, include_bytes!("../../../assets/tiny/tokenizer.json")),
+            file(TOKENIZER_CONFIG, include_bytes!("../../../assets/tiny/tokenizer_config.json")),
+        ];
+        Self::from_folder_files(BUILTIN_TINY, files).await
+    }
+
+    /// The tokenizer, or why there is none. Everything but turning text into tokens works without one.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, ModelError> {
+        self.tokenizer.as_ref().ok_or_else(|| ModelError::NoTokenizer {
+            model: self.name.clone(),
+            problem: self.tokenizer_problem.clone().unwrap_or_else(|| "none was given".to_string()),
+        })
+    }
+}
+
+/// A model folder's files by name.
+struct Folder<'a> {
+    name: &'a str,
+    files: Vec<(String, Rc<dyn ByteSource>)>,
+}
+
+impl Folder<'_> {
+    fn get(&self, name: &str) -> Option<&Rc<dyn ByteSource>> {
+        self.files.iter().find(|(file, _)| file == name).map(|(_, source)| source)
+    }
+
+    fn without_config(&self) -> ModelError {
+        if let Some((file, _)) = self.files.iter().find(|(file, _)| file.ends_with(".gguf")) {
+            let advice = format!("give the path of the GGUF file itself, {file}");
+            return file_error(self.name, "the folder has no config.json", advice);
+        }
+        let advice = "give the folder that holds config.json and model.safetensors";
+        file_error(self.name, "the folder has no config.json", advice)
+    }
+
+    /// One `model.safetensors`, or the shards of an index, or the only `.safetensors` file there is.
+    async fn weights(&self) -> Result<Weights, ModelError> {
+        if let Some(single) = self.get(SINGLE) {
+            return Ok(safetensors::open(vec![single.clone()], None).await?);
+        }
+        let tensors = self.files.iter().filter(|(file, _)| file.ends_with(".safetensors"));
+        let sources: Vec<_> = tensors.map(|(_, source)| source.clone()).collect();
+        let index = match self.get(INDEX) {
+            Some(index) => Some(read_all(index.as_ref()).await?),
+            None => None,
+        };
+        if sources.is_empty() && index.is_none() {
+            return Err(self.without_weights());
+        }
+        if sources.is_empty() {
+            let advice = "put the model-*.safetensors files beside it";
+            return Err(file_error(self.name, format!("the folder has {INDEX} but none of its shards"), advice));
+        }
+        Ok(safetensors::open(sources, index.as_deref()).await?)
+    }
+
+    fn without_weights(&self) -> ModelError {
+        let pickled = |file: &str| file.starts_with("pytorch_model") || file.ends_with(".pth") || file.ends_with(".pt");
+        match self.files.iter().find(|(file, _)| pickled(file)) {
+            Some((file, _)) => {
+                let problem = format!("the folder has its weights only as {file}");
+                let advice = "safetensors are needed: load it in transformers and call \
+                    save_pretrained(folder, safe_serialization=True), or take the published .safetensors files";
+                file_error(self.name, problem, advice)
+            }
+            None => {
+                let advice = "put it there, or its shards with model.safetensors.index.json";
+                file_error(self.name, "the folder has no model.safetensors", advice)
+            }
+        }
+    }
+}
+
+fn file_error(file: impl Into<String>, problem: impl Into<String>, advice: impl Into<String>) -> ModelError {
+    ModelError::File { file: file.into(), problem: problem.into(), advice: advice.into() }
+}
+
+fn split<T>(result: Result<T, String>) -> (Option<T>, Option<String>) {
+    match result {
+        Ok(value) => (Some(value), None),
+        Err(problem) => (None, Some(problem)),
+    }
+}
+
+fn is_carried(file: &str) -> bool {
+    CARRIED.contains(&file) || file.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("license"))
+}
+
+async fn read_all(source: &dyn ByteSource) -> Result<Vec<u8>, ModelError> {
+    let len = usize::try_from(source.len())
+        .map_err(|_| file_error(source.name(), format!("{} bytes do not fit the memory", source.len()), "check it"))?;
+    Ok(source.read(0, len).await?)
+}
+
+async fn read_config(source: &dyn ByteSource) -> Result<Map<String, Value>, ModelError> {
+    let bytes = read_all(source).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        file_error(
+            source.name(),
+            format!("not a JSON object ({error})"),
+            "get it again from where the model is published",
+        )
+    })
+}
+
+/// The type in which the first matrix of the first block is read; quantised ones are read as F32.
+fn matrix_type(spec: &ModelSpec, weights: &Weights) -> FloatType {
+    let info = weights.get(&spec.layer_names(0).q_proj);
+    info.map_or(FloatType::F32, |info| info.dtype.read_as())
+}
+
+/// The files of a folder that matter to a model, each opened.
+#[cfg(not(target_arch = "wasm32"))]
+fn folder_files(folder: &std::path::Path) -> Result<Vec<(String, Rc<dyn ByteSource>)>, ModelError> {
+    let unreadable = |error: std::io::Error| {
+        file_error(folder.display().to_string(), format!("cannot be read ({error})"), "check its permissions")
+    };
+    let mut files: Vec<(String, Rc<dyn ByteSource>)> = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let telling = name == CONFIG || name == INDEX || is_carried(name);
+        if path.is_file() && (telling || name.ends_with(".safetensors")) {
+            files.push((name.to_string(), Rc::new(crate::weights::FileSource::open(&path)?)));
+        } else if name.starts_with("pytorch_model") || [".pth", ".pt", ".gguf"].iter().any(|end| name.ends_with(end)) {
+            // Named in the error if there is nothing better; never read.
+            files.push((name.to_string(), Rc::new(BytesSource::new(name, Vec::new()))));
+        }
+    }
+    files.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(files)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn no_such_path(model: &str) -> ModelError {
+    let plain = |part: &str| {
+        let name = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        !part.is_empty() && !part.starts_with('.') && part.bytes().all(name)
+    };
+    let hub = model.split_once('/').is_some_and(|(organisation, name)| plain(organisation) && plain(name));
+    if hub && !model.ends_with(".gguf") && !model.ends_with(".safetensors") {
+        let advice = format!(
+            "downloading from the Hugging Face hub is not built yet: fetch it with \
+            `huggingface-cli download {model} --local-dir DIR` and give DIR"
+        );
+        return file_error(model, "there is no such folder or file", advice);
+    }
+    let advice = format!("give a Hugging Face folder, a .gguf file or {BUILTIN_TINY}");
+    file_error(model, "there is no such folder or file", advice)
+}

@@ -1,1 +1,63 @@
-//! What a search leaves behind: plan, order file and pruned checkpoints.
+//! What a search leaves behind: the plan, the published order file and pruned checkpoints.
+//!
+//! [`plan`] and [`order`] turn the steps of a search into files and back. [`hf`] writes a checkpoint without the removed
+//! blocks into a [`sink::FolderSink`], a folder on disk or whatever the embedding program streams into. Nothing here
+//! decides which block goes.
+
+pub mod order;
+pub mod plan;
+pub mod sink;
+
+pub use order::{order_json, parse_order};
+#[cfg(not(target_arch = "wasm32"))]
+pub use order::{read_order, write_order};
+pub use plan::{
+    BlockTypes, Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanDense, PlanDevice,
+    PlanModel, PlanSettings,
+};
+#[cfg(not(target_arch = "wasm32"))]
+pub use sink::{DiskFolder, write_atomically};
+pub use sink::{FolderSink, SinkFuture};
+
+/// What went wrong while writing or reading the files of a pruning.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+pub enum ExportError {
+    /// A file or folder could not be written.
+    #[error("cannot write {path}: {reason}; {advice}")]
+    Write { path: String, reason: String, advice: &'static str },
+    /// A file could not be read.
+    #[error("cannot read {path}: {reason}; {advice}")]
+    Read { path: String, reason: String, advice: &'static str },
+    /// The output folder holds files already.
+    #[error("{path} is not an empty folder; choose a new folder, or empty this one first")]
+    NotEmpty { path: String },
+    /// A file name that would leave the output folder.
+    #[error("`{name}` is not a plain file name; an export writes into one folder only")]
+    FileName { name: String },
+    /// The caller used a [`FolderSink`] out of order.
+    #[error("{path}: {reason}; call begin_file, write and end_file in this order")]
+    SinkOrder { path: String, reason: &'static str },
+    /// Not a plan, or a plan that contradicts itself.
+    #[error("{file}: not a usable plan: {place}{problem}; {advice}")]
+    Plan { file: String, place: JsonPlace, problem: String, advice: &'static str },
+    /// Not an order file, or one that contradicts itself.
+    #[error(
+        "{file}: not a usable order file: {place}{problem}; expected {{\"1\": [[\"mha\", 25]], \"2\": [[\"mha\", 25], \
+         [\"mlp\", 7]], ..}}, each step holding all blocks removed so far"
+    )]
+    Order { file: String, place: JsonPlace, problem: String },
+    /// A step beyond the end of the plan.
+    #[error("step {step} does not exist: the plan has {steps} steps; choose 0 (the dense model) to {steps}")]
+    NoSuchStep { step: usize, steps: usize },
+}
+
+/// Where in a JSON document something is wrong. Prints as `at steps[3].removed: `, or as nothing for the whole document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JsonPlace(pub String);
+
+impl std::fmt::Display for JsonPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() || self.0 == "." { Ok(()) } else { write!(f, "at {}: ", self.0) }
+    }
+}

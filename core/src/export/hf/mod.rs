@@ -1,0 +1,292 @@
+//! Writes a checkpoint without some of its blocks as a Hugging Face folder.
+//!
+//! [`HfFormat::Removed`] leaves the blocks' tensors out and adds the Python module that loads such a folder;
+//! [`HfFormat::Zeroed`] keeps every tensor and zeroes what the blocks write, so that any program loads it.
+//! Tensors are streamed in pieces of bounded size; no tensor is ever whole in memory.
+
+mod config;
+mod shards;
+
+use crate::model::{BlockId, BlockKind, BlockSet, ModelSpec};
+use crate::weights::{FloatType, Rows, Weights};
+use serde_json::{Map, Value};
+
+use super::{ExportError, FolderSink};
+use shards::Shard;
+
+/// How a removed block is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HfFormat {
+    /// Its tensors are absent. Loads with `trust_remote_code=True` through the Python module written beside them.
+    Removed,
+    /// Its output projection is zero, so it adds nothing. Loads everywhere, saves no memory and no time.
+    Zeroed,
+}
+
+/// What an export is made from: the parts of an open checkpoint.
+#[derive(Clone, Copy)]
+pub struct HfSource<'a> {
+    /// The architecture, with the blocks that are absent already.
+    pub spec: &'a ModelSpec,
+    /// The tensors.
+    pub weights: &'a Weights,
+    /// config.json.
+    pub config: &'a Map<String, Value>,
+    /// Tokenizer and other files to carry over, by name.
+    pub side_files: &'a [(String, Vec<u8>)],
+    /// Whether config.json was rebuilt from GGUF metadata, which know no `torch_dtype`.
+    pub from_gguf: bool,
+}
+
+/// What to write.
+#[derive(Clone, Debug)]
+pub struct HfOptions {
+    /// Blocks to take out besides those that are absent from the checkpoint.
+    pub removed: BlockSet,
+    /// How to take them out.
+    pub format: HfFormat,
+    /// Convert all tensors to this type; without it they keep theirs, and quantised ones become F32.
+    pub dtype: Option<FloatType>,
+    /// A weight file is closed before it grows beyond this, except for one tensor that alone is larger.
+    pub shard_bytes: u64,
+}
+
+impl HfOptions {
+    /// Tensors keep their type; weight files of at most 5 GB, as is usual.
+    pub fn new(removed: BlockSet, format: HfFormat) -> Self {
+        Self { removed, format, dtype: None, shard_bytes: 5_000_000_000 }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HfSummary {
+    /// File names in the order of writing.
+    pub files: Vec<String>,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+    /// Tensors of the input that the model does not need and whose type could not be read; they are not in the output.
+    pub left_out: Vec<String>,
+}
+
+/// A tensor of the output.
+#[derive(Clone, Debug, PartialEq)]
+struct OutputTensor {
+    name: String,
+    dtype: FloatType,
+    shape: Vec<usize>,
+    content: Content,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Content {
+    /// That of the input's tensor of the same name.
+    Copied,
+    /// One value everywhere.
+    Constant(f32),
+}
+
+impl OutputTensor {
+    fn rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    fn columns(&self) -> usize {
+        self.shape.iter().skip(1).product()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.rows() as u64 * self.columns() as u64 * self.dtype.bytes() as u64
+    }
+}
+
+/// Most bytes of a tensor that are in memory at once, counted as f32.
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// Writes the model without `options.removed` into `sink`. `progress` is told the tensor bytes written and their total.
+///
+/// # Errors
+/// A block that the model does not have, a tensor that is missing, misshapen, not finite or too large for
+/// `options.dtype`, and whatever the sink says. The sink must be dropped then.
+pub async fn export_hf(
+    source: impl Into<HfSource<'_>>,
+    options: &HfOptions,
+    sink: &mut dyn FolderSink,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<HfSummary, ExportError> {
+    let source = source.into();
+    source.spec.check_blocks(&options.removed)?;
+    let gone = source.spec.absent.union(&options.removed);
+    let tensors = select(&source, options, &gone)?;
+    let mut summary = HfSummary {
+        files: Vec::new(),
+        tensors: tensors.len(),
+        bytes: tensors.iter().map(OutputTensor::bytes).sum(),
+        left_out: source.weights.unsupported().map(|tensor| tensor.name.clone()).collect(),
+    };
+    for (name, bytes) in small_files(&source, options, &gone, &tensors) {
+        sink.write_file(&name, &bytes).await?;
+        summary.files.push(name);
+    }
+    let shards = shards::split(tensors, options.shard_bytes);
+    if let Some((name, bytes)) = shards::index(&shards, summary.bytes) {
+        sink.write_file(name, &bytes).await?;
+        summary.files.push(name.to_string());
+    }
+    let mut done = 0;
+    for shard in shards {
+        let mut written = |bytes: u64| {
+            done += bytes;
+            progress(done, summary.bytes);
+        };
+        write_shard(source.weights, &shard, sink, &mut written).await?;
+        summary.files.push(shard.file);
+    }
+    Ok(summary)
+}
+
+/// The tensors of the output, sorted by name.
+fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result<Vec<OutputTensor>, ExportError> {
+    let HfSource { spec, weights, .. } = *source;
+    for (name, shape) in spec.blocks().flat_map(|block| spec.block_tensors(block)).chain(spec.outer_tensors()) {
+        weights.require(&name, &shape)?;
+    }
+    let zeroed = options.format == HfFormat::Zeroed;
+    let left = if zeroed { &spec.absent } else { gone };
+    let mut tensors = Vec::new();
+    for info in weights.iter() {
+        let name = info.name.as_str();
+        if belongs_to(name, left) || (spec.tied_embeddings && name == ModelSpec::HEAD) {
+            continue;
+        }
+        let silenced = zeroed && options.removed.iter().any(|block| is_output_of(name, block));
+        tensors.push(OutputTensor {
+            name: name.to_string(),
+            dtype: options.dtype.unwrap_or(info.dtype.read_as()),
+            shape: info.shape.clone(),
+            content: if silenced { Content::Constant(0.0) } else { Content::Copied },
+        });
+    }
+    if zeroed {
+        let embedding = weights.get(ModelSpec::EMBEDDING).map_or(FloatType::F32, |info| info.dtype.read_as());
+        let dtype = options.dtype.unwrap_or(embedding);
+        let absent = spec.absent.iter().flat_map(|block| spec.block_tensors(block));
+        tensors.extend(absent.map(|(name, shape)| {
+            // A norm of zeros would do too, but ones are what an untrained norm is.
+            let value = if name.ends_with("layernorm.weight") { 1.0 } else { 0.0 };
+            OutputTensor { name, dtype, shape, content: Content::Constant(value) }
+        }));
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    Ok(tensors)
+}
+
+/// Whether a tensor goes with one of `blocks`, or with a layer of which both blocks go.
+fn belongs_to(tensor: &str, blocks: &BlockSet) -> bool {
+    let Some((layer, rest)) = tensor.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) else {
+        return false;
+    };
+    let Ok(layer) = layer.parse::<usize>() else { return false };
+    let (mha, mlp) = (blocks.contains(BlockId::mha(layer)), blocks.contains(BlockId::mlp(layer)));
+    match rest.split('.').next() {
+        Some("self_attn" | "input_layernorm") => mha,
+        Some("mlp" | "post_attention_layernorm") => mlp,
+        _ => mha && mlp,
+    }
+}
+
+/// Whether a tensor is the weight or the bias of the projection by which `block` writes to the residual stream.
+fn is_output_of(tensor: &str, block: BlockId) -> bool {
+    let projection = match block.kind {
+        BlockKind::Mha => "self_attn.o_proj",
+        BlockKind::Mlp => "mlp.down_proj",
+    };
+    let rest = tensor.strip_prefix("model.layers.").and_then(|rest| rest.strip_prefix(&block.layer.to_string()));
+    let rest = rest.and_then(|rest| rest.strip_prefix('.')).and_then(|rest| rest.strip_prefix(projection));
+    matches!(rest, Some(".weight" | ".bias"))
+}
+
+/// Everything but the weights: config.json, the Python module where it is needed, the carried files.
+fn small_files(
+    source: &HfSource<'_>,
+    options: &HfOptions,
+    gone: &BlockSet,
+    tensors: &[OutputTensor],
+) -> Vec<(String, Vec<u8>)> {
+    let removed = options.format == HfFormat::Removed && !gone.is_empty();
+    let mut config = config::restored(source.config, source.spec);
+    if removed {
+        config::mark_removed(&mut config, source.spec.family, gone);
+    }
+    if let Some(dtype) = config::dtype_to_state(options.dtype, source.from_gguf, tensors) {
+        config::set_dtype(&mut config, dtype);
+    }
+    let mut files = vec![("config.json".to_string(), config::to_bytes(&config))];
+    let own = |name: &str| {
+        name == "config.json"
+            || name == shards::INDEX
+            || name.ends_with(".safetensors")
+            || config::REMOTE_CODE.iter().any(|(module, _)| *module == name)
+    };
+    files.extend(source.side_files.iter().filter(|(name, _)| !own(name)).cloned());
+    if removed {
+        files.extend(config::REMOTE_CODE.iter().map(|(name, text)| (name.to_string(), text.as_bytes().to_vec())));
+    }
+    files
+}
+
+async fn write_shard(
+    weights: &Weights,
+    shard: &Shard,
+    sink: &mut dyn FolderSink,
+    written: &mut dyn FnMut(u64),
+) -> Result<(), ExportError> {
+    sink.begin_file(&shard.file).await?;
+    sink.write(&shards::header(&shard.tensors)).await?;
+    for tensor in &shard.tensors {
+        let step = (CHUNK_BYTES / (4 * tensor.columns()).max(1)).max(1);
+        let mut row = 0;
+        while row < tensor.rows() {
+            let rows = row..tensor.rows().min(row + step);
+            row = rows.end;
+            let bytes = match tensor.content {
+                Content::Copied => convert(&tensor.name, weights.read_rows(&tensor.name, rows).await?, tensor.dtype)?,
+                Content::Constant(value) => encode(tensor.dtype, &vec![value; rows.len() * tensor.columns()]),
+            };
+            sink.write(&bytes).await?;
+            written(bytes.len() as u64);
+        }
+    }
+    sink.end_file().await
+}
+
+/// Rows in another float type, rounded to nearest, ties to even. Values that would become infinite are an error.
+fn convert(tensor: &str, rows: Rows, to: FloatType) -> Result<Vec<u8>, ExportError> {
+    if rows.dtype == to {
+        return Ok(rows.bytes);
+    }
+    let values = rows.to_f32();
+    let overflows = |value: &&f32| match to {
+        FloatType::F32 => false,
+        FloatType::F16 => half::f16::from_f32(**value).is_infinite(),
+        FloatType::BF16 => half::bf16::from_f32(**value).is_infinite(),
+    };
+    match values.iter().find(overflows) {
+        Some(&value) => Err(ExportError::Overflow { tensor: tensor.to_string(), value, dtype: to }),
+        None => Ok(encode(to, &values)),
+    }
+}
+
+/// Values as little-endian bytes of a float type.
+fn encode(dtype: FloatType, values: &[f32]) -> Vec<u8> {
+    match dtype {
+        FloatType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        FloatType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+        FloatType::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,621 @@
+//! `plan.json`: everything a search found, enough to export, evaluate, plot and resume from.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{ExportError, JsonPlace};
+use crate::model::{BlockId, BlockKind, BlockSet};
+use crate::search::{CandidateState, Step};
+
+/// The value of [`Plan::format`] that this version reads and writes.
+pub const PLAN_FORMAT: &str = "blockpruner-plan/1";
+
+/// A pruning, finished or not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`PLAN_FORMAT`].
+    pub format: String,
+    /// What was pruned.
+    pub model: PlanModel,
+    /// On which text the loss was measured.
+    pub calibration: PlanCalibration,
+    /// How was searched.
+    pub settings: PlanSettings,
+    /// On which device.
+    pub device: PlanDevice,
+    /// What must be the same for a resumed search.
+    pub fingerprint: Fingerprint,
+    /// The model as it came.
+    pub dense: PlanDense,
+    /// The removed blocks in order, with every score.
+    pub steps: Vec<Step>,
+}
+
+/// The model of a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanModel {
+    /// As the user named it.
+    pub name: String,
+    /// Model family, for example `llama`.
+    pub family: String,
+    /// Layers of the original model; blocks are numbered by them.
+    pub layers: usize,
+    /// All parameters of the checkpoint, a tied head counted once.
+    pub parameters: u64,
+    /// Blocks that were gone before this pruning.
+    #[serde(default)]
+    pub absent: BlockSet,
+}
+
+/// The calibration text of a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanCalibration {
+    /// File, or `builtin:sample`.
+    pub source: String,
+    /// Field of the rows of a JSON or JSONL file.
+    #[serde(default)]
+    pub field: Option<String>,
+    /// Rows joined into the text.
+    pub rows: usize,
+    /// Tokens of the whole text.
+    pub tokens: usize,
+    /// Windows that were scored.
+    pub windows: usize,
+    /// Tokens a window.
+    pub window: usize,
+    /// How many rows were asked for, if not all.
+    #[serde(default)]
+    pub samples: Option<usize>,
+    /// Seed that drew the rows, if they were drawn.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+/// Which blocks may be removed: the published block types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlockTypes {
+    /// Attention and feed-forward blocks.
+    #[default]
+    Mix,
+    /// Attention blocks only.
+    Mha,
+    /// Feed-forward blocks only.
+    Mlp,
+}
+
+impl BlockTypes {
+    /// Whether blocks of this kind are candidates.
+    pub fn includes(self, kind: BlockKind) -> bool {
+        match self {
+            BlockTypes::Mix => true,
+            BlockTypes::Mha => kind == BlockKind::Mha,
+            BlockTypes::Mlp => kind == BlockKind::Mlp,
+        }
+    }
+}
+
+/// The search settings of a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanSettings {
+    /// Which blocks were candidates.
+    pub block_types: BlockTypes,
+    /// How many blocks were to be removed.
+    pub remove: usize,
+    /// Whether every candidate was scored on its own, without the exact accelerations.
+    pub exhaustive: bool,
+}
+
+/// The device of a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanDevice {
+    /// Adapter name.
+    pub name: String,
+    /// Vulkan, Metal, DX12 or WebGPU.
+    pub backend: String,
+    /// Driver name and version.
+    pub driver: String,
+    /// Capability tier.
+    pub tier: String,
+    /// Matrix multiplication kernel.
+    pub kernel: String,
+}
+
+/// The unpruned model's loss in a [`Plan`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanDense {
+    /// exp of `mean_nll`; infinite (null in the file) if that overflows.
+    #[serde(deserialize_with = "null_is_infinite")]
+    pub perplexity: f64,
+    /// Mean negative log-likelihood of a token, in nats.
+    #[serde(deserialize_with = "null_is_infinite")]
+    pub mean_nll: f64,
+}
+
+fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+}
+
+/// What decides the outcome of a search. Only with the same one can a search be resumed and end as if never stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Hash of the checkpoint.
+    pub weights: String,
+    /// Hash of the tokenizer.
+    pub tokenizer: String,
+    /// Hash of the calibration token ids and the window.
+    pub token_ids: String,
+    /// The search settings.
+    pub settings: String,
+    /// Adapter, backend and driver.
+    pub device: String,
+    /// Kernels and their version.
+    pub kernels: String,
+}
+
+/// The first thing in which two fingerprints differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FingerprintDifference {
+    /// Field of [`Fingerprint`].
+    pub field: &'static str,
+    /// Its value in the saved plan.
+    pub saved: String,
+    /// Its value now.
+    pub current: String,
+}
+
+impl fmt::Display for FingerprintDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.field {
+            "weights" => "the model's weights",
+            "tokenizer" => "the tokenizer",
+            "token_ids" => "the calibration tokens",
+            "settings" => "the search settings",
+            "device" => "the device",
+            _ => "the kernels",
+        };
+        let Self { field, saved, current } = self;
+        write!(f, "{what} ({field}) are not those of the saved search: it had `{saved}`, now it is `{current}`")
+    }
+}
+
+impl Fingerprint {
+    /// The first field in which a saved fingerprint (`self`) differs from the present one.
+    pub fn first_difference(&self, current: &Self) -> Option<FingerprintDifference> {
+        let fields = [
+            ("weights", &self.weights, &current.weights),
+            ("tokenizer", &self.tokenizer, &current.tokenizer),
+            ("token_ids", &self.token_ids, &current.token_ids),
+            ("settings", &self.settings, &current.settings),
+            ("device", &self.device, &current.device),
+            ("kernels", &self.kernels, &current.kernels),
+        ];
+        fields.into_iter().find(|(_, saved, current)| saved != current).map(|(field, saved, current)| {
+            FingerprintDifference { field, saved: saved.clone(), current: current.clone() }
+        })
+    }
+}
+
+/// The one key that every version of the format has.
+#[derive(Deserialize)]
+struct Header {
+    format: Option<serde_json::Value>,
+}
+
+/// What to do about a plan that cannot be used.
+const WRITE_IT_AGAIN: &str = "write it again with `blockpruner prune`";
+
+impl Plan {
+    /// Reads and checks a plan. `file` is the name used in errors.
+    ///
+    /// # Errors
+    /// [`ExportError::Plan`] with the place in the document if it is not a plan of this format or contradicts itself
+    /// (see [`Plan::check`]).
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, ExportError> {
+        let error = |place: String, problem: String, advice| ExportError::Plan {
+            file: file.to_string(),
+            place: JsonPlace(place),
+            problem,
+            advice,
+        };
+        // The format first: of another version, a missing key would be a misleading message.
+        let header: Header = serde_json::from_slice(bytes)
+            .map_err(|e| error(String::new(), e.to_string(), "check that the file is a complete plan.json"))?;
+        match header.format {
+            Some(serde_json::Value::String(format)) if format == PLAN_FORMAT => {}
+            Some(other) => {
+                let problem = format!("found {other}, expected \"{PLAN_FORMAT}\"");
+                return Err(error("format".into(), problem, "use the version of blockpruner that wrote it"));
+            }
+            None => {
+                let problem = format!("the key `format` is missing, expected \"{PLAN_FORMAT}\"");
+                return Err(error(String::new(), problem, "give a plan.json written by `blockpruner prune`"));
+            }
+        }
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let plan: Self = serde_path_to_error::deserialize(&mut json)
+            .map_err(|e| error(e.path().to_string(), e.inner().to_string(), WRITE_IT_AGAIN))?;
+        plan.check().map_err(|(place, problem)| error(place, problem, WRITE_IT_AGAIN))?;
+        Ok(plan)
+    }
+
+    /// The document, indented, with a final newline. Numbers that are not finite become null.
+    pub fn to_json(&self) -> String {
+        // Strings, numbers and string keys only: there is nothing that serialising could refuse.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// Reads and checks a plan file.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read(path: &std::path::Path) -> Result<Self, ExportError> {
+        Self::parse(&path.display().to_string(), &super::sink::read_file(path)?)
+    }
+
+    /// Writes the plan file, whole or not at all.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn write(&self, path: &std::path::Path) -> Result<(), ExportError> {
+        super::write_atomically(path, self.to_json().as_bytes())
+    }
+
+    /// The removed blocks, first removed first.
+    pub fn order(&self) -> Vec<BlockId> {
+        self.steps.iter().map(|step| step.removed).collect()
+    }
+
+    /// The blocks removed by the first `step` steps; none for step 0, the dense model. Blocks that were absent before
+    /// are not among them.
+    pub fn removed_after(&self, step: usize) -> Result<BlockSet, ExportError> {
+        let steps = self.steps.get(..step).ok_or(ExportError::NoSuchStep { step, steps: self.steps.len() })?;
+        Ok(steps.iter().map(|step| step.removed).collect())
+    }
+
+    /// Whether the plan agrees with itself: steps numbered from 1, each removing another present block, every candidate
+    /// listed in the published order with what its state promises, the removed one the first of the lowest.
+    ///
+    /// # Errors
+    /// The place in the document and what is wrong there.
+    pub fn check(&self) -> Result<(), (String, String)> {
+        let model = &self.model;
+        if let Some(block) = model.absent.iter().find(|block| block.layer >= model.layers) {
+            return Err(("model.absent".into(), format!("{block} is beyond the {} layers", model.layers)));
+        }
+        let mut gone = model.absent.clone();
+        let mut params_before = model.parameters;
+        for (index, step) in self.steps.iter().enumerate() {
+            let at = |field: &str| format!("steps[{index}].{field}");
+            if step.step != index + 1 {
+                return Err((at("step"), format!("found {}, expected {}", step.step, index + 1)));
+            }
+            self.check_removed(step, &gone).map_err(|problem| (at("removed"), problem))?;
+            if step.params_left >= params_before {
+                let problem = format!("{} is not below the {params_before} parameters before", step.params_left);
+                return Err((at("params_left"), problem));
+            }
+            if !(0.0..=1.0).contains(&step.ratio_removed) {
+                return Err((at("ratio_removed"), format!("{} is not between 0 and 1", step.ratio_removed)));
+            }
+            self.check_candidates(step, &gone).map_err(|(inner, problem)| (at(&inner), problem))?;
+            gone.insert(step.removed);
+            params_before = step.params_left;
+        }
+        Ok(())
+    }
+
+    fn check_removed(&self, step: &Step, gone: &BlockSet) -> Result<(), String> {
+        let block = step.removed;
+        if block.layer >= self.model.layers {
+            return Err(format!("{block} is beyond the {} layers of the model", self.model.layers));
+        }
+        if gone.contains(block) {
+            return Err(format!("{block} was gone before"));
+        }
+        if !self.settings.block_types.includes(block.kind) {
+            return Err(format!("{block} is not among the block types of the settings"));
+        }
+        Ok(())
+    }
+
+    fn check_candidates(&self, step: &Step, gone: &BlockSet) -> Result<(), (String, String)> {
+        let mut listed = step.candidates.iter().enumerate();
+        // Compared one by one, because the number of layers in a damaged file may be anything.
+        for expected in self.candidates(gone) {
+            match listed.next() {
+                Some((_, candidate)) if candidate.block == expected => {}
+                Some((at, candidate)) => {
+                    let problem = format!("found {}, expected {expected}", candidate.block);
+                    return Err((format!("candidates[{at}].block"), problem));
+                }
+                None => return Err(("candidates".into(), format!("{expected} is missing"))),
+            }
+        }
+        if let Some((at, extra)) = listed.next() {
+            return Err((format!("candidates[{at}]"), format!("{} was no candidate any more", extra.block)));
+        }
+        for (at, candidate) in step.candidates.iter().enumerate() {
+            let missing = match candidate.state {
+                CandidateState::Complete if candidate.perplexity.is_none() => "a complete score has a perplexity",
+                CandidateState::Bounded if candidate.at_least.is_none() => "a bounded score has a lower bound",
+                _ => continue,
+            };
+            return Err((format!("candidates[{at}]"), format!("{missing}, {} has none", candidate.block)));
+        }
+        check_lowest(step)
+    }
+
+    /// The candidates of a step in the published order.
+    fn candidates<'a>(&'a self, gone: &'a BlockSet) -> impl Iterator<Item = BlockId> + 'a {
+        let layers = self.model.layers;
+        (0..layers)
+            .map(BlockId::mha)
+            .chain((0..layers).map(BlockId::mlp))
+            .filter(|block| self.settings.block_types.includes(block.kind) && !gone.contains(*block))
+    }
+}
+
+/// The removed block is the first candidate of the lowest perplexity, and that is the step's.
+fn check_lowest(step: &Step) -> Result<(), (String, String)> {
+    let complete = step.candidates.iter().filter(|c| c.state == CandidateState::Complete);
+    let mut best: Option<(BlockId, f64)> = None;
+    for (block, perplexity) in complete.filter_map(|c| Some((c.block, c.perplexity?))) {
+        if best.is_none_or(|(_, lowest)| perplexity < lowest) {
+            best = Some((block, perplexity));
+        }
+    }
+    match best {
+        None => Err(("candidates".into(), "none has a complete score".into())),
+        Some((block, _)) if block != step.removed => {
+            Err(("removed".into(), format!("found {}, but {block} has the lowest perplexity", step.removed)))
+        }
+        Some((block, perplexity)) if perplexity != step.perplexity => {
+            Err(("perplexity".into(), format!("found {}, but that of {block} is {perplexity}", step.perplexity)))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use crate::search::{Candidate, Work};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    /// A plan for `layers` layers whose steps take the candidate at the given position.
+    fn plan(layers: usize, absent: BlockSet, picks: &[usize]) -> Plan {
+        let parameters = 1000 * layers as u64 + 5000;
+        let mut plan = Plan {
+            format: PLAN_FORMAT.into(),
+            model: PlanModel { name: "m".into(), family: "llama".into(), layers, parameters, absent },
+            calibration: PlanCalibration {
+                source: "builtin:sample".into(),
+                field: None,
+                rows: 3,
+                tokens: 99,
+                windows: 3,
+                window: 32,
+                samples: Some(3),
+                seed: Some(u64::MAX),
+            },
+            settings: PlanSettings { block_types: BlockTypes::Mix, remove: picks.len(), exhaustive: false },
+            device: PlanDevice {
+                name: "llvmpipe".into(),
+                backend: "Vulkan".into(),
+                driver: "Mesa".into(),
+                tier: "baseline".into(),
+                kernel: "columns".into(),
+            },
+            fingerprint: Fingerprint { weights: "w".into(), ..Fingerprint::default() },
+            dense: PlanDense { perplexity: 12.5, mean_nll: 12.5f64.ln() },
+            steps: Vec::new(),
+        };
+        let mut gone = plan.model.absent.clone();
+        for (index, pick) in picks.iter().enumerate() {
+            let blocks: Vec<_> = plan.candidates(&gone).collect();
+            let pick = pick % blocks.len();
+            let candidates = blocks.iter().enumerate().map(|(at, &block)| candidate(block, at, pick)).collect();
+            plan.steps.push(Step {
+                step: index + 1,
+                removed: blocks[pick],
+                perplexity: 13.1,
+                candidates,
+                work: Work { block_tokens: 7, head_tokens: 8 },
+                params_left: parameters - 10 * (index as u64 + 1),
+                ratio_removed: 0.1,
+                seconds: 1.5,
+            });
+            gone.insert(blocks[pick]);
+        }
+        plan
+    }
+
+    fn candidate(block: BlockId, at: usize, pick: usize) -> Candidate {
+        let candidate =
+            |perplexity, at_least, state, reason| Candidate { block, perplexity, at_least, state, reason };
+        match at {
+            _ if at == pick => candidate(Some(13.1), None, CandidateState::Complete, None),
+            _ if at > pick && at % 4 == 0 => candidate(Some(13.1), None, CandidateState::Complete, None),
+            _ if at % 4 == 1 => candidate(None, Some(13.2), CandidateState::Bounded, None),
+            _ if at % 4 == 2 => candidate(None, None, CandidateState::Rejected, Some("not finite".into())),
+            _ => candidate(Some(14.0 / 3.0 * 10.0), None, CandidateState::Complete, None),
+        }
+    }
+
+    fn sample() -> Plan {
+        plan(3, BlockSet::from_iter([BlockId::mha(1)]), &[0, 2, 2])
+    }
+
+    #[test]
+    fn keys_are_those_of_the_format() {
+        let value: Value = serde_json::from_str(&sample().to_json()).unwrap();
+        let keys = |v: &Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+        assert_eq!(keys(&value), "format model calibration settings device fingerprint dense steps");
+        assert_eq!(keys(&value["model"]), "name family layers parameters absent");
+        assert_eq!(keys(&value["fingerprint"]), "weights tokenizer token_ids settings device kernels");
+        assert_eq!(keys(&value["dense"]), "perplexity mean_nll");
+        let step = "step removed perplexity candidates work params_left ratio_removed seconds";
+        assert_eq!(keys(&value["steps"][0]), step);
+        assert_eq!(keys(&value["steps"][0]["work"]), "block_tokens head_tokens");
+        assert_eq!(value["steps"][0]["removed"], json!("mha:0"));
+        assert_eq!(value["steps"][0]["candidates"][2]["state"], json!("rejected"));
+        assert_eq!(value["settings"]["block_types"], json!("mix"));
+    }
+
+    #[test]
+    fn sets_after_steps() {
+        let plan = sample();
+        assert!(plan.removed_after(0).unwrap().is_empty());
+        assert_eq!(plan.removed_after(2).unwrap(), plan.order()[..2].iter().copied().collect());
+        assert_eq!(plan.removed_after(3).unwrap().len(), 3);
+        let error = plan.removed_after(4).unwrap_err().to_string();
+        assert!(error.contains("step 4") && error.contains("has 3 steps"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_null() {
+        let mut plan = sample();
+        plan.dense.perplexity = f64::INFINITY;
+        plan.steps[0].candidates[2].perplexity = Some(f64::NAN);
+        let text = plan.to_json();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["dense"]["perplexity"], Value::Null);
+        assert_eq!(value["steps"][0]["candidates"][2]["perplexity"], Value::Null);
+        let back = Plan::parse("plan.json", text.as_bytes()).unwrap();
+        assert_eq!(back.dense.perplexity, f64::INFINITY);
+        assert_eq!(back.steps[0].candidates[2].perplexity, None);
+    }
+
+    /// The error of a sample plan whose value at `pointer` was replaced, or taken out.
+    fn broken(pointer: &str, value: Option<Value>) -> String {
+        let mut json: Value = serde_json::from_str(&sample().to_json()).unwrap();
+        match value {
+            Some(value) => *json.pointer_mut(pointer).unwrap() = value,
+            None => {
+                let (parent, key) = pointer.rsplit_once('/').unwrap();
+                match json.pointer_mut(parent).unwrap() {
+                    Value::Object(map) => drop(map.shift_remove(key).unwrap()),
+                    Value::Array(list) => drop(list.remove(key.parse().unwrap())),
+                    _ => panic!("{pointer} is no element"),
+                }
+            }
+        }
+        Plan::parse("plan.json", json.to_string().as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn damage_is_named_with_its_place() {
+        for (pointer, value, expected) in [
+            ("/format", Some(json!("blockpruner-plan/2")), "at format: found \"blockpruner-plan/2\""),
+            ("/format", None, "the key `format` is missing"),
+            ("/model/layers", Some(json!("three")), "at model.layers: invalid type: string"),
+            ("/model/layers", Some(json!(-1)), "at model.layers: invalid value"),
+            ("/model/layers", Some(json!(1)), "at model.absent: mha:1 is beyond the 1 layers"),
+            ("/model/layers", Some(json!(u64::MAX)), "at steps[0].candidates[2].block: found mlp:0, expected mha:3"),
+            ("/calibration/window", None, "at calibration: missing field `window`"),
+            ("/settings/block_types", Some(json!("both")), "at settings.block_types: unknown variant `both`"),
+            ("/settings/block_types", Some(json!("mlp")), "at steps[0].removed: mha:0 is not among the block types"),
+            ("/steps/1/step", Some(json!(3)), "at steps[1].step: found 3, expected 2"),
+            ("/steps/1/removed", Some(json!("mha:0")), "at steps[1].removed: mha:0 was gone before"),
+            ("/steps/1/removed", Some(json!("mha:1")), "at steps[1].removed: mha:1 was gone before"),
+            ("/steps/1/removed", Some(json!("mha:7")), "at steps[1].removed: mha:7 is beyond the 3 layers"),
+            ("/steps/1/removed", Some(json!("mlp:2")), "at steps[1].removed: found mlp:2, but mlp:1 has the lowest"),
+            ("/steps/1/removed", Some(json!("ffn:2")), "at steps[1].removed: `ffn:2` is not a block"),
+            ("/steps/1/perplexity", Some(json!(13.0)), "at steps[1].perplexity: found 13, but that of"),
+            ("/steps/1/perplexity", Some(json!(null)), "at steps[1].perplexity: invalid type: null"),
+            ("/steps/1/params_left", Some(json!(9000)), "at steps[1].params_left: 9000 is not below the"),
+            ("/steps/1/ratio_removed", Some(json!(1.5)), "at steps[1].ratio_removed: 1.5 is not between"),
+            ("/steps/1/candidates", Some(json!([])), "at steps[1].candidates: mha:2 is missing"),
+            ("/steps/1/candidates/1", None, "at steps[1].candidates[1].block: found mlp:1, expected mlp:0"),
+            ("/steps/0/candidates/0/perplexity", Some(json!(null)), "at steps[0].candidates[0]: a complete score has"),
+            ("/steps/0/candidates/1/at_least", Some(json!(null)), "at steps[0].candidates[1]: a bounded score has"),
+            ("/steps/0/candidates/0/state", Some(json!("won")), "at steps[0].candidates[0].state: unknown variant"),
+        ] {
+            let error = broken(pointer, value);
+            assert!(error.starts_with("plan.json: ") && error.contains(expected), "{pointer}: {error}");
+        }
+    }
+
+    #[test]
+    fn other_documents_are_refused() {
+        for text in ["", "{", "[]", "null", r#"{"1": [["mha", 25]]}"#, "\u{0}", &"[".repeat(10_000)] {
+            let error = Plan::parse("order.json", text.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with("order.json: not a usable plan: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn files_are_written_and_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plan.json");
+        sample().write(&path).unwrap();
+        assert_eq!(Plan::read(&path).unwrap(), sample());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_first_difference_of_fingerprints_is_named() {
+        let saved = sample().fingerprint;
+        assert_eq!(saved.first_difference(&saved.clone()), None);
+        let mut now = saved.clone();
+        now.kernels = "v2".into();
+        assert_eq!(saved.first_difference(&now).unwrap().field, "kernels");
+        now.token_ids = "other".into();
+        let message = saved.first_difference(&now).unwrap().to_string();
+        assert!(message.contains("calibration tokens") && message.contains("`other`"), "{message}");
+    }
+
+    /// Every pointer into a document.
+    fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+        found.push(at.to_string());
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, v)| pointers(v, &format!("{at}/{key}"), found)),
+            Value::Array(list) => list.iter().enumerate().for_each(|(i, v)| pointers(v, &format!("{at}/{i}"), found)),
+            _ => {}
+        }
+    }
+
+    fn odd_values() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            Just(json!([])),
+            Just(json!({})),
+            any::<u64>().prop_map(|n| json!(n)),
+            any::<i64>().prop_map(|n| json!(n)),
+            any::<f64>().prop_map(|n| json!(n)),
+            "(mha|mlp):[0-9]{0,20}".prop_map(|s| json!(s)),
+            "\\PC{0,10}".prop_map(|s| json!(s)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn plans_survive(layers in 1..9usize, picks in proptest::collection::vec(0..99usize, 0..6), nll in 0.0..20.0f64) {
+            let mut plan = plan(layers, BlockSet::new(), &picks[..picks.len().min(2 * layers)]);
+            plan.dense = PlanDense { perplexity: nll.exp(), mean_nll: nll };
+            let back = Plan::parse("x", plan.to_json().as_bytes()).unwrap();
+            prop_assert_eq!(back, plan);
+        }
+
+        #[test]
+        fn hostile_plans_do_not_panic(which in any::<prop::sample::Index>(), odd in odd_values(), step in any::<usize>()) {
+            let mut json: Value = serde_json::from_str(&sample().to_json()).unwrap();
+            let mut places = Vec::new();
+            pointers(&json, "", &mut places);
+            *json.pointer_mut(which.get(&places[..]).as_str()).unwrap() = odd;
+            match Plan::parse("x", json.to_string().as_bytes()) {
+                Ok(plan) => prop_assert!(plan.check().is_ok() && plan.removed_after(step.max(plan.steps.len() + 1)).is_err()),
+                Err(e) => prop_assert!(e.to_string().starts_with("x: not a usable plan: ")),
+            }
+        }
+
+        #[test]
+        fn cut_plans_are_refused(end in 0..2000usize) {
+            let text = sample().to_json();
+            let end = end.min(text.trim_end().len() - 1);
+            prop_assert!(Plan::parse("x", &text.as_bytes()[..end]).is_err());
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Where exported files go: a folder that appears whole or not at all.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use super::ExportError;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use disk::{DiskFolder, write_atomically};
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) use disk::read_file;
+
+/// What the methods of a [`FolderSink`] return.
+pub type SinkFuture<'a> = Pin<Box<dyn Future<Output = Result<(), ExportError>> + 'a>>;
+
+/// A folder that files are streamed into, one after the other.
+///
+/// Per file: [`begin_file`](FolderSink::begin_file), any number of [`write`](FolderSink::write),
+/// [`end_file`](FolderSink::end_file). After an error the export stops and the sink is dropped; it is up to the sink
+/// that nothing half-written stays behind.
+pub trait FolderSink {
+    /// Starts the file `name`, a plain file name that was not written before.
+    fn begin_file<'a>(&'a mut self, name: &'a str) -> SinkFuture<'a>;
+    /// Appends to the file begun last.
+    fn write<'a>(&'a mut self, bytes: &'a [u8]) -> SinkFuture<'a>;
+    /// Completes the file begun last.
+    fn end_file(&mut self) -> SinkFuture<'_>;
+}
+
+impl dyn FolderSink + '_ {
+    /// Writes a small file in one go.
+    pub(super) async fn write_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
+        self.begin_file(name).await?;
+        self.write(bytes).await?;
+        self.end_file().await
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod disk {
+    use std::fs::{self, File, OpenOptions};
+    use std::io::{self, ErrorKind, Write};
+    use std::path::{Component, Path, PathBuf};
+
+    use super::{ExportError, FolderSink, SinkFuture};
+
+    /// A folder on disk. Everything goes into a temporary folder beside it, which [`DiskFolder::finish`] renames into
+    /// place; dropped before that, it leaves nothing behind.
+    #[derive(Debug)]
+    pub struct DiskFolder {
+        target: PathBuf,
+        /// The temporary folder; gone with the value.
+        partial: tempfile::TempDir,
+        open: Option<(PathBuf, File)>,
+    }
+
+    impl DiskFolder {
+        /// Prepares to write `target`, which must not exist yet or be an empty folder. Missing parents are created.
+        /// That the place is writable shows here, before any work.
+        pub fn create(target: &Path) -> Result<Self, ExportError> {
+            check_empty(target)?;
+            let parent = parent_of(target);
+            fs::create_dir_all(parent).map_err(|e| write_error(parent, &e))?;
+            let name = target.file_name().ok_or_else(|| ExportError::FileName { name: target.display().to_string() })?;
+            let prefix = format!(".{}.partial-", name.to_string_lossy());
+            let mut builder = tempfile::Builder::new();
+            builder.prefix(&prefix);
+            // Temporary folders are private by default; this one becomes the result, so the usual umask decides.
+            #[cfg(unix)]
+            let everyone = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777);
+            #[cfg(unix)]
+            builder.permissions(everyone);
+            let partial = builder.tempdir_in(parent).map_err(|e| write_error(parent, &e))?;
+            Ok(Self { target: target.to_path_buf(), partial, open: None })
+        }
+
+        /// Puts the finished folder in place.
+        pub fn finish(self) -> Result<(), ExportError> {
+            if let Some((path, _)) = &self.open {
+                return Err(ExportError::SinkOrder {
+                    path: path.display().to_string(),
+                    reason: "the file was not completed",
+                });
+            }
+            check_empty(&self.target)?;
+            if self.target.exists() {
+                // Not every system renames over an empty folder.
+                fs::remove_dir(&self.target).map_err(|e| write_error(&self.target, &e))?;
+            }
+            fs::rename(self.partial.path(), &self.target).map_err(|e| write_error(&self.target, &e))?;
+            // Renamed away: there is nothing left for the guard to remove.
+            let _ = self.partial.keep();
+            sync_folder(parent_of(&self.target))
+        }
+
+        fn begin(&mut self, name: &str) -> Result<(), ExportError> {
+            let mut parts = Path::new(name).components();
+            let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
+            if !plain {
+                return Err(ExportError::FileName { name: name.to_string() });
+            }
+            if let Some((path, _)) = &self.open {
+                let path = path.display().to_string();
+                return Err(ExportError::SinkOrder { path, reason: "the file before was not completed" });
+            }
+            let file = OpenOptions::new().write(true).create_new(true).open(self.partial.path().join(name));
+            // Messages name the place the user asked for, not the temporary one.
+            let shown = self.target.join(name);
+            self.open = Some((shown.clone(), file.map_err(|e| write_error(&shown, &e))?));
+            Ok(())
+        }
+
+        fn append(&mut self, bytes: &[u8]) -> Result<(), ExportError> {
+            let (path, file) = self.open.as_mut().ok_or_else(|| no_open_file(&self.target))?;
+            file.write_all(bytes).map_err(|e| write_error(path, &e))
+        }
+
+        fn end(&mut self) -> Result<(), ExportError> {
+            let (path, file) = self.open.take().ok_or_else(|| no_open_file(&self.target))?;
+            // Some file systems report a full disk only now.
+            file.sync_all().map_err(|e| write_error(&path, &e))
+        }
+    }
+
+    impl FolderSink for DiskFolder {
+        fn begin_file<'a>(&'a mut self, name: &'a str) -> SinkFuture<'a> {
+            Box::pin(async move { self.begin(name) })
+        }
+
+        fn write<'a>(&'a mut self, bytes: &'a [u8]) -> SinkFuture<'a> {
+            Box::pin(async move { self.append(bytes) })
+        }
+
+        fn end_file(&mut self) -> SinkFuture<'_> {
+            Box::pin(async move { self.end() })
+        }
+    }
+
+    /// Replaces the file at `path` by `bytes` in one move: whoever reads it sees the old content or the new, never a
+    /// part, even after a power cut.
+    pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
+        let error = |e: io::Error| write_error(path, &e);
+        let folder = parent_of(path);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".blockpruner-").suffix(".tmp");
+        // As above: a temporary file is private by default, the result should not be.
+        #[cfg(unix)]
+        let everyone = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
+        #[cfg(unix)]
+        builder.permissions(everyone);
+        let mut file = builder.tempfile_in(folder).map_err(error)?;
+        file.write_all(bytes).map_err(error)?;
+        file.as_file().sync_all().map_err(error)?;
+        file.persist(path).map_err(|e| error(e.error))?;
+        sync_folder(folder)
+    }
+
+    /// Reads a whole file; the error names the path and what to do.
+    pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, ExportError> {
+        fs::read(path).map_err(|e| ExportError::Read {
+            path: path.display().to_string(),
+            reason: e.to_string(),
+            advice: match e.kind() {
+                ErrorKind::NotFound => "check the path",
+                ErrorKind::IsADirectory => "give the file inside the folder",
+                ErrorKind::PermissionDenied => "ask for permission to read it",
+                _ => "check the path and the disk",
+            },
+        })
+    }
+
+    fn parent_of(path: &Path) -> &Path {
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    fn check_empty(target: &Path) -> Result<(), ExportError> {
+        match fs::read_dir(target) {
+            Ok(mut entries) => match entries.next() {
+                None => Ok(()),
+                Some(_) => Err(ExportError::NotEmpty { path: target.display().to_string() }),
+            },
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(write_error(target, &e)),
+        }
+    }
+
+    /// A rename is on disk only when its folder is.
+    fn sync_folder(folder: &Path) -> Result<(), ExportError> {
+        #[cfg(unix)]
+        File::open(folder).and_then(|f| f.sync_all()).map_err(|e| write_error(folder, &e))?;
+        #[cfg(not(unix))]
+        let _ = folder;
+        Ok(())
+    }
+
+    fn no_open_file(target: &Path) -> ExportError {
+        ExportError::SinkOrder { path: target.display().to_string(), reason: "no file is open" }
+    }
+
+    fn write_error(path: &Path, error: &io::Error) -> ExportError {
+        let advice = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space or choose another disk",
+            ErrorKind::FileTooLarge => "choose a file system that holds large files",
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "choose a folder that you may write to",
+            ErrorKind::NotFound => "create its folder first or choose another one",
+            ErrorKind::NotADirectory | ErrorKind::AlreadyExists | ErrorKind::IsADirectory => {
+                "something of another kind is in the way: choose another path"
+            }
+            _ => "check the path and the disk, or choose another folder",
+        };
+        ExportError::Write { path: path.display().to_string(), reason: error.to_string(), advice }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+        use super::*;
+
+        fn names(folder: &Path) -> Vec<String> {
+            let mut names: Vec<_> =
+                fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+
+        fn put(sink: &mut dyn FolderSink, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
+            pollster::block_on(sink.write_file(name, bytes))
+        }
+
+        #[test]
+        fn a_folder_appears_only_when_finished() {
+            let root = tempfile::tempdir().unwrap();
+            let target = root.path().join("a/b/model");
+            let mut sink = DiskFolder::create(&target).unwrap();
+            put(&mut sink, "one", b"1").unwrap();
+            put(&mut sink, "two", b"22").unwrap();
+            assert!(!target.exists());
+            sink.finish().unwrap();
+            assert_eq!(names(&target), ["one", "two"]);
+            assert_eq!(fs::read(target.join("two")).unwrap(), b"22");
+            assert_eq!(names(target.parent().unwrap()), ["model"]);
+        }
+
+        #[cfg(unix)]
+        #[test]
+        fn results_are_as_readable_as_any_new_file() {
+            use std::os::unix::fs::PermissionsExt;
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join("plain")).unwrap();
+            fs::write(root.path().join("plain/file"), b"").unwrap();
+            let mut sink = DiskFolder::create(&root.path().join("model")).unwrap();
+            put(&mut sink, "file", b"").unwrap();
+            sink.finish().unwrap();
+            write_atomically(&root.path().join("atomic"), b"").unwrap();
+            let mode = |name: &str| fs::metadata(root.path().join(name)).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode("model"), mode("plain"));
+            assert_eq!(mode("model/file"), mode("plain/file"));
+            assert_eq!(mode("atomic"), mode("plain/file"));
+        }
+
+        #[test]
+        fn an_unfinished_folder_leaves_nothing() {
+            let root = tempfile::tempdir().unwrap();
+            let mut sink = DiskFolder::create(&root.path().join("model")).unwrap();
+            put(&mut sink, "one", b"1").unwrap();
+            drop(sink);
+            assert!(names(root.path()).is_empty());
+        }
+
+        #[test]
+        fn an_empty_target_is_used_and_a_full_one_refused() {
+            let root = tempfile::tempdir().unwrap();
+            let target = root.path().join("model");
+            fs::create_dir(&target).unwrap();
+            let mut sink = DiskFolder::create(&target).unwrap();
+            put(&mut sink, "one", b"1").unwrap();
+            sink.finish().unwrap();
+            let error = DiskFolder::create(&target).unwrap_err();
+            assert!(matches!(&error, ExportError::NotEmpty { path } if path.ends_with("model")), "{error}");
+            assert_eq!(names(&target), ["one"]);
+        }
+
+        #[test]
+        fn a_target_filled_meanwhile_is_not_overwritten() {
+            let root = tempfile::tempdir().unwrap();
+            let target = root.path().join("model");
+            let sink = DiskFolder::create(&target).unwrap();
+            fs::create_dir(&target).unwrap();
+            fs::write(target.join("theirs"), b"keep").unwrap();
+            assert!(matches!(sink.finish(), Err(ExportError::NotEmpty { .. })));
+            assert_eq!(names(root.path()), ["model"]);
+            assert_eq!(names(&target), ["theirs"]);
+        }
+
+        #[test]
+        fn a_file_in_the_way_is_named() {
+            let root = tempfile::tempdir().unwrap();
+            let file = root.path().join("file");
+            fs::write(&file, b"").unwrap();
+            for target in [file.clone(), file.join("model"), file.join("a/model")] {
+                let error = DiskFolder::create(&target).unwrap_err().to_string();
+                assert!(error.contains(file.to_str().unwrap()) && error.contains("choose another path"), "{error}");
+            }
+            let error = write_atomically(&file.join("plan.json"), b"x").unwrap_err().to_string();
+            assert!(error.contains("plan.json") && error.contains("choose another path"), "{error}");
+            assert_eq!(names(root.path()), ["file"]);
+        }
+
+        #[test]
+        fn names_stay_inside_the_folder() {
+            let root = tempfile::tempdir().unwrap();
+            let mut sink = DiskFolder::create(&root.path().join("model")).unwrap();
+            for name in ["", ".", "..", "../x", "/x", "a/b", "./x", "x/"] {
+                assert!(matches!(put(&mut sink, name, b""), Err(ExportError::FileName { .. })), "{name:?}");
+            }
+        }
+
+        #[test]
+        fn calls_out_of_order_are_errors() {
+            let root = tempfile::tempdir().unwrap();
+            let mut sink = DiskFolder::create(&root.path().join("model")).unwrap();
+            assert!(matches!(pollster::block_on(sink.write(b"x")), Err(ExportError::SinkOrder { .. })));
+            assert!(matches!(pollster::block_on(sink.end_file()), Err(ExportError::SinkOrder { .. })));
+            pollster::block_on(sink.begin_file("one")).unwrap();
+            assert!(matches!(pollster::block_on(sink.begin_file("two")), Err(ExportError::SinkOrder { .. })));
+            assert!(matches!(sink.finish(), Err(ExportError::SinkOrder { .. })));
+            assert!(names(root.path()).is_empty());
+        }
+
+        /// Linux has a device that is always full.
+        #[cfg(target_os = "linux")]
+        #[test]
+        fn a_full_disk_is_said_so() {
+            let mut full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+            let error = full.write_all(b"x").unwrap_err();
+            let root = tempfile::tempdir().unwrap();
+            let target = root.path().join("model");
+            let mut sink = DiskFolder::create(&target).unwrap();
+            sink.open = Some((target.join("model.safetensors"), full));
+            let message = pollster::block_on(FolderSink::write(&mut sink, b"x")).unwrap_err().to_string();
+            assert!(message.contains("model.safetensors") && message.contains(&error.to_string()), "{message}");
+            assert!(message.contains("free some space"), "{message}");
+            drop(sink);
+            assert!(names(root.path()).is_empty());
+        }
+
+        #[test]
+        fn a_file_is_replaced_whole() {
+            let root = tempfile::tempdir().unwrap();
+            let path = root.path().join("plan.json");
+            write_atomically(&path, b"old").unwrap();
+            write_atomically(&path, b"new").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+            assert_eq!(names(root.path()), ["plan.json"]);
+            let missing = root.path().join("nowhere/plan.json");
+            let error = write_atomically(&missing, b"x").unwrap_err().to_string();
+            assert!(error.contains("nowhere") && error.contains("create its folder"), "{error}");
+        }
+    }
+}

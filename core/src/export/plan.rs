@@ -433,8 +433,7 @@ mod tests {
     }
 
     fn candidate(block: BlockId, at: usize, pick: usize) -> Candidate {
-        let candidate =
-            |perplexity, at_least, state, reason| Candidate { block, perplexity, at_least, state, reason };
+        let candidate = |perplexity, at_least, state, reason| Candidate { block, perplexity, at_least, state, reason };
         match at {
             _ if at == pick => candidate(Some(13.1), None, CandidateState::Complete, None),
             _ if at > pick && at % 4 == 0 => candidate(Some(13.1), None, CandidateState::Complete, None),

@@ -6,6 +6,9 @@
 //! | `.json` | an array of JSON objects, or JSON Lines |
 //! | anything else | the whole file is one row |
 //!
+//! In a text file, Windows and old Macintosh line ends (CR LF, CR) are read as LF, as Python's text mode does: the tokens
+//! of a text do not depend on where it was saved. Strings in JSON are taken as they are.
+//!
 //! A row's text is one of its fields. Rows may be empty, as WikiText's are: they are joined like any other.
 
 use serde_json::{Map, Value};
@@ -62,7 +65,7 @@ impl CalibrationText {
                     "a field (`{field}`) was asked for, but this is a text file; name it .json or .jsonl if it is JSON"
                 )));
             }
-            Format::Text => vec![text.to_owned()],
+            Format::Text => vec![text.replace("\r\n", "\n").replace('\r', "\n")],
             Format::JsonArray => rows_of_array(source, text, options)?,
             Format::JsonLines => rows_of_lines(source, text, options)?,
         };
@@ -244,15 +247,15 @@ mod tests {
 
     #[test]
     fn a_text_file_is_one_row() {
-        let text = read("book.txt", "\u{feff}one\n\ntwo\n").unwrap();
-        assert_eq!(text.rows, ["one\n\ntwo\n"]);
+        let text = read("book.txt", "\u{feff}one\r\n\r\ntwo\rthree\n").unwrap();
+        assert_eq!(text.rows, ["one\n\ntwo\nthree\n"]);
         assert_eq!(text.source, "book.txt");
     }
 
     #[test]
     fn json_lines_and_arrays_are_rows_joined_by_a_blank_line() {
-        let lines = read("a.jsonl", "{\"text\": \"one\"}\r\n\n{\"text\": \"\"}\n{\"text\": \"two\"}").unwrap();
-        assert_eq!(lines.joined(), "one\n\n\n\ntwo");
+        let lines = read("a.jsonl", "{\"text\": \"one\\r\"}\r\n\n{\"text\": \"\"}\n{\"text\": \"two\"}").unwrap();
+        assert_eq!(lines.joined(), "one\r\n\n\n\ntwo");
         assert_eq!(read("a.JSON", " [{\"text\": \"one\"}, {\"text\": \"two\"}]").unwrap().joined(), "one\n\ntwo");
         assert_eq!(read("a.json", "{\"text\": \"one\"}\n{\"text\": \"two\"}").unwrap().rows, ["one", "two"]);
         let other =

@@ -643,8 +643,22 @@ mod tests {
 
     /// Specials 0 to 2, the two bytes of U+00E9, pieces with scores, and one user-defined token.
     fn sentence_piece() -> Entries {
-        let tokens =
-            ["<unk>", "<s>", "</s>", "<0xC3>", "<0xA9>", "\u{2581}", "a", "b", "c", "ab", "bc", "abc", "\u{2581}a", "<u>"];
+        let tokens = [
+            "<unk>",
+            "<s>",
+            "</s>",
+            "<0xC3>",
+            "<0xA9>",
+            "\u{2581}",
+            "a",
+            "b",
+            "c",
+            "ab",
+            "bc",
+            "abc",
+            "\u{2581}a",
+            "<u>",
+        ];
         let scores = [0.0, 0.0, 0.0, 0.0, 0.0, -9.0, -9.0, -9.0, -9.0, -3.0, -1.0, -4.0, -2.0, 0.0];
         vec![
             (MODEL, string("llama")),

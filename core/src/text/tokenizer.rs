@@ -140,7 +140,8 @@ mod tests {
         let tokenizer = Tokenizer::from_json(TINY).unwrap();
         // tokenizers 0.23 for Python.
         let text = "In the beginning 1234 <|endoftext|>\n\n caf\u{e9} \u{1f600}";
-        let expected = [1338, 260, 2926, 221, 17, 18, 19, 20, 221, 0, 199, 199, 1011, 70, 128, 103, 221, 173, 254, 247, 223];
+        let expected =
+            [1338, 260, 2926, 221, 17, 18, 19, 20, 221, 0, 199, 199, 1011, 70, 128, 103, 221, 173, 254, 247, 223];
         assert_eq!(tokenizer.encode(text).unwrap(), expected);
         assert_eq!(tokenizer.decode(&expected).unwrap(), text.replace("<|endoftext|>", ""));
         assert_eq!(tokenizer.vocab_size(), 4096);

@@ -146,10 +146,13 @@ impl Checkpoint {
     }
 }
 
-/// A model folder's files by name.
+/// Files by their names without the folder.
+type NamedSources = Vec<(String, Rc<dyn ByteSource>)>;
+
+/// A model folder's files.
 struct Folder<'a> {
     name: &'a str,
-    files: Vec<(String, Rc<dyn ByteSource>)>,
+    files: NamedSources,
 }
 
 impl Folder<'_> {
@@ -244,11 +247,11 @@ fn matrix_type(spec: &ModelSpec, weights: &Weights) -> FloatType {
 
 /// The files of a folder that matter to a model, each opened.
 #[cfg(not(target_arch = "wasm32"))]
-fn folder_files(folder: &std::path::Path) -> Result<Vec<(String, Rc<dyn ByteSource>)>, ModelError> {
+fn folder_files(folder: &std::path::Path) -> Result<NamedSources, ModelError> {
     let unreadable = |error: std::io::Error| {
         file_error(folder.display().to_string(), format!("cannot be read ({error})"), "check its permissions")
     };
-    let mut files: Vec<(String, Rc<dyn ByteSource>)> = Vec::new();
+    let mut files = NamedSources::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };

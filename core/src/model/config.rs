@@ -113,7 +113,7 @@ fn heads(keys: &Keys, hidden_size: usize, default_kv: Option<usize>) -> Result<(
     }
     let head_dim = match keys.size("head_dim", most::HEAD_DIM)? {
         Some(head_dim) => head_dim,
-        None if hidden_size % heads == 0 && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
+        None if hidden_size.is_multiple_of(heads) && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
         None => {
             return Err(keys.contradiction(
                 "hidden_size",

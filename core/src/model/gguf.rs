@@ -205,7 +205,7 @@ impl<'a> Metadata<'a> {
         }
         let head_dim = match self.size("attention.key_length", most::HEAD_DIM)? {
             Some(head_dim) => head_dim,
-            None if hidden_size % heads == 0 && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
+            None if hidden_size.is_multiple_of(heads) && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
             None => {
                 let expected = format!("a multiple of the {heads} heads, or a key attention.key_length");
                 return Err(self.wrong(&self.key("embedding_length"), hidden_size.to_string(), expected));

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ExportError, JsonPlace};
-use crate::model::{BlockId, BlockKind, BlockSet};
+use crate::model::{BlockId, BlockKind, BlockSet, ModelSpec};
 use crate::search::{CandidateState, Step};
 
 /// The value of [`Plan::format`] that this version reads and writes.
@@ -272,6 +272,22 @@ impl Plan {
         Ok(steps.iter().map(|step| step.removed).collect())
     }
 
+    /// Whether the plan was made for this model: same family, size and blocks. It may be another copy of it, or one in
+    /// another type.
+    pub fn check_model(&self, spec: &ModelSpec) -> Result<(), ExportError> {
+        let model = &self.model;
+        let facts = [
+            ("family", model.family.clone(), spec.family.to_string()),
+            ("number of layers", model.layers.to_string(), spec.layers.to_string()),
+            ("number of parameters", model.parameters.to_string(), spec.parameters().to_string()),
+            ("set of absent blocks", format!("[{}]", model.absent), format!("[{}]", spec.absent)),
+        ];
+        match facts.into_iter().find(|(_, plan, model)| plan != model) {
+            Some((key, plan, model)) => Err(ExportError::OtherModel { key, plan, model }),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the plan agrees with itself: steps numbered from 1, each removing another present block, every candidate
     /// listed in the published order with what its state promises, the removed one the first of the lowest.
     ///
@@ -433,13 +449,12 @@ mod tests {
     }
 
     fn candidate(block: BlockId, at: usize, pick: usize) -> Candidate {
-        let candidate =
-            |perplexity, at_least, state, reason| Candidate { block, perplexity, at_least, state, reason };
-        match at {
+        let candidate = |perplexity, at_least, state, reason| Candidate { block, perplexity, at_least, state, reason };
+        match at % 4 {
             _ if at == pick => candidate(Some(13.1), None, CandidateState::Complete, None),
-            _ if at > pick && at % 4 == 0 => candidate(Some(13.1), None, CandidateState::Complete, None),
-            _ if at % 4 == 1 => candidate(None, Some(13.2), CandidateState::Bounded, None),
-            _ if at % 4 == 2 => candidate(None, None, CandidateState::Rejected, Some("not finite".into())),
+            0 if at > pick => candidate(Some(13.1), None, CandidateState::Complete, None),
+            1 => candidate(None, Some(13.2), CandidateState::Bounded, None),
+            2 => candidate(None, None, CandidateState::Rejected, Some("not finite".into())),
             _ => candidate(Some(14.0 / 3.0 * 10.0), None, CandidateState::Complete, None),
         }
     }
@@ -472,6 +487,21 @@ mod tests {
         assert_eq!(plan.removed_after(3).unwrap().len(), 3);
         let error = plan.removed_after(4).unwrap_err().to_string();
         assert!(error.contains("step 4") && error.contains("has 3 steps"), "{error}");
+    }
+
+    #[test]
+    fn a_plan_of_another_model_is_refused() {
+        let config = serde_json::from_str(include_str!("../../../assets/tiny/config.json")).unwrap();
+        let spec = ModelSpec::from_config(&config).unwrap();
+        let mut plan = plan(spec.layers, BlockSet::new(), &[]);
+        plan.model.parameters = spec.parameters();
+        assert!(plan.check_model(&spec).is_ok());
+        let pruned = ModelSpec { absent: BlockSet::from_iter([BlockId::mha(1)]), ..spec.clone() };
+        let error = plan.check_model(&pruned).unwrap_err().to_string();
+        assert!(error.contains("number of parameters"), "{error}");
+        plan.model.layers += 1;
+        let error = plan.check_model(&spec).unwrap_err().to_string();
+        assert!(error.contains("number of layers is 13, that of this model is 12"), "{error}");
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use super::ExportError;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub use disk::{DiskFolder, write_atomically};
-#[cfg(not(target_arch = "wasm32"))]
 pub(super) use disk::read_file;
+#[cfg(not(target_arch = "wasm32"))]
+pub use disk::{DiskFolder, write_atomically};
 
 /// What the methods of a [`FolderSink`] return.
 pub type SinkFuture<'a> = Pin<Box<dyn Future<Output = Result<(), ExportError>> + 'a>>;
@@ -61,7 +61,8 @@ mod disk {
             check_empty(target)?;
             let parent = parent_of(target);
             fs::create_dir_all(parent).map_err(|e| write_error(parent, &e))?;
-            let name = target.file_name().ok_or_else(|| ExportError::FileName { name: target.display().to_string() })?;
+            let name =
+                target.file_name().ok_or_else(|| ExportError::FileName { name: target.display().to_string() })?;
             let prefix = format!(".{}.partial-", name.to_string_lossy());
             let mut builder = tempfile::Builder::new();
             builder.prefix(&prefix);

@@ -1,1 +1,278 @@
-//! x
+//! The compute shaders of blockpruner and a CPU twin of each.
+//!
+//! One module a stage of the forward pass: its parameters (the uniform block of the `.wgsl` file of the same name), its
+//! grid, and a plain Rust function that computes the same thing, which tests compare the shader with. A [`Kernel`] names
+//! one variant; [`Kernel::render`] turns the template in `shaders/wgsl` into WGSL text. Nothing here touches a GPU.
+//!
+//! All activations are f32, row-major; `rows` counts tokens.
+
+pub mod attention;
+pub mod embedding;
+pub mod gemm;
+pub mod log_sum_exp;
+pub mod residual_add;
+pub mod rms_norm;
+pub mod rotary;
+pub mod swiglu;
+
+use minijinja::Environment;
+
+/// Texels in a row of every storage texture: WebGPU's guaranteed maximum, so that a linear texel index `t` lies at
+/// `(t % TEXTURE_WIDTH, t / TEXTURE_WIDTH)` on every device.
+pub const TEXTURE_WIDTH: u32 = 8192;
+
+/// How the elements of a weight matrix are stored on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightFormat {
+    /// 32-bit floats.
+    F32,
+    /// IEEE half precision, two to a word.
+    F16,
+    /// bfloat16, two to a word.
+    Bf16,
+}
+
+impl WeightFormat {
+    /// All formats.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// What a binding of a shader is. Binding 0 of every shader is its uniform block, bound with a dynamic offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// Storage buffer that is only read.
+    Read,
+    /// Storage buffer that is read and written.
+    ReadWrite,
+    /// Storage texture of four f32 a texel, only read.
+    TextureF32,
+    /// Storage texture of four u32 a texel, only read.
+    TextureU32,
+    /// Storage texture of four f32 a texel, only written.
+    TextureWrite,
+}
+
+/// A matrix product kernel, with its conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GemmKernel {
+    /// Workgroup tiles in shared memory, for real GPUs. Needs baseline WebGPU only.
+    Tile,
+    /// One vector of lanes a workgroup, operands in storage textures, for CPU-type adapters.
+    Panel {
+        /// Lanes of a workgroup; with `subgroups`, the exact size of the device's subgroups.
+        lanes: u32,
+        /// Whether rows are shared between lanes by subgroup shuffles, or loaded one by one.
+        subgroups: bool,
+    },
+}
+
+impl GemmKernel {
+    /// The name that `--kernel` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tile => "tile",
+            Self::Panel { subgroups: false, .. } => "panel",
+            Self::Panel { subgroups: true, .. } => "panel-subgroup",
+        }
+    }
+}
+
+/// One variant of one shader.
+#[allow(missing_docs, reason = "the fields are the kernel, the format, the lanes and the head_dim that they say")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    /// Token ids to hidden states.
+    Embedding { kernel: GemmKernel, weight: WeightFormat },
+    /// Root mean square norm.
+    RmsNorm,
+    /// Rows to the texture that the panel GEMM reads.
+    PackRows { lanes: u32 },
+    /// Matrix product with a weight.
+    Gemm { kernel: GemmKernel, weight: WeightFormat },
+    /// Rotary position embedding.
+    Rotary,
+    /// Heads to the textures that the panel attention reads.
+    AttentionPack { lanes: u32, head_dim: u32 },
+    /// Causal attention.
+    Attention { kernel: GemmKernel, head_dim: u32 },
+    /// SwiGLU activation.
+    SwiGlu,
+    /// Residual add.
+    ResidualAdd,
+    /// Log-sum-exp and the NLL of targets.
+    LogSumExp,
+}
+
+/// A rendered shader, ready for a device. The entry point is `main`.
+#[derive(Clone, Debug)]
+pub struct Shader {
+    /// Name for labels and error messages.
+    pub label: String,
+    /// WGSL text.
+    pub wgsl: String,
+    /// Bindings 1, 2, ..; binding 0 is the uniform block.
+    pub bindings: Vec<Binding>,
+}
+
+impl Kernel {
+    /// Renders the WGSL text of this variant.
+    ///
+    /// # Panics
+    /// If a template is broken, which the test that renders and validates every variant excludes.
+    pub fn render(self) -> Shader {
+        let (name, source, bindings) = self.template();
+        let wgsl = Environment::new()
+            .render_str(source, self.context())
+            .unwrap_or_else(|error| panic!("template {name}.wgsl does not render for {self:?}: {error:#}"));
+        Shader { label: self.label(name), wgsl, bindings }
+    }
+
+    fn label(self, name: &str) -> String {
+        match self {
+            Self::Embedding { weight, .. } | Self::Gemm { weight, .. } => format!("{name} {}", weight.name()),
+            Self::Attention { head_dim, .. } | Self::AttentionPack { head_dim, .. } => {
+                format!("{name} head_dim {head_dim}")
+            }
+            _ => name.to_string(),
+        }
+    }
+
+    fn template(self) -> (&'static str, &'static str, Vec<Binding>) {
+        use Binding::{Read, ReadWrite, TextureF32, TextureWrite};
+        macro_rules! wgsl {
+            ($name:literal) => {
+                ($name, include_str!(concat!("../wgsl/", $name, ".wgsl")))
+            };
+        }
+        let ((name, source), bindings) = match self {
+            Self::Embedding { kernel: GemmKernel::Tile, .. } => (wgsl!("embedding_rows"), vec![Read, Read, ReadWrite]),
+            Self::Embedding { weight, .. } => (wgsl!("embedding_panel"), vec![Read, texture(weight), ReadWrite]),
+            Self::RmsNorm => (wgsl!("rms_norm"), vec![Read, Read, ReadWrite]),
+            Self::PackRows { .. } => (wgsl!("pack_rows"), vec![Read, TextureWrite]),
+            Self::Gemm { kernel: GemmKernel::Tile, .. } => (wgsl!("gemm_tile"), vec![Read, Read, Read, ReadWrite]),
+            Self::Gemm { weight, .. } => (wgsl!("gemm_panel"), vec![TextureF32, texture(weight), Read, ReadWrite]),
+            Self::Rotary => (wgsl!("rotary"), vec![Read, ReadWrite]),
+            Self::AttentionPack { .. } => (wgsl!("attention_pack"), vec![Read, TextureWrite]),
+            Self::Attention { kernel: GemmKernel::Tile, .. } => (wgsl!("attention_tile"), vec![Read, ReadWrite]),
+            Self::Attention { .. } => (wgsl!("attention_panel"), vec![TextureF32, TextureF32, TextureF32, ReadWrite]),
+            Self::SwiGlu => (wgsl!("swiglu"), vec![Read, ReadWrite]),
+            Self::ResidualAdd => (wgsl!("residual_add"), vec![Read, ReadWrite]),
+            Self::LogSumExp => (wgsl!("log_sum_exp"), vec![Read, Read, ReadWrite, ReadWrite]),
+        };
+        (name, source, bindings)
+    }
+
+    fn context(self) -> minijinja::Value {
+        use minijinja::context;
+        match self {
+            Self::Embedding { kernel, weight } | Self::Gemm { kernel, weight } => gemm::context(kernel, weight),
+            Self::PackRows { lanes } => context! { ROWS => gemm::panel_rows(lanes), TEXTURE_WIDTH },
+            Self::AttentionPack { lanes, head_dim } => {
+                context! { LANES => lanes, HEAD_TEXELS => attention::head_texels(head_dim), TEXTURE_WIDTH }
+            }
+            Self::Attention { kernel, head_dim } => attention::context(kernel, head_dim),
+            Self::RmsNorm | Self::Rotary | Self::SwiGlu | Self::ResidualAdd | Self::LogSumExp => context! {},
+        }
+    }
+}
+
+fn texture(weight: WeightFormat) -> Binding {
+    match weight {
+        WeightFormat::F32 => Binding::TextureF32,
+        WeightFormat::F16 | WeightFormat::Bf16 => Binding::TextureU32,
+    }
+}
+
+/// Workgroups of 64 that cover `items` in one dimension.
+pub fn groups_of_64(items: u32) -> u32 {
+    items.div_ceil(64)
+}
+
+/// A grid of at least `groups` workgroups that keeps within WebGPU's 65,535 a dimension; shaders that use it count
+/// `y * grid.x + x` and ignore what is over.
+pub fn folded_grid(groups: u32) -> [u32; 3] {
+    let x = groups.min(32_768);
+    [x, groups.div_ceil(x.max(1)), 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_kernel() -> Vec<Kernel> {
+        let gemms = [4, 8, 16]
+            .into_iter()
+            .flat_map(|lanes| [true, false].map(|subgroups| GemmKernel::Panel { lanes, subgroups }))
+            .chain([GemmKernel::Tile]);
+        let mut kernels = vec![Kernel::RmsNorm, Kernel::Rotary, Kernel::SwiGlu, Kernel::ResidualAdd, Kernel::LogSumExp];
+        for kernel in gemms {
+            for weight in WeightFormat::ALL {
+                kernels.push(Kernel::Embedding { kernel, weight });
+                kernels.push(Kernel::Gemm { kernel, weight });
+            }
+            for head_dim in [2, 6, 16, 24, 32, 40, 64, 80, 96, 128, 192, 256] {
+                kernels.push(Kernel::Attention { kernel, head_dim });
+                if let GemmKernel::Panel { lanes, .. } = kernel {
+                    kernels.push(Kernel::AttentionPack { lanes, head_dim });
+                    kernels.push(Kernel::PackRows { lanes });
+                }
+            }
+        }
+        kernels
+    }
+
+    /// Every variant that can be rendered is valid WGSL and fits baseline WebGPU's workgroup memory and size.
+    #[test]
+    fn every_variant_is_valid() {
+        use wgpu::naga::valid::{Capabilities, SubgroupOperationSet, ValidationFlags, Validator};
+        for kernel in every_kernel() {
+            let shader = kernel.render();
+            let module = wgpu::naga::front::wgsl::parse_str(&shader.wgsl)
+                .unwrap_or_else(|e| panic!("{kernel:?}: {}", e.emit_to_string(&shader.wgsl)));
+            // unpack2x16float is part of WebGPU; naga keeps it apart for old GL.
+            let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+            capabilities.set(Capabilities::SUBGROUP, shader.wgsl.contains("subgroup"));
+            Validator::new(ValidationFlags::all(), capabilities)
+                .subgroup_operations(SubgroupOperationSet::all())
+                .subgroup_stages(wgpu::naga::valid::ShaderStages::COMPUTE)
+                .validate(&module)
+                .unwrap_or_else(|e| panic!("{kernel:?}: {}", e.emit_to_string(&shader.wgsl)));
+            let entry = &module.entry_points[0];
+            assert!(entry.workgroup_size.iter().product::<u32>() <= 256, "{kernel:?}: workgroup too large");
+            let shared: u32 = module
+                .global_variables
+                .iter()
+                .filter(|(_, v)| v.space == wgpu::naga::AddressSpace::WorkGroup)
+                .map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx()))
+                .sum();
+            assert!(shared <= 16_384, "{kernel:?}: {shared} bytes of workgroup memory");
+            let globals = module.global_variables.iter().filter(|(_, v)| v.binding.is_some()).count();
+            assert_eq!(globals, shader.bindings.len() + 1, "{kernel:?}: bindings");
+        }
+    }
+
+    #[test]
+    fn folded_grids_cover_and_fit() {
+        for groups in [1, 2, 32_768, 32_769, 65_536, 1_000_000, 100_000_000] {
+            let [x, y, z] = folded_grid(groups);
+            assert!(x <= 65_535 && y <= 65_535 && z == 1);
+            assert!(x as u64 * y as u64 >= groups as u64);
+        }
+    }
+}

@@ -1,1 +1,17 @@
-//! (in work)
+//! The device layer: adapters, limits, buffers, pipelines, and running recorded work. Knows nothing of models.
+//!
+//! [`Gpu`] is an open device. Work is data: a [`Recording`] is a list of dispatches of kernels of `blockpruner-shaders`,
+//! which [`Gpu::submit`] runs in slices bounded in count and time. Everything is async and single-threaded; natively the
+//! futures are driven by `pollster`, in the browser by its event loop.
+
+mod adapter;
+mod device;
+mod error;
+mod matrix;
+mod recording;
+
+pub use adapter::{AdapterSummary, GpuOptions, KernelChoice, Tier, adapters};
+pub use device::Gpu;
+pub use error::GpuError;
+pub use matrix::{Matrix, Operand};
+pub use recording::{Recording, Resource};

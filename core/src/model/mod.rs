@@ -1,12 +1,14 @@
 //! What a checkpoint is made of: its architecture, its blocks and where their weights are.
 //!
 //! [`ModelSpec`] comes from a Hugging Face config.json or from GGUF metadata. The files `llama` and `qwen2` hold what
-//! differs between the families. Nothing here computes: the forward pass reads tensors by the names that the spec gives.
+//! differs between the families. [`DeviceModel`] is the model on a device; `forward` records its forward pass.
 
 pub mod block;
 mod checkpoint;
 mod config;
+mod device_model;
 mod error;
+pub(crate) mod forward;
 mod gguf;
 mod keys;
 mod llama;
@@ -17,6 +19,7 @@ mod spec;
 pub use block::{BlockId, BlockKind, BlockSet, ParseBlockError};
 pub use checkpoint::Checkpoint;
 pub use config::PRUNED_TYPE_PREFIX;
+pub use device_model::{DeviceModel, ForwardError, largest_weight};
 pub use error::ModelError;
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
 pub use spec::{Family, LayerNames, ModelSpec};

@@ -463,3 +463,244 @@ fn token_id(
 fn refuse(file: &str, key: &str, reason: String) -> TextError {
     TextError::Gguf { file: file.to_owned(), key: key.to_owned(), reason }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::super::Tokenizer;
+    use super::*;
+    use crate::weights::gguf::{MetadataArray, MetadataValue};
+
+    type Entries = Vec<(&'static str, MetadataValue)>;
+
+    fn string(value: &str) -> MetadataValue {
+        MetadataValue::String(value.to_owned())
+    }
+
+    fn strings(values: &[&str]) -> MetadataValue {
+        MetadataValue::Array(MetadataArray::String(values.iter().map(|value| (*value).to_owned()).collect()))
+    }
+
+    fn integers(values: &[i64]) -> MetadataValue {
+        MetadataValue::Array(MetadataArray::Signed(values.to_vec()))
+    }
+
+    fn floats(values: &[f64]) -> MetadataValue {
+        MetadataValue::Array(MetadataArray::Float(values.to_vec()))
+    }
+
+    fn build(entries: &Entries) -> Result<Tokenizer, TextError> {
+        let entries = entries.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        Tokenizer::from_gguf(&GgufMetadata::new("m.gguf", entries))
+    }
+
+    fn set(entries: &mut Entries, key: &'static str, value: MetadataValue) {
+        entries.retain(|(name, _)| *name != key);
+        entries.push((key, value));
+    }
+
+    fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+        tokenizer.encode(text).unwrap()
+    }
+
+    /// `<|end|>`, `<u>`, then the letters, digits, a space (U+0120) and three merged tokens.
+    fn byte_level(pre: &str) -> Entries {
+        let tokens = ["<|end|>", "<u>", "a", "b", "1", "2", "\u{120}", "ab", "\u{120}ab", "12", "aba"];
+        vec![
+            ("general.architecture", string("llama")),
+            ("llama.context_length", MetadataValue::Unsigned(512)),
+            (MODEL, string("gpt2")),
+            (PRE, string(pre)),
+            (TOKENS, strings(&tokens)),
+            (TOKEN_TYPES, integers(&[3, 4, 1, 1, 1, 1, 1, 1, 1, 1, 1])),
+            (MERGES, strings(&["a b", "\u{120} ab", "1 2"])),
+            (BOS, MetadataValue::Unsigned(0)),
+            (EOS, MetadataValue::Unsigned(0)),
+        ]
+    }
+
+    #[test]
+    fn byte_level_merges_in_words() {
+        let tokenizer = build(&byte_level("gpt-2")).unwrap();
+        assert_eq!(ids(&tokenizer, "ab ab12"), [7, 8, 9]);
+        assert_eq!(ids(&tokenizer, "aba"), [7, 2]);
+        assert_eq!(tokenizer.vocab_size(), 11);
+        assert_eq!(tokenizer.decode(&[7, 8, 9, 0]).unwrap(), "ab ab12");
+    }
+
+    #[test]
+    fn control_and_user_defined_tokens_are_found_in_the_text() {
+        let tokenizer = build(&byte_level("gpt-2")).unwrap();
+        assert_eq!(ids(&tokenizer, "a<|end|>b<u>ab"), [2, 0, 3, 1, 7]);
+        assert_eq!(tokenizer.decode(&[2, 0, 1]).unwrap(), "a<u>");
+    }
+
+    #[test]
+    fn the_pre_tokenizer_decides_how_digits_split_and_whether_words_are_taken_whole() {
+        assert_eq!(ids(&build(&byte_level("smollm")).unwrap(), "ab12"), [7, 4, 5]);
+        assert_eq!(ids(&build(&byte_level("qwen2")).unwrap(), "ab12"), [7, 4, 5]);
+        // BOS first, and `aba` whole although no merge builds it.
+        assert_eq!(ids(&build(&byte_level("llama-bpe")).unwrap(), "aba12"), [0, 10, 9]);
+        assert_eq!(ids(&build(&byte_level("tekken")).unwrap(), "aba12"), [0, 10, 4, 5]);
+        let mut unnamed = byte_level("gpt-2");
+        unnamed.retain(|(key, _)| *key != PRE);
+        assert_eq!(ids(&build(&unnamed).unwrap(), "ab ab12"), [7, 8, 9]);
+    }
+
+    /// Where each rule splits a text, seen through the letters that its words become.
+    #[test]
+    fn every_pre_tokenizer_splits_as_its_models_do() {
+        use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
+        let split = |name: &str, text: &str| {
+            let rules = WordRules::named(&GgufMetadata::new("m.gguf", []), name).unwrap();
+            let steps: PreTokenizerWrapper = serde_json::from_value(rules.pre_tokenizer()).unwrap();
+            let mut words = PreTokenizedString::from(text);
+            steps.pre_tokenize(&mut words).unwrap();
+            let offsets = words.get_splits(OffsetReferential::Original, OffsetType::Byte);
+            offsets.into_iter().map(|(_, (from, to), _)| &text[from..to]).collect::<Vec<_>>().join("|")
+        };
+        let text = "I'LL see 12345  Dogs' tails\n\n he's/done...";
+        let gpt2 = "I|'|LL| see| 12345| | Dogs|'| tails|\n\n| he|'s|/|done|...";
+        assert_eq!(split("gpt-2", text), gpt2);
+        for name in ["smollm", "starcoder", "refact", "command-r"] {
+            assert_eq!(split(name, text), gpt2.replace(" 12345", " |1|2|3|4|5"), "{name}");
+        }
+        for name in ["llama-bpe", "llama3", "llama-v3"] {
+            assert_eq!(split(name, text), "I|'LL| see| |123|45| | Dogs|'| tails|\n\n| he|'s|/done|...", "{name}");
+        }
+        assert_eq!(split("qwen2", text), "I|'LL| see| |1|2|3|4|5| | Dogs|'| tails|\n\n| he|'s|/done|...");
+        assert_eq!(split("tekken", text), "I|'LL| see| |1|2|3|4|5| | Dogs|'| tails|\n\n| he|'s|/done|...");
+        assert_eq!(split("tekken", "HTTPServer CamelCase"), "HTTPServer| Camel|Case");
+        assert_eq!(split("default", "a+b 12345"), "a|+|b| |123|45");
+    }
+
+    #[test]
+    fn an_unknown_pre_tokenizer_is_refused_with_the_known_ones() {
+        let message = build(&byte_level("klingon")).err().unwrap().to_string();
+        assert!(message.starts_with("m.gguf: metadata key `tokenizer.ggml.pre`"), "{message}");
+        assert!(message.contains("`klingon`") && message.contains("smollm, starcoder"), "{message}");
+    }
+
+    #[test]
+    fn damaged_metadata_is_refused_by_key() {
+        let cases = [
+            (MODEL, string("wordpiece"), "supported: gpt2, llama"),
+            (MODEL, MetadataValue::Bool(true), "expected a string"),
+            (TOKENS, strings(&["a", "b", "a"]), "listed twice, as 0 and as 2"),
+            (TOKEN_TYPES, integers(&[1]), "has 1 entries, expected 11"),
+            (MERGES, strings(&["ab"]), "merge 0 is \"ab\""),
+            (MERGES, strings(&[""]), "merge 0 is \"\""),
+            (MERGES, strings(&["a b", "b a"]), "merge 1, \"b a\", needs the token \"ba\""),
+            (MERGES, integers(&[1]), "expected an array of strings"),
+        ];
+        for (key, value, expected) in cases {
+            let mut entries = byte_level("gpt-2");
+            if key == TOKENS {
+                entries.retain(|(name, _)| *name != TOKEN_TYPES);
+                set(&mut entries, MERGES, strings(&[]));
+            }
+            set(&mut entries, key, value);
+            let message = build(&entries).err().unwrap().to_string();
+            assert!(message.contains(key) && message.contains(expected), "{message}");
+        }
+        let mut entries = byte_level("llama-bpe");
+        entries.retain(|(key, _)| *key != BOS);
+        let message = build(&entries).err().unwrap().to_string();
+        assert!(message.contains(BOS) && message.contains(ADD_BOS), "{message}");
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_are_not_special_tokens() {
+        let mut entries = byte_level("gpt-2");
+        set(&mut entries, PADDING, MetadataValue::Unsigned(4_294_967_295));
+        assert!(build(&entries).unwrap().tokenizer_config().get("pad_token").is_none());
+    }
+
+    #[test]
+    fn the_configuration_names_special_tokens_template_and_context() {
+        let mut entries = byte_level("gpt-2");
+        set(&mut entries, CHAT_TEMPLATE, string("{{ messages }}"));
+        let config = build(&entries).unwrap().tokenizer_config();
+        let expected = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": false, "add_eos_token": false,
+            "bos_token": "<|end|>", "eos_token": "<|end|>", "clean_up_tokenization_spaces": false,
+            "model_max_length": 512, "chat_template": "{{ messages }}",
+        });
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn the_rebuilt_file_reads_back_as_the_same_tokenizer() {
+        for entries in [byte_level("llama-bpe"), sentence_piece()] {
+            let tokenizer = build(&entries).unwrap();
+            let again = Tokenizer::from_json(tokenizer.to_json().as_bytes()).unwrap();
+            let text = "ab a<|end|>b 12\u{e9}";
+            assert_eq!(ids(&again, text), ids(&tokenizer, text));
+            assert!(!ids(&again, text).is_empty());
+        }
+    }
+
+    /// Specials 0 to 2, the two bytes of U+00E9, pieces with scores, and one user-defined token.
+    fn sentence_piece() -> Entries {
+        let tokens = [
+            "<unk>",
+            "<s>",
+            "</s>",
+            "<0xC3>",
+            "<0xA9>",
+            "\u{2581}",
+            "a",
+            "b",
+            "c",
+            "ab",
+            "bc",
+            "abc",
+            "\u{2581}a",
+            "<u>",
+        ];
+        let scores = [0.0, 0.0, 0.0, 0.0, 0.0, -9.0, -9.0, -9.0, -9.0, -3.0, -1.0, -4.0, -2.0, 0.0];
+        vec![
+            (MODEL, string("llama")),
+            (TOKENS, strings(&tokens)),
+            (TOKEN_TYPES, integers(&[2, 3, 3, 6, 6, 1, 1, 1, 1, 1, 1, 1, 1, 4])),
+            (SCORES, floats(&scores)),
+        ]
+    }
+
+    #[test]
+    fn sentence_piece_merges_the_best_score_first() {
+        let tokenizer = build(&sentence_piece()).unwrap();
+        // `bc` (-1) before the prefixed `a` (-2) before `ab` (-3); BOS in front by default.
+        assert_eq!(ids(&tokenizer, "abc"), [1, 12, 10]);
+        assert_eq!(ids(&tokenizer, "ab"), [1, 12, 7]);
+        let mut entries = sentence_piece();
+        set(&mut entries, ADD_SPACE_PREFIX, MetadataValue::Bool(false));
+        let bare = build(&entries).unwrap();
+        assert_eq!(ids(&bare, "abc"), [1, 11]);
+        assert_eq!(ids(&bare, "ab abc"), [1, 9, 12, 10]);
+        assert_eq!(bare.decode(&[1, 9, 12, 10]).unwrap(), "ab abc");
+        assert_eq!(tokenizer.decode(&[1, 12, 10]).unwrap(), "abc");
+    }
+
+    #[test]
+    fn sentence_piece_falls_back_to_bytes_then_to_unknown() {
+        let tokenizer = build(&sentence_piece()).unwrap();
+        assert_eq!(ids(&tokenizer, "a\u{e9}zz"), [1, 12, 3, 4, 0]);
+        assert_eq!(tokenizer.decode(&[1, 12, 3, 4]).unwrap(), "a\u{e9}");
+        assert_eq!(ids(&tokenizer, "a<u>b"), [1, 12, 13, 5, 7]);
+    }
+
+    #[test]
+    fn flags_decide_what_is_added_around_a_text() {
+        let mut entries = sentence_piece();
+        set(&mut entries, ADD_BOS, MetadataValue::Bool(false));
+        set(&mut entries, ADD_EOS, MetadataValue::Bool(true));
+        assert_eq!(ids(&build(&entries).unwrap(), "a"), [12, 2]);
+        set(&mut entries, ADD_EOS, MetadataValue::Bool(false));
+        assert_eq!(ids(&build(&entries).unwrap(), "a"), [12]);
+        // Without types, the special tokens are those that the ids name (by default 0, 1 and 2).
+        entries.retain(|(key, _)| *key != TOKEN_TYPES);
+        assert_eq!(ids(&build(&entries).unwrap(), "a<s>"), [12, 1]);
+    }
+}

@@ -126,3 +126,61 @@ fn check_merges(json: &str) -> Result<(), TextError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    const TINY: &[u8] = include_bytes!("../../../assets/tiny/tokenizer.json");
+
+    #[test]
+    fn the_tiny_tokenizer_gives_the_ids_of_hugging_face() {
+        let tokenizer = Tokenizer::from_json(TINY).unwrap();
+        // tokenizers 0.23 for Python.
+        let text = "In the beginning 1234 <|endoftext|>\n\n caf\u{e9} \u{1f600}";
+        let expected =
+            [1338, 260, 2926, 221, 17, 18, 19, 20, 221, 0, 199, 199, 1011, 70, 128, 103, 221, 173, 254, 247, 223];
+        assert_eq!(tokenizer.encode(text).unwrap(), expected);
+        assert_eq!(tokenizer.decode(&expected).unwrap(), text.replace("<|endoftext|>", ""));
+        assert_eq!(tokenizer.vocab_size(), 4096);
+        assert_eq!(tokenizer.to_json().as_bytes(), TINY);
+        assert_eq!(tokenizer.tokenizer_config(), json!({ "tokenizer_class": "PreTrainedTokenizerFast" }));
+    }
+
+    #[test]
+    fn truncation_and_padding_of_the_file_are_not_applied() {
+        let mut file: Value = serde_json::from_slice(TINY).unwrap();
+        file["truncation"] = json!({ "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0 });
+        file["padding"] = json!({
+            "strategy": { "Fixed": 64 }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
+            "pad_type_id": 0, "pad_token": "<|endoftext|>",
+        });
+        let cut = Tokenizer::from_json(file.to_string().as_bytes()).unwrap();
+        let text = "And it came to pass in those days";
+        assert_eq!(cut.encode(text).unwrap(), Tokenizer::from_json(TINY).unwrap().encode(text).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_tokenizer_is_refused() {
+        let model = |vocab: Value, merges: Value| {
+            json!({ "version": "1.0", "added_tokens": [], "model": { "type": "BPE", "vocab": vocab, "merges": merges } })
+                .to_string()
+        };
+        let cases = [
+            ("{".to_owned(), "EOF"),
+            ("{}".to_owned(), "model"),
+            (model(json!({}), json!([])), "empty"),
+            // Longer than every token: the crate's own check would panic.
+            (model(json!({ "a": 0, "b": 1 }), json!([["a", "b"]])), "merge 0 joins \"a\" and \"b\""),
+            (model(json!({ "a": 0, "b": 1, "ab": 2 }), json!(["a b", 7])), "merge 1 is 7"),
+            (model(json!({ "a": 0, "ab": 2 }), json!(["a b"])), "b"),
+        ];
+        for (json, expected) in cases {
+            let message = Tokenizer::from_json(json.as_bytes()).err().unwrap().to_string();
+            assert!(message.starts_with("tokenizer.json: ") && message.contains(expected), "{json}: {message}");
+        }
+        assert!(Tokenizer::from_json(&[0xff]).err().unwrap().to_string().contains("not UTF-8"));
+    }
+}

@@ -11,7 +11,7 @@ use super::DType;
 ///
 /// F32, F16 and BF16 are converted exactly.
 pub fn dequantize(dtype: DType, bytes: &[u8]) -> Option<Vec<f32>> {
-    if bytes.len() % dtype.block_bytes() != 0 {
+    if !bytes.len().is_multiple_of(dtype.block_bytes()) {
         return None;
     }
     Some(match dtype {
@@ -216,7 +216,7 @@ mod tests {
             let values = golden.tensor(&format!("{dtype}.values")).unwrap();
             let expected: Vec<u32> = values.data().as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
             let found = dequantize(dtype, blocks.data()).unwrap();
-            assert!(expected.len() >= 32 && expected.len() % dtype.block_elements() == 0);
+            assert!(expected.len() >= 32 && expected.len().is_multiple_of(dtype.block_elements()));
             assert_eq!(found.len(), expected.len(), "{dtype}");
             for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 assert_eq!(found.to_bits(), *expected, "{dtype} element {i}");

@@ -67,7 +67,7 @@ fn data_start(source: &dyn ByteSource, metadata: &GgufMetadata, end: u64) -> Res
     Ok(end.next_multiple_of(alignment))
 }
 
-/// No byte may belong to two tensors. Tensors of unknown size count as one byte.
+/// No byte may belong to two tensors. Those whose size is not known, for their type is not, are left out.
 fn check_overlaps(file: &str, tensors: &[StoredTensor]) -> Result<(), WeightsError> {
     let mut places: Vec<_> = tensors.iter().filter_map(|tensor| Some((tensor, tensor.bytes()?))).collect();
     places.retain(|(_, bytes)| *bytes > 0);
@@ -96,7 +96,7 @@ fn place(
 ) -> Result<(), WeightsError> {
     let bad = |reason: String| malformed(source.name(), format!("tensor `{}` {reason}", tensor.name));
     let alignment = metadata.unsigned("general.alignment")?.unwrap_or(32);
-    if tensor.offset % alignment != 0 {
+    if !tensor.offset.is_multiple_of(alignment) {
         return Err(bad(format!("lies at offset {}, which is no multiple of {alignment}", tensor.offset)));
     }
     let bytes = tensor.bytes();

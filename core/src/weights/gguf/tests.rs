@@ -203,7 +203,7 @@ fn impossible_tensors_are_explained() {
     let nested =
         |depth: u32| [9u32.to_le_bytes().to_vec(), 1u64.to_le_bytes().to_vec()].concat().repeat(depth as usize);
     let cases = [
-        (x().tensor("a", &[8], 0, 0).tensor("b", &[8], 0, 16), "no multiple of 32"),
+        (x().tensor("a", &[4], 0, 0).tensor("b", &[8], 0, 16), "no multiple of 32"),
         (x().tensor("a", &[9], 0, 0).tensor("b", &[8], 0, 32), "`a` (36 bytes at offset 0) overlaps tensor `b`"),
         (x().tensor("a", &[32], 8, 0).tensor("b", &[8], 0, 32), "overlaps"),
         (x().tensor("a", &[32], 20, 64).tensor("b", &[32], 20, 64), "overlaps"),

@@ -1,0 +1,272 @@
+//! Adapters, capability tiers and the choice of a GEMM kernel.
+
+use std::fmt;
+use std::str::FromStr;
+
+use blockpruner_shaders::GemmKernel;
+use serde::Serialize;
+
+use super::GpuError;
+
+/// What a device is trusted with, from the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// WebGPU's guaranteed limits and nothing else.
+    Baseline,
+    /// Subgroup operations of one known size, and the adapter's own limits.
+    Subgroups,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Tier::Baseline => "baseline",
+            Tier::Subgroups => "subgroups",
+        })
+    }
+}
+
+impl FromStr for Tier {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "baseline" => Ok(Tier::Baseline),
+            "subgroups" => Ok(Tier::Subgroups),
+            _ => Err(format!("`{text}` is not a tier: expected baseline or subgroups")),
+        }
+    }
+}
+
+/// A GEMM kernel by name, as `--kernel` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// Workgroup tiles, for real GPUs.
+    Tile,
+    /// Storage-texture panels, for CPU-type adapters.
+    Panel,
+    /// Panels with subgroup shuffles.
+    PanelSubgroup,
+}
+
+impl FromStr for KernelChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "tile" => Ok(Self::Tile),
+            "panel" => Ok(Self::Panel),
+            "panel-subgroup" => Ok(Self::PanelSubgroup),
+            _ => Err(format!("`{text}` is not a kernel: expected tile, panel or panel-subgroup")),
+        }
+    }
+}
+
+/// How to choose and open a device.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Index in [`adapters`], or part of an adapter's name (case does not matter). Default: the first.
+    pub device: Option<String>,
+    /// Use no more than this tier.
+    pub tier: Option<Tier>,
+    /// Use this GEMM kernel instead of the table's.
+    pub kernel: Option<KernelChoice>,
+    /// Store weights in shards of at most this many bytes (below the device's own limit).
+    pub max_binding_bytes: Option<u64>,
+    /// The largest single weight of the model, in bytes: limits above WebGPU's guaranteed ones are asked for up to this.
+    pub largest_weight: u64,
+    /// Restrict wgpu to what browsers offer (`STRICT_WEBGPU_COMPLIANCE`).
+    pub strict_webgpu: bool,
+}
+
+/// One adapter as `blockpruner devices` lists it.
+#[derive(Clone, Debug, Serialize)]
+pub struct AdapterSummary {
+    /// What `--device` takes.
+    pub index: usize,
+    /// The driver's name of the device.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`, `gl` or `webgpu`.
+    pub backend: String,
+    /// `discrete`, `integrated`, `virtual`, `cpu` or `other`.
+    pub kind: String,
+    /// Driver and version.
+    pub driver: String,
+    /// Tier it would be used at.
+    pub tier: Tier,
+    /// GEMM kernel it would be used with.
+    pub kernel: String,
+    /// Smallest and largest subgroup, in lanes; 0 without subgroups.
+    pub subgroup_sizes: [u32; 2],
+    /// Largest storage binding in bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer_bytes: u64,
+    /// Workgroup memory in bytes.
+    pub max_workgroup_bytes: u32,
+    /// Invocations of a workgroup.
+    pub max_workgroup_invocations: u32,
+    /// f16 arithmetic.
+    pub f16: bool,
+}
+
+/// An adapter and what was decided about it.
+pub(super) struct Candidate {
+    pub adapter: wgpu::Adapter,
+    pub info: wgpu::AdapterInfo,
+    pub tier: Tier,
+    pub textures: bool,
+}
+
+impl Candidate {
+    /// The kernel table: which GEMM kernel this device gets.
+    ///
+    /// | kernel | conditions |
+    /// |---|---|
+    /// | `panel-subgroup` | CPU-type adapter, read-only storage textures, subgroups of exactly 4, 8 or 16 lanes |
+    /// | `panel` | CPU-type adapter, read-only storage textures |
+    /// | `tile` | everything else |
+    pub fn kernel(&self, choice: Option<KernelChoice>) -> Result<GemmKernel, String> {
+        let fixed = self.info.subgroup_min_size == self.info.subgroup_max_size;
+        let size = self.info.subgroup_max_size;
+        let subgroups = self.tier >= Tier::Subgroups && fixed && [4, 8, 16].contains(&size);
+        let software = self.info.device_type == wgpu::DeviceType::Cpu;
+        match choice {
+            None if software && self.textures && subgroups => Ok(GemmKernel::Panel { lanes: size, subgroups: true }),
+            None if software && self.textures => Ok(GemmKernel::Panel { lanes: 8, subgroups: false }),
+            None | Some(KernelChoice::Tile) => Ok(GemmKernel::Tile),
+            Some(_) if !self.textures => Err("it has no read-only storage textures".into()),
+            Some(KernelChoice::Panel) => Ok(GemmKernel::Panel { lanes: 8, subgroups: false }),
+            Some(KernelChoice::PanelSubgroup) if subgroups => Ok(GemmKernel::Panel { lanes: size, subgroups: true }),
+            Some(KernelChoice::PanelSubgroup) => {
+                Err("it has no subgroups of one size of 4, 8 or 16 lanes at this tier".into())
+            }
+        }
+    }
+
+    fn summary(&self, index: usize) -> AdapterSummary {
+        let limits = self.adapter.limits();
+        let features = self.adapter.features();
+        let subgroups = features.contains(wgpu::Features::SUBGROUP);
+        AdapterSummary {
+            index,
+            name: self.info.name.clone(),
+            backend: self.info.backend.to_string(),
+            kind: kind(self.info.device_type).into(),
+            driver: format!("{} {}", self.info.driver, self.info.driver_info).trim().into(),
+            tier: self.tier,
+            kernel: self.kernel(None).map_or_else(|reason| reason, |kernel| kernel.name().into()),
+            subgroup_sizes: if subgroups { [self.info.subgroup_min_size, self.info.subgroup_max_size] } else { [0, 0] },
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
+            f16: features.contains(wgpu::Features::SHADER_F16),
+        }
+    }
+}
+
+fn kind(device_type: wgpu::DeviceType) -> &'static str {
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "cpu",
+        wgpu::DeviceType::Other => "other",
+    }
+}
+
+/// Real GPUs before CPU adapters, then Vulkan, Metal and DX12 before GL; the driver's order otherwise.
+fn rank(info: &wgpu::AdapterInfo) -> (u8, u8) {
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
+        wgpu::DeviceType::Cpu => 3,
+    };
+    (kind, (info.backend == wgpu::Backend::Gl) as u8)
+}
+
+/// Every adapter that can run compute shaders, best first.
+pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    if options.strict_webgpu {
+        descriptor.flags |= wgpu::InstanceFlags::STRICT_WEBGPU_COMPLIANCE;
+    }
+    let instance = wgpu::Instance::new(descriptor);
+    let language = instance.wgsl_language_features();
+    let textures = language.contains(wgpu::WgslLanguageFeatures::ReadOnlyAndReadWriteStorageTextures);
+    let mut found: Vec<Candidate> = instance
+        .enumerate_adapters(wgpu::Backends::all())
+        .await
+        .into_iter()
+        .filter(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
+        .map(|adapter| {
+            let info = adapter.get_info();
+            let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
+            let best = if subgroups { Tier::Subgroups } else { Tier::Baseline };
+            let tier = options.tier.map_or(best, |wanted| wanted.min(best));
+            let textures = textures && adapter.limits().max_storage_textures_per_shader_stage >= 3;
+            Candidate { adapter, info, tier, textures }
+        })
+        .collect();
+    found.sort_by_key(|candidate| rank(&candidate.info));
+    found
+}
+
+/// Lists the adapters of this machine, best first: the first is the default device.
+pub async fn adapters(options: &GpuOptions) -> Vec<AdapterSummary> {
+    candidates(options).await.iter().enumerate().map(|(index, candidate)| candidate.summary(index)).collect()
+}
+
+/// The adapter that the options ask for, and what was decided about it.
+pub(super) async fn choose(options: &GpuOptions) -> Result<Candidate, GpuError> {
+    let mut found = candidates(options).await;
+    if found.is_empty() {
+        return Err(GpuError::NoAdapter { advice: advice().into() });
+    }
+    let position = match &options.device {
+        None => Some(0),
+        Some(wanted) => match wanted.parse::<usize>() {
+            Ok(index) => (index < found.len()).then_some(index),
+            Err(_) => {
+                let wanted = wanted.to_lowercase();
+                found.iter().position(|candidate| candidate.info.name.to_lowercase().contains(&wanted))
+            }
+        },
+    };
+    let Some(position) = position else {
+        let available = found.iter().enumerate().map(|(i, c)| format!("{i}: {}", c.info.name));
+        return Err(GpuError::NoSuchDevice {
+            wanted: options.device.clone().unwrap_or_default(),
+            available: available.collect::<Vec<_>>().join(", "),
+        });
+    };
+    let chosen = found.swap_remove(position);
+    if let Some(wanted) = options.tier
+        && wanted > chosen.tier
+    {
+        return Err(GpuError::Unsuitable {
+            wanted: format!("tier {wanted}"),
+            device: chosen.info.name.clone(),
+            reason: format!("its best tier is {}", chosen.tier),
+        });
+    }
+    Ok(chosen)
+}
+
+fn advice() -> &'static str {
+    if cfg!(target_arch = "wasm32") {
+        "This browser does not offer WebGPU: use a current Chrome, Edge, Firefox or Safari, and check that hardware \
+         acceleration is on."
+    } else if cfg!(target_os = "linux") {
+        "Install your GPU's Vulkan driver (Debian and Ubuntu: mesa-vulkan-drivers for AMD and Intel, the NVIDIA driver for \
+         NVIDIA). Without a GPU, mesa-vulkan-drivers also brings lavapipe, which runs on the CPU: \
+         sudo apt-get install mesa-vulkan-drivers"
+    } else if cfg!(target_os = "windows") {
+        "Install your GPU vendor's current driver (DirectX 12 or Vulkan)."
+    } else {
+        "Metal is part of macOS 10.13 and later: check that this machine has a supported GPU. Elsewhere install a Vulkan driver."
+    }
+}

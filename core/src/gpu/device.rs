@@ -1,0 +1,577 @@
+//! An open device: memory, pipelines, and running recordings.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use blockpruner_shaders::{Binding, GemmKernel, Kernel, Shader, TEXTURE_WIDTH};
+use futures_channel::oneshot;
+use web_time::Instant;
+
+use super::GpuError;
+use super::adapter::{self, GpuOptions, Tier};
+use super::recording::{Command, Recording, Resource};
+
+/// Uniform blocks lie this far apart: WebGPU's guaranteed offset alignment.
+const UNIFORM_SLOT: u64 = 256;
+/// A submit holds at most this many commands,
+const SLICE_COMMANDS: usize = 256;
+/// and about this much time: watchdogs end a submit after about 2 s, and a stop should take effect quickly.
+const SLICE_SECONDS: f64 = 0.15;
+/// Arithmetic of the first submits, before the device's speed is known.
+const FIRST_SLICE_FLOPS: f64 = 1e9;
+/// Submits on their way at a time: one runs while the next is recorded.
+const IN_FLIGHT: usize = 2;
+/// Uploads are flushed to the device after this many bytes, because staging memory grows until a submit.
+const UPLOAD_FLUSH: u64 = 64 << 20;
+
+/// An open device with its pipelines.
+pub struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    tier: Tier,
+    gemm: GemmKernel,
+    max_binding: u64,
+    weight_binding: u64,
+    pipelines: RefCell<HashMap<Kernel, Rc<Pipeline>>>,
+    nothing: wgpu::Buffer,
+    failure: Failure,
+    pending_upload: Cell<u64>,
+    slice_flops: Cell<f64>,
+}
+
+struct Pipeline {
+    layout: wgpu::BindGroupLayout,
+    pipeline: wgpu::ComputePipeline,
+}
+
+/// The first error that wgpu reported outside a call.
+type Failure = Arc<Mutex<Option<GpuError>>>;
+
+struct Submitted {
+    index: wgpu::SubmissionIndex,
+    done: oneshot::Receiver<()>,
+    flops: u64,
+}
+
+impl Gpu {
+    /// Opens the device that the options ask for, or the best one.
+    pub async fn open(options: &GpuOptions) -> Result<Self, GpuError> {
+        let chosen = adapter::choose(options).await?;
+        let name = chosen.info.name.clone();
+        let gemm = chosen.kernel(options.kernel).map_err(|reason| GpuError::Unsuitable {
+            wanted: "the kernel".into(),
+            device: name.clone(),
+            reason,
+        })?;
+        let limits = required_limits(&chosen.adapter.limits(), chosen.tier, options.largest_weight);
+        let mut features = wgpu::Features::empty();
+        if chosen.tier >= Tier::Subgroups {
+            features |= wgpu::Features::SUBGROUP;
+        }
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("blockpruner"),
+            required_features: features,
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let (device, queue) = chosen
+            .adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|e| GpuError::Open { device: name.clone(), reason: e.to_string() })?;
+        let failure = watch(&device, &name);
+        let nothing = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("no bias"),
+            size: 16,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        });
+        let max_binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        Ok(Self {
+            device,
+            queue,
+            info: chosen.info,
+            tier: chosen.tier,
+            gemm,
+            max_binding,
+            weight_binding: options.max_binding_bytes.map_or(max_binding, |bytes| bytes.min(max_binding)),
+            pipelines: RefCell::default(),
+            nothing,
+            failure,
+            pending_upload: Cell::new(0),
+            slice_flops: Cell::new(FIRST_SLICE_FLOPS),
+        })
+    }
+
+    /// The driver's name of the device.
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// `vulkan`, `metal`, `dx12`, `gl` or `webgpu`.
+    pub fn backend(&self) -> String {
+        self.info.backend.to_string()
+    }
+
+    /// Driver and version.
+    pub fn driver(&self) -> String {
+        format!("{} {}", self.info.driver, self.info.driver_info).trim().to_string()
+    }
+
+    /// The tier that the device is used at.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// The GEMM kernel in use, which also decides how weights are packed and which attention kernel runs.
+    pub fn gemm(&self) -> GemmKernel {
+        self.gemm
+    }
+
+    /// Largest buffer that a shader can see whole, in bytes.
+    pub fn max_binding(&self) -> u64 {
+        self.max_binding
+    }
+
+    /// Largest shard of a weight, in bytes.
+    pub fn weight_binding(&self) -> u64 {
+        self.weight_binding
+    }
+
+    /// A buffer for bindings that a kernel does not use.
+    pub fn nothing(&self) -> &wgpu::Buffer {
+        &self.nothing
+    }
+
+    /// A zeroed storage buffer of `bytes` (at least 16, a multiple of 4).
+    pub fn storage(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer, GpuError> {
+        let size = bytes.max(16).next_multiple_of(4);
+        if size > self.max_binding {
+            return Err(self.too_large(label, size));
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.check()?;
+        Ok(buffer)
+    }
+
+    /// A storage buffer with contents; padded with zeros to a multiple of 4 bytes.
+    pub fn upload(&self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer, GpuError> {
+        let buffer = self.storage(label, bytes.len() as u64)?;
+        self.write(&buffer, bytes)?;
+        Ok(buffer)
+    }
+
+    /// Overwrites the start of a buffer.
+    pub fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<(), GpuError> {
+        let whole = bytes.len() / 4 * 4;
+        self.queue.write_buffer(buffer, 0, &bytes[..whole]);
+        if whole < bytes.len() {
+            let mut word = [0; 4];
+            word[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+            self.queue.write_buffer(buffer, whole as u64, &word);
+        }
+        self.flush_uploads(bytes.len() as u64)
+    }
+
+    /// A storage texture of `texels` texels of 16 bytes, [`TEXTURE_WIDTH`] to a row; `words` for u32, else f32.
+    pub fn texture(&self, label: &str, texels: u64, words: bool) -> Result<wgpu::TextureView, GpuError> {
+        self.texture_with(label, texels, words, None)
+    }
+
+    /// A storage texture with contents, 16 bytes a texel.
+    pub fn upload_texture(&self, label: &str, words: bool, bytes: &[u8]) -> Result<wgpu::TextureView, GpuError> {
+        self.texture_with(label, bytes.len() as u64 / 16, words, Some(bytes))
+    }
+
+    fn texture_with(
+        &self,
+        label: &str,
+        texels: u64,
+        words: bool,
+        bytes: Option<&[u8]>,
+    ) -> Result<wgpu::TextureView, GpuError> {
+        let width = TEXTURE_WIDTH as u64;
+        let height = texels.max(1).div_ceil(width);
+        if height > width {
+            return Err(self.too_large(label, texels * 16));
+        }
+        let mut usage = wgpu::TextureUsages::STORAGE_BINDING;
+        if bytes.is_some() {
+            usage |= wgpu::TextureUsages::COPY_DST;
+        }
+        let texture = self.device.create_texture(&wgpu::TextureDescriptor {
+            label: Some(label),
+            size: wgpu::Extent3d { width: TEXTURE_WIDTH, height: height as u32, depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: if words { wgpu::TextureFormat::Rgba32Uint } else { wgpu::TextureFormat::Rgba32Float },
+            usage,
+            view_formats: &[],
+        });
+        self.check()?;
+        if let Some(bytes) = bytes {
+            self.write_texture(&texture, bytes)?;
+        }
+        Ok(texture.create_view(&wgpu::TextureViewDescriptor::default()))
+    }
+
+    /// Writes texels in rows, whole rows first; the last row may be a part.
+    fn write_texture(&self, texture: &wgpu::Texture, bytes: &[u8]) -> Result<(), GpuError> {
+        let row = TEXTURE_WIDTH as usize * 16;
+        // Staging memory holds one piece at a time.
+        let piece = row * (UPLOAD_FLUSH as usize / row);
+        let (whole, rest) = bytes.split_at(bytes.len() / row * row);
+        let pieces = whole.chunks(piece).chain((!rest.is_empty()).then_some(rest));
+        let mut y = 0;
+        for piece in pieces {
+            let height = (piece.len() / row).max(1) as u32;
+            let width = (piece.len().min(row) / 16) as u32;
+            self.queue.write_texture(
+                wgpu::TexelCopyTextureInfo {
+                    texture,
+                    mip_level: 0,
+                    origin: wgpu::Origin3d { x: 0, y, z: 0 },
+                    aspect: wgpu::TextureAspect::All,
+                },
+                piece,
+                wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(width * 16), rows_per_image: None },
+                wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+            );
+            y += height;
+            self.flush_uploads(piece.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    fn flush_uploads(&self, bytes: u64) -> Result<(), GpuError> {
+        let pending = self.pending_upload.get() + bytes;
+        self.pending_upload.set(pending);
+        if pending >= UPLOAD_FLUSH {
+            self.pending_upload.set(0);
+            self.queue.submit([]);
+            #[cfg(not(target_arch = "wasm32"))]
+            self.poll(wgpu::PollType::wait_indefinitely())?;
+        }
+        self.check()
+    }
+
+    /// Runs a recording in slices. Returns when the last slice is on its way, not when it is done.
+    pub async fn submit(&self, recording: &Recording) -> Result<(), GpuError> {
+        let mut flying: VecDeque<Submitted> = VecDeque::new();
+        let mut clock = Instant::now();
+        let mut rest = recording.commands.as_slice();
+        while !rest.is_empty() {
+            let (slice, after) = rest.split_at(self.slice_length(rest));
+            rest = after;
+            let submitted = self.submit_slice(slice)?;
+            flying.push_back(submitted);
+            if flying.len() >= IN_FLIGHT
+                && let Some(first) = flying.pop_front()
+            {
+                let flops = first.flops;
+                self.wait(first).await?;
+                self.learn_speed(flops, clock.elapsed().as_secs_f64());
+                clock = Instant::now();
+            }
+        }
+        while let Some(submitted) = flying.pop_front() {
+            self.wait(submitted).await?;
+        }
+        Ok(())
+    }
+
+    fn slice_length(&self, commands: &[Command]) -> usize {
+        let budget = self.slice_flops.get();
+        let mut flops = 0.0;
+        let mut length = 0;
+        for command in commands.iter().take(SLICE_COMMANDS) {
+            flops += command.flops() as f64;
+            if flops > budget && length > 0 {
+                break;
+            }
+            length += 1;
+        }
+        length
+    }
+
+    /// Sizes the next slices so that each takes about [`SLICE_SECONDS`].
+    fn learn_speed(&self, flops: u64, seconds: f64) {
+        if flops > 0 && seconds > 0.0 {
+            let wanted = flops as f64 / seconds * SLICE_SECONDS;
+            let known = self.slice_flops.get();
+            self.slice_flops.set(wanted.clamp(known / 2.0, known * 2.0).max(1e7));
+        }
+    }
+
+    fn submit_slice(&self, commands: &[Command]) -> Result<Submitted, GpuError> {
+        self.check()?;
+        let uniforms = self.uniforms(commands);
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        let mut slot = 0;
+        let mut position = 0;
+        while position < commands.len() {
+            if let Command::Copy { source, target, bytes } = &commands[position] {
+                encoder.copy_buffer_to_buffer(source, 0, target, 0, Some(*bytes));
+                position += 1;
+                continue;
+            }
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            while let Some(Command::Dispatch { kernel, bindings, grid, .. }) = commands.get(position) {
+                let pipeline = self.pipeline(*kernel)?;
+                let group = self.bind(&pipeline, &uniforms, bindings);
+                pass.set_pipeline(&pipeline.pipeline);
+                pass.set_bind_group(0, &group, &[(slot * UNIFORM_SLOT) as u32]);
+                pass.dispatch_workgroups(grid[0], grid[1], grid[2]);
+                slot += 1;
+                position += 1;
+            }
+        }
+        let index = self.queue.submit([encoder.finish()]);
+        let (sender, done) = oneshot::channel();
+        self.queue.on_submitted_work_done(move || {
+            // The receiver is gone only if the caller stopped waiting.
+            let _ = sender.send(());
+        });
+        self.check()?;
+        Ok(Submitted { index, done, flops: commands.iter().map(Command::flops).sum() })
+    }
+
+    fn uniforms(&self, commands: &[Command]) -> wgpu::Buffer {
+        let mut bytes = Vec::with_capacity(commands.len() * UNIFORM_SLOT as usize);
+        for command in commands {
+            if let Command::Dispatch { params, .. } = command {
+                bytes.extend_from_slice(params);
+                bytes.resize(bytes.len().next_multiple_of(UNIFORM_SLOT as usize), 0);
+            }
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("parameters"),
+            size: (bytes.len() as u64).max(UNIFORM_SLOT),
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue.write_buffer(&buffer, 0, &bytes);
+        buffer
+    }
+
+    fn bind(&self, pipeline: &Pipeline, uniforms: &wgpu::Buffer, bindings: &[Resource]) -> wgpu::BindGroup {
+        let block = wgpu::BindGroupEntry {
+            binding: 0,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: uniforms,
+                offset: 0,
+                size: wgpu::BufferSize::new(UNIFORM_SLOT),
+            }),
+        };
+        let entries: Vec<_> = std::iter::once(block)
+            .chain(bindings.iter().zip(1..).map(|(resource, binding)| wgpu::BindGroupEntry {
+                binding,
+                resource: match resource {
+                    Resource::Buffer(buffer) => buffer.as_entire_binding(),
+                    Resource::Texture(view) => wgpu::BindingResource::TextureView(view),
+                },
+            }))
+            .collect();
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.layout,
+            entries: &entries,
+        })
+    }
+
+    fn pipeline(&self, kernel: Kernel) -> Result<Rc<Pipeline>, GpuError> {
+        if let Some(pipeline) = self.pipelines.borrow().get(&kernel) {
+            return Ok(pipeline.clone());
+        }
+        let shader = kernel.render();
+        tracing::debug!(shader = shader.label, "compiling shader");
+        let pipeline = Rc::new(self.compile(&shader));
+        self.check()?;
+        self.pipelines.borrow_mut().insert(kernel, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn compile(&self, shader: &Shader) -> Pipeline {
+        let uniform = wgpu::BindGroupLayoutEntry {
+            binding: 0,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Uniform,
+                has_dynamic_offset: true,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        let entries: Vec<_> = std::iter::once(uniform)
+            .chain(shader.bindings.iter().zip(1..).map(|(binding, number)| wgpu::BindGroupLayoutEntry {
+                binding: number,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: binding_type(*binding),
+                count: None,
+            }))
+            .collect();
+        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(&shader.label),
+            entries: &entries,
+        });
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(&shader.label),
+            source: wgpu::ShaderSource::Wgsl(shader.wgsl.as_str().into()),
+        });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&shader.label),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&shader.label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            // Every kernel writes its workgroup memory before it reads it.
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        Pipeline { layout, pipeline }
+    }
+
+    /// Reads the first `count` f32 of a buffer, after everything submitted before.
+    pub async fn read(&self, buffer: &wgpu::Buffer, count: usize) -> Result<Vec<f32>, GpuError> {
+        let size = (count * 4) as u64;
+        if size == 0 {
+            return Ok(Vec::new());
+        }
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, Some(size));
+        self.queue.submit([encoder.finish()]);
+        let (sender, mapped) = oneshot::channel();
+        staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+            // The receiver is gone only if the caller stopped waiting.
+            let _ = sender.send(result);
+        });
+        #[cfg(not(target_arch = "wasm32"))]
+        self.poll(wgpu::PollType::wait_indefinitely())?;
+        let result = mapped.await;
+        self.check()?;
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(self.lost(&error.to_string())),
+            Err(_) => return Err(self.lost("a read-back was dropped")),
+        }
+        let view = staging.slice(..).get_mapped_range().map_err(|error| self.lost(&error.to_string()))?;
+        Ok(bytemuck::pod_collect_to_vec(&view))
+    }
+
+    async fn wait(&self, submitted: Submitted) -> Result<(), GpuError> {
+        #[cfg(not(target_arch = "wasm32"))]
+        self.poll(wgpu::PollType::Wait { submission_index: Some(submitted.index), timeout: None })?;
+        #[cfg(target_arch = "wasm32")]
+        let _ = submitted.index;
+        let done = submitted.done.await;
+        self.check()?;
+        done.map_err(|_| self.lost("a submit was dropped"))
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn poll(&self, poll: wgpu::PollType) -> Result<(), GpuError> {
+        self.device.poll(poll).map_err(|error| self.lost(&error.to_string()))?;
+        Ok(())
+    }
+
+    /// The first error that was reported since the device was opened.
+    pub fn check(&self) -> Result<(), GpuError> {
+        match self.failure.lock() {
+            Ok(failure) => failure.clone().map_or(Ok(()), Err),
+            Err(_) => Err(self.lost("an error handler failed")),
+        }
+    }
+
+    /// Gives the device up on purpose, as a driver reset would: everything after this ends in [`GpuError::Lost`].
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
+    fn lost(&self, reason: &str) -> GpuError {
+        GpuError::Lost { device: self.info.name.clone(), reason: reason.into() }
+    }
+
+    pub(super) fn too_large(&self, what: &str, bytes: u64) -> GpuError {
+        GpuError::TooLarge { what: what.into(), device: self.info.name.clone(), bytes, limit: self.max_binding }
+    }
+}
+
+/// WebGPU's guaranteed limits, and above the baseline tier larger bindings where the model's weights want them.
+fn required_limits(adapter: &wgpu::Limits, tier: Tier, largest_weight: u64) -> wgpu::Limits {
+    let mut limits = wgpu::Limits::default().or_worse_values_from(adapter);
+    if tier > Tier::Baseline {
+        let binding = largest_weight.max(limits.max_storage_buffer_binding_size);
+        limits.max_storage_buffer_binding_size = binding.min(adapter.max_storage_buffer_binding_size);
+        limits.max_buffer_size = binding.max(limits.max_buffer_size).min(adapter.max_buffer_size);
+    }
+    limits
+}
+
+/// Keeps the first error that the device reports by itself.
+fn watch(device: &wgpu::Device, name: &str) -> Failure {
+    let failure = Failure::default();
+    let keep = |failure: &Failure, error: GpuError| {
+        if let Ok(mut slot) = failure.lock() {
+            slot.get_or_insert(error);
+        }
+    };
+    let (slot, label) = (failure.clone(), name.to_string());
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        let device = label.clone();
+        let error = match error {
+            wgpu::Error::OutOfMemory { source } => GpuError::OutOfMemory { device, reason: source.to_string() },
+            wgpu::Error::Validation { description, .. } => GpuError::Validation { device, reason: description },
+            wgpu::Error::Internal { description, .. } => GpuError::Lost { device, reason: description },
+        };
+        keep(&slot, error);
+    }));
+    let (slot, label) = (failure.clone(), name.to_string());
+    device.set_device_lost_callback(move |reason, message| {
+        // Dropping a device on purpose is no failure, and nobody is left to ask.
+        let error = GpuError::Lost { device: label.clone(), reason: format!("{reason:?}: {message}") };
+        keep(&slot, error);
+    });
+    failure
+}
+
+fn binding_type(binding: Binding) -> wgpu::BindingType {
+    let buffer = |read_only| wgpu::BindingType::Buffer {
+        ty: wgpu::BufferBindingType::Storage { read_only },
+        has_dynamic_offset: false,
+        min_binding_size: None,
+    };
+    let texture = |access, format| wgpu::BindingType::StorageTexture {
+        access,
+        format,
+        view_dimension: wgpu::TextureViewDimension::D2,
+    };
+    match binding {
+        Binding::Read => buffer(true),
+        Binding::ReadWrite => buffer(false),
+        Binding::TextureF32 => texture(wgpu::StorageTextureAccess::ReadOnly, wgpu::TextureFormat::Rgba32Float),
+        Binding::TextureU32 => texture(wgpu::StorageTextureAccess::ReadOnly, wgpu::TextureFormat::Rgba32Uint),
+        Binding::TextureWrite => texture(wgpu::StorageTextureAccess::WriteOnly, wgpu::TextureFormat::Rgba32Float),
+    }
+}

@@ -1,0 +1,206 @@
+//! Weight matrices on the device: packed for the GEMM kernel in use, in shards that fit a binding.
+
+use std::ops::Range;
+
+use blockpruner_shaders::{GemmKernel, Kernel, WeightFormat, embedding, gemm};
+
+use super::{Gpu, GpuError, Recording, Resource};
+
+/// One dispatch of a product does at most this much arithmetic, so that slow devices stay below their watchdog.
+const DISPATCH_FLOPS: u64 = 8_000_000_000;
+
+/// A weight `[columns, inner]` (as a checkpoint stores linear layers) with an optional bias `[columns]`.
+pub struct Matrix {
+    columns: u32,
+    inner: u32,
+    format: WeightFormat,
+    shards: Vec<Shard>,
+    bias: Option<wgpu::Buffer>,
+}
+
+struct Shard {
+    first: u32,
+    columns: u32,
+    storage: Resource,
+}
+
+/// The left side of a product, in the form that the device's GEMM kernel reads.
+#[derive(Clone, Debug)]
+pub struct Operand {
+    resource: Resource,
+    rows: u32,
+}
+
+impl Operand {
+    /// Texels that the scratch texture of [`Operand::record`] needs for `rows` of `inner` elements; 0 if none is needed.
+    pub fn scratch_texels(kernel: GemmKernel, rows: u32, inner: u32) -> u64 {
+        match kernel {
+            GemmKernel::Tile => 0,
+            GemmKernel::Panel { lanes, .. } => {
+                let rows = rows.next_multiple_of(gemm::panel_rows(lanes));
+                rows as u64 * gemm::inner_texels(inner) as u64
+            }
+        }
+    }
+
+    /// Prepares `rows [rows, inner]` as the left side of products, through `scratch` where the kernel reads a texture.
+    pub fn record(
+        gpu: &Gpu,
+        recording: &mut Recording,
+        values: &wgpu::Buffer,
+        rows: u32,
+        inner: u32,
+        scratch: &wgpu::TextureView,
+    ) -> Self {
+        let GemmKernel::Panel { lanes, .. } = gpu.gemm() else {
+            return Self { resource: values.into(), rows };
+        };
+        let inner4 = gemm::inner_texels(inner);
+        let block = gemm::panel_rows(lanes);
+        let params = gemm::PackRowsParams { rows, columns: inner, inner4 };
+        let grid = [blockpruner_shaders::groups_of_64(inner4 * block), rows.div_ceil(block), 1];
+        let flops = rows as u64 * inner as u64;
+        recording.dispatch(Kernel::PackRows { lanes }, &params, [values.into(), scratch.into()], grid, flops);
+        Self { resource: scratch.into(), rows }
+    }
+}
+
+impl Matrix {
+    /// The shards that a weight of this shape is stored in, as ranges of its rows; the first argument's limits decide.
+    pub fn shards(gpu: &Gpu, format: WeightFormat, columns: u32, inner: u32) -> Result<Vec<Range<u32>>, GpuError> {
+        let block = gemm::block_columns(gpu.gemm());
+        let block_bytes = gemm::packed_bytes(gpu.gemm(), format, block, inner);
+        let limit = gpu.weight_binding();
+        // One block is the least that a kernel can be given.
+        let blocks = (limit / block_bytes.max(1)).max(1);
+        if block_bytes > gpu.max_binding() {
+            let what = format!("a block of {block} rows of a weight with {inner} columns");
+            return Err(gpu.too_large(&what, block_bytes));
+        }
+        let step = blocks.saturating_mul(block as u64).min(columns.max(1) as u64) as u32;
+        let starts = (0..columns).step_by(step as usize);
+        Ok(starts.map(|first| first..(first + step).min(columns)).collect())
+    }
+
+    /// An empty matrix; [`Matrix::push`] its shards in order.
+    pub fn new(format: WeightFormat, columns: u32, inner: u32, bias: Option<wgpu::Buffer>) -> Self {
+        Self { columns, inner, format, shards: Vec::new(), bias }
+    }
+
+    /// Uploads the rows of one range of [`Matrix::shards`]: row-major elements of the matrix's format.
+    pub fn push(&mut self, gpu: &Gpu, label: &str, range: Range<u32>, rows: &[u8]) -> Result<(), GpuError> {
+        let packed = gemm::pack_weight(gpu.gemm(), self.format, self.inner, rows);
+        let storage = match gpu.gemm() {
+            GemmKernel::Tile => Resource::Buffer(gpu.upload(label, &packed)?),
+            GemmKernel::Panel { .. } => {
+                Resource::Texture(gpu.upload_texture(label, self.format != WeightFormat::F32, &packed)?)
+            }
+        };
+        self.shards.push(Shard { first: range.start, columns: range.len() as u32, storage });
+        Ok(())
+    }
+
+    /// Rows of the weight, which are columns of a product.
+    pub fn columns(&self) -> u32 {
+        self.columns
+    }
+
+    /// Columns of the weight.
+    pub fn inner(&self) -> u32 {
+        self.inner
+    }
+
+    /// Appends `output [rows, columns] = operand [rows, inner] x self^T + bias`.
+    pub fn record_product(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, output: &wgpu::Buffer) {
+        for shard in &self.shards {
+            let block = gemm::block_columns(gpu.gemm());
+            let blocks = shard.columns.div_ceil(block);
+            let block_flops = 2 * operand.rows as u64 * self.inner as u64 * block as u64;
+            let step = (DISPATCH_FLOPS / block_flops.max(1)).clamp(1, blocks.min(65_535).max(1) as u64) as u32;
+            for first_block in (0..blocks).step_by(step as usize) {
+                let count = step.min(blocks - first_block);
+                let flops = block_flops * count as u64;
+                self.record_blocks(gpu, recording, operand, shard, first_block, count, output, flops);
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one dispatch, spelt out")]
+    fn record_blocks(
+        &self,
+        gpu: &Gpu,
+        recording: &mut Recording,
+        operand: &Operand,
+        shard: &Shard,
+        first_block: u32,
+        count: u32,
+        output: &wgpu::Buffer,
+        flops: u64,
+    ) {
+        let kernel = Kernel::Gemm { kernel: gpu.gemm(), weight: self.format };
+        let bias = self.bias.as_ref().unwrap_or(gpu.nothing());
+        let bindings = [operand.resource.clone(), shard.storage.clone(), bias.into(), output.into()];
+        let grid = [operand.rows.div_ceil(gemm::block_rows(gpu.gemm())), count, 1];
+        let has_bias = self.bias.is_some() as u32;
+        match gpu.gemm() {
+            GemmKernel::Tile => {
+                let params = gemm::TileParams {
+                    rows: operand.rows,
+                    columns: shard.columns,
+                    inner: self.inner,
+                    row_words: gemm::row_units(gpu.gemm(), self.format, self.inner),
+                    stride: self.columns,
+                    column_offset: shard.first,
+                    has_bias,
+                    first_block,
+                };
+                recording.dispatch(kernel, &params, bindings, grid, flops);
+            }
+            GemmKernel::Panel { .. } => {
+                let params = gemm::PanelParams {
+                    rows: operand.rows,
+                    columns: shard.columns,
+                    inner4: gemm::inner_texels(self.inner),
+                    stride: self.columns,
+                    column_offset: shard.first,
+                    has_bias,
+                    first_block,
+                };
+                recording.dispatch(kernel, &params, bindings, grid, flops);
+            }
+        }
+    }
+
+    /// Appends a lookup: rows of `output [rows, inner]` whose token lies in `first_token .. first_token + columns`.
+    pub fn record_lookup(
+        &self,
+        gpu: &Gpu,
+        recording: &mut Recording,
+        tokens: &wgpu::Buffer,
+        rows: u32,
+        first_token: u32,
+        output: &wgpu::Buffer,
+    ) {
+        let row_units = gemm::row_units(gpu.gemm(), self.format, self.inner);
+        let items = match gpu.gemm() {
+            GemmKernel::Tile => self.inner.div_ceil(2),
+            GemmKernel::Panel { .. } => row_units,
+        };
+        for shard in &self.shards {
+            let params = embedding::Params {
+                rows,
+                columns: self.inner,
+                row_units,
+                first_token: first_token + shard.first,
+                count: shard.columns,
+            };
+            recording.dispatch(
+                Kernel::Embedding { kernel: gpu.gemm(), weight: self.format },
+                &params,
+                [tokens.into(), shard.storage.clone(), output.into()],
+                [blockpruner_shaders::groups_of_64(items), rows, 1],
+                rows as u64 * self.inner as u64,
+            );
+        }
+    }
+}

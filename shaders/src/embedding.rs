@@ -1,0 +1,30 @@
+//! Token ids to hidden states: `embedding_rows.wgsl` for row-major tables, `embedding_panel.wgsl` for panels.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Uniform block of both shaders.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Params {
+    /// Tokens.
+    pub rows: u32,
+    /// Hidden size.
+    pub columns: u32,
+    /// u32 words (row-major) or texels (panels) in one row of the table.
+    pub row_units: u32,
+    /// First vocabulary row of this part of the table.
+    pub first_token: u32,
+    /// Vocabulary rows of this part of the table.
+    pub count: u32,
+}
+
+/// CPU twin: rows of `output [tokens, columns]` whose token lies in `first_token..`, from `table [count, columns]`.
+pub fn cpu(tokens: &[u32], table: &[f32], columns: usize, first_token: u32, output: &mut [f32]) {
+    let count = table.len() / columns;
+    for (token, row) in tokens.iter().zip(output.chunks_mut(columns)) {
+        let index = token.wrapping_sub(first_token) as usize;
+        if index < count {
+            row.copy_from_slice(&table[index * columns..][..columns]);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Products with a weight matrix: `gemm_tile.wgsl`, and `pack_rows.wgsl` with `gemm_panel.wgsl`.
+//!
+//! Also the packed layouts of weights on the device, which the embedding shaders read, too.
+
+use bytemuck::{Pod, Zeroable};
+use minijinja::context;
+
+use crate::{GemmKernel, TEXTURE_WIDTH, WeightFormat};
+
+/// Rows and columns of a tile of `gemm_tile.wgsl`.
+///
+/// 8 x 8 invocations of 4 x 4 results was the best all-round choice on four vendors' GPUs in llama.cpp's WebGPU backend
+/// (ggml-org/llama.cpp #22241).
+pub const TILE: u32 = 32;
+const TILE_THREADS: u32 = 8;
+const TILE_STEP: u32 = 16;
+
+/// Uniform block of `gemm_tile.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct TileParams {
+    /// Rows of A and C.
+    pub rows: u32,
+    /// Weight rows of this shard, which are columns of C.
+    pub columns: u32,
+    /// Columns of A and W.
+    pub inner: u32,
+    /// u32 words in one row of the packed W.
+    pub row_words: u32,
+    /// Columns of C.
+    pub stride: u32,
+    /// First column of C that this shard writes.
+    pub column_offset: u32,
+    /// 1 if the bias buffer holds values.
+    pub has_bias: u32,
+    /// First tile of columns of this dispatch.
+    pub first_block: u32,
+}
+
+/// Uniform block of `pack_rows.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct PackRowsParams {
+    /// Rows of the input.
+    pub rows: u32,
+    /// Columns of the input.
+    pub columns: u32,
+    /// Texels of a row: [`inner_texels`] of the columns.
+    pub inner4: u32,
+}
+
+/// Uniform block of `gemm_panel.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct PanelParams {
+    /// Rows of A and C.
+    pub rows: u32,
+    /// Weight rows of this shard, which are columns of C.
+    pub columns: u32,
+    /// [`inner_texels`] of the inner dimension.
+    pub inner4: u32,
+    /// Columns of C.
+    pub stride: u32,
+    /// First column of C that this shard writes.
+    pub column_offset: u32,
+    /// 1 if the bias buffer holds values.
+    pub has_bias: u32,
+    /// First panel of columns of this dispatch.
+    pub first_block: u32,
+}
+
+/// Rows of A that one workgroup of the panel kernel handles: as many as it has lanes, at least 8.
+pub fn panel_rows(lanes: u32) -> u32 {
+    lanes.max(8)
+}
+
+/// Texels of 4 elements in a row of `inner` elements, padded to an even number so that the loop can take 8 at a time.
+pub fn inner_texels(inner: u32) -> u32 {
+    inner.div_ceil(8) * 2
+}
+
+/// Columns of C that one workgroup computes: shards begin at multiples of it.
+pub fn block_columns(kernel: GemmKernel) -> u32 {
+    match kernel {
+        GemmKernel::Tile => TILE,
+        GemmKernel::Panel { lanes, .. } => 4 * lanes,
+    }
+}
+
+/// Rows of C that one workgroup computes.
+pub fn block_rows(kernel: GemmKernel) -> u32 {
+    match kernel {
+        GemmKernel::Tile => TILE,
+        GemmKernel::Panel { lanes, .. } => panel_rows(lanes),
+    }
+}
+
+/// Elements of one texel of a packed weight.
+pub fn texel_elements(weight: WeightFormat) -> u32 {
+    16 / weight.bytes() as u32
+}
+
+/// u32 words (tile) or texels (panel) that one weight row of `inner` elements takes on the device.
+pub fn row_units(kernel: GemmKernel, weight: WeightFormat, inner: u32) -> u32 {
+    match kernel {
+        GemmKernel::Tile => match weight {
+            // The embedding lookup reads pairs.
+            WeightFormat::F32 => inner.next_multiple_of(2),
+            WeightFormat::F16 | WeightFormat::Bf16 => inner.div_ceil(2),
+        },
+        GemmKernel::Panel { .. } => inner_texels(inner) * 4 / texel_elements(weight),
+    }
+}
+
+/// Bytes that `columns` weight rows of `inner` elements take on the device.
+pub fn packed_bytes(kernel: GemmKernel, weight: WeightFormat, columns: u32, inner: u32) -> u64 {
+    let units = row_units(kernel, weight, inner) as u64;
+    match kernel {
+        GemmKernel::Tile => units * 4 * columns as u64,
+        GemmKernel::Panel { .. } => units * 16 * columns.next_multiple_of(block_columns(kernel)) as u64,
+    }
+}
+
+/// Lays out weight rows (row-major, little-endian, `columns` rows of `inner` elements) as the kernel reads them.
+pub fn pack_weight(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &[u8]) -> Vec<u8> {
+    let row_bytes = inner as usize * weight.bytes();
+    let columns = if row_bytes == 0 { 0 } else { rows.len() / row_bytes };
+    let mut packed = vec![0; packed_bytes(kernel, weight, columns as u32, inner) as usize];
+    let units = row_units(kernel, weight, inner) as usize;
+    match kernel {
+        GemmKernel::Tile => {
+            for (row, to) in rows.chunks_exact(row_bytes).zip(packed.chunks_exact_mut(units * 4)) {
+                to[..row_bytes].copy_from_slice(row);
+            }
+        }
+        GemmKernel::Panel { lanes, .. } => {
+            let lanes = lanes as usize;
+            for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
+                let (block, lane, j) = (n / (4 * lanes), n % (4 * lanes) / 4, n % 4);
+                for (step, texel) in row.chunks(16).enumerate() {
+                    let t = ((block * units + step) * 4 + j) * lanes + lane;
+                    packed[t * 16..][..texel.len()].copy_from_slice(texel);
+                }
+            }
+        }
+    }
+    packed
+}
+
+pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat) -> minijinja::Value {
+    match kernel {
+        GemmKernel::Tile => context! {
+            WEIGHT => weight.name(),
+            TILE,
+            THREADS => TILE_THREADS,
+            PER_THREAD => TILE / TILE_THREADS,
+            STEP => TILE_STEP,
+        },
+        GemmKernel::Panel { lanes, subgroups } => context! {
+            WEIGHT => weight.name(),
+            TEXEL_FORMAT => if weight == WeightFormat::F32 { "rgba32float" } else { "rgba32uint" },
+            TEXEL_K => texel_elements(weight),
+            ROWS => panel_rows(lanes),
+            LANES => lanes,
+            SUBGROUPS => subgroups,
+            TEXTURE_WIDTH,
+        },
+    }
+}
+
+/// CPU twin: `a [rows, inner]` times the transpose of `w [columns, inner]` plus `bias [columns]`, `[rows, columns]`.
+pub fn cpu(a: &[f32], w: &[f32], inner: usize, bias: Option<&[f32]>) -> Vec<f32> {
+    let mut c = Vec::with_capacity(a.len() / inner * (w.len() / inner));
+    for x in a.chunks_exact(inner) {
+        for (n, row) in w.chunks_exact(inner).enumerate() {
+            let dot: f32 = x.iter().zip(row).map(|(x, w)| x * w).sum();
+            c.push(dot + bias.map_or(0.0, |b| b[n]));
+        }
+    }
+    c
+}

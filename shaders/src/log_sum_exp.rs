@@ -1,0 +1,30 @@
+//! NLL of each target by an online log-sum-exp over chunks of the vocabulary, `log_sum_exp.wgsl`.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Uniform block.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Params {
+    /// Targets.
+    pub rows: u32,
+    /// Vocabulary entries of this chunk.
+    pub columns: u32,
+    /// Token id of the chunk's first entry.
+    pub first_token: u32,
+    /// 1 for the first chunk.
+    pub is_first: u32,
+    /// 1 for the last chunk.
+    pub is_last: u32,
+}
+
+/// CPU twin over the whole vocabulary: `logits [rows, vocabulary]` to the NLL of each target, in nats.
+pub fn cpu(vocabulary: usize, logits: &[f32], targets: &[u32]) -> Vec<f32> {
+    let rows = logits.chunks(vocabulary).zip(targets);
+    rows.map(|(row, target)| {
+        let largest = row.iter().copied().fold(f32::MIN, f32::max);
+        let sum: f32 = row.iter().map(|x| (x - largest).exp()).sum();
+        largest + sum.ln() - row[*target as usize]
+    })
+    .collect()
+}

@@ -1,0 +1,46 @@
+// Embedding lookup from a table packed in the panel layout of gemm_panel.wgsl.
+//   table:  panels of {{ 4 * LANES }} vocabulary rows, rows first_token .. first_token + count
+//   tokens: [rows] token ids
+//   output: [rows, columns]; a row whose token is not in this part of the table is left alone
+// One invocation a texel ({{ TEXEL_K }} elements); grid = texels of a row x rows.
+struct Params {
+    rows: u32,
+    columns: u32,
+    // texels in one row of the table
+    row_texels: u32,
+    first_token: u32,
+    count: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> tokens: array<u32>;
+@group(0) @binding(2) var table: texture_storage_2d<{{ TEXEL_FORMAT }}, read>;
+@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+    let row = id.y;
+    if row >= params.rows || id.x >= params.row_texels {
+        return;
+    }
+    let token = tokens[row] - params.first_token;
+    if token >= params.count {
+        return;
+    }
+    let block = token / {{ 4 * LANES }}u;
+    let lane = (token % {{ 4 * LANES }}u) / 4u;
+    let t = ((block * params.row_texels + id.x) * 4u + token % 4u) * {{ LANES }}u + lane;
+    let texel = textureLoad(table, vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u));
+    let column = id.x * {{ TEXEL_K }}u;
+    let base = row * params.columns + column;
+{% for k in range(TEXEL_K) %}
+    if column + {{ k }}u < params.columns {
+{% if WEIGHT == "f32" %}
+        output[base + {{ k }}u] = texel[{{ k }}];
+{% elif WEIGHT == "bf16" %}
+        output[base + {{ k }}u] = bitcast<f32>({% if k % 2 == 0 %}texel[{{ k // 2 }}] << 16u{% else %}texel[{{ k // 2 }}] & 0xffff0000u{% endif %});
+{% else %}
+        output[base + {{ k }}u] = unpack2x16float(texel[{{ k // 2 }}])[{{ k % 2 }}];
+{% endif %}
+    }
+{% endfor %}
+}

@@ -1,0 +1,44 @@
+// Embedding lookup from a row-major table.
+//   table:  [count, columns_padded] packed as {{ WEIGHT }}, rows first_token .. first_token + count of the vocabulary
+//   tokens: [rows] token ids
+//   output: [rows, columns]; a row whose token is not in this part of the table is left alone
+// One invocation a pair of neighbouring elements; grid = pairs of a row x rows.
+struct Params {
+    rows: u32,
+    columns: u32,
+    // u32 words in one row of the table
+    row_words: u32,
+    first_token: u32,
+    count: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> tokens: array<u32>;
+@group(0) @binding(2) var<storage, read> table: array<u32>;
+@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+    let row = id.y;
+    let column = id.x * 2u;
+    if row >= params.rows || column >= params.columns {
+        return;
+    }
+    // Tokens before first_token wrap to large numbers and fail the test, too.
+    let token = tokens[row] - params.first_token;
+    if token >= params.count {
+        return;
+    }
+    let base = token * params.row_words;
+{% if WEIGHT == "f32" %}
+    let pair = vec2f(bitcast<f32>(table[base + column]), bitcast<f32>(table[base + column + 1u]));
+{% elif WEIGHT == "bf16" %}
+    let word = table[base + id.x];
+    let pair = vec2f(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
+{% else %}
+    let pair = unpack2x16float(table[base + id.x]);
+{% endif %}
+    output[row * params.columns + column] = pair.x;
+    if column + 1u < params.columns {
+        output[row * params.columns + column + 1u] = pair.y;
+    }
+}

@@ -1,0 +1,111 @@
+// Matrix product for CPU-type adapters: c[m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n].
+//   a: rows packed by pack_rows.wgsl, blocks of {{ ROWS }} rows
+//   w: {{ WEIGHT }} panels of {{ 4 * LANES }} rows n; texel ((block * steps + step) * 4 + j) * {{ LANES }} + lane holds {{ TEXEL_K }} neighbouring k of
+//      row n = block * {{ 4 * LANES }} + 4 * lane + j
+//   c: [rows, stride]
+// One workgroup is one vector of {{ LANES }} lanes: {{ ROWS }} rows x {{ 4 * LANES }} columns, the whole of k in one loop, no shared memory.
+// Software drivers turn such lanes into SIMD; inside loops only storage-texture loads stay whole-vector loads there.
+// Grid = blocks of rows x panels.
+struct Params {
+    rows: u32,
+    // columns of this weight shard
+    columns: u32,
+    // k in texels of 4, padded to an even number
+    inner4: u32,
+    stride: u32,
+    column_offset: u32,
+    // 1 if bias holds values
+    has_bias: u32,
+    // first panel of this dispatch
+    first_block: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var w: texture_storage_2d<{{ TEXEL_FORMAT }}, read>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read_write> c: array<f32>;
+
+fn at(t: u32) -> vec2u {
+    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
+}
+
+@compute @workgroup_size({{ LANES }})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let row0 = group.x * {{ ROWS }}u;
+    let block = params.first_block + group.y;
+    let steps = params.inner4 / 2u;
+{% if SUBGROUPS %}
+    var ta = group.x * params.inner4 * {{ ROWS }}u + lane;
+{% else %}
+    var ta = group.x * params.inner4 * {{ ROWS }}u;
+{% endif %}
+    var tw = block * params.inner4 * {{ LANES * 16 // TEXEL_K }}u + lane;
+{% for r in range(ROWS) %}
+    var c{{ r }} = vec4f(0.0);
+{% endfor %}
+    for (var step = 0u; step < steps; step++) {
+{% if TEXEL_K == 8 %}
+{% for j in range(4) %}
+        let w{{ j }} = textureLoad(w, at(tw + {{ j * LANES }}u));
+{% endfor %}
+{% endif %}
+{% for h in range(2) %}
+        {
+{% if WEIGHT == "f32" %}
+{% for j in range(4) %}
+            let u{{ j }} = textureLoad(w, at(tw + {{ (h * 4 + j) * LANES }}u));
+{% endfor %}
+{% elif WEIGHT == "bf16" %}
+{% for j in range(4) %}
+            let u{{ j }} = vec4f(bitcast<f32>(w{{ j }}[{{ 2 * h }}] << 16u), bitcast<f32>(w{{ j }}[{{ 2 * h }}] & 0xffff0000u), bitcast<f32>(w{{ j }}[{{ 2 * h + 1 }}] << 16u), bitcast<f32>(w{{ j }}[{{ 2 * h + 1 }}] & 0xffff0000u));
+{% endfor %}
+{% else %}
+{% for j in range(4) %}
+            let u{{ j }} = vec4f(unpack2x16float(w{{ j }}[{{ 2 * h }}]), unpack2x16float(w{{ j }}[{{ 2 * h + 1 }}]));
+{% endfor %}
+{% endif %}
+            let x = vec4f(u0.x, u1.x, u2.x, u3.x);
+            let y = vec4f(u0.y, u1.y, u2.y, u3.y);
+            let z = vec4f(u0.z, u1.z, u2.z, u3.z);
+            let v = vec4f(u0.w, u1.w, u2.w, u3.w);
+{% if SUBGROUPS %}
+{% for part in range((ROWS + LANES - 1) // LANES) %}
+            let part{{ part }} = textureLoad(a, at(ta + {{ h * ROWS + part * LANES }}u));
+{% endfor %}
+{% endif %}
+{% for r in range(ROWS) %}
+{% if SUBGROUPS %}
+            let a{{ r }} = subgroupShuffle(part{{ r // LANES }}, {{ r % LANES }}u);
+{% else %}
+            let a{{ r }} = textureLoad(a, at(ta + {{ h * ROWS + r }}u));
+{% endif %}
+            c{{ r }} += a{{ r }}.x * x;
+            c{{ r }} += a{{ r }}.y * y;
+            c{{ r }} += a{{ r }}.z * z;
+            c{{ r }} += a{{ r }}.w * v;
+{% endfor %}
+        }
+{% endfor %}
+        ta += {{ 2 * ROWS }}u;
+        tw += {{ LANES * 32 // TEXEL_K }}u;
+    }
+    let column = (block * {{ LANES }}u + lane) * 4u;
+    var b = vec4f(0.0);
+    if params.has_bias == 1u {
+{% for j in range(4) %}
+        if column + {{ j }}u < params.columns {
+            b[{{ j }}] = bias[params.column_offset + column + {{ j }}u];
+        }
+{% endfor %}
+    }
+    let base = row0 * params.stride + params.column_offset + column;
+{% for r in range(ROWS) %}
+    if row0 + {{ r }}u < params.rows {
+{% for j in range(4) %}
+        if column + {{ j }}u < params.columns {
+            c[base + {{ r }}u * params.stride + {{ j }}u] = c{{ r }}[{{ j }}] + b[{{ j }}];
+        }
+{% endfor %}
+    }
+{% endfor %}
+}

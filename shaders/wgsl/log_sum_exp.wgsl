@@ -1,0 +1,76 @@
+// Negative log-likelihood of each target by an online log-sum-exp over chunks of the vocabulary.
+//   logits:  [rows, columns], the chunk's logits; column i is token first_token + i
+//   targets: [rows] token ids
+//   running: [rows] of (maximum, sum of exp(logit - maximum), logit of the target, unused), carried from chunk to chunk
+//   nll:     [rows], written at the last chunk: maximum + log(sum) - target logit, in nats
+// One workgroup a row; fixed trees, so a row's result does not depend on its neighbours.
+struct Params {
+    rows: u32,
+    columns: u32,
+    first_token: u32,
+    // 1 for the first and the last chunk
+    is_first: u32,
+    is_last: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> logits: array<f32>;
+@group(0) @binding(2) var<storage, read> targets: array<u32>;
+@group(0) @binding(3) var<storage, read_write> running: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> nll: array<f32>;
+
+// Lower than any logit; WGSL may assume that there are no infinities.
+const LOWEST = -3.0e38;
+
+var<workgroup> maxima: array<f32, 64>;
+var<workgroup> sums: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let row = group.y * groups.x + group.x;
+    if row >= params.rows {
+        return;
+    }
+    let base = row * params.columns;
+    var largest = LOWEST;
+    for (var column = lane; column < params.columns; column += 64u) {
+        largest = max(largest, logits[base + column]);
+    }
+    maxima[lane] = largest;
+    workgroupBarrier();
+{% for half in [32, 16, 8, 4, 2, 1] %}
+    if lane < {{ half }}u {
+        maxima[lane] = max(maxima[lane], maxima[lane + {{ half }}u]);
+    }
+    workgroupBarrier();
+{% endfor %}
+    largest = maxima[0];
+    var sum = 0.0;
+    for (var column = lane; column < params.columns; column += 64u) {
+        sum += exp(logits[base + column] - largest);
+    }
+    sums[lane] = sum;
+    workgroupBarrier();
+{% for half in [32, 16, 8, 4, 2, 1] %}
+    if lane < {{ half }}u {
+        sums[lane] += sums[lane + {{ half }}u];
+    }
+    workgroupBarrier();
+{% endfor %}
+    if lane > 0u {
+        return;
+    }
+    var state = vec4f(largest, sums[0], 0.0, 0.0);
+    if params.is_first == 0u {
+        let before = running[row];
+        let top = max(before.x, largest);
+        state = vec4f(top, before.y * exp(before.x - top) + sums[0] * exp(largest - top), before.z, 0.0);
+    }
+    let target_column = targets[row] - params.first_token;
+    if target_column < params.columns {
+        state.z = logits[base + target_column];
+    }
+    running[row] = state;
+    if params.is_last == 1u {
+        nll[row] = state.x + log(state.y) - state.z;
+    }
+}

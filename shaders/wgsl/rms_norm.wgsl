@@ -1,0 +1,46 @@
+// Root mean square norm: output[r] = input[map(r)] / sqrt(mean(input[map(r)]^2) + epsilon) * weight
+//   input:  [.., columns], read from row first_row + map(r), map(r) = (r / kept) * window + r % kept:
+//           kept = window takes every row, kept = window - 1 leaves out the last position of each window
+//   weight: [columns]
+//   output: [rows, columns]
+// One workgroup a row; the sum is a fixed tree, so a row's result does not depend on its neighbours.
+struct Params {
+    rows: u32,
+    columns: u32,
+    first_row: u32,
+    window: u32,
+    kept: u32,
+    epsilon: f32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> input: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+
+var<workgroup> partial: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let row = group.y * groups.x + group.x;
+    if row >= params.rows {
+        return;
+    }
+    let base = (params.first_row + (row / params.kept) * params.window + row % params.kept) * params.columns;
+    var sum = 0.0;
+    for (var column = lane; column < params.columns; column += 64u) {
+        let value = input[base + column];
+        sum += value * value;
+    }
+    partial[lane] = sum;
+    workgroupBarrier();
+{% for half in [32, 16, 8, 4, 2, 1] %}
+    if lane < {{ half }}u {
+        partial[lane] += partial[lane + {{ half }}u];
+    }
+    workgroupBarrier();
+{% endfor %}
+    let scale = 1.0 / sqrt(partial[0] / f32(params.columns) + params.epsilon);
+    for (var column = lane; column < params.columns; column += 64u) {
+        output[row * params.columns + column] = weight[column] * (input[base + column] * scale);
+    }
+}

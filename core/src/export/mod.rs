@@ -14,8 +14,8 @@ pub use order::{order_json, parse_order};
 #[cfg(not(target_arch = "wasm32"))]
 pub use order::{read_order, write_order};
 pub use plan::{
-    BlockTypes, Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanDense, PlanDevice,
-    PlanModel, PlanSettings,
+    Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanDense, PlanDevice, PlanModel,
+    PlanSettings,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use sink::{DiskFolder, write_atomically};

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ExportError, JsonPlace};
-use crate::model::{BlockId, BlockKind, BlockSet, ModelSpec};
-use crate::search::{CandidateState, Step};
+use crate::model::{BlockId, BlockSet, ModelSpec};
+use crate::search::{BlockTypes, CandidateState, Step};
 
 /// The value of [`Plan::format`] that this version reads and writes.
 pub const PLAN_FORMAT: &str = "blockpruner-plan/1";
@@ -70,30 +70,6 @@ pub struct PlanCalibration {
     /// Seed that drew the rows, if they were drawn.
     #[serde(default)]
     pub seed: Option<u64>,
-}
-
-/// Which blocks may be removed: the published block types.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BlockTypes {
-    /// Attention and feed-forward blocks.
-    #[default]
-    Mix,
-    /// Attention blocks only.
-    Mha,
-    /// Feed-forward blocks only.
-    Mlp,
-}
-
-impl BlockTypes {
-    /// Whether blocks of this kind are candidates.
-    pub fn includes(self, kind: BlockKind) -> bool {
-        match self {
-            BlockTypes::Mix => true,
-            BlockTypes::Mha => kind == BlockKind::Mha,
-            BlockTypes::Mlp => kind == BlockKind::Mlp,
-        }
-    }
 }
 
 /// The search settings of a [`Plan`].
@@ -328,7 +304,7 @@ impl Plan {
         if gone.contains(block) {
             return Err(format!("{block} was gone before"));
         }
-        if !self.settings.block_types.includes(block.kind) {
+        if !self.settings.block_types.has(block.kind) {
             return Err(format!("{block} is not among the block types of the settings"));
         }
         Ok(())
@@ -367,7 +343,7 @@ impl Plan {
         (0..layers)
             .map(BlockId::mha)
             .chain((0..layers).map(BlockId::mlp))
-            .filter(|block| self.settings.block_types.includes(block.kind) && !gone.contains(*block))
+            .filter(|block| self.settings.block_types.has(block.kind) && !gone.contains(*block))
     }
 }
 

@@ -4,20 +4,25 @@
 //! blocks into a [`sink::FolderSink`], a folder on disk or whatever the embedding program streams into. Nothing here
 //! decides which block goes.
 
+pub mod hf;
 pub mod order;
 pub mod plan;
 pub mod sink;
 
+pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, export_hf};
 pub use order::{order_json, parse_order};
 #[cfg(not(target_arch = "wasm32"))]
 pub use order::{read_order, write_order};
 pub use plan::{
-    BlockTypes, Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanDense, PlanDevice,
-    PlanModel, PlanSettings,
+    Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanDense, PlanDevice, PlanModel,
+    PlanSettings,
 };
 #[cfg(not(target_arch = "wasm32"))]
 pub use sink::{DiskFolder, write_atomically};
 pub use sink::{FolderSink, SinkFuture};
+
+use crate::model::ModelError;
+use crate::weights::{FloatType, WeightsError};
 
 /// What went wrong while writing or reading the files of a pruning.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,23 @@ pub enum ExportError {
     /// A step beyond the end of the plan.
     #[error("step {step} does not exist: the plan has {steps} steps; choose 0 (the dense model) to {steps}")]
     NoSuchStep { step: usize, steps: usize },
+    /// A plan of another model.
+    #[error(
+        "the plan is for another model: its {key} is {plan}, that of this model is {model}; give the model it names"
+    )]
+    OtherModel { key: &'static str, plan: String, model: String },
+    /// The format `hf` without the Python module that loads it.
+    #[error("the format hf is not built yet: the Python module that loads such a folder is missing; use hf-zeroed")]
+    NoLoader,
+    /// A value that the requested type cannot hold.
+    #[error("tensor `{tensor}` holds {value}, which is beyond the range of {dtype}; export as bf16 or f32 instead")]
+    Overflow { tensor: String, value: f32, dtype: FloatType },
+    /// A tensor could not be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The model does not fit what was asked for.
+    #[error(transparent)]
+    Model(#[from] ModelError),
 }
 
 /// Where in a JSON document something is wrong. Prints as `at steps[3].removed: `, or as nothing for the whole document.

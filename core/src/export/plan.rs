@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ExportError, JsonPlace};
-use crate::model::{BlockId, BlockKind, BlockSet};
-use crate::search::{CandidateState, Step};
+use crate::model::{BlockId, BlockSet, ModelSpec};
+use crate::search::{BlockTypes, CandidateState, Step};
 
 /// The value of [`Plan::format`] that this version reads and writes.
 pub const PLAN_FORMAT: &str = "blockpruner-plan/1";
@@ -70,30 +70,6 @@ pub struct PlanCalibration {
     /// Seed that drew the rows, if they were drawn.
     #[serde(default)]
     pub seed: Option<u64>,
-}
-
-/// Which blocks may be removed: the published block types.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BlockTypes {
-    /// Attention and feed-forward blocks.
-    #[default]
-    Mix,
-    /// Attention blocks only.
-    Mha,
-    /// Feed-forward blocks only.
-    Mlp,
-}
-
-impl BlockTypes {
-    /// Whether blocks of this kind are candidates.
-    pub fn includes(self, kind: BlockKind) -> bool {
-        match self {
-            BlockTypes::Mix => true,
-            BlockTypes::Mha => kind == BlockKind::Mha,
-            BlockTypes::Mlp => kind == BlockKind::Mlp,
-        }
-    }
 }
 
 /// The search settings of a [`Plan`].
@@ -272,6 +248,22 @@ impl Plan {
         Ok(steps.iter().map(|step| step.removed).collect())
     }
 
+    /// Whether the plan was made for this model: same family, size and blocks. It may be another copy of it, or one in
+    /// another type.
+    pub fn check_model(&self, spec: &ModelSpec) -> Result<(), ExportError> {
+        let model = &self.model;
+        let facts = [
+            ("family", model.family.clone(), spec.family.to_string()),
+            ("number of layers", model.layers.to_string(), spec.layers.to_string()),
+            ("number of parameters", model.parameters.to_string(), spec.parameters().to_string()),
+            ("set of absent blocks", format!("[{}]", model.absent), format!("[{}]", spec.absent)),
+        ];
+        match facts.into_iter().find(|(_, plan, model)| plan != model) {
+            Some((key, plan, model)) => Err(ExportError::OtherModel { key, plan, model }),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the plan agrees with itself: steps numbered from 1, each removing another present block, every candidate
     /// listed in the published order with what its state promises, the removed one the first of the lowest.
     ///
@@ -312,7 +304,7 @@ impl Plan {
         if gone.contains(block) {
             return Err(format!("{block} was gone before"));
         }
-        if !self.settings.block_types.includes(block.kind) {
+        if !self.settings.block_types.has(block.kind) {
             return Err(format!("{block} is not among the block types of the settings"));
         }
         Ok(())
@@ -351,7 +343,7 @@ impl Plan {
         (0..layers)
             .map(BlockId::mha)
             .chain((0..layers).map(BlockId::mlp))
-            .filter(|block| self.settings.block_types.includes(block.kind) && !gone.contains(*block))
+            .filter(|block| self.settings.block_types.has(block.kind) && !gone.contains(*block))
     }
 }
 
@@ -434,11 +426,11 @@ mod tests {
 
     fn candidate(block: BlockId, at: usize, pick: usize) -> Candidate {
         let candidate = |perplexity, at_least, state, reason| Candidate { block, perplexity, at_least, state, reason };
-        match at {
+        match at % 4 {
             _ if at == pick => candidate(Some(13.1), None, CandidateState::Complete, None),
-            _ if at > pick && at % 4 == 0 => candidate(Some(13.1), None, CandidateState::Complete, None),
-            _ if at % 4 == 1 => candidate(None, Some(13.2), CandidateState::Bounded, None),
-            _ if at % 4 == 2 => candidate(None, None, CandidateState::Rejected, Some("not finite".into())),
+            0 if at > pick => candidate(Some(13.1), None, CandidateState::Complete, None),
+            1 => candidate(None, Some(13.2), CandidateState::Bounded, None),
+            2 => candidate(None, None, CandidateState::Rejected, Some("not finite".into())),
             _ => candidate(Some(14.0 / 3.0 * 10.0), None, CandidateState::Complete, None),
         }
     }
@@ -471,6 +463,21 @@ mod tests {
         assert_eq!(plan.removed_after(3).unwrap().len(), 3);
         let error = plan.removed_after(4).unwrap_err().to_string();
         assert!(error.contains("step 4") && error.contains("has 3 steps"), "{error}");
+    }
+
+    #[test]
+    fn a_plan_of_another_model_is_refused() {
+        let config = serde_json::from_str(include_str!("../../../assets/tiny/config.json")).unwrap();
+        let spec = ModelSpec::from_config(&config).unwrap();
+        let mut plan = plan(spec.layers, BlockSet::new(), &[]);
+        plan.model.parameters = spec.parameters();
+        assert!(plan.check_model(&spec).is_ok());
+        let pruned = ModelSpec { absent: BlockSet::from_iter([BlockId::mha(1)]), ..spec.clone() };
+        let error = plan.check_model(&pruned).unwrap_err().to_string();
+        assert!(error.contains("number of parameters"), "{error}");
+        plan.model.layers += 1;
+        let error = plan.check_model(&spec).unwrap_err().to_string();
+        assert!(error.contains("number of layers is 13, that of this model is 12"), "{error}");
     }
 
     #[test]

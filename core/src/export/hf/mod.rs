@@ -7,7 +7,7 @@
 mod config;
 mod shards;
 
-use crate::model::{BlockId, BlockKind, BlockSet, ModelSpec};
+use crate::model::{BlockId, BlockKind, BlockSet, Checkpoint, ModelSpec};
 use crate::weights::{FloatType, Rows, Weights};
 use serde_json::{Map, Value};
 
@@ -36,6 +36,13 @@ pub struct HfSource<'a> {
     pub side_files: &'a [(String, Vec<u8>)],
     /// Whether config.json was rebuilt from GGUF metadata, which know no `torch_dtype`.
     pub from_gguf: bool,
+}
+
+impl<'a> From<&'a Checkpoint> for HfSource<'a> {
+    fn from(checkpoint: &'a Checkpoint) -> Self {
+        let Checkpoint { spec, weights, config, side_files, from_gguf, .. } = checkpoint;
+        Self { spec, weights, config, side_files, from_gguf: *from_gguf }
+    }
 }
 
 /// What to write.
@@ -117,6 +124,20 @@ pub async fn export_hf(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<HfSummary, ExportError> {
     let source = source.into();
+    let blocks_gone = !(options.removed.is_empty() && source.spec.absent.is_empty());
+    if options.format == HfFormat::Removed && blocks_gone && !config::has_remote_code() {
+        return Err(ExportError::NoLoader);
+    }
+    export_in_chunks(source, options, CHUNK_BYTES, sink, progress).await
+}
+
+async fn export_in_chunks(
+    source: HfSource<'_>,
+    options: &HfOptions,
+    chunk_bytes: usize,
+    sink: &mut dyn FolderSink,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<HfSummary, ExportError> {
     source.spec.check_blocks(&options.removed)?;
     let gone = source.spec.absent.union(&options.removed);
     let tensors = select(&source, options, &gone)?;
@@ -141,7 +162,7 @@ pub async fn export_hf(
             done += bytes;
             progress(done, summary.bytes);
         };
-        write_shard(source.weights, &shard, sink, &mut written).await?;
+        write_shard(source.weights, &shard, chunk_bytes, sink, &mut written).await?;
         summary.files.push(shard.file);
     }
     Ok(summary)
@@ -240,13 +261,14 @@ fn small_files(
 async fn write_shard(
     weights: &Weights,
     shard: &Shard,
+    chunk_bytes: usize,
     sink: &mut dyn FolderSink,
     written: &mut dyn FnMut(u64),
 ) -> Result<(), ExportError> {
     sink.begin_file(&shard.file).await?;
     sink.write(&shards::header(&shard.tensors)).await?;
     for tensor in &shard.tensors {
-        let step = (CHUNK_BYTES / (4 * tensor.columns()).max(1)).max(1);
+        let step = (chunk_bytes / (4 * tensor.columns()).max(1)).max(1);
         let mut row = 0;
         while row < tensor.rows() {
             let rows = row..tensor.rows().min(row + step);

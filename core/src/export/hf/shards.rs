@@ -36,7 +36,11 @@ pub(super) fn split(tensors: Vec<OutputTensor>, limit: u64) -> Vec<Shard> {
         1 => "model.safetensors".to_string(),
         _ => format!("model-{number:05}-of-{count:05}.safetensors"),
     };
-    groups.into_iter().enumerate().map(|(at, tensors)| Shard { file: file(at + 1), tensors: aligned(tensors) }).collect()
+    groups
+        .into_iter()
+        .enumerate()
+        .map(|(at, tensors)| Shard { file: file(at + 1), tensors: aligned(tensors) })
+        .collect()
 }
 
 /// Wide elements first: every tensor then begins at a multiple of its element size, as readers that map the file want.

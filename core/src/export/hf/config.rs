@@ -1,0 +1,110 @@
+//! The config.json of an exported folder, and the Python module that folders without removed blocks' tensors need.
+
+use serde_json::{Map, Value, json};
+
+use super::OutputTensor;
+use crate::model::{BlockKind, BlockSet, Family, ModelSpec, PRUNED_TYPE_PREFIX};
+use crate::weights::FloatType;
+
+/// Name of the Python module by which transformers loads a folder whose blocks are gone, without `.py`.
+const MODULE: &str = "modeling_blockpruner";
+
+/// The files of that module: names and contents. None is built yet, so [`has_remote_code`] is false.
+pub(super) const REMOTE_CODE: &[(&str, &str)] = &[];
+
+/// Whether the module that [`mark_removed`] names can be written.
+pub(super) fn has_remote_code() -> bool {
+    let file = format!("{MODULE}.py");
+    REMOTE_CODE.iter().any(|(name, _)| *name == file)
+}
+
+/// The keys that say which blocks are gone.
+const GONE_KEYS: [&str; 3] = ["per_layer_config", "drop_attn_list", "drop_mlp_list"];
+
+/// The configuration of the plain family with every block in place.
+pub(super) fn restored(config: &Map<String, Value>, spec: &ModelSpec) -> Map<String, Value> {
+    let mut config = config.clone();
+    let own = config.get("model_type").and_then(Value::as_str).is_some_and(|name| name.starts_with(PRUNED_TYPE_PREFIX));
+    if own {
+        config.insert("model_type".to_string(), spec.family.as_str().into());
+        config.insert("architectures".to_string(), json!([spec.family.hf_class()]));
+        config.shift_remove("auto_map");
+    }
+    if own || !spec.absent.is_empty() {
+        for key in GONE_KEYS {
+            config.shift_remove(key);
+        }
+    }
+    config
+}
+
+/// Says in a plain configuration that the blocks in `gone` are not there.
+///
+/// In three ways, because readers differ: `per_layer_config` is transformers' (and NVIDIA ModelOpt's), the `drop_` lists
+/// are LLM-Drop's. The own `model_type` keeps transformers from filling the missing tensors at random under the plain one.
+pub(super) fn mark_removed(config: &mut Map<String, Value>, family: Family, gone: &BlockSet) {
+    let class = format!("BlockPruner{}", family.hf_class());
+    let config_class = format!("{}Config", class.trim_end_matches("ForCausalLM"));
+    config.insert("model_type".to_string(), format!("{PRUNED_TYPE_PREFIX}{family}").into());
+    config.insert("architectures".to_string(), json!([class]));
+    let auto_map = json!({
+        "AutoConfig": format!("{MODULE}.{config_class}"),
+        "AutoModelForCausalLM": format!("{MODULE}.{class}"),
+    });
+    config.insert("auto_map".to_string(), auto_map);
+    let mut by_depth: Vec<_> = gone.iter().collect();
+    by_depth.sort_by_key(|block| block.depth());
+    let mut per_layer = Map::new();
+    for block in by_depth {
+        let entry = per_layer.entry(block.layer.to_string()).or_insert_with(|| json!({"skip": []}));
+        if let Some(skip) = entry.get_mut("skip").and_then(Value::as_array_mut) {
+            skip.push(sub_layer(block.kind).into());
+        }
+    }
+    config.insert("per_layer_config".to_string(), Value::Object(per_layer));
+    for (key, kind) in [("drop_attn_list", BlockKind::Mha), ("drop_mlp_list", BlockKind::Mlp)] {
+        let layers: Vec<usize> = gone.iter().filter(|block| block.kind == kind).map(|block| block.layer).collect();
+        config.insert(key.to_string(), json!(layers));
+    }
+}
+
+/// What `skip` calls a block.
+fn sub_layer(kind: BlockKind) -> &'static str {
+    match kind {
+        BlockKind::Mha => "attention",
+        BlockKind::Mlp => "mlp",
+    }
+}
+
+/// The type that config.json has to state anew: that of a conversion, or one that holds all tensors of a GGUF file.
+pub(super) fn dtype_to_state(
+    converted: Option<FloatType>,
+    from_gguf: bool,
+    tensors: &[OutputTensor],
+) -> Option<FloatType> {
+    if converted.is_some() || !from_gguf {
+        return converted;
+    }
+    let first = tensors.first()?.dtype;
+    // F32 holds both other types exactly, so nothing is lost where a file mixes them.
+    Some(if tensors.iter().all(|tensor| tensor.dtype == first) { first } else { FloatType::F32 })
+}
+
+/// Writes the type under the keys that are there: `torch_dtype`, or `dtype` since transformers 5.
+pub(super) fn set_dtype(config: &mut Map<String, Value>, dtype: FloatType) {
+    let name = match dtype {
+        FloatType::F32 => "float32",
+        FloatType::F16 => "float16",
+        FloatType::BF16 => "bfloat16",
+    };
+    let there: Vec<&str> = ["torch_dtype", "dtype"].into_iter().filter(|key| config.contains_key(*key)).collect();
+    let keys = if there.is_empty() { vec!["torch_dtype"] } else { there };
+    for key in keys {
+        config.insert(key.to_string(), name.into());
+    }
+}
+
+/// As it stands in the file: indented, with a final newline.
+pub(super) fn to_bytes(config: &Map<String, Value>) -> Vec<u8> {
+    format!("{:#}\n", Value::Object(config.clone())).into_bytes()
+}

@@ -146,12 +146,7 @@ pub fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> any
         return Ok(steps.iter().copied().collect());
     }
     let plan = Plan::parse(file, &bytes)?;
-    if plan.model.layers != spec.layers {
-        let (theirs, ours) = (plan.model.layers, spec.layers);
-        return Err(bad_input(format!(
-            "{file} was made for a model of {theirs} layers, this one has {ours}; give the model that it was made for"
-        )));
-    }
+    plan.check_model(spec)?;
     Ok(plan.removed_after(step.unwrap_or(plan.steps.len()))?)
 }
 

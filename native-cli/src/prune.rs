@@ -125,7 +125,6 @@ impl Job<'_> {
     async fn fingerprint(&self) -> anyhow::Result<Fingerprint> {
         let (gpu, options) = (&self.gpu, &self.options);
         let SearchOptions { remove, block_types, exhaustive } = options;
-        // Equal tokenizers give equal ids; the ids are what counts, the vocabulary's size tells the tokenizers apart.
         let tokenizer = self.checkpoint.tokenizer()?;
         Ok(Fingerprint {
             weights: self.checkpoint.weights.fingerprint().await?,

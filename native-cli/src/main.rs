@@ -1,1 +1,68 @@
-fn main(){}
+//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `exit` and `screen`.
+//! Results go to stdout, everything else to stderr.
+
+mod args;
+mod demo;
+mod devices;
+mod exit;
+mod export;
+mod inspect;
+mod open;
+mod perplexity;
+mod prune;
+mod resume;
+mod screen;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Make a large language model smaller: remove the attention and feed-forward blocks that it misses least, on any GPU.
+#[derive(Parser)]
+#[command(name = "blockpruner", version, after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find the blocks that a model misses least, remove them and write the smaller model
+    Prune(prune::PruneArgs),
+    /// Measure the perplexity of a text, with or without some blocks
+    Perplexity(perplexity::PerplexityArgs),
+    /// Write the model after a step of a plan
+    Export(export::ExportArgs),
+    /// Show a model's architecture, blocks, parameters and memory plan
+    Inspect(inspect::InspectArgs),
+    /// List the devices of this machine
+    Devices(devices::DevicesArgs),
+    /// Prune the embedded model: everything works without a download
+    Demo(demo::DemoArgs),
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BLOCKPRUNER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    let cli = Cli::parse();
+    let done = pollster::block_on(async {
+        match cli.command {
+            Command::Prune(args) => prune::run(&args).await,
+            Command::Perplexity(args) => perplexity::run(&args).await,
+            Command::Export(args) => export::run(&args).await,
+            Command::Inspect(args) => inspect::run(&args).await,
+            Command::Devices(args) => devices::run(&args).await,
+            Command::Demo(args) => demo::run(&args).await,
+        }
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit::code(&error))
+        }
+    }
+}

@@ -1,1 +1,82 @@
-fn main(){}
+//! `cargo xtask demo | test | fixtures`: one entry for every chore.
+
+mod driver;
+mod python;
+mod wasm;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Every chore of the workspace")]
+enum Xtask {
+    /// Install a Vulkan driver if there is none, then run `blockpruner demo`
+    Demo {
+        /// Passed on to the demo
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Formatting, lints, all tests on every software driver there is, and the browser build's check
+    Test {
+        /// Also load exported models in Hugging Face transformers (downloads torch)
+        #[arg(long)]
+        with_transformers: bool,
+    },
+    /// Make the test fixtures again with Hugging Face transformers (downloads torch)
+    Fixtures,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Xtask::parse() {
+        Xtask::Demo { args } => {
+            driver::ensure_vulkan()?;
+            run(cargo(&["run", "--release", "-p", "blockpruner-cli", "--", "demo"]).args(args))
+        }
+        Xtask::Test { with_transformers } => test(with_transformers),
+        Xtask::Fixtures => python::fixtures(),
+    }
+}
+
+fn test(with_transformers: bool) -> anyhow::Result<()> {
+    driver::ensure_vulkan()?;
+    run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(&mut cargo(&["test", "--workspace"]))?;
+    driver::test_on_swiftshader()?;
+    wasm::check()?;
+    if with_transformers {
+        python::check_exports()?;
+    }
+    Ok(())
+}
+
+/// The workspace's root.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// A cargo command in the workspace's root.
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    command
+}
+
+/// Runs a command, says which, and fails if it does.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    eprintln!("xtask: {command:?}");
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} failed: {status}");
+    }
+    Ok(())
+}
+
+/// Whether a command can be run here and succeeds, quietly.
+fn succeeds(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+}

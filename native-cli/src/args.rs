@@ -1,0 +1,157 @@
+//! Arguments that several commands take.
+
+use blockpruner::export::{HfFormat, Plan, parse_order};
+use blockpruner::gpu::{GpuOptions, KernelChoice, Tier};
+use blockpruner::model::{BlockSet, ModelSpec};
+use blockpruner::text::TextOptions;
+use blockpruner::weights::FloatType;
+use clap::{Args, ValueEnum};
+
+use crate::exit::bad_input;
+
+/// Which device, and how it is used.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Device")]
+pub struct DeviceArgs {
+    /// Index or part of the name of a device, as `blockpruner devices` lists them [default: the first]
+    #[arg(long, value_name = "NAME|INDEX")]
+    pub device: Option<String>,
+    /// Use no more than this tier: baseline or subgroups
+    #[arg(long, value_name = "TIER")]
+    pub tier: Option<Tier>,
+    /// Use this matrix kernel: tile, panel or panel-subgroup
+    #[arg(long, value_name = "KERNEL")]
+    pub kernel: Option<KernelChoice>,
+    /// Store weights in pieces of at most this many bytes
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_binding_bytes: Option<u64>,
+    /// Use only what browsers offer
+    #[arg(long)]
+    pub strict_webgpu: bool,
+}
+
+impl DeviceArgs {
+    /// For a model whose largest weight has so many bytes.
+    pub fn options(&self, largest_weight: u64) -> GpuOptions {
+        GpuOptions {
+            device: self.device.clone(),
+            tier: self.tier,
+            kernel: self.kernel,
+            max_binding_bytes: self.max_binding_bytes,
+            largest_weight,
+            strict_webgpu: self.strict_webgpu,
+        }
+    }
+}
+
+/// Which part of the text, in which windows.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Text")]
+pub struct TextArgs {
+    /// Field of a JSON or JSONL file's rows that holds the text [default: text]
+    #[arg(long)]
+    pub field: Option<String>,
+    /// Take the first N rows of the file
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Draw the rows with this seed instead of taking the first
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Tokens a window, at least 2 [default: 2048, or the model's maximum if smaller]
+    #[arg(long, value_name = "TOKENS")]
+    pub window: Option<usize>,
+    /// Score the first N windows only
+    #[arg(long, value_name = "N")]
+    pub max_windows: Option<usize>,
+}
+
+impl TextArgs {
+    /// For reading the text.
+    pub fn options(&self) -> TextOptions {
+        TextOptions { field: self.field.clone(), samples: self.samples, seed: self.seed }
+    }
+
+    /// The window asked for, or the default one.
+    pub fn window(&self, spec: &ModelSpec) -> usize {
+        self.window.unwrap_or_else(|| default_window(spec))
+    }
+}
+
+/// 2048 tokens, or the model's maximum if smaller.
+pub fn default_window(spec: &ModelSpec) -> usize {
+    spec.max_positions.min(2048)
+}
+
+/// How a pruned model is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Hugging Face folder, the blocks gone; loads with trust_remote_code
+    #[default]
+    Hf,
+    /// Hugging Face folder, the blocks' outputs zero; loads anywhere, saves no memory
+    HfZeroed,
+}
+
+impl Format {
+    /// As the library calls it.
+    pub fn library(self) -> HfFormat {
+        match self {
+            Format::Hf => HfFormat::Removed,
+            Format::HfZeroed => HfFormat::Zeroed,
+        }
+    }
+
+    /// As the option spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Format::Hf => "hf",
+            Format::HfZeroed => "hf-zeroed",
+        }
+    }
+}
+
+/// Type of the written tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// bfloat16
+    Bf16,
+    /// IEEE half precision
+    F16,
+    /// IEEE single precision
+    F32,
+}
+
+impl Dtype {
+    /// As the library calls it.
+    pub fn library(self) -> FloatType {
+        match self {
+            Dtype::Bf16 => FloatType::BF16,
+            Dtype::F16 => FloatType::F16,
+            Dtype::F32 => FloatType::F32,
+        }
+    }
+}
+
+/// The blocks that the first `step` steps of a plan file remove (all steps without `step`). `order.json` files, the
+/// published ones too, are read as well.
+pub fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow::Result<BlockSet> {
+    let bytes =
+        std::fs::read(file).map_err(|error| bad_input(format!("cannot read {file}: {error}; give a plan.json")))?;
+    if is_order(&bytes) {
+        let order = parse_order(file, &bytes)?;
+        let step = step.unwrap_or(order.len());
+        let steps = order.get(..step).ok_or_else(|| {
+            bad_input(format!("step {step} does not exist: {file} has {} steps; choose 0 to that", order.len()))
+        })?;
+        return Ok(steps.iter().copied().collect());
+    }
+    let plan = Plan::parse(file, &bytes)?;
+    plan.check_model(spec)?;
+    Ok(plan.removed_after(step.unwrap_or(plan.steps.len()))?)
+}
+
+/// Whether the file is a published order: an object whose keys are step numbers.
+fn is_order(bytes: &[u8]) -> bool {
+    let keys = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes);
+    keys.is_ok_and(|map| map.keys().next().is_some_and(|key| key.parse::<usize>().is_ok()))
+}

@@ -1,0 +1,56 @@
+//! `blockpruner demo`: the main job on the embedded model and text.
+
+use std::path::{Path, PathBuf};
+
+use blockpruner::search::BlockTypes;
+use clap::Args;
+
+use crate::args::{DeviceArgs, Format, TextArgs};
+use crate::prune::{self, PruneArgs};
+
+/// Arguments of `demo`.
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Folder to write; must be new or empty [default: blockpruner-demo, or blockpruner-demo-2, ...]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print the plan as one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prunes the embedded model.
+pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    let prune = PruneArgs {
+        model: "builtin:tiny".into(),
+        calibration: "builtin:sample".into(),
+        remove: 4,
+        block_types: BlockTypes::Mix,
+        exhaustive: false,
+        format: Format::Hf,
+        dtype: None,
+        out: args.out.clone().unwrap_or_else(fresh_folder),
+        resume: false,
+        text: TextArgs { window: Some(256), max_windows: Some(4), ..TextArgs::default() },
+        device: args.device.clone(),
+        json: args.json,
+    };
+    prune::run(&prune).await
+}
+
+/// The first of `blockpruner-demo`, `blockpruner-demo-2`, .. that is not there or empty.
+fn fresh_folder() -> PathBuf {
+    let free = |path: &Path| match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(_) => !path.exists(),
+    };
+    let mut path = PathBuf::from("blockpruner-demo");
+    let mut number = 2u32;
+    while !free(&path) {
+        path = PathBuf::from(format!("blockpruner-demo-{number}"));
+        number += 1;
+    }
+    path
+}

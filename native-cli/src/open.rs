@@ -1,0 +1,69 @@
+//! Opening what a command works on: model, text and device, with a line on stderr for each.
+
+use std::rc::Rc;
+
+use anyhow::Context;
+use blockpruner::gpu::Gpu;
+use blockpruner::model::{Checkpoint, DeviceModel, largest_weight};
+use blockpruner::text::{CalibrationText, Windows};
+
+use crate::args::{DeviceArgs, TextArgs};
+use crate::screen;
+
+/// Opens a model.
+pub async fn checkpoint(model: &str) -> anyhow::Result<Checkpoint> {
+    let checkpoint = Checkpoint::open(model).await.with_context(|| format!("cannot open the model {model}"))?;
+    let spec = &checkpoint.spec;
+    eprintln!(
+        "model: {model} ({}, {} layers, {} blocks, {} parameters)",
+        spec.family,
+        spec.layers,
+        spec.blocks().count(),
+        screen::grouped(spec.parameters())
+    );
+    Ok(checkpoint)
+}
+
+/// Reads a text and cuts it into windows for a model.
+pub fn windows(checkpoint: &Checkpoint, text: &str, args: &TextArgs) -> anyhow::Result<(CalibrationText, Windows)> {
+    let tokenizer = checkpoint.tokenizer()?;
+    let text = CalibrationText::open(text, &args.options()).context("cannot use the text")?;
+    let windows = Windows::cut(&text, tokenizer, args.window(&checkpoint.spec), args.max_windows)
+        .with_context(|| format!("cannot use the text {}", text.source))?;
+    windows.check_vocabulary(checkpoint.spec.vocab_size)?;
+    eprintln!(
+        "text: {} ({} rows, {} tokens; {} windows of {} tokens)",
+        text.source,
+        windows.rows,
+        screen::grouped(windows.tokens as u64),
+        windows.count,
+        windows.window
+    );
+    Ok((text, windows))
+}
+
+/// Opens the device that the arguments ask for.
+pub async fn device(args: &DeviceArgs, checkpoint: &Checkpoint) -> anyhow::Result<Rc<Gpu>> {
+    let gpu = Gpu::open(&args.options(largest_weight(&checkpoint.spec))).await?;
+    eprintln!(
+        "device: {} ({}, {}; tier {}, kernel {})",
+        gpu.name(),
+        gpu.backend(),
+        gpu.driver(),
+        gpu.tier(),
+        gpu.gemm().name()
+    );
+    Ok(Rc::new(gpu))
+}
+
+/// Brings a model's weights to a device.
+pub async fn load(gpu: &Rc<Gpu>, checkpoint: &Checkpoint) -> anyhow::Result<DeviceModel> {
+    let bar = screen::transfer_bar("loading weights");
+    let model = DeviceModel::load(gpu.clone(), checkpoint, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })
+    .await;
+    bar.finish_and_clear();
+    Ok(model?)
+}

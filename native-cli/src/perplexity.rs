@@ -1,0 +1,67 @@
+//! `blockpruner perplexity`.
+
+use blockpruner::model::BlockSet;
+use blockpruner::score::Scorer;
+use clap::Args;
+
+use crate::args::{DeviceArgs, TextArgs, removed_by_plan};
+use crate::{open, screen};
+
+/// Arguments of `perplexity`.
+#[derive(Args)]
+pub struct PerplexityArgs {
+    /// Hugging Face folder, .gguf file or builtin:tiny
+    #[arg(long)]
+    model: String,
+    /// Text, JSON or JSONL file, or builtin:sample
+    #[arg(long)]
+    text: String,
+    /// Leave these blocks out, for example mha:4,mlp:7
+    #[arg(long, value_name = "BLOCKS")]
+    without: Option<BlockSet>,
+    /// Leave out the blocks that this plan.json or order.json removes
+    #[arg(long, conflicts_with = "without")]
+    plan: Option<String>,
+    /// Only the first K steps of the plan [default: all]
+    #[arg(long, value_name = "K", requires = "plan")]
+    step: Option<usize>,
+    #[command(flatten)]
+    windows: TextArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures and prints.
+pub async fn run(args: &PerplexityArgs) -> anyhow::Result<()> {
+    let checkpoint = open::checkpoint(&args.model).await?;
+    let removed = match (&args.without, &args.plan) {
+        (Some(blocks), _) => blocks.clone(),
+        (None, Some(plan)) => removed_by_plan(plan, args.step, &checkpoint.spec)?,
+        (None, None) => BlockSet::new(),
+    };
+    checkpoint.spec.check_blocks(&removed)?;
+    let (_, windows) = open::windows(&checkpoint, &args.text, &args.windows)?;
+    let gpu = open::device(&args.device, &checkpoint).await?;
+    let model = open::load(&gpu, &checkpoint).await?;
+    let score = Scorer::new(&model, &windows)?.perplexity(&removed).await?;
+    if args.json {
+        return screen::print_json(&serde_json::json!({
+            "perplexity": score.perplexity,
+            "mean_nll": score.mean_nll,
+            "tokens": windows.ids.len(),
+            "windows": windows.count,
+            "window": windows.window,
+            "device": gpu.name(),
+            "removed": removed,
+        }));
+    }
+    let without = if removed.is_empty() { String::new() } else { format!(" without {removed}") };
+    let (perplexity, nll) = (screen::short(score.perplexity), score.mean_nll);
+    screen::print_text(&format!(
+        "perplexity {perplexity}{without} (mean NLL {nll:.6} over {} windows of {} tokens)\n",
+        windows.count, windows.window
+    ))
+}

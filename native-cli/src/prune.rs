@@ -1,0 +1,320 @@
+//! `blockpruner prune`: the main job, from the output folder's check to the check of the written model.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::Context;
+use blockpruner::export::{
+    Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDense, PlanDevice, PlanModel, PlanSettings, write_order,
+};
+use blockpruner::gpu::{Gpu, GpuError};
+use blockpruner::model::{Checkpoint, DeviceModel, ModelSpec};
+use blockpruner::score::Scorer;
+use blockpruner::search::{BlockTypes, Event, SearchError, SearchOptions, SearchState, search};
+use blockpruner::text::{CalibrationText, Windows};
+use clap::Args;
+use indicatif::ProgressBar;
+
+use crate::args::{DeviceArgs, Dtype, Format, TextArgs};
+use crate::exit::{Stopped, gpu_error};
+use crate::resume::OutFolder;
+use crate::{export, open, screen};
+
+/// Arguments of `prune`.
+#[derive(Args)]
+pub struct PruneArgs {
+    /// Hugging Face folder, .gguf file or builtin:tiny
+    #[arg(long)]
+    pub model: String,
+    /// Text that the loss is measured on: text, JSON or JSONL file, or builtin:sample
+    #[arg(long, value_name = "TEXT")]
+    pub calibration: String,
+    /// Blocks to remove; about a third of all is the usual maximum
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub remove: u32,
+    /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
+    #[arg(long, value_name = "TYPES", default_value_t)]
+    pub block_types: BlockTypes,
+    /// Run the published loop literally: slower, same result
+    #[arg(long)]
+    pub exhaustive: bool,
+    /// How the smaller model is written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Convert the written weights [default: keep their type; quantised ones become f32]
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+    /// Folder for plan.json, order.json and the model; must be new or empty
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Go on with the interrupted search in --out
+    #[arg(long)]
+    pub resume: bool,
+    #[command(flatten)]
+    pub text: TextArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print the plan as one JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Set by Ctrl-C, read after every saved candidate.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// Whether something looks at [`STOP`]; if not, Ctrl-C ends the program.
+static SEARCHING: AtomicBool = AtomicBool::new(false);
+
+/// Everything that the search is about.
+struct Job<'a> {
+    args: &'a PruneArgs,
+    checkpoint: &'a Checkpoint,
+    text: &'a CalibrationText,
+    windows: &'a Windows,
+    options: SearchOptions,
+    gpu: Rc<Gpu>,
+}
+
+/// Prunes and prints the outcome.
+pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
+    let plan = prune(args).await?;
+    if args.json {
+        return screen::print_json(&plan);
+    }
+    let mut text = screen::steps_table(plan.dense.perplexity, plan.model.parameters, &plan.steps);
+    text += &format!("wrote {}: plan.json, order.json, model/\n", args.out.display());
+    screen::print_text(&text)
+}
+
+async fn prune(args: &PruneArgs) -> anyhow::Result<Plan> {
+    let out = OutFolder::prepare(&args.out, args.resume)?;
+    let checkpoint = open::checkpoint(&args.model).await?;
+    let options =
+        SearchOptions { remove: args.remove as usize, block_types: args.block_types, exhaustive: args.exhaustive };
+    options.check(&checkpoint.spec)?;
+    let (text, windows) = open::windows(&checkpoint, &args.calibration, &args.text)?;
+    let gpu = open::device(&args.device, &checkpoint).await?;
+    let job = Job { args, checkpoint: &checkpoint, text: &text, windows: &windows, options, gpu };
+    let fingerprint = job.fingerprint().await?;
+    let saved = out.load(&fingerprint, &checkpoint.spec, &options)?;
+    match &saved {
+        Some(state) => {
+            let (steps, candidates) = (state.steps.len(), state.candidates.len());
+            eprintln!("resuming: {steps} steps are done, and {candidates} candidates of the next one");
+        }
+        None if args.resume => eprintln!("nothing is saved in {} yet, starting", args.out.display()),
+        None => {}
+    }
+    let state = job.search(&out, &fingerprint, saved.unwrap_or_default()).await?;
+    let plan = job.plan(fingerprint, state);
+    plan.check().map_err(|(place, problem)| anyhow::anyhow!("the plan contradicts itself at {place}: {problem}"))?;
+    out.remove_unfinished_model()?;
+    write_order(&out.join("order.json"), &plan.order())?;
+    let folder = export::model_folder(&out.join("model"))?;
+    let removed = plan.removed_after(plan.steps.len())?;
+    export::write(folder, &checkpoint, &removed, args.format, args.dtype).await?;
+    job.check(&out, &plan).await?;
+    plan.write(&out.join("plan.json"))?;
+    out.remove_state()?;
+    Ok(plan)
+}
+
+impl Job<'_> {
+    async fn fingerprint(&self) -> anyhow::Result<Fingerprint> {
+        let (gpu, options) = (&self.gpu, &self.options);
+        let SearchOptions { remove, block_types, exhaustive } = options;
+        let tokenizer = self.checkpoint.tokenizer()?;
+        Ok(Fingerprint {
+            weights: self.checkpoint.weights.fingerprint().await?,
+            tokenizer: text_hash(&tokenizer.to_json()),
+            token_ids: self.windows.fingerprint(),
+            settings: format!("remove {remove}, block types {block_types}, exhaustive {exhaustive}"),
+            device: format!("{}, {}, {}", gpu.name(), gpu.backend(), gpu.driver()),
+            kernels: format!("{}, tier {}, version {}", gpu.gemm().name(), gpu.tier(), env!("CARGO_PKG_VERSION")),
+        })
+    }
+
+    /// Loads the model and searches from `state` on, saving after every candidate.
+    async fn search(
+        &self,
+        out: &OutFolder,
+        fingerprint: &Fingerprint,
+        state: SearchState,
+    ) -> anyhow::Result<SearchState> {
+        if state.steps.len() == self.options.remove {
+            return Ok(state);
+        }
+        let model = open::load(&self.gpu, self.checkpoint).await?;
+        let scorer = Scorer::new(&model, self.windows)?;
+        let mut saved = state.dense.is_some();
+        watch_ctrl_c()?;
+        let mut reporter = Reporter::new(&self.checkpoint.spec, &self.options, self.windows, &state);
+        let mut failure = None;
+        let mut observe = |event: Event<'_>, state: &SearchState| {
+            if let Err(error) = out.save(fingerprint, state) {
+                failure = Some(error);
+                return ControlFlow::Break(());
+            }
+            saved = true;
+            reporter.tell(&event);
+            if STOP.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let result = search(&scorer, &self.options, state, &mut observe).await;
+        SEARCHING.store(false, Ordering::SeqCst);
+        reporter.bar.finish_and_clear();
+        if let Some(error) = failure {
+            return Err(error.context("the search stopped because its state could not be saved"));
+        }
+        match result {
+            Ok(state) => Ok(state),
+            Err(SearchError::Stopped) => Err(Stopped("stopped".into()).into()),
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                match gpu_error(&error) {
+                    Some(GpuError::Lost { .. }) if saved => Err(Stopped(error.to_string()).into()),
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    fn plan(&self, fingerprint: Fingerprint, state: SearchState) -> Plan {
+        let (args, spec, windows, gpu) = (self.args, &self.checkpoint.spec, self.windows, &self.gpu);
+        let dense = state.dense.map_or((f64::INFINITY, f64::INFINITY), |dense| (dense.perplexity, dense.mean_nll));
+        Plan {
+            format: PLAN_FORMAT.into(),
+            model: PlanModel {
+                name: args.model.clone(),
+                family: spec.family.to_string(),
+                layers: spec.layers,
+                parameters: spec.parameters(),
+                absent: spec.absent.clone(),
+            },
+            calibration: PlanCalibration {
+                source: self.text.source.clone(),
+                field: args.text.field.clone(),
+                rows: windows.rows,
+                tokens: windows.tokens,
+                windows: windows.count,
+                window: windows.window,
+                samples: args.text.samples,
+                seed: args.text.seed,
+            },
+            settings: PlanSettings {
+                block_types: self.options.block_types,
+                remove: self.options.remove,
+                exhaustive: self.options.exhaustive,
+            },
+            device: PlanDevice {
+                name: gpu.name().into(),
+                backend: gpu.backend(),
+                driver: gpu.driver(),
+                tier: gpu.tier().to_string(),
+                kernel: gpu.gemm().name().into(),
+            },
+            fingerprint,
+            dense: PlanDense { perplexity: dense.0, mean_nll: dense.1 },
+            steps: state.steps,
+        }
+    }
+
+    /// Reads the written model back and scores the same windows.
+    async fn check(&self, out: &OutFolder, plan: &Plan) -> anyhow::Result<()> {
+        let path = out.join("model");
+        let written = Checkpoint::open(&path.to_string_lossy()).await.context("the written model does not open")?;
+        let model = DeviceModel::load(self.gpu.clone(), &written, &mut |_, _| {}).await?;
+        let score = Scorer::new(&model, self.windows)?.perplexity(&Default::default()).await?;
+        let planned = plan.steps.last().map_or(plan.dense.perplexity, |step| step.perplexity);
+        let difference = (score.perplexity - planned).abs() / planned;
+        // Another type rounds the weights, so that only damage shows.
+        let (allowed, why) = match self.args.dtype {
+            None | Some(Dtype::F32) => (1e-6, ""),
+            Some(_) => (0.02, " (its weights were converted)"),
+        };
+        eprintln!(
+            "check: the written model has perplexity {}, the search found {}{why}",
+            screen::short(score.perplexity),
+            screen::short(planned)
+        );
+        anyhow::ensure!(
+            difference <= allowed,
+            "the written model in {} has perplexity {}, but the search found {planned}; it is kept for inspection, do not \
+             use it",
+            path.display(),
+            score.perplexity
+        );
+        Ok(())
+    }
+}
+
+/// A short hash for telling texts apart; FNV-1a (Fowler, Noll and Vo), 64 bits.
+fn text_hash(text: &str) -> String {
+    let start = 0xcbf2_9ce4_8422_2325_u64;
+    let hash = text.bytes().fold(start, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+/// From here on Ctrl-C stops the search after the candidate under way; a second one ends the program at once.
+fn watch_ctrl_c() -> anyhow::Result<()> {
+    SEARCHING.store(true, Ordering::SeqCst);
+    ctrlc::set_handler(|| {
+        if !SEARCHING.load(Ordering::SeqCst) || STOP.swap(true, Ordering::SeqCst) {
+            std::process::exit(4);
+        }
+        eprintln!("\nstopping after this candidate; once more to stop at once");
+    })
+    .context("cannot watch for Ctrl-C")
+}
+
+/// Tells people how the search goes.
+struct Reporter {
+    bar: ProgressBar,
+    start: Instant,
+    passes: u64,
+    tokens: u64,
+    /// Time of all passes over that of as many whole ones.
+    share: f64,
+}
+
+impl Reporter {
+    fn new(spec: &ModelSpec, options: &SearchOptions, windows: &Windows, state: &SearchState) -> Self {
+        let blocks = options.candidates(spec).count() as u64;
+        let of_step = |step: u64| blocks - step;
+        let passes: u64 = (0..options.remove as u64).map(of_step).sum();
+        let done: u64 = (0..state.steps.len() as u64).map(of_step).sum::<u64>() + state.candidates.len() as u64;
+        let head = (spec.vocab_size * spec.hidden_size) as f64;
+        let body: u64 = spec.blocks().map(|block| spec.block_parameters(block)).sum();
+        // The parts of the pass that candidates share are run once: half of the blocks' arithmetic on average.
+        let share = if options.exhaustive { 1.0 } else { (body as f64 / 2.0 + head) / (body as f64 + head) };
+        let bar = screen::search_bar(passes, done);
+        Self { bar, start: Instant::now(), passes, tokens: windows.ids.len() as u64, share }
+    }
+
+    fn tell(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Dense(dense) => {
+                let seconds = self.start.elapsed().as_secs_f64() * self.share * self.passes as f64;
+                let (perplexity, tokens) = (screen::short(dense.perplexity), screen::grouped(self.tokens));
+                let (passes, time) = (screen::grouped(self.passes), screen::duration(seconds));
+                self.bar.suspend(|| {
+                    eprintln!("dense perplexity: {perplexity}");
+                    eprintln!("cost: {passes} candidate passes over {tokens} tokens, roughly {time}");
+                });
+                self.bar.reset_eta();
+            }
+            Event::Candidate { candidate, .. } => {
+                if let Some(reason) = &candidate.reason {
+                    self.bar.suspend(|| eprintln!("rejected {}: {reason}", candidate.block));
+                }
+                self.bar.inc(1);
+            }
+            Event::Step(step) => {
+                let (perplexity, took) = (screen::short(step.perplexity), screen::duration(step.seconds));
+                let message = format!("step {}: {} goes, perplexity {perplexity} ({took})", step.step, step.removed);
+                self.bar.suspend(|| eprintln!("{message}"));
+            }
+        }
+    }
+}

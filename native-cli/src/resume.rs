@@ -1,0 +1,158 @@
+//! The output folder of `prune` and the saved search in it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use blockpruner::export::{Fingerprint, write_atomically};
+use blockpruner::model::{BlockSet, ModelSpec};
+use blockpruner::search::{SearchOptions, SearchState};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::bad_input;
+use crate::export::as_input;
+
+/// The value of `format` in the state file.
+const STATE_FORMAT: &str = "blockpruner-state/1";
+
+#[derive(Serialize, Deserialize)]
+struct StateFile {
+    format: String,
+    fingerprint: Fingerprint,
+    search: SearchState,
+}
+
+/// The folder that `prune` writes. An empty one that it made itself goes away again if nothing came into it.
+pub struct OutFolder {
+    path: PathBuf,
+    created: bool,
+}
+
+impl OutFolder {
+    /// Checks the folder before any work: empty or new, or with a saved search if `resume`; and writable.
+    pub fn prepare(path: &Path, resume: bool) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let created = !path.exists();
+        if !created && !path.is_dir() {
+            return Err(bad_input(format!("{shown} is a file; give a new folder with --out")));
+        }
+        fs::create_dir_all(path)
+            .map_err(|error| bad_input(format!("cannot make the folder {shown}: {error}; choose another --out")))?;
+        let folder = Self { path: path.to_path_buf(), created };
+        let unreadable = |error| bad_input(format!("cannot read the folder {shown}: {error}; choose another --out"));
+        let empty = fs::read_dir(path).map_err(unreadable)?.next().is_none();
+        match (empty, resume, folder.state().exists()) {
+            (true, _, _) | (_, true, true) => {}
+            (_, true, false) if path.join("plan.json").exists() => {
+                return Err(bad_input(format!("{shown} is finished, there is nothing to resume")));
+            }
+            (_, true, false) => return Err(bad_input(format!("{shown} holds no saved search to resume"))),
+            (_, false, true) => {
+                let advice = "add --resume to go on with it, or choose another --out";
+                return Err(bad_input(format!("{shown} holds an unfinished search; {advice}")));
+            }
+            (_, false, false) => {
+                return Err(bad_input(format!("{shown} is not empty; choose another --out, or empty it first")));
+            }
+        }
+        let probe = path.join(".blockpruner");
+        write_atomically(&probe, b"").map_err(as_input)?;
+        fs::remove_file(&probe).with_context(|| format!("cannot remove {}", probe.display()))?;
+        Ok(folder)
+    }
+
+    /// A file or folder in it.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.path.join("state").join("search.json")
+    }
+
+    /// Saves a search, whole or not at all.
+    pub fn save(&self, fingerprint: &Fingerprint, search: &SearchState) -> anyhow::Result<()> {
+        let folder = self.path.join("state");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let (format, fingerprint, search) = (STATE_FORMAT.to_string(), fingerprint.clone(), search.clone());
+        let json = serde_json::to_vec(&StateFile { format, fingerprint, search })?;
+        Ok(write_atomically(&self.state(), &json)?)
+    }
+
+    /// The saved search, if there is one and it belongs to the present model, text, settings and device.
+    pub fn load(
+        &self,
+        fingerprint: &Fingerprint,
+        spec: &ModelSpec,
+        options: &SearchOptions,
+    ) -> anyhow::Result<Option<SearchState>> {
+        let path = self.state();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let shown = path.display();
+        let damaged = |problem: String| {
+            bad_input(format!("{shown}: not a usable saved search: {problem}; start again with another --out"))
+        };
+        let bytes = fs::read(&path).map_err(|error| damaged(error.to_string()))?;
+        let saved: StateFile = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if saved.format != STATE_FORMAT {
+            return Err(damaged(format!("its format is `{}`, expected `{STATE_FORMAT}`", saved.format)));
+        }
+        if let Some(difference) = saved.fingerprint.first_difference(fingerprint) {
+            return Err(bad_input(format!("cannot resume {}: {difference}", self.path.display())));
+        }
+        check(&saved.search, spec, options).map_err(damaged)?;
+        Ok(Some(saved.search))
+    }
+
+    /// Removes what an interrupted export left behind: the model of an unfinished run and its parts.
+    pub fn remove_unfinished_model(&self) -> anyhow::Result<()> {
+        let context = || format!("cannot clear {}", self.path.display());
+        for entry in fs::read_dir(&self.path).with_context(context)? {
+            let entry = entry.with_context(context)?;
+            let name = entry.file_name();
+            if name == "model" || name.to_string_lossy().starts_with(".model.partial-") {
+                fs::remove_dir_all(entry.path()).with_context(context)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the saved search: the work is done.
+    pub fn remove_state(&self) -> anyhow::Result<()> {
+        let folder = self.path.join("state");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for OutFolder {
+    fn drop(&mut self) {
+        if self.created {
+            // Fails, as it should, unless the folder is empty.
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// Whether a saved search names only blocks that the model has, each once.
+fn check(search: &SearchState, spec: &ModelSpec, options: &SearchOptions) -> Result<(), String> {
+    let mut open: BlockSet = options.candidates(spec).collect();
+    for step in &search.steps {
+        if !open.remove(step.removed) {
+            return Err(format!("step {} removes {}, which is no candidate there", step.step, step.removed));
+        }
+    }
+    for candidate in &search.candidates {
+        if !open.remove(candidate.block) {
+            return Err(format!("{} is no candidate of the step under way", candidate.block));
+        }
+    }
+    if search.steps.len() > options.remove || (search.dense.is_none() && !search.steps.is_empty()) {
+        return Err("its steps do not fit the settings".into());
+    }
+    Ok(())
+}

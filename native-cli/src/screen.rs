@@ -1,0 +1,112 @@
+//! What people see: progress on stderr, tables and JSON on stdout.
+
+use std::io::Write;
+
+use anyhow::Context;
+use blockpruner::model::BlockKind;
+use blockpruner::search::Step;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+/// A bar for something counted in bytes or parameters; nothing where stderr is no terminal.
+pub fn transfer_bar(what: &'static str) -> ProgressBar {
+    bar(0, what, "{msg} {bar:32} {percent}% ({eta} left)")
+}
+
+/// The bar of a search of `total` passes of which `done` are done.
+pub fn search_bar(total: u64, done: u64) -> ProgressBar {
+    let bar = bar(total, "searching", "{msg} {bar:32} {pos}/{len} passes, {eta} left");
+    bar.set_position(done);
+    bar.reset_eta();
+    bar
+}
+
+fn bar(length: u64, what: &'static str, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style.progress_chars("=> ")).with_message(what)
+}
+
+/// One JSON object on stdout.
+pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print_text(&format!("{}\n", serde_json::to_string_pretty(value).context("cannot write JSON")?))
+}
+
+/// Text on stdout. That the reader went away is no error of ours.
+pub fn print_text(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to stdout"),
+    }
+}
+
+/// The steps of a search as a table.
+pub fn steps_table(dense: f64, parameters: u64, steps: &[Step]) -> String {
+    let mut table =
+        format!("{:>4}  {:<8}{:>12}{:>18}{:>10}\n", "step", "removed", "perplexity", "parameters left", "removed");
+    table += &format!("{:>4}  {:<8}{:>12}{:>18}{:>10}\n", 0, "-", short(dense), grouped(parameters), "0.0 %");
+    for step in steps {
+        let share = format!("{:.1} %", step.ratio_removed * 100.0);
+        let (perplexity, left) = (short(step.perplexity), grouped(step.params_left));
+        let block = step.removed.to_string();
+        table += &format!("{:>4}  {block:<8}{perplexity:>12}{left:>18}{share:>10}\n", step.step);
+    }
+    table
+}
+
+/// A perplexity for people.
+pub fn short(value: f64) -> String {
+    if value < 1e6 { format!("{value:.4}") } else { format!("{value:.4e}") }
+}
+
+/// `1234567` as `1,234,567`.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes for people.
+pub fn bytes(value: u64) -> String {
+    match value {
+        0..1024 => format!("{value} B"),
+        1024..1_048_576 => format!("{:.1} KiB", value as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", value as f64 / 1_048_576.0),
+        _ => format!("{:.2} GiB", value as f64 / 1_073_741_824.0),
+    }
+}
+
+/// A duration for people.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 60.0 => format!("{} s", s.ceil()),
+        s if s < 5400.0 => format!("{} min", (s / 60.0).ceil()),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+/// What a kind of block is, in words.
+pub fn kind_in_words(kind: BlockKind) -> &'static str {
+    match kind {
+        BlockKind::Mha => "attention",
+        BlockKind::Mlp => "feed-forward",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([1023, 1536, 5 << 20, 3 << 30].map(bytes), ["1023 B", "1.5 KiB", "5.0 MiB", "3.00 GiB"]);
+        assert_eq!([0.2, 61.0, 7200.0].map(duration), ["1 s", "2 min", "2.0 h"]);
+        assert_eq!([12.34567, 1e9].map(short), ["12.3457", "1.0000e9"]);
+    }
+}

@@ -1,0 +1,186 @@
+//! The program as its users run it.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn blockpruner(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_blockpruner")).args(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs, expects success, returns stdout.
+fn success(args: &[&str]) -> String {
+    let output = blockpruner(args);
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&success(args)).unwrap()
+}
+
+/// Runs, expects this exit code, nothing on stdout and this in the message.
+fn failure(args: &[&str], code: i32, message: &str) {
+    let output = blockpruner(args);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+    assert!(output.stdout.is_empty(), "{args:?}");
+    assert!(stderr(&output).contains(message), "{args:?}: {}", stderr(&output));
+}
+
+const SMALL: [&str; 8] =
+    ["--model", "builtin:tiny", "--calibration", "builtin:sample", "--window", "64", "--max-windows", "2"];
+
+fn prune<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["prune"], &SMALL[..], &["--format", "hf-zeroed", "--out", out], more].concat()
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn help_lists_what_is_built() {
+    let help = success(&["--help"]);
+    for command in ["prune", "perplexity", "export", "inspect", "devices", "demo"] {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {help}");
+    }
+    for command in ["evaluate", "generate", "bench"] {
+        assert!(!help.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {help}");
+        assert_eq!(blockpruner(&[command]).status.code(), Some(2));
+    }
+}
+
+#[test]
+fn bad_input_exits_2_and_writes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("out");
+    let path = out.to_str().unwrap();
+    let text = "builtin:sample";
+    failure(&["prune", "--model", "builtin:tiny", "--calibration", text, "--remove", "2"], 2, "--out");
+    failure(&["prune", "--model", "nowhere", "--calibration", text, "--remove", "2", "--out", path], 2, "nowhere");
+    failure(&prune(path, &["--remove", "25"]), 2, "cannot remove 25 blocks");
+    failure(&prune(path, &["--remove", "0"]), 2, "--remove");
+    failure(&prune(path, &["--remove", "13", "--block-types", "mlp"]), 2, "12 of type mlp");
+    let short = root.path().join("short.txt");
+    fs::write(&short, "In the beginning.").unwrap();
+    let short = short.to_str().unwrap();
+    failure(&["perplexity", "--model", "builtin:tiny", "--text", short], 2, "tokens");
+    failure(&["perplexity", "--model", "builtin:tiny", "--text", text, "--without", "mha:12"], 2, "mha:12");
+    failure(&["inspect", "--model", short], 2, "short.txt");
+    assert!(!out.exists(), "a failed run left its folder behind");
+}
+
+#[test]
+fn output_folders_are_checked_first() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("file");
+    fs::write(&file, b"mine").unwrap();
+    let full = root.path().to_str().unwrap();
+    failure(&prune(full, &["--remove", "1"]), 2, "is not empty");
+    failure(&prune(full, &["--remove", "1", "--resume"]), 2, "no saved search");
+    failure(&prune(file.to_str().unwrap(), &["--remove", "1"]), 2, "is a file");
+    failure(&prune(file.join("out").to_str().unwrap(), &["--remove", "1"]), 2, "choose another --out");
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn no_such_device_exits_3() {
+    let args = ["perplexity", "--model", "builtin:tiny", "--text", "builtin:sample", "--window", "64"];
+    failure(&[&args[..], &["--device", "no such device"]].concat(), 3, "no such device");
+}
+
+#[test]
+fn inspect_counts_the_parameters() {
+    let report = json(&["inspect", "--model", "builtin:tiny", "--json"]);
+    assert_eq!(report["parameters"], 2_739_328);
+    assert_eq!(report["blocks"].as_array().unwrap().len(), 24);
+    assert_eq!(report["blocks"][0]["block"], "mha:0");
+}
+
+#[test]
+fn the_demo_works_from_end_to_end() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("demo");
+    let plan = json(&["demo", "--json", "--out", out.to_str().unwrap()]);
+    assert_eq!(plan, read(&out.join("plan.json")));
+    assert_eq!(plan["steps"].as_array().unwrap().len(), 4);
+    assert_eq!(read(&out.join("order.json")).as_object().unwrap().len(), 4);
+    assert!(out.join("model/config.json").is_file() && !out.join("state").exists());
+    // The written model, and the original with the plan, both have the plan's perplexity.
+    let model = out.join("model");
+    let order = out.join("order.json");
+    let text = ["--text", "builtin:sample", "--window", "256", "--max-windows", "4", "--json"];
+    for model in
+        [&["--model", model.to_str().unwrap()][..], &["--model", "builtin:tiny", "--plan", order.to_str().unwrap()]]
+    {
+        let score = json(&[&["perplexity"], model, &text].concat());
+        assert_eq!(score["perplexity"], plan["steps"][3]["perplexity"]);
+        assert_eq!(score["tokens"], 1024);
+    }
+}
+
+/// What must not depend on interruptions: everything but the times.
+fn without_times(mut plan: Value) -> Value {
+    for step in plan["steps"].as_array_mut().unwrap() {
+        step["seconds"] = Value::Null;
+    }
+    plan
+}
+
+#[test]
+fn steps_of_a_plan_are_exported() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("out");
+    let plan = json(&prune(out.to_str().unwrap(), &["--remove", "2", "--json"]));
+    let plan_file = out.join("plan.json");
+    let first = root.path().join("first");
+    let args = ["--model", "builtin:tiny", "--plan", plan_file.to_str().unwrap(), "--format", "hf-zeroed", "--out"];
+    json(&[&["export"], &args[..], &[first.to_str().unwrap(), "--step", "1", "--json"]].concat());
+    let text = ["--text", "builtin:sample", "--window", "64", "--max-windows", "2", "--json"];
+    let score = json(&[&["perplexity", "--model", first.to_str().unwrap()], &text[..]].concat());
+    assert_eq!(score["perplexity"], plan["steps"][0]["perplexity"]);
+    failure(&[&["export"], &args[..], &[first.to_str().unwrap(), "--step", "1"]].concat(), 2, "not an empty folder");
+    let other = root.path().join("other");
+    failure(&[&["export"], &args[..], &[other.to_str().unwrap(), "--step", "3"]].concat(), 2, "step 3 does not exist");
+    assert!(!other.exists());
+}
+
+/// Interrupts a search as soon as it has saved something, and goes on.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_search_ends_as_if_it_had_not_been() {
+    let root = tempfile::tempdir().unwrap();
+    let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
+    let expected = json(&prune(whole.to_str().unwrap(), &["--remove", "3", "--json"]));
+    let args = prune(parts.to_str().unwrap(), &["--remove", "3", "--json"]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_blockpruner"))
+        .args(&args)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let state = parts.join("state/search.json");
+    for _ in 0..6000 {
+        if state.exists() || child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    assert!(state.exists() && !parts.join("plan.json").exists());
+    failure(&args, 2, "--resume");
+    failure(&prune(parts.to_str().unwrap(), &["--remove", "4", "--resume"]), 2, "search settings");
+    let resumed = json(&[&args[..], &["--resume"]].concat());
+    assert_eq!(without_times(resumed), without_times(expected));
+    assert!(!parts.join("state").exists());
+    failure(&prune(parts.to_str().unwrap(), &["--remove", "3", "--resume"]), 2, "finished");
+}

@@ -44,7 +44,8 @@ impl WeightFormat {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// `f32`, `f16` or `bf16`.
+    pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",

@@ -1,1 +1,142 @@
-//! x
+//! What the tests share: devices to run on, fixtures and their references, seeded inputs, and comparing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use blockpruner::gpu::{Gpu, GpuError, GpuOptions, KernelChoice};
+use blockpruner::model::Checkpoint;
+use pollster::block_on;
+use serde::Deserialize;
+
+/// The largest relative difference from the reference that a perplexity may have.
+pub const TOLERANCE: f64 = 1e-4;
+
+/// What PyTorch said about a fixture; `tests/reference/make_fixtures.py` documents the fields.
+#[derive(Debug, Deserialize)]
+#[allow(missing_docs, reason = "documented where the files are made")]
+pub struct Reference {
+    pub window: usize,
+    pub windows: usize,
+    pub ids: Vec<u32>,
+    pub nll: Option<Vec<Vec<f64>>>,
+    pub window_nll: Option<Vec<f64>>,
+    pub perplexity: f64,
+    #[serde(default)]
+    pub without: BTreeMap<String, f64>,
+    pub greedy: Option<Greedy>,
+}
+
+/// The published search's result on a fixture.
+#[derive(Debug, Deserialize)]
+pub struct Greedy {
+    /// Removed blocks in order.
+    pub order: Vec<String>,
+    /// Perplexity after each.
+    pub perplexities: Vec<f64>,
+}
+
+/// The folder of a fixture, or with an empty name the folder of all fixtures.
+pub fn fixture_folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// Names of all fixtures, sorted.
+///
+/// # Panics
+/// If the folder cannot be read.
+pub fn fixture_names() -> Vec<String> {
+    let folder = fixture_folder("");
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut names: Vec<String> = entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().join("reference.json").is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Opens a fixture: its model (folder or GGUF) and its reference.
+///
+/// # Panics
+/// If either cannot be read.
+pub fn fixture(name: &str) -> (Checkpoint, Reference) {
+    let folder = fixture_folder(name);
+    let gguf = folder.join("model.gguf");
+    let model = if gguf.is_file() { &gguf } else { &folder };
+    let checkpoint =
+        block_on(Checkpoint::open(&model.to_string_lossy())).unwrap_or_else(|e| panic!("{}: {e}", model.display()));
+    let path = folder.join("reference.json");
+    let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let reference = serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    (checkpoint, reference)
+}
+
+/// Every kernel choice that the default device has, with a name; panels need what strict WebGPU leaves out natively.
+///
+/// # Panics
+/// If a device fails to open for another reason than that it lacks what the kernel needs.
+pub fn every_kernel() -> Vec<(String, GpuOptions)> {
+    let choices = [
+        ("tile", KernelChoice::Tile, false),
+        ("tile, strict WebGPU", KernelChoice::Tile, true),
+        ("panel", KernelChoice::Panel, false),
+        ("panel-subgroup", KernelChoice::PanelSubgroup, false),
+    ];
+    let mut available = Vec::new();
+    for (name, kernel, strict_webgpu) in choices {
+        let options = GpuOptions { kernel: Some(kernel), strict_webgpu, ..Default::default() };
+        match block_on(Gpu::open(&options)) {
+            Ok(_) => available.push((name.to_string(), options)),
+            Err(error @ GpuError::Unsuitable { .. }) => println!("skipped {name}: {error}"),
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+    available
+}
+
+/// Opens a device.
+///
+/// # Panics
+/// If there is none: these tests need one, and the message says what to install.
+pub fn open(options: &GpuOptions) -> Rc<Gpu> {
+    Rc::new(block_on(Gpu::open(options)).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// `count` values in -1..1 from a seed (xorshift, Marsaglia, 2003).
+pub fn random(seed: u32, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    // The first numbers of small seeds are alike.
+    (0..8).for_each(|_| drop(next()));
+    (0..count).map(|_| next()).collect()
+}
+
+/// Relative difference of two numbers.
+pub fn relative(found: f64, expected: f64) -> f64 {
+    ((found - expected) / expected).abs()
+}
+
+/// Fails unless the normalised mean squared error is at most 1e-10 and no element is off by more than 1e-4 of the largest.
+///
+/// # Panics
+/// If the values differ by more.
+#[track_caller]
+pub fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "{what}: length");
+    let square = |x: f32| (x as f64) * (x as f64);
+    let size: f64 = expected.iter().map(|x| square(*x)).sum();
+    let error: f64 = found.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
+    assert!(size > 0.0, "{what}: nothing to compare with");
+    assert!(error / size <= 1e-10, "{what}: normalised mean squared error {:e}", error / size);
+    let largest = expected.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    for (index, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= 1e-4 * largest, "{what}: element {index} is {a}, expected {b}");
+    }
+}

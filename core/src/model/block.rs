@@ -56,7 +56,7 @@ impl BlockId {
 
     /// The inverse of [`BlockId::depth`].
     pub fn at_depth(depth: usize) -> Self {
-        let kind = if depth % 2 == 0 { BlockKind::Mha } else { BlockKind::Mlp };
+        let kind = if depth.is_multiple_of(2) { BlockKind::Mha } else { BlockKind::Mlp };
         Self { kind, layer: depth / 2 }
     }
 }

@@ -146,10 +146,13 @@ impl Checkpoint {
     }
 }
 
-/// A model folder's files by name.
+/// Files by their names without the folder.
+type NamedSources = Vec<(String, Rc<dyn ByteSource>)>;
+
+/// A model folder's files.
 struct Folder<'a> {
     name: &'a str,
-    files: Vec<(String, Rc<dyn ByteSource>)>,
+    files: NamedSources,
 }
 
 impl Folder<'_> {
@@ -244,11 +247,11 @@ fn matrix_type(spec: &ModelSpec, weights: &Weights) -> FloatType {
 
 /// The files of a folder that matter to a model, each opened.
 #[cfg(not(target_arch = "wasm32"))]
-fn folder_files(folder: &std::path::Path) -> Result<Vec<(String, Rc<dyn ByteSource>)>, ModelError> {
+fn folder_files(folder: &std::path::Path) -> Result<NamedSources, ModelError> {
     let unreadable = |error: std::io::Error| {
         file_error(folder.display().to_string(), format!("cannot be read ({error})"), "check its permissions")
     };
-    let mut files: Vec<(String, Rc<dyn ByteSource>)> = Vec::new();
+    let mut files = NamedSources::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
@@ -280,4 +283,133 @@ fn no_such_path(model: &str) -> ModelError {
     }
     let advice = format!("give a Hugging Face folder, a .gguf file or {BUILTIN_TINY}");
     file_error(model, "there is no such folder or file", advice)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use std::path::Path;
+
+    use pollster::block_on;
+
+    use super::*;
+    use crate::model::BlockId;
+
+    const TINY: &str = "../assets/tiny";
+
+    fn message(result: Result<Checkpoint, ModelError>) -> String {
+        result.err().map(|error| error.to_string()).unwrap()
+    }
+
+    /// A folder with the tiny model's files of these names.
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            std::fs::copy(Path::new(TINY).join(name), folder.path().join(name)).unwrap();
+        }
+        folder
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Result<Checkpoint, ModelError> {
+        block_on(Checkpoint::open(folder.path().to_str().unwrap()))
+    }
+
+    #[test]
+    fn the_embedded_model_and_its_folder_are_the_same() {
+        let embedded = block_on(Checkpoint::open("builtin:tiny")).unwrap();
+        let folder = block_on(Checkpoint::open(TINY)).unwrap();
+        assert_eq!((embedded.name.as_str(), folder.name.as_str()), ("builtin:tiny", "tiny"));
+        assert_eq!(embedded.spec, folder.spec);
+        assert_eq!(embedded.side_files, folder.side_files);
+        assert_eq!(embedded.config, folder.config);
+        let names: Vec<&str> = folder.side_files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["tokenizer.json", "tokenizer_config.json"], "README.md stays behind");
+        let fingerprint = |checkpoint: &Checkpoint| block_on(checkpoint.weights.fingerprint()).unwrap();
+        assert_eq!(fingerprint(&embedded), fingerprint(&folder));
+        assert_eq!(embedded.tokenizer().unwrap().vocab_size(), 4096);
+        assert!(!embedded.from_gguf);
+    }
+
+    #[test]
+    fn a_folder_without_tokenizer_opens_and_says_so_when_asked() {
+        let without = open(&folder(&["config.json", "model.safetensors"])).unwrap();
+        let error = without.tokenizer().err().unwrap().to_string();
+        assert!(error.contains("tokenizer.json") && error.contains(&without.name), "{error}");
+        let broken = folder(&["config.json", "model.safetensors"]);
+        std::fs::write(broken.path().join("tokenizer.json"), "{").unwrap();
+        let error = open(&broken).unwrap().tokenizer().err().unwrap().to_string();
+        assert!(error.contains("tokenizer.json"), "{error}");
+    }
+
+    #[test]
+    fn licences_are_carried_and_other_files_are_not() {
+        let dir = folder(&["config.json", "model.safetensors", "README.md"]);
+        for name in ["LICENSE", "License.txt", "generation_config.json", "training_args.bin"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let side_files = open(&dir).unwrap().side_files;
+        let names: Vec<&str> = side_files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["LICENSE", "License.txt", "generation_config.json"]);
+    }
+
+    #[test]
+    fn missing_files_are_named_with_what_to_do() {
+        let message = |names: &[&str], extra: &[&str]| {
+            let dir = folder(names);
+            for name in extra {
+                std::fs::write(dir.path().join(name), "x").unwrap();
+            }
+            message(open(&dir))
+        };
+        let cases = [
+            (message(&["model.safetensors"], &[]), ["no config.json", "give the folder that holds config.json"]),
+            (message(&[], &["model.Q4_0.gguf"]), ["no config.json", "model.Q4_0.gguf"]),
+            (message(&["config.json"], &[]), ["no model.safetensors", "put it there"]),
+            (message(&["config.json"], &["pytorch_model.bin"]), ["pytorch_model.bin", "save_pretrained"]),
+            (message(&["config.json"], &["model.safetensors.index.json"]), ["none of its shards", "beside it"]),
+            (message(&["model.safetensors"], &["config.json"]), ["config.json", "not a JSON object"]),
+            (message(&["config.json"], &["model.safetensors"]), ["model.safetensors", "not a valid safetensors file"]),
+        ];
+        for (error, parts) in cases {
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_model_is_explained() {
+        let cases = [
+            ("HuggingFaceTB/SmolLM2-135M", ["not built yet", "huggingface-cli download HuggingFaceTB/SmolLM2-135M"]),
+            ("no/such/folder", ["no such folder", "builtin:tiny"]),
+            ("./models/none.gguf", ["no such folder", "a .gguf file"]),
+            ("builtin:large", ["no such embedded model", "builtin:tiny"]),
+            ("../assets/tiny/config.json", ["not a .gguf", "give the folder"]),
+        ];
+        for (model, parts) in cases {
+            let error = message(block_on(Checkpoint::open(model)));
+            assert!(error.starts_with(model) && parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_the_configuration_are_listed() {
+        let dir = folder(&["config.json", "model.safetensors"]);
+        let path = dir.path().join("config.json");
+        let mut config: Map<String, Value> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config.insert("intermediate_size".to_string(), 300.into());
+        config.insert("num_hidden_layers".to_string(), 13.into());
+        std::fs::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
+        let error = message(open(&dir));
+        // Three misshapen matrices in 12 layers, nine missing tensors in the last.
+        for part in ["45 tensors", "[352, 128], expected [300, 128]", "and 40 more", "model.safetensors"] {
+            assert!(error.contains(part), "{error}");
+        }
+        // What an earlier pruning took out is not missing.
+        config.insert("intermediate_size".to_string(), 352.into());
+        config.insert("drop_attn_list".to_string(), vec![12].into());
+        config.insert("drop_mlp_list".to_string(), vec![12].into());
+        std::fs::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
+        let checkpoint = open(&dir).unwrap();
+        assert_eq!(checkpoint.spec.absent, [BlockId::mha(12), BlockId::mlp(12)].into_iter().collect());
+        assert_eq!(checkpoint.spec.parameters(), 2_739_328);
+    }
 }

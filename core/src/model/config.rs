@@ -113,7 +113,7 @@ fn heads(keys: &Keys, hidden_size: usize, default_kv: Option<usize>) -> Result<(
     }
     let head_dim = match keys.size("head_dim", most::HEAD_DIM)? {
         Some(head_dim) => head_dim,
-        None if hidden_size % heads == 0 && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
+        None if hidden_size.is_multiple_of(heads) && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
         None => {
             return Err(keys.contradiction(
                 "hidden_size",
@@ -179,4 +179,286 @@ fn skipped(keys: &Keys, per_layer: &Map<String, Value>, layers: usize) -> Result
         }
     }
     Ok(skipped)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn base(model_type: &str) -> Map<String, Value> {
+        let keys = json!({
+            "model_type": model_type, "hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 4,
+            "num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 256,
+        });
+        keys.as_object().unwrap().clone()
+    }
+
+    fn with(model_type: &str, keys: Value) -> Result<ModelSpec, ModelError> {
+        let mut config = base(model_type);
+        config.extend(keys.as_object().unwrap().clone());
+        ModelSpec::from_config(&config)
+    }
+
+    fn without(model_type: &str, key: &str) -> Result<ModelSpec, ModelError> {
+        let mut config = base(model_type);
+        config.shift_remove(key);
+        ModelSpec::from_config(&config)
+    }
+
+    #[test]
+    fn keys_left_out_mean_what_they_mean_to_transformers() {
+        let llama = with("llama", json!({})).unwrap();
+        assert_eq!((llama.head_dim, llama.kv_heads, llama.rms_norm_eps), (8, 2, 1e-6));
+        assert!(!llama.tied_embeddings && !llama.qkv_bias && !llama.o_bias && !llama.mlp_bias);
+        assert_eq!(without("llama", "num_key_value_heads").unwrap().kv_heads, 6);
+        assert_eq!(without("llama", "max_position_embeddings").unwrap().max_positions, 2048);
+
+        let qwen2 = with("qwen2", json!({"attention_bias": false})).unwrap();
+        assert!(qwen2.qkv_bias && !qwen2.o_bias && !qwen2.mlp_bias);
+        assert_eq!(with("qwen2", json!({"num_key_value_heads": null})).unwrap().kv_heads, 6);
+        assert_eq!(without("qwen2", "max_position_embeddings").unwrap().max_positions, 32_768);
+        // Qwen2Config has 32 key/value heads if the key is left out, which do not divide 6 heads.
+        let error = without("qwen2", "num_key_value_heads").unwrap_err().to_string();
+        assert!(error.contains("num_key_value_heads` is 32"), "{error}");
+    }
+
+    #[test]
+    fn biases_heads_and_tokens_are_read() {
+        let keys = json!({
+            "attention_bias": true, "mlp_bias": true, "head_dim": 16, "tie_word_embeddings": true,
+            "bos_token_id": 1, "eos_token_id": [2, 7], "rms_norm_eps": 1e-5,
+        });
+        let spec = with("llama", keys).unwrap();
+        assert!(spec.qkv_bias && spec.o_bias && spec.mlp_bias && spec.tied_embeddings);
+        assert_eq!((spec.head_dim, spec.rms_norm_eps), (16, 1e-5));
+        assert_eq!((spec.bos_token_id, spec.eos_token_ids.as_slice()), (Some(1), &[2, 7][..]));
+        assert_eq!(spec.block_tensors(BlockId::mha(0))[1].1, [96, 48]);
+        assert_eq!(with("llama", json!({"bos_token_id": -1})).unwrap().bos_token_id, None);
+    }
+
+    #[test]
+    fn pruned_folders_have_absent_blocks() {
+        let drop = json!({"drop_attn_list": [3, 1], "drop_mlp_list": [0]});
+        let spec = with("blockpruner_qwen2", drop.clone()).unwrap();
+        assert_eq!((spec.family, spec.absent.to_string()), (Family::Qwen2, "mha:1,mha:3,mlp:0".to_string()));
+        let mut both = drop;
+        both["per_layer_config"] =
+            json!({"0": {"skip": ["mlp"]}, "1": {"skip": ["attention"]}, "3": {"skip": ["attention"]}});
+        assert_eq!(with("blockpruner_llama", both.clone()).unwrap().absent, spec.absent);
+        both["drop_mlp_list"] = json!([]);
+        let error = with("blockpruner_llama", both).unwrap_err().to_string();
+        assert!(error.contains("per_layer_config") && error.contains("mlp:0"), "{error}");
+    }
+
+    #[test]
+    fn sliding_windows_are_refused_only_where_they_slide() {
+        let slides = json!({"use_sliding_window": true, "sliding_window": 64, "max_window_layers": 2});
+        let error = with("qwen2", slides.clone()).unwrap_err().to_string();
+        assert!(error.contains("use_sliding_window") && error.contains("64 of 256"), "{error}");
+        for (key, value) in [
+            ("use_sliding_window", json!(false)),
+            ("sliding_window", json!(256)),
+            ("sliding_window", json!(null)),
+            ("max_window_layers", json!(4)),
+            ("layer_types", json!(["full_attention", "full_attention", "full_attention", "full_attention"])),
+        ] {
+            let mut keys = slides.clone();
+            keys[key] = value;
+            assert!(with("qwen2", keys.clone()).is_ok(), "{keys}");
+        }
+        assert!(with("llama", slides).is_ok(), "llama has no sliding windows");
+    }
+
+    #[test]
+    fn wrong_keys_are_named_with_what_was_expected() {
+        let cases = [
+            (json!({"model_type": "mistral"}), ["`model_type`", "\"mistral\"", "llama and qwen2"]),
+            (json!({"model_type": null}), ["`model_type`", "missing", "llama and qwen2"]),
+            (json!({"model_type": 7}), ["`model_type`", "is 7", "a string"]),
+            (json!({"hidden_act": "gelu"}), ["`hidden_act`", "\"gelu\"", "silu"]),
+            (json!({"hidden_size": 0}), ["`hidden_size`", "is 0", "from 1 to"]),
+            (json!({"hidden_size": "48"}), ["`hidden_size`", "\"48\"", "a whole number"]),
+            (json!({"hidden_size": 47}), ["`hidden_size`", "is 47", "multiple of num_attention_heads, 6"]),
+            (json!({"hidden_size": 1e30}), ["`hidden_size`", "1e+30", "from 1 to"]),
+            (json!({"vocab_size": 18446744073709551615u64}), ["`vocab_size`", "18446744073709551615", "from 1 to"]),
+            (json!({"num_hidden_layers": -1}), ["`num_hidden_layers`", "is -1", "from 1 to"]),
+            (json!({"intermediate_size": [100, 50]}), ["`intermediate_size`", "[100,50]", "a whole number"]),
+            (json!({"num_key_value_heads": 4}), ["`num_key_value_heads`", "is 4", "divisor of num_attention_heads, 6"]),
+            (json!({"head_dim": 7}), ["`head_dim`", "is 7", "even"]),
+            (json!({"rms_norm_eps": 0}), ["`rms_norm_eps`", "is 0", "greater than 0"]),
+            (json!({"tie_word_embeddings": "yes"}), ["`tie_word_embeddings`", "\"yes\"", "true or false"]),
+            (json!({"eos_token_id": "</s>"}), ["`eos_token_id`", "</s>", "token id"]),
+            (
+                json!({"quantization_config": {"quant_method": "gptq", "bits": 4}}),
+                ["`quantization_config`", "\"gptq\"", "bf16"],
+            ),
+            (json!({"drop_attn_list": [4]}), ["`drop_attn_list`", "is 4", "0 to 3"]),
+            (json!({"drop_mlp_list": [true]}), ["`drop_mlp_list`", "true", "layer indices"]),
+            (json!({"per_layer_config": {"9": {}}}), ["`per_layer_config.9`", "{}", "0 to 3"]),
+            (
+                json!({"per_layer_config": {"1": {"intermediate_size": 8}}}),
+                ["`per_layer_config.1`", "intermediate_size", "skip"],
+            ),
+        ];
+        for (keys, parts) in cases {
+            let error = with("llama", keys.clone()).unwrap_err().to_string();
+            for part in ["config.json: "].iter().chain(&parts) {
+                assert!(error.contains(part), "{keys}: `{error}` does not say `{part}`");
+            }
+        }
+        for key in ["model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"] {
+            let error = without("llama", key).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}` is missing")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_largest_sizes_do_not_overflow() {
+        let mut keys = Map::new();
+        for (key, most) in [
+            ("hidden_size", most::WIDTH),
+            ("intermediate_size", most::WIDTH),
+            ("num_hidden_layers", most::LAYERS),
+            ("num_attention_heads", most::HEADS),
+            ("num_key_value_heads", most::HEADS),
+            ("head_dim", most::HEAD_DIM),
+            ("vocab_size", most::VOCABULARY),
+        ] {
+            keys.insert(key.to_string(), json!(most));
+        }
+        let spec = with("llama", Value::Object(keys)).unwrap();
+        let (width, inner) = (most::WIDTH as u64, (most::HEADS * most::HEAD_DIM) as u64);
+        assert_eq!(spec.block_parameters(BlockId::mha(0)), width + 4 * width * inner);
+        assert!(spec.parameters() > (most::LAYERS as u64) * 4 * width * inner);
+    }
+
+    /// Values that configurations hold, and some that they should not.
+    fn any_value() -> impl Strategy<Value = Value> {
+        let number = prop_oneof![
+            (0i64..70).prop_map(|n| json!(n)),
+            any::<i64>().prop_map(|n| json!(n)),
+            any::<u64>().prop_map(|n| json!(n)),
+            any::<f64>().prop_map(|n| json!(n)),
+            (0.0..2.0f64).prop_map(|n| json!(n)),
+        ];
+        let word = prop::sample::select(
+            &["llama", "qwen2", "silu", "default", "linear", "dynamic", "yarn", "longrope", "llama3", "é\u{1F600}"][..],
+        );
+        let leaf = prop_oneof![
+            4 => number,
+            1 => any::<bool>().prop_map(|b| json!(b)),
+            1 => Just(Value::Null),
+            2 => word.prop_map(|word| json!(word)),
+        ];
+        leaf.prop_recursive(3, 24, 8, |inner| {
+            let key = prop::sample::select(ROPE_KEYS).prop_map(str::to_string);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::Array),
+                prop::collection::vec((key, inner), 0..8).prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+            ]
+        })
+    }
+
+    const ROPE_KEYS: &[&str] = &[
+        "rope_type",
+        "type",
+        "rope_theta",
+        "factor",
+        "attention_factor",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+        "short_factor",
+        "long_factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+        "partial_rotary_factor",
+        "0",
+        "skip",
+    ];
+
+    const KEYS: &[&str] = &[
+        "model_type",
+        "hidden_act",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "vocab_size",
+        "rms_norm_eps",
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+        "max_position_embeddings",
+        "original_max_position_embeddings",
+        "partial_rotary_factor",
+        "tie_word_embeddings",
+        "attention_bias",
+        "mlp_bias",
+        "use_sliding_window",
+        "sliding_window",
+        "layer_types",
+        "max_window_layers",
+        "bos_token_id",
+        "eos_token_id",
+        "drop_attn_list",
+        "drop_mlp_list",
+        "per_layer_config",
+        "quantization_config",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_configuration_panics(
+            changes in prop::collection::vec((prop::sample::select(KEYS), any_value()), 0..4),
+            qwen2: bool,
+            window in 1usize..100_000,
+        ) {
+            let mut config = base(if qwen2 { "qwen2" } else { "llama" });
+            config.extend(changes.into_iter().map(|(key, value)| (key.to_string(), value)));
+            match ModelSpec::from_config(&config) {
+                Err(error) => prop_assert!(error.to_string().starts_with("config.json: "), "{error}"),
+                Ok(spec) => {
+                    let rope = spec.rope.frequencies(window).unwrap();
+                    prop_assert_eq!(rope.inv_freq.len(), spec.head_dim / 2);
+                    prop_assert!(rope.inv_freq.iter().all(|frequency| frequency.is_finite()));
+                    prop_assert!(spec.parameters() > 0 && spec.heads % spec.kv_heads == 0);
+                }
+            }
+        }
+
+        #[test]
+        fn no_rope_panics(
+            theta in prop_oneof![0.0..3.0f64, 1e3..1e7f64, any::<f64>()],
+            rope_type in prop::sample::select(&["default", "linear", "dynamic", "yarn", "longrope", "llama3"][..]),
+            keys in prop::collection::vec((prop::sample::select(ROPE_KEYS), any_value()), 0..6),
+            window in 1usize..100_000,
+        ) {
+            let mut config = base("llama");
+            let mut rope = json!({"factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "short_factor": [1, 1, 1, 2], "long_factor": [1, 2, 3, 4.5]});
+            for (key, value) in keys {
+                rope[key] = value;
+            }
+            rope["rope_type"] = json!(rope_type);
+            rope["rope_theta"] = json!(theta);
+            config.insert("rope_scaling".to_string(), rope);
+            if let Ok(spec) = ModelSpec::from_config(&config) {
+                let found = spec.rope.frequencies(window).unwrap();
+                prop_assert!(found.inv_freq.iter().all(|frequency| frequency.is_finite()), "{:?}", spec.rope);
+                prop_assert!(found.attention_scaling.is_finite());
+            }
+        }
+    }
 }

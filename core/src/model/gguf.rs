@@ -205,7 +205,7 @@ impl<'a> Metadata<'a> {
         }
         let head_dim = match self.size("attention.key_length", most::HEAD_DIM)? {
             Some(head_dim) => head_dim,
-            None if hidden_size % heads == 0 && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
+            None if hidden_size.is_multiple_of(heads) && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
             None => {
                 let expected = format!("a multiple of the {heads} heads, or a key attention.key_length");
                 return Err(self.wrong(&self.key("embedding_length"), hidden_size.to_string(), expected));
@@ -313,5 +313,153 @@ impl<'a> Metadata<'a> {
             }
             other => Err(self.unsupported(&key, format!("{other:?}"), "one of none, linear, yarn is needed")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use std::rc::Rc;
+
+    use pollster::block_on;
+
+    use super::*;
+    use crate::weights::gguf::MetadataArray;
+    use crate::weights::{BytesSource, gguf};
+
+    use MetadataValue::{Float, Signed, Unsigned};
+
+    /// A file of one layer, an embedding of `[vocab, hidden]` = `[40, 32]` and the tensors `more`, all zeros.
+    fn file(architecture: &str, more: &[&str], entries: &[(&str, MetadataValue)]) -> GgufFile {
+        let tensors: Vec<&str> = ["token_embd.weight"].iter().chain(more).copied().collect();
+        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+        let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+        bytes.extend((tensors.len() as u64).to_le_bytes());
+        bytes.extend(3u64.to_le_bytes());
+        bytes.extend([text("general.architecture"), 8u32.to_le_bytes().to_vec(), text(architecture)].concat());
+        // What undoing the permutation of Q and K asks for.
+        for (rest, value) in [("embedding_length", 32u32), ("attention.head_count", 4)] {
+            let key = text(&format!("{architecture}.{rest}"));
+            bytes.extend([key, 4u32.to_le_bytes().to_vec(), value.to_le_bytes().to_vec()].concat());
+        }
+        for (i, name) in tensors.iter().enumerate() {
+            let dims: &[u64] = if i == 0 { &[32, 40] } else { &[32] };
+            bytes.extend(text(name));
+            bytes.extend((dims.len() as u32).to_le_bytes());
+            bytes.extend(dims.iter().flat_map(|dim| dim.to_le_bytes()));
+            bytes.extend(0u32.to_le_bytes());
+            bytes.extend((if i == 0 { 0 } else { 40 * 128 + (i as u64 - 1) * 128 }).to_le_bytes());
+        }
+        bytes.resize(bytes.len().next_multiple_of(32) + 40 * 128 + more.len() * 128, 0);
+        let mut opened = block_on(gguf::open(Rc::new(BytesSource::new("m.gguf", bytes)))).unwrap();
+        let key = |rest: &str| format!("{architecture}.{rest}");
+        let mut values = vec![
+            ("general.architecture".to_string(), MetadataValue::String(architecture.to_string())),
+            (key("embedding_length"), Unsigned(32)),
+            (key("feed_forward_length"), Unsigned(48)),
+            (key("block_count"), Unsigned(1)),
+            (key("context_length"), Unsigned(256)),
+            (key("attention.head_count"), Unsigned(4)),
+            (key("attention.head_count_kv"), Unsigned(2)),
+            (key("attention.layer_norm_rms_epsilon"), Float(f64::from(1e-5f32))),
+        ];
+        values.extend(entries.iter().map(|(rest, value)| {
+            (if rest.contains("ggml") || rest.contains("split") { rest.to_string() } else { key(rest) }, value.clone())
+        }));
+        opened.metadata = GgufMetadata::new("m.gguf", values);
+        opened
+    }
+
+    fn string(text: &str) -> MetadataValue {
+        MetadataValue::String(text.to_string())
+    }
+
+    #[test]
+    fn metadata_and_tensors_give_the_architecture() {
+        let entries = [
+            ("rope.freq_base", Float(100_000.0)),
+            ("tokenizer.ggml.bos_token_id", Unsigned(1)),
+            ("tokenizer.ggml.eos_token_id", Signed(-1)),
+        ];
+        let spec = ModelSpec::from_gguf(&file("llama", &[], &entries)).unwrap();
+        assert_eq!((spec.vocab_size, spec.head_dim, spec.kv_heads, spec.rms_norm_eps), (40, 8, 2, 1e-5));
+        assert_eq!((spec.bos_token_id, spec.eos_token_ids.len()), (Some(1), 0));
+        assert!(spec.tied_embeddings && !spec.qkv_bias && !spec.mlp_bias);
+        let config = spec.to_config(FloatType::BF16);
+        assert_eq!((&config["rms_norm_eps"], &config["torch_dtype"]), (&json!(1e-5), &json!("bfloat16")));
+        assert_eq!(ModelSpec::from_config(&config).unwrap(), spec);
+
+        let qwen2 = ModelSpec::from_gguf(&file("qwen2", &["output.weight"], &[])).unwrap();
+        assert!(!qwen2.tied_embeddings && qwen2.qkv_bias && !qwen2.o_bias);
+        assert_eq!(ModelSpec::from_config(&qwen2.to_config(FloatType::F32)).unwrap(), qwen2);
+
+        let biases = ["blk.0.attn_q.bias", "blk.0.attn_output.bias", "blk.0.ffn_up.bias"];
+        let biased = ModelSpec::from_gguf(&file("llama", &biases, &[])).unwrap();
+        assert!(biased.qkv_bias && biased.o_bias && biased.mlp_bias);
+        let error = ModelSpec::from_gguf(&file("llama", &biases[..1], &[])).unwrap_err().to_string();
+        assert!(error.contains("all four attention biases"), "{error}");
+    }
+
+    #[test]
+    fn rope_factors_are_exact_in_the_rebuilt_configuration() {
+        let mut opened = file("llama", &[], &[("rope.freq_base", Float(500_000.0))]);
+        opened.rope_freqs = Some(vec![1.0, 1.0, 3.317_382_6, 8.0]);
+        let spec = ModelSpec::from_gguf(&opened).unwrap();
+        let rope = spec.rope.frequencies(100).unwrap();
+        assert_eq!(rope.attention_scaling, 1.0);
+        let plain = RopeSpec { scaling: RopeScaling::Default, ..spec.rope.clone() }.frequencies(100).unwrap();
+        for (i, divisor) in [1.0f32, 1.0, 3.317_382_6, 8.0].into_iter().enumerate() {
+            assert!((rope.inv_freq[i] * divisor / plain.inv_freq[i] - 1.0).abs() < 3e-7);
+        }
+        let again = ModelSpec::from_config(&spec.to_config(FloatType::F32)).unwrap();
+        assert_eq!(again.rope.frequencies(100).unwrap(), rope);
+        assert_eq!(again.rope.frequencies(1000).unwrap(), rope);
+
+        opened.rope_freqs = Some(vec![1.0; 3]);
+        let error = ModelSpec::from_gguf(&opened).unwrap_err().to_string();
+        assert!(error.contains("rope_freqs.weight") && error.contains("4 numbers"), "{error}");
+    }
+
+    #[test]
+    fn rope_scalings_are_read() {
+        let scaling = |entries: &[(&str, MetadataValue)]| {
+            ModelSpec::from_gguf(&file("qwen2", &[], entries)).map(|spec| spec.rope.scaling)
+        };
+        let factor = ("rope.scaling.factor", Float(4.0));
+        let linear = scaling(&[("rope.scaling.type", string("linear")), factor.clone()]).unwrap();
+        assert_eq!(linear, RopeScaling::Linear { factor: 4.0 });
+        assert_eq!(scaling(&[("rope.scale_linear", Float(2.0))]).unwrap(), RopeScaling::Linear { factor: 2.0 });
+        let original = ("rope.scaling.original_context_length", Unsigned(64));
+        let yarn = scaling(&[("rope.scaling.type", string("yarn")), factor, original]).unwrap();
+        let RopeScaling::Yarn { attention_factor, original_max_positions, .. } = yarn else { unreachable!("{yarn:?}") };
+        assert_eq!((attention_factor, original_max_positions), (0.1 * 4f64.ln() + 1.0, 64));
+        let error = scaling(&[("rope.scaling.type", string("longrope"))]).unwrap_err().to_string();
+        assert!(error.contains("qwen2.rope.scaling.type") && error.contains("longrope"), "{error}");
+    }
+
+    #[test]
+    fn wrong_metadata_is_named() {
+        let layers = MetadataValue::Array(MetadataArray::Unsigned(vec![48, 64]));
+        let cases = [
+            (("feed_forward_length", layers), ["llama.feed_forward_length", "array of 2", "an integer"]),
+            (("embedding_length", Unsigned(0)), ["llama.embedding_length", "is 0", "from 1 to"]),
+            (("embedding_length", Unsigned(33)), ["llama.embedding_length", "is 33", "multiple of the 4 heads"]),
+            (("block_count", Unsigned(u64::MAX)), ["llama.block_count", "18446744073709551615", "from 1 to"]),
+            (("attention.head_count_kv", Unsigned(3)), ["llama.attention.head_count_kv", "is 3", "divisor"]),
+            (("attention.key_length", Unsigned(7)), ["llama.attention.key_length", "is 7", "even"]),
+            (("attention.value_length", Unsigned(16)), ["llama.attention.value_length", "16 of 8", "same width"]),
+            (("rope.dimension_count", Unsigned(4)), ["llama.rope.dimension_count", "4 of 8", "whole head"]),
+            (("rope.freq_base", Float(0.0)), ["llama.rope.freq_base", "is 0", "greater than 0"]),
+            (("expert_count", Unsigned(8)), ["llama.expert_count", "is 8", "dense"]),
+            (("split.count", Unsigned(3)), ["split.count", "is 3", "join"]),
+        ];
+        for (entry, parts) in cases {
+            let error = ModelSpec::from_gguf(&file("llama", &[], &[entry])).unwrap_err().to_string();
+            for part in ["m.gguf: "].iter().chain(&parts) {
+                assert!(error.contains(part), "`{error}` does not say `{part}`");
+            }
+        }
+        let error = ModelSpec::from_gguf(&file("gemma3", &[], &[])).unwrap_err().to_string();
+        assert!(error.contains("general.architecture") && error.contains("gemma3"), "{error}");
     }
 }

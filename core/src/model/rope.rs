@@ -173,14 +173,15 @@ impl RopeSpec {
         self.powers(base).map(|power| 1.0 / power).collect()
     }
 
-    /// Beyond the trained window transformers knows the length as a tensor, so the base is computed in f32 there.
+    /// Beyond the trained window transformers knows the length as a tensor, so the base is computed in f32 there (the
+    /// exponent alone stays f64).
     fn dynamic_base(&self, window: usize, factor: f64) -> f32 {
         let (dim, trained) = (self.head_dim as f64, self.max_positions);
         if window <= trained {
             return self.theta as f32;
         }
         let ratio = factor as f32 * window as f32 / trained as f32 - (factor - 1.0) as f32;
-        let growth = f64::from(ratio).powf(f64::from((dim / (dim - 2.0)) as f32)) as f32;
+        let growth = f64::from(ratio).powf(dim / (dim - 2.0)) as f32;
         growth * self.theta as f32
     }
 

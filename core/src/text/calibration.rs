@@ -6,6 +6,9 @@
 //! | `.json` | an array of JSON objects, or JSON Lines |
 //! | anything else | the whole file is one row |
 //!
+//! In a text file, Windows and old Macintosh line ends (CR LF, CR) are read as LF, as Python's text mode does: the
+//! tokens of a text do not depend on where it was saved. Strings in JSON are taken as they are.
+//!
 //! A row's text is one of its fields. Rows may be empty, as WikiText's are: they are joined like any other.
 
 use serde_json::{Map, Value};
@@ -20,13 +23,14 @@ const BUILTIN_SAMPLE: &str = include_str!("../../../assets/tiny/calibration.txt"
 pub struct TextOptions {
     /// The field that holds a row's text; `text` if not given. JSON only.
     ///
-    /// For `text`, a row without that field but with `instruction` and `output` becomes the prompt that Stanford Alpaca
-    /// (Taori et al., 2023) published for it, followed by the answer: what the data set's own `text` field holds.
+    /// For `text`, a row without that field but with `instruction` and `output` becomes the prompt that Stanford
+    /// Alpaca (Taori et al., 2023) published for it, followed by the answer: what the data set's own `text` field
+    /// holds.
     pub field: Option<String>,
     /// Take this many rows (all of them if there are fewer). A text file is one row.
     pub samples: Option<usize>,
-    /// Draw the rows instead of taking the first ones. The order in which they are drawn is kept. Without `samples`, all
-    /// rows are shuffled.
+    /// Draw the rows instead of taking the first ones. The order in which they are drawn is kept. Without `samples`,
+    /// all rows are shuffled.
     ///
     /// The draw is a Fisher-Yates shuffle from the front: place `i` of `n` rows is exchanged with place
     /// `i + r_i mod (n - i)`, where `r_0, r_1, ...` is SplitMix64 (Steele, Lea and Flood, 2014) started at the seed.
@@ -47,8 +51,8 @@ impl CalibrationText {
     /// order mark at the start is dropped.
     ///
     /// # Errors
-    /// [`TextError::Calibration`] for bytes that are not UTF-8, JSON that does not parse, `samples` of 0, a `field` for a
-    /// text file, and a file without any text; [`TextError::MissingField`] for a row without the field.
+    /// [`TextError::Calibration`] for bytes that are not UTF-8, JSON that does not parse, `samples` of 0, a `field`
+    /// for a text file, and a file without any text; [`TextError::MissingField`] for a row without the field.
     pub fn from_bytes(source: &str, bytes: &[u8], options: &TextOptions) -> Result<Self, TextError> {
         let refuse = |reason: String| TextError::Calibration { source_name: source.to_owned(), reason };
         let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -62,7 +66,7 @@ impl CalibrationText {
                     "a field (`{field}`) was asked for, but this is a text file; name it .json or .jsonl if it is JSON"
                 )));
             }
-            Format::Text => vec![text.to_owned()],
+            Format::Text => vec![text.replace("\r\n", "\n").replace('\r', "\n")],
             Format::JsonArray => rows_of_array(source, text, options)?,
             Format::JsonLines => rows_of_lines(source, text, options)?,
         };
@@ -161,7 +165,8 @@ fn row_text(source: &str, number: usize, row: &Value, options: &TextOptions) -> 
     }
 }
 
-/// Prompt and answer of an Alpaca row as published by Stanford Alpaca (Taori et al., 2023), or `None` for another row.
+/// Prompt and answer of an Alpaca row as published by Stanford Alpaca (Taori et al., 2023), or `None` for another
+/// row.
 fn alpaca_text(fields: &Map<String, Value>) -> Option<String> {
     let instruction = fields.get("instruction")?.as_str()?;
     let output = fields.get("output")?.as_str()?;
@@ -244,15 +249,15 @@ mod tests {
 
     #[test]
     fn a_text_file_is_one_row() {
-        let text = read("book.txt", "\u{feff}one\n\ntwo\n").unwrap();
-        assert_eq!(text.rows, ["one\n\ntwo\n"]);
+        let text = read("book.txt", "\u{feff}one\r\n\r\ntwo\rthree\n").unwrap();
+        assert_eq!(text.rows, ["one\n\ntwo\nthree\n"]);
         assert_eq!(text.source, "book.txt");
     }
 
     #[test]
     fn json_lines_and_arrays_are_rows_joined_by_a_blank_line() {
-        let lines = read("a.jsonl", "{\"text\": \"one\"}\r\n\n{\"text\": \"\"}\n{\"text\": \"two\"}").unwrap();
-        assert_eq!(lines.joined(), "one\n\n\n\ntwo");
+        let lines = read("a.jsonl", "{\"text\": \"one\\r\"}\r\n\n{\"text\": \"\"}\n{\"text\": \"two\"}").unwrap();
+        assert_eq!(lines.joined(), "one\r\n\n\n\ntwo");
         assert_eq!(read("a.JSON", " [{\"text\": \"one\"}, {\"text\": \"two\"}]").unwrap().joined(), "one\n\ntwo");
         assert_eq!(read("a.json", "{\"text\": \"one\"}\n{\"text\": \"two\"}").unwrap().rows, ["one", "two"]);
         let other =

@@ -295,8 +295,9 @@ impl Vocabulary {
         Ok(bpe_model(vocab, pairs, None, false, rules.whole_words))
     }
 
-    /// SentencePiece BPE as listed merges: every way to put a piece together from two others, best score first. Ways to
-    /// build the same piece come in the order in which transformers' converters list them (longest left part first).
+    /// SentencePiece BPE as listed merges: every way to put a piece together from two others, best score first. Ways
+    /// to build the same piece come in the order in which transformers' converters list them (longest left part
+    /// first).
     fn sentence_piece_model(&self, scores: &[f64]) -> Result<Value, TextError> {
         let vocab = self.vocab_json()?;
         // Control, byte and user-defined tokens are never put together from text.
@@ -441,8 +442,8 @@ fn check_count(metadata: &GgufMetadata, key: &str, found: usize, expected: usize
     Err(refuse(metadata.file(), key, format!("has {found} entries, expected {expected}, one for each of `{TOKENS}`")))
 }
 
-/// A special token's id. One outside the vocabulary counts as not given, as in llama.cpp: converters write such ids for
-/// tokens that a model does not have.
+/// A special token's id. One outside the vocabulary counts as not given, as in llama.cpp: converters write such ids
+/// for tokens that a model does not have.
 fn token_id(
     metadata: &GgufMetadata,
     key: &str,

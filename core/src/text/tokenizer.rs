@@ -17,7 +17,8 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
-    /// Truncation and padding that the file asks for are switched off: a calibration text is never shortened silently.
+    /// Truncation and padding that the file asks for are switched off: a calibration text is never shortened
+    /// silently.
     ///
     /// # Errors
     /// [`TextError::TokenizerJson`] if the bytes are not UTF-8 or not a tokenizer.
@@ -31,7 +32,7 @@ impl Tokenizer {
 
     /// Rebuilds the tokenizer that a GGUF file carries in its `tokenizer.ggml.*` metadata.
     ///
-    /// Byte-level BPE (`gpt2`) and SentencePiece BPE (`llama`) are known; see [`super`] for what belongs where.
+    /// Byte-level BPE (`gpt2`) and SentencePiece BPE (`llama`) are known.
     ///
     /// # Errors
     /// [`TextError::Gguf`] naming the key that is missing, of the wrong kind, or not supported.
@@ -59,14 +60,15 @@ impl Tokenizer {
         self.json.clone()
     }
 
-    /// What belongs in `tokenizer_config.json`. Rebuilt from GGUF metadata it names the special tokens, the chat template
-    /// and the context length; a `tokenizer.json` says none of these, so only `tokenizer_class` is known then and the
-    /// folder's own `tokenizer_config.json` is the better file to carry over.
+    /// What belongs in `tokenizer_config.json`. Rebuilt from GGUF metadata it names the special tokens, the chat
+    /// template and the context length; a `tokenizer.json` says none of these, so only `tokenizer_class` is known
+    /// then and the folder's own `tokenizer_config.json` is the better file to carry over.
     pub fn tokenizer_config(&self) -> Value {
         Value::Object(self.config.clone())
     }
 
-    /// Token ids of `text`, with what the tokenizer itself adds around a text (a BOS token for some, nothing for others).
+    /// Token ids of `text`, with what the tokenizer itself adds around a text (a BOS token for some, nothing for
+    /// others).
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.

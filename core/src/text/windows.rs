@@ -67,8 +67,8 @@ impl Windows {
         }
     }
 
-    /// SHA-256, in hexadecimal, of the window length (u64) and the ids (u32), all little-endian: two runs with the same
-    /// fingerprint score the same tokens in the same windows.
+    /// SHA-256, in hexadecimal, of the window length (u64) and the ids (u32), all little-endian: two runs with the
+    /// same fingerprint score the same tokens in the same windows.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update((self.window as u64).to_le_bytes());

@@ -1,0 +1,107 @@
+//! Losses, perplexities and the greedy search on every fixture, against Hugging Face transformers.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use blockpruner::gpu::{Gpu, GpuOptions};
+use blockpruner::model::{BlockId, BlockSet, DeviceModel};
+use blockpruner::score::Scorer;
+use blockpruner::search::{BlockTypes, SearchOptions, SearchState, search};
+use blockpruner::text::Windows;
+use blockpruner_tests::{Reference, TOLERANCE, every_kernel, fixture, fixture_names, open, relative};
+use pollster::block_on;
+
+/// One of each: f32, tied bf16, shards of f16, QKV biases, a head_dim of 40.
+const REPRESENTATIVE: [&str; 5] = ["llama-f32", "llama-bf16-tied", "llama-f16-sharded", "qwen2-bf16", "wide"];
+
+fn greedy(scorer: &Scorer<'_>, remove: usize, exhaustive: bool) -> Vec<(BlockId, f64)> {
+    let options = SearchOptions { remove, block_types: BlockTypes::Mix, exhaustive };
+    let mut observe = |_: blockpruner::search::Event<'_>, _: &SearchState| ControlFlow::Continue(());
+    let state = block_on(search(scorer, &options, SearchState::default(), &mut observe)).unwrap();
+    state.steps.iter().map(|step| (step.removed, step.perplexity)).collect()
+}
+
+fn check_losses(name: &str, reference: &Reference, found: &[f32]) {
+    let targets = reference.window - 1;
+    assert_eq!(found.len(), reference.windows * targets, "{name}");
+    for (w, expected) in reference.nll.iter().flatten().enumerate() {
+        for (i, (found, expected)) in found[w * targets..].iter().zip(expected).enumerate() {
+            let error = (*found as f64 - expected).abs();
+            assert!(error <= TOLERANCE * expected.max(1.0), "{name}: window {w}, target {i}: {found}, not {expected}");
+        }
+    }
+    for (w, expected) in reference.window_nll.iter().flatten().enumerate() {
+        let mean = found[w * targets..][..targets].iter().map(|x| *x as f64).sum::<f64>() / targets as f64;
+        assert!(relative(mean, *expected) <= TOLERANCE, "{name}: window {w}: mean {mean}, expected {expected}");
+    }
+    assert!(reference.nll.is_some() || reference.window_nll.is_some(), "{name}: the reference has no losses");
+}
+
+/// Everything that the reference says; the worst relative error of a perplexity.
+fn check(gpu: &Rc<Gpu>, name: &str, with_search: bool) -> f64 {
+    let (checkpoint, reference) = fixture(name);
+    let model = block_on(DeviceModel::load(gpu.clone(), &checkpoint, &mut |_, _| {})).unwrap();
+    let windows = Windows::from_ids(reference.ids.clone(), reference.window, None).unwrap();
+    let scorer = Scorer::new(&model, &windows).unwrap();
+    check_losses(name, &reference, &block_on(scorer.nll(&BlockSet::new())).unwrap());
+    let mut worst: f64 = 0.0;
+    let mut compare = |what: &str, found: f64, expected: f64| {
+        let error = relative(found, expected);
+        assert!(error <= TOLERANCE, "{name}, {what}: perplexity {found}, expected {expected}, off by {error:e}");
+        worst = worst.max(error);
+    };
+    compare("dense", block_on(scorer.perplexity(&BlockSet::new())).unwrap().perplexity, reference.perplexity);
+    for (block, expected) in &reference.without {
+        let removed: BlockSet = [block.parse::<BlockId>().unwrap()].into_iter().collect();
+        compare(block, block_on(scorer.perplexity(&removed)).unwrap().perplexity, *expected);
+    }
+    if let Some(expected) = reference.greedy.as_ref().filter(|_| with_search) {
+        let steps = greedy(&scorer, expected.order.len(), false);
+        let order: Vec<String> = steps.iter().map(|(block, _)| block.to_string()).collect();
+        assert_eq!(order, expected.order, "{name}: greedy order");
+        for ((block, found), expected) in steps.iter().zip(&expected.perplexities) {
+            compare(&format!("greedy {block}"), *found, *expected);
+        }
+        // The same bits: shortcuts of the default search may change the work, never the result.
+        assert_eq!(steps, greedy(&scorer, expected.order.len(), true), "{name}: exhaustive search");
+    }
+    worst
+}
+
+#[test]
+fn every_fixture_agrees_with_transformers() {
+    let gpu = open(&GpuOptions::default());
+    let names = fixture_names();
+    assert!(names.len() >= 15, "fixtures are missing: only {names:?}");
+    let mut worst: f64 = 0.0;
+    for name in names {
+        let error = check(&gpu, &name, true);
+        println!("{name}: worst relative error {error:.1e}");
+        worst = worst.max(error);
+    }
+    println!("{} with kernel {}: worst relative error {worst:.1e}", gpu.name(), gpu.gemm().name());
+}
+
+#[test]
+fn every_kernel_agrees_with_transformers() {
+    let default = open(&GpuOptions::default()).gemm();
+    for (kernel, options) in every_kernel() {
+        let gpu = open(&options);
+        if gpu.gemm() == default && !options.strict_webgpu {
+            continue;
+        }
+        for name in REPRESENTATIVE {
+            println!("{kernel}, {name}: worst relative error {:.1e}", check(&gpu, name, name == REPRESENTATIVE[0]));
+        }
+    }
+}
+
+/// Weights and logits in many parts give the same numbers as in one.
+#[test]
+fn tiny_bindings_agree_with_transformers() {
+    let gpu = open(&GpuOptions { max_binding_bytes: Some(8192), ..Default::default() });
+    for name in REPRESENTATIVE {
+        println!("8 KiB bindings, {name}: worst relative error {:.1e}", check(&gpu, name, false));
+    }
+}

@@ -1,0 +1,213 @@
+//! Damaged files, wrong requests, a lost device and an interrupted search: clear errors, no panic, no lost work.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use blockpruner::gpu::{GpuError, GpuOptions};
+use blockpruner::model::{BlockSet, Checkpoint, DeviceModel, ForwardError, ModelError};
+use blockpruner::score::{ScoreError, Scorer};
+use blockpruner::search::{BlockTypes, SearchError, SearchOptions, SearchState, search};
+use blockpruner::text::{CalibrationText, TextError, Windows};
+use blockpruner_tests::{fixture, fixture_folder, open};
+use pollster::block_on;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+/// A copy of a fixture that may be damaged.
+fn copy() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for entry in std::fs::read_dir(fixture_folder("llama-f32")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    folder
+}
+
+fn open_folder(folder: &Path) -> Result<Checkpoint, ModelError> {
+    block_on(Checkpoint::open(&folder.to_string_lossy()))
+}
+
+/// Rewrites model.safetensors: 8 bytes of header length, the JSON header, the data.
+fn change_weights(folder: &Path, change: impl FnOnce(&mut Map<String, Value>, &mut [u8])) {
+    let path = folder.join("model.safetensors");
+    let file = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let mut header: Map<String, Value> = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    let mut data = file[8 + length..].to_vec();
+    change(&mut header, &mut data);
+    let mut text = serde_json::to_vec(&header).unwrap();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut file = (text.len() as u64).to_le_bytes().to_vec();
+    file.extend(text);
+    file.extend(data);
+    std::fs::write(path, file).unwrap();
+}
+
+#[track_caller]
+fn assert_says(error: &impl ToString, parts: &[&str]) {
+    let error = error.to_string();
+    for part in parts {
+        assert!(error.contains(part), "`{error}` does not say `{part}`");
+    }
+}
+
+#[track_caller]
+fn assert_refused(folder: &Path, parts: &[&str]) {
+    match open_folder(folder) {
+        Ok(_) => panic!("the folder was opened"),
+        Err(error) => assert_says(&error, parts),
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named() {
+    let name = "model.layers.1.mlp.up_proj.weight";
+    for bad in [f32::NAN, f32::INFINITY] {
+        let folder = copy();
+        change_weights(folder.path(), |header, data| {
+            let start = header[name]["data_offsets"][0].as_u64().unwrap() as usize;
+            data[start + 40..start + 44].copy_from_slice(&bad.to_le_bytes());
+        });
+        let checkpoint = open_folder(folder.path()).unwrap();
+        let loaded = block_on(DeviceModel::load(open(&GpuOptions::default()), &checkpoint, &mut |_, _| {}));
+        assert_says(&loaded.err().unwrap(), &[name, "model.safetensors", "not finite"]);
+    }
+}
+
+#[test]
+fn tensors_that_are_missing_or_misshapen_are_named() {
+    let name = "model.layers.2.self_attn.k_proj.weight";
+    let folder = copy();
+    change_weights(folder.path(), |header, _| {
+        let tensor = header.remove(name).unwrap();
+        header.insert("something.else".into(), tensor);
+    });
+    assert_refused(folder.path(), &[name, "missing"]);
+
+    let folder = copy();
+    change_weights(folder.path(), |header, _| {
+        let shape = header[name]["shape"].as_array_mut().unwrap();
+        shape.reverse();
+    });
+    assert_refused(folder.path(), &[name, "[72, 24]", "[24, 72]"]);
+}
+
+#[test]
+fn truncated_files_are_refused() {
+    let folder = copy();
+    let path = folder.path().join("model.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    for length in [0, 4, 8, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        assert_refused(folder.path(), &["model.safetensors"]);
+    }
+    // A GGUF header that promises tensors, cut off at every length.
+    let path = folder.path().join("model.gguf");
+    let mut header = b"GGUF".to_vec();
+    header.extend(3u32.to_le_bytes());
+    header.extend(5u64.to_le_bytes());
+    header.extend(u64::MAX.to_le_bytes());
+    for length in 0..=header.len() {
+        std::fs::write(&path, &header[..length]).unwrap();
+        assert_refused(&path, &["model.gguf"]);
+    }
+}
+
+#[test]
+fn missing_configuration_is_named() {
+    let keys =
+        ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size", "model_type"];
+    for key in keys {
+        let folder = copy();
+        let path = folder.path().join("config.json");
+        let mut config: Map<String, Value> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config.remove(key).unwrap();
+        std::fs::write(&path, json!(config).to_string()).unwrap();
+        assert_refused(folder.path(), &[key, "config.json"]);
+    }
+}
+
+#[test]
+fn unfit_texts_and_counts_are_refused() {
+    let (checkpoint, reference) = fixture("rope-linear");
+    let gpu = open(&GpuOptions::default());
+    let model = block_on(DeviceModel::load(gpu, &checkpoint, &mut |_, _| {})).unwrap();
+
+    let windows = Windows::from_ids(vec![0, 101, 5, 7], 4, None).unwrap();
+    let error = Scorer::new(&model, &windows).err().unwrap();
+    assert!(matches!(error, ScoreError::Text(_)), "{error}");
+    assert_says(&error, &["101"]);
+
+    let text = CalibrationText { source: "short.txt".into(), rows: vec!["t1 t2 t3".into()] };
+    let error = Windows::cut(&text, checkpoint.tokenizer().unwrap(), 64, None).err().unwrap();
+    assert!(matches!(error, TextError::Window { .. }), "{error}");
+    assert_says(&error, &["3", "64"]);
+
+    let windows = Windows::from_ids(reference.ids, reference.window, Some(1)).unwrap();
+    let scorer = Scorer::new(&model, &windows).unwrap();
+    let options = SearchOptions { remove: 5, block_types: BlockTypes::Mix, exhaustive: false };
+    let found = block_on(search(&scorer, &options, SearchState::default(), &mut |_, _| ControlFlow::Continue(())));
+    assert!(matches!(found, Err(SearchError::TooMany { remove: 5, blocks: 4, .. })), "{found:?}");
+}
+
+#[test]
+fn a_lost_device_is_an_error() {
+    let (checkpoint, reference) = fixture("rope-linear");
+    let gpu = open(&GpuOptions::default());
+    let model = block_on(DeviceModel::load(gpu.clone(), &checkpoint, &mut |_, _| {})).unwrap();
+    let windows = Windows::from_ids(reference.ids, reference.window, None).unwrap();
+    let scorer = Scorer::new(&model, &windows).unwrap();
+    gpu.destroy();
+    let error = block_on(scorer.perplexity(&BlockSet::new())).err().unwrap();
+    assert!(matches!(error, ScoreError::Forward(ForwardError::Gpu(GpuError::Lost { .. }))), "{error}");
+}
+
+/// Runs until the observer has been called `stop` times; the state then, as JSON, or the finished state.
+fn run_until(
+    scorer: &Scorer<'_>,
+    options: &SearchOptions,
+    state: SearchState,
+    stop: usize,
+) -> Result<SearchState, String> {
+    let (mut calls, mut saved) = (0, String::new());
+    let result = block_on(search(scorer, options, state, &mut |_, state| {
+        calls += 1;
+        if calls < stop {
+            return ControlFlow::Continue(());
+        }
+        saved = serde_json::to_string(state).unwrap();
+        ControlFlow::Break(())
+    }));
+    match result {
+        Ok(state) => Ok(state),
+        Err(SearchError::Stopped) => Err(saved),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A search that is stopped anywhere and goes on from its saved state ends in the same steps, bit for bit.
+#[test]
+fn a_stopped_search_resumes() {
+    let checkpoint = block_on(Checkpoint::builtin_tiny()).unwrap();
+    let model = block_on(DeviceModel::load(open(&GpuOptions::default()), &checkpoint, &mut |_, _| {})).unwrap();
+    let text = CalibrationText::builtin_sample();
+    let windows = Windows::cut(&text, checkpoint.tokenizer().unwrap(), 32, Some(1)).unwrap();
+    let scorer = Scorer::new(&model, &windows).unwrap();
+    let options = SearchOptions { remove: 2, block_types: BlockTypes::Mha, exhaustive: false };
+    let steps = |state: &SearchState| {
+        let steps = state.steps.iter();
+        let of = steps.map(|step| (step.removed, step.perplexity.to_bits(), step.candidates.clone(), step.params_left));
+        of.collect::<Vec<_>>()
+    };
+    let whole = run_until(&scorer, &options, SearchState::default(), usize::MAX).unwrap();
+    assert_eq!(whole.steps.len(), 2);
+    // Dense, 12 candidates, a step, 11 candidates, a step.
+    for stop in [1, 2, 3, 7, 13, 14, 15, 20, 25] {
+        let saved = run_until(&scorer, &options, SearchState::default(), stop).expect_err("the search was not stopped");
+        let state: SearchState = serde_json::from_str(&saved).unwrap();
+        let resumed = run_until(&scorer, &options, state, usize::MAX).unwrap();
+        assert_eq!(resumed.dense, whole.dense, "stopped at {stop}");
+        assert_eq!(steps(&resumed), steps(&whole), "stopped at {stop}");
+    }
+}

@@ -33,7 +33,7 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         dtype: None,
         out: args.out.clone().unwrap_or_else(fresh_folder),
         resume: false,
-        text: TextArgs { window: Some(256), max_windows: Some(4), ..TextArgs::default() },
+        text: TextArgs { window: Some(128), max_windows: Some(2), ..TextArgs::default() },
         device: args.device.clone(),
         json: args.json,
     };

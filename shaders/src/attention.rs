@@ -93,7 +93,7 @@ pub fn longest_window(kernel: GemmKernel, head_dim: u32) -> u32 {
 
 fn panel_unroll(head_dim: u32) -> u32 {
     let texels = head_texels(head_dim);
-    [4, 3, 2, 1].into_iter().find(|u| texels % u == 0).unwrap_or(1)
+    [4, 3, 2, 1].into_iter().find(|u| texels.is_multiple_of(*u)).unwrap_or(1)
 }
 
 /// Queries and keys of a tile: their rows of a head and their scores share 16 KiB of workgroup memory.

@@ -124,7 +124,7 @@ pub fn packed_bytes(kernel: GemmKernel, weight: WeightFormat, columns: u32, inne
 /// Lays out weight rows (row-major, little-endian, `columns` rows of `inner` elements) as the kernel reads them.
 pub fn pack_weight(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &[u8]) -> Vec<u8> {
     let row_bytes = inner as usize * weight.bytes();
-    let columns = if row_bytes == 0 { 0 } else { rows.len() / row_bytes };
+    let columns = rows.len().checked_div(row_bytes).unwrap_or(0);
     let mut packed = vec![0; packed_bytes(kernel, weight, columns as u32, inner) as usize];
     let units = row_units(kernel, weight, inner) as usize;
     match kernel {

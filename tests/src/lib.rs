@@ -114,7 +114,9 @@ pub fn random(seed: u32, count: usize) -> Vec<f32> {
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
     // The first numbers of small seeds are alike.
-    (0..8).for_each(|_| drop(next()));
+    for _ in 0..8 {
+        next();
+    }
     (0..count).map(|_| next()).collect()
 }
 

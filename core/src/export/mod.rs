@@ -60,9 +60,6 @@ pub enum ExportError {
         "the plan is for another model: its {key} is {plan}, that of this model is {model}; give the model it names"
     )]
     OtherModel { key: &'static str, plan: String, model: String },
-    /// The format `hf` without the Python module that loads it.
-    #[error("the format hf is not built yet: the Python module that loads such a folder is missing; use hf-zeroed")]
-    NoLoader,
     /// A value that the requested type cannot hold.
     #[error("tensor `{tensor}` holds {value}, which is beyond the range of {dtype}; export as bf16 or f32 instead")]
     Overflow { tensor: String, value: f32, dtype: FloatType },

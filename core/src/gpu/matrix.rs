@@ -116,7 +116,7 @@ impl Matrix {
             let block = gemm::block_columns(gpu.gemm());
             let blocks = shard.columns.div_ceil(block);
             let block_flops = 2 * operand.rows as u64 * self.inner as u64 * block as u64;
-            let step = (DISPATCH_FLOPS / block_flops.max(1)).clamp(1, blocks.min(65_535).max(1) as u64) as u32;
+            let step = (DISPATCH_FLOPS / block_flops.max(1)).clamp(1, blocks.clamp(1, 65_535) as u64) as u32;
             for first_block in (0..blocks).step_by(step as usize) {
                 let count = step.min(blocks - first_block);
                 let flops = block_flops * count as u64;

@@ -9,14 +9,9 @@ use crate::weights::FloatType;
 /// Name of the Python module by which transformers loads a folder whose blocks are gone, without `.py`.
 const MODULE: &str = "modeling_blockpruner";
 
-/// The files of that module: names and contents. None is built yet, so [`has_remote_code`] is false.
-pub(super) const REMOTE_CODE: &[(&str, &str)] = &[];
-
-/// Whether the module that [`mark_removed`] names can be written.
-pub(super) fn has_remote_code() -> bool {
-    let file = format!("{MODULE}.py");
-    REMOTE_CODE.iter().any(|(name, _)| *name == file)
-}
+/// The files of that module: names and contents.
+pub(super) const REMOTE_CODE: &[(&str, &str)] =
+    &[("modeling_blockpruner.py", include_str!("../remote_code/modeling_blockpruner.py"))];
 
 /// The keys that say which blocks are gone.
 const GONE_KEYS: [&str; 3] = ["per_layer_config", "drop_attn_list", "drop_mlp_list"];

@@ -123,12 +123,7 @@ pub async fn export_hf(
     sink: &mut dyn FolderSink,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<HfSummary, ExportError> {
-    let source = source.into();
-    let blocks_gone = !(options.removed.is_empty() && source.spec.absent.is_empty());
-    if options.format == HfFormat::Removed && blocks_gone && !config::has_remote_code() {
-        return Err(ExportError::NoLoader);
-    }
-    export_in_chunks(source, options, CHUNK_BYTES, sink, progress).await
+    export_in_chunks(source.into(), options, CHUNK_BYTES, sink, progress).await
 }
 
 async fn export_in_chunks(

@@ -79,7 +79,7 @@ def export_removed(source, removed, folder):
         str(layer): {"skip": [names[kind] for kind in names if (kind, layer) in removed]} for layer in layers
     }
     gone = tuple(prefix for block in removed for prefix in prefixes(*block))
-    tensors = {name: t for name, t in tensors_of(source).items() if not name.startswith(gone)} if gone else tensors_of(source)
+    tensors = {name: tensor for name, tensor in tensors_of(source).items() if not name.startswith(gone)}
     write(folder, config, tensors)
     shutil.copy(MODULE, folder / MODULE.name)
 

@@ -12,6 +12,7 @@ A fixture is a folder with a model (config.json + safetensors, or model.gguf) an
     perplexity          exp(mean_nll)
     without             block -> perplexity of the model without that block
     greedy              order and perplexities of the published search
+    text, text_ids      (GGUF) a text and its ids by the tokenizer in the file
 
 Every folder also has a tokenizer.json whose tokens are the words `t0`, `t1`, ...: the text "t5 t17 t0" is the ids
 5, 17, 0, so the ids of a reference can be given to a program that only takes text.
@@ -34,6 +35,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+import gguf_fixtures
+import gguf_io
 import model_io
 
 FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "fixtures"
@@ -303,18 +306,37 @@ def make_folder(name, config, window, windows, greedy, seed=1, shards=1):
     folder.mkdir(parents=True, exist_ok=True)
     write_folder(folder, config, seed, shards)
     result = reference(lambda: model_io.load_model(folder), window, windows, greedy, seed)
+    finish(folder, result)
+
+
+def make_gguf(name, window, windows=2, greedy=3, seed=1, **spec):
+    """model.gguf; its reference has a text and its ids besides, for the tokenizer in the file."""
+    folder = FIXTURES / name
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.gguf"
+    gguf_fixtures.write(path, spec, seed)
+    gguf_io.read.cache_clear()
+    result = reference(lambda: model_io.load_model(path), window, windows, greedy, seed)
+    result["text"] = gguf_fixtures.SAMPLE_TEXT
+    result["text_ids"] = gguf_io.load_tokenizer(path).encode(gguf_fixtures.SAMPLE_TEXT).ids
+    finish(folder, result)
+
+
+def finish(folder, result):
     write_json(folder / "reference.json", result)
     summary = {key: result.get(key) for key in ("perplexity", "without", "greedy")}
-    print(name, json.dumps(summary), flush=True)
+    print(folder.name, json.dumps(summary), flush=True)
 
 
 def main():
     model_io.quiet_and_deterministic()
-    names = sys.argv[1:] or [*FOLDERS]
-    for name in names:
-        if name not in FOLDERS:
-            raise SystemExit(f"no fixture {name}; there are {', '.join(FOLDERS)}")
-        make_folder(name, **FOLDERS[name])
+    makers = {name: (make_folder, spec) for name, spec in FOLDERS.items()}
+    makers |= {name: (make_gguf, spec) for name, spec in gguf_fixtures.FILES.items()}
+    for name in sys.argv[1:] or makers:
+        if name not in makers:
+            raise SystemExit(f"no fixture {name}; there are {', '.join(makers)}")
+        make, spec = makers[name]
+        make(name, **spec)
 
 
 if __name__ == "__main__":

@@ -496,12 +496,20 @@ impl Gpu {
         Ok(())
     }
 
-    /// The first error that was reported since the device was opened.
+    /// The first error that was reported since the device was opened; that the device is lost counts before what
+    /// followed from it.
     pub fn check(&self) -> Result<(), GpuError> {
-        match self.failure.lock() {
-            Ok(failure) => failure.clone().map_or(Ok(()), Err),
-            Err(_) => Err(self.lost("an error handler failed")),
+        let failure = || match self.failure.lock() {
+            Ok(failure) => failure.clone(),
+            Err(_) => Some(self.lost("an error handler failed")),
+        };
+        let Some(first) = failure() else { return Ok(()) };
+        if !matches!(first, GpuError::Lost { .. }) {
+            // Calls on a lost device fail at once, the loss itself is told at the next poll. What polling says besides
+            // is of no interest: there is an error to report already.
+            let _ = self.device.poll(wgpu::PollType::Poll);
         }
+        Err(failure().unwrap_or(first))
     }
 
     /// Gives the device up on purpose, as a driver reset would: everything after this ends in [`GpuError::Lost`].
@@ -532,11 +540,6 @@ fn required_limits(adapter: &wgpu::Limits, tier: Tier, largest_weight: u64) -> w
 /// Keeps the first error that the device reports by itself.
 fn watch(device: &wgpu::Device, name: &str) -> Failure {
     let failure = Failure::default();
-    let keep = |failure: &Failure, error: GpuError| {
-        if let Ok(mut slot) = failure.lock() {
-            slot.get_or_insert(error);
-        }
-    };
     let (slot, label) = (failure.clone(), name.to_string());
     device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
         let device = label.clone();
@@ -545,13 +548,17 @@ fn watch(device: &wgpu::Device, name: &str) -> Failure {
             wgpu::Error::Validation { description, .. } => GpuError::Validation { device, reason: description },
             wgpu::Error::Internal { description, .. } => GpuError::Lost { device, reason: description },
         };
-        keep(&slot, error);
+        if let Ok(mut first) = slot.lock() {
+            first.get_or_insert(error);
+        }
     }));
     let (slot, label) = (failure.clone(), name.to_string());
     device.set_device_lost_callback(move |reason, message| {
         // Dropping a device on purpose is no failure, and nobody is left to ask.
         let error = GpuError::Lost { device: label.clone(), reason: format!("{reason:?}: {message}") };
-        keep(&slot, error);
+        if let Ok(mut first) = slot.lock() {
+            *first = Some(error);
+        }
     });
     failure
 }

@@ -35,7 +35,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Bytes of the buffers and textures for a batch of `windows` windows.
+    /// Allocates the buffers and textures for batches of up to `windows` windows.
     pub(crate) fn new(model: &DeviceModel, window: u32, windows: u32) -> Result<Self, ForwardError> {
         let (gpu, spec) = (&*model.gpu, &model.spec);
         let rows = window * windows;
@@ -44,7 +44,7 @@ impl Scratch {
         let keys = (spec.kv_heads * spec.head_dim) as u32;
         let floats = |label: &str, rows: u32, columns: u32| gpu.storage(label, rows as u64 * columns as u64 * 4);
         let mlp_rows = (gpu.max_binding() / (8 * inner as u64)).clamp(1, rows as u64) as u32;
-        let head_rows = rows.min(HEAD_ROWS.max(1));
+        let head_rows = rows.min(HEAD_ROWS);
         let chunk = VOCABULARY_CHUNK.min(spec.vocab_size) as u32;
         let frequencies = spec.rope.frequencies(window as usize)?;
         let table = rotary::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);

@@ -31,15 +31,15 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// For a model whose largest weight has so many bytes.
-    pub fn options(&self, largest_weight: u64) -> GpuOptions {
+    /// With what a model needs of a device.
+    pub fn options(&self, needs: GpuOptions) -> GpuOptions {
         GpuOptions {
             device: self.device.clone(),
             tier: self.tier,
             kernel: self.kernel,
             max_binding_bytes: self.max_binding_bytes,
-            largest_weight,
             strict_webgpu: self.strict_webgpu,
+            ..needs
         }
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use anyhow::Context;
 use blockpruner::gpu::Gpu;
-use blockpruner::model::{Checkpoint, DeviceModel, largest_weight};
+use blockpruner::model::{Checkpoint, DeviceModel, device_needs};
 use blockpruner::text::{CalibrationText, Windows};
 
 use crate::args::{DeviceArgs, TextArgs};
@@ -44,7 +44,7 @@ pub fn windows(checkpoint: &Checkpoint, text: &str, args: &TextArgs) -> anyhow::
 
 /// Opens the device that the arguments ask for.
 pub async fn device(args: &DeviceArgs, checkpoint: &Checkpoint) -> anyhow::Result<Rc<Gpu>> {
-    let gpu = Gpu::open(&args.options(largest_weight(&checkpoint.spec))).await?;
+    let gpu = Gpu::open(&args.options(device_needs(&checkpoint.spec))).await?;
     eprintln!(
         "device: {} ({}, {}; tier {}, kernel {})",
         gpu.name(),

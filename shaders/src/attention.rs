@@ -4,10 +4,8 @@
 use bytemuck::{Pod, Zeroable};
 use minijinja::context;
 
+use crate::gemm::panel_rows;
 use crate::{GemmKernel, TEXTURE_WIDTH};
-
-/// Keys that the panel kernel takes at a time: enough to pay for rescaling the output.
-const PANEL_KEYS: u32 = 8;
 
 /// Uniform block of `attention_tile.wgsl`.
 #[repr(C)]
@@ -25,6 +23,10 @@ pub struct TileParams {
     pub scale: f32,
     /// First window of this dispatch.
     pub first_window: u32,
+    /// Elements from one row of the fused projection to the next.
+    pub stride: u32,
+    /// Elements from one row of the output to the next.
+    pub output_stride: u32,
 }
 
 /// Uniform block of `attention_pack.wgsl`.
@@ -33,18 +35,18 @@ pub struct TileParams {
 pub struct PackParams {
     /// Rows of a window.
     pub window: u32,
-    /// Columns of the fused projection.
+    /// Elements from one row of the fused projection to the next.
     pub stride: u32,
     /// First column of the heads to copy.
     pub first_column: u32,
     /// Heads to copy.
     pub heads: u32,
-    /// Elements of a head.
-    pub head_dim: u32,
-    /// Rows that lie side by side in the texture: the lanes for Q, 1 for K and V.
+    /// Rows that lie side by side in the texture: [`block_queries`] for Q, [`panel_keys`] for K and V.
     pub group: u32,
     /// Blocks of `group` rows in a window.
     pub blocks: u32,
+    /// 1 to turn the heads by their position, as Q and K are.
+    pub rotate: u32,
 }
 
 /// Uniform block of `attention_panel.wgsl`.
@@ -57,17 +59,17 @@ pub struct PanelParams {
     pub heads: u32,
     /// Query heads that share a key head.
     pub share: u32,
-    /// Elements of a head.
-    pub head_dim: u32,
     /// Blocks of queries in a window.
     pub blocks: u32,
+    /// [`crate::gemm::inner_texels`] of the output's columns.
+    pub inner4: u32,
     /// 1 / sqrt(head_dim).
     pub scale: f32,
     /// First window of this dispatch.
     pub first_window: u32,
 }
 
-/// Texels of 4 elements that one head takes.
+/// Texels of 4 elements that one head takes; the panel kernels need whole ones.
 pub fn head_texels(head_dim: u32) -> u32 {
     head_dim.div_ceil(4)
 }
@@ -76,24 +78,18 @@ pub fn head_texels(head_dim: u32) -> u32 {
 pub fn block_queries(kernel: GemmKernel, head_dim: u32) -> u32 {
     match kernel {
         GemmKernel::Tile => tile_queries(head_dim),
-        GemmKernel::Panel { lanes, .. } => lanes,
+        GemmKernel::Panel { lanes, .. } => lanes * panel_queries(head_dim),
     }
 }
 
-/// The longest window that the kernel computes right on every driver.
-///
-/// Mesa 22's lavapipe silently ends loops after 65,535 iterations in total per invocation; this is where the panel
-/// kernel, which is made for such drivers, would reach them.
-pub fn longest_window(kernel: GemmKernel, head_dim: u32) -> u32 {
-    match kernel {
-        GemmKernel::Tile => u32::MAX,
-        GemmKernel::Panel { .. } => 65_000 / (head_texels(head_dim) / panel_unroll(head_dim) + 1) * PANEL_KEYS,
-    }
+/// Keys that the panel kernel takes at a time: enough to pay for rescaling the output.
+pub fn panel_keys(lanes: u32) -> u32 {
+    lanes.max(8)
 }
 
-fn panel_unroll(head_dim: u32) -> u32 {
-    let texels = head_texels(head_dim);
-    [4, 3, 2, 1].into_iter().find(|u| texels.is_multiple_of(*u)).unwrap_or(1)
+/// Queries of one lane of the panel kernel: two use each key twice, more text than that compiles slowly.
+fn panel_queries(head_dim: u32) -> u32 {
+    if head_dim <= 64 { 2 } else { 1 }
 }
 
 /// Queries and keys of a tile: their rows of a head and their scores share 16 KiB of workgroup memory.
@@ -123,14 +119,22 @@ pub(crate) fn context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
                 HEAD_TEXELS => texels,
             }
         }
-        GemmKernel::Panel { lanes, .. } => context! {
+        GemmKernel::Panel { lanes, subgroups } => context! {
             LANES => lanes,
-            KEYS => PANEL_KEYS,
+            SUBGROUPS => subgroups,
+            QUERIES => panel_queries(head_dim),
+            KEYS => panel_keys(lanes),
             HEAD_TEXELS => texels,
-            UNROLL => panel_unroll(head_dim),
+            ROWS => panel_rows(lanes),
             TEXTURE_WIDTH,
         },
     }
+}
+
+/// Heads whose halves are whole texels are read as such.
+pub(crate) fn pack_context(head_dim: u32) -> minijinja::Value {
+    let aligned = head_dim.is_multiple_of(8);
+    context! { HEAD_DIM => head_dim, HEAD_TEXELS => head_texels(head_dim), ALIGNED => aligned, TEXTURE_WIDTH }
 }
 
 /// CPU twin: `qkv [rows, (heads + 2 * heads / share) * head_dim]`, Q, K and V side by side, windows of `window` rows;

@@ -10,6 +10,8 @@ pub struct Params {
     pub rows: u32,
     /// Hidden size.
     pub columns: u32,
+    /// Elements from one row of the output to the next.
+    pub stride: u32,
     /// u32 words (row-major) or texels (panels) in one row of the table.
     pub row_units: u32,
     /// First vocabulary row of this part of the table.

@@ -1,11 +1,11 @@
-//! Products with a weight matrix: `gemm_tile.wgsl`, and `pack_rows.wgsl` with `gemm_panel.wgsl`.
+//! Products with a weight matrix: `gemm_tile.wgsl` and `gemm_panel.wgsl`.
 //!
 //! Also the packed layouts of weights on the device, which the embedding shaders read, too.
 
 use bytemuck::{Pod, Zeroable};
 use minijinja::context;
 
-use crate::{GemmKernel, TEXTURE_WIDTH, WeightFormat};
+use crate::{GemmKernel, TEXTURE_WIDTH, WeightFormat, stride};
 
 /// Rows and columns of a tile of `gemm_tile.wgsl`.
 ///
@@ -25,9 +25,11 @@ pub struct TileParams {
     pub columns: u32,
     /// Columns of A and W.
     pub inner: u32,
+    /// Elements from one row of A to the next.
+    pub a_stride: u32,
     /// u32 words in one row of the packed W.
     pub row_words: u32,
-    /// Columns of C.
+    /// Elements from one row of C to the next.
     pub stride: u32,
     /// First column of C that this shard writes.
     pub column_offset: u32,
@@ -35,18 +37,10 @@ pub struct TileParams {
     pub has_bias: u32,
     /// First tile of columns of this dispatch.
     pub first_block: u32,
-}
-
-/// Uniform block of `pack_rows.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct PackRowsParams {
-    /// Rows of the input.
-    pub rows: u32,
-    /// Columns of the input.
-    pub columns: u32,
-    /// Texels of a row: [`inner_texels`] of the columns.
-    pub inner4: u32,
+    /// Row of C that the first row of A belongs to.
+    pub first_row: u32,
+    /// 1 to add to C instead of overwriting it.
+    pub add: u32,
 }
 
 /// Uniform block of `gemm_panel.wgsl`.
@@ -59,7 +53,7 @@ pub struct PanelParams {
     pub columns: u32,
     /// [`inner_texels`] of the inner dimension.
     pub inner4: u32,
-    /// Columns of C.
+    /// Elements from one row of C to the next.
     pub stride: u32,
     /// First column of C that this shard writes.
     pub column_offset: u32,
@@ -67,11 +61,16 @@ pub struct PanelParams {
     pub has_bias: u32,
     /// First panel of columns of this dispatch.
     pub first_block: u32,
+    /// Row of C that the first row of A belongs to.
+    pub first_row: u32,
+    /// 1 to add to C instead of overwriting it.
+    pub add: u32,
 }
 
-/// Rows of A that one workgroup of the panel kernel handles: as many as it has lanes, at least 8.
+/// Rows of A that one workgroup of the panel kernel handles, a multiple of its lanes: many, because every texel of W is
+/// loaded once for all of them, but no more than compilers of software drivers keep on a thread's nearest memory.
 pub fn panel_rows(lanes: u32) -> u32 {
-    lanes.max(8)
+    (4 * lanes).min(32)
 }
 
 /// Texels of 4 elements in a row of `inner` elements, padded to an even number so that the loop can take 8 at a time.
@@ -140,6 +139,35 @@ pub fn pack_weight(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &
                 for (step, texel) in row.chunks(16).enumerate() {
                     let t = ((block * units + step) * 4 + j) * lanes + lane;
                     packed[t * 16..][..texel.len()].copy_from_slice(texel);
+                }
+            }
+        }
+    }
+    packed
+}
+
+/// Bytes that `rows` of `inner` elements take as the left side of a product.
+pub fn operand_bytes(kernel: GemmKernel, rows: u32, inner: u32) -> u64 {
+    match kernel {
+        GemmKernel::Tile => rows as u64 * stride(inner) as u64 * 4,
+        GemmKernel::Panel { lanes, .. } => {
+            rows.next_multiple_of(panel_rows(lanes)) as u64 * inner_texels(inner) as u64 * 16
+        }
+    }
+}
+
+/// Lays out `values [rows, inner]` as the left side of a product, as the shaders that produce one do.
+pub fn pack_operand(kernel: GemmKernel, inner: u32, values: &[f32]) -> Vec<f32> {
+    let (columns, rows) = (inner as usize, values.len() / inner as usize);
+    let mut packed = vec![0.0; operand_bytes(kernel, rows as u32, inner) as usize / 4];
+    for (row, values) in values.chunks_exact(columns).enumerate() {
+        match kernel {
+            GemmKernel::Tile => packed[row * stride(inner) as usize..][..columns].copy_from_slice(values),
+            GemmKernel::Panel { lanes, .. } => {
+                let block = panel_rows(lanes) as usize;
+                for (k4, texel) in values.chunks(4).enumerate() {
+                    let t = (row / block * inner_texels(inner) as usize + k4) * block + row % block;
+                    packed[t * 4..][..texel.len()].copy_from_slice(texel);
                 }
             }
         }

@@ -4,13 +4,12 @@
 //! grid, and a plain Rust function that computes the same thing, which tests compare the shader with. A [`Kernel`] names
 //! one variant; [`Kernel::render`] turns the template in `shaders/wgsl` into WGSL text. Nothing here touches a GPU.
 //!
-//! All activations are f32, row-major; `rows` counts tokens.
+//! All activations are f32, row-major, rows [`stride`] elements apart; `rows` counts tokens.
 
 pub mod attention;
 pub mod embedding;
 pub mod gemm;
 pub mod log_sum_exp;
-pub mod residual_add;
 pub mod rms_norm;
 pub mod rotary;
 pub mod swiglu;
@@ -20,6 +19,11 @@ use minijinja::Environment;
 /// Texels in a row of every storage texture: WebGPU's guaranteed maximum, so that a linear texel index `t` lies at
 /// `(t % TEXTURE_WIDTH, t / TEXTURE_WIDTH)` on every device.
 pub const TEXTURE_WIDTH: u32 = 8192;
+
+/// Elements from one row of an activation to the next: rows are padded with zeros to whole vectors of 4.
+pub fn stride(columns: u32) -> u32 {
+    columns.next_multiple_of(4)
+}
 
 /// How the elements of a weight matrix are stored on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,24 +104,20 @@ impl GemmKernel {
 pub enum Kernel {
     /// Token ids to hidden states.
     Embedding { kernel: GemmKernel, weight: WeightFormat },
-    /// Root mean square norm.
-    RmsNorm,
-    /// Rows to the texture that the panel GEMM reads.
-    PackRows { lanes: u32 },
+    /// Root mean square norm, to the left side of a product.
+    RmsNorm { kernel: GemmKernel },
     /// Matrix product with a weight.
     Gemm { kernel: GemmKernel, weight: WeightFormat },
-    /// Rotary position embedding.
+    /// Rotary position embedding, in place, for the tile attention.
     Rotary,
-    /// Heads to the textures that the panel attention reads.
-    AttentionPack { lanes: u32, head_dim: u32 },
-    /// Causal attention.
+    /// Heads, Q and K turned by their position, to the textures that the panel attention reads.
+    AttentionPack { head_dim: u32 },
+    /// Causal attention, to the left side of a product.
     Attention { kernel: GemmKernel, head_dim: u32 },
-    /// SwiGLU activation.
-    SwiGlu,
-    /// Residual add.
-    ResidualAdd,
+    /// SwiGLU activation, to the left side of a product.
+    SwiGlu { kernel: GemmKernel },
     /// Log-sum-exp and the NLL of targets.
-    LogSumExp,
+    LogSumExp { kernel: GemmKernel },
 }
 
 /// A rendered shader, ready for a device. The entry point is `main`.
@@ -164,17 +164,22 @@ impl Kernel {
         let ((name, source), bindings) = match self {
             Self::Embedding { kernel: GemmKernel::Tile, .. } => (wgsl!("embedding_rows"), vec![Read, Read, ReadWrite]),
             Self::Embedding { weight, .. } => (wgsl!("embedding_panel"), vec![Read, texture(weight), ReadWrite]),
-            Self::RmsNorm => (wgsl!("rms_norm"), vec![Read, Read, ReadWrite]),
-            Self::PackRows { .. } => (wgsl!("pack_rows"), vec![Read, TextureWrite]),
+            Self::RmsNorm { kernel: GemmKernel::Tile } => (wgsl!("rms_norm"), vec![Read, Read, ReadWrite]),
+            Self::RmsNorm { .. } => (wgsl!("rms_norm_panel"), vec![Read, Read, TextureWrite]),
             Self::Gemm { kernel: GemmKernel::Tile, .. } => (wgsl!("gemm_tile"), vec![Read, Read, Read, ReadWrite]),
             Self::Gemm { weight, .. } => (wgsl!("gemm_panel"), vec![TextureF32, texture(weight), Read, ReadWrite]),
             Self::Rotary => (wgsl!("rotary"), vec![Read, ReadWrite]),
-            Self::AttentionPack { .. } => (wgsl!("attention_pack"), vec![Read, TextureWrite]),
+            Self::AttentionPack { .. } => (wgsl!("attention_pack"), vec![Read, Read, TextureWrite]),
             Self::Attention { kernel: GemmKernel::Tile, .. } => (wgsl!("attention_tile"), vec![Read, ReadWrite]),
-            Self::Attention { .. } => (wgsl!("attention_panel"), vec![TextureF32, TextureF32, TextureF32, ReadWrite]),
-            Self::SwiGlu => (wgsl!("swiglu"), vec![Read, ReadWrite]),
-            Self::ResidualAdd => (wgsl!("residual_add"), vec![Read, ReadWrite]),
-            Self::LogSumExp => (wgsl!("log_sum_exp"), vec![Read, Read, ReadWrite, ReadWrite]),
+            Self::Attention { .. } => {
+                (wgsl!("attention_panel"), vec![TextureF32, TextureF32, TextureF32, TextureWrite])
+            }
+            Self::SwiGlu { kernel: GemmKernel::Tile } => (wgsl!("swiglu"), vec![Read, ReadWrite]),
+            Self::SwiGlu { .. } => (wgsl!("swiglu_panel"), vec![Read, TextureWrite]),
+            Self::LogSumExp { kernel: GemmKernel::Tile } => {
+                (wgsl!("log_sum_exp"), vec![Read, Read, ReadWrite, ReadWrite])
+            }
+            Self::LogSumExp { .. } => (wgsl!("log_sum_exp_panel"), vec![Read, Read, ReadWrite, ReadWrite]),
         };
         (name, source, bindings)
     }
@@ -183,12 +188,15 @@ impl Kernel {
         use minijinja::context;
         match self {
             Self::Embedding { kernel, weight } | Self::Gemm { kernel, weight } => gemm::context(kernel, weight),
-            Self::PackRows { lanes } => context! { ROWS => gemm::panel_rows(lanes), TEXTURE_WIDTH },
-            Self::AttentionPack { lanes, head_dim } => {
-                context! { LANES => lanes, HEAD_TEXELS => attention::head_texels(head_dim), TEXTURE_WIDTH }
-            }
+            Self::AttentionPack { head_dim } => attention::pack_context(head_dim),
             Self::Attention { kernel, head_dim } => attention::context(kernel, head_dim),
-            Self::RmsNorm | Self::Rotary | Self::SwiGlu | Self::ResidualAdd | Self::LogSumExp => context! {},
+            Self::RmsNorm { kernel } | Self::SwiGlu { kernel } | Self::LogSumExp { kernel } => match kernel {
+                GemmKernel::Tile => context! {},
+                GemmKernel::Panel { lanes, .. } => {
+                    context! { LANES => lanes, ROWS => gemm::panel_rows(lanes), TEXTURE_WIDTH }
+                }
+            },
+            Self::Rotary => context! {},
         }
     }
 }
@@ -221,21 +229,20 @@ mod tests {
             .into_iter()
             .flat_map(|lanes| [true, false].map(|subgroups| GemmKernel::Panel { lanes, subgroups }))
             .chain([GemmKernel::Tile]);
-        let mut kernels = vec![Kernel::RmsNorm, Kernel::Rotary, Kernel::SwiGlu, Kernel::ResidualAdd, Kernel::LogSumExp];
+        let mut kernels = vec![Kernel::Rotary];
         for kernel in gemms {
+            kernels.extend([Kernel::RmsNorm { kernel }, Kernel::SwiGlu { kernel }, Kernel::LogSumExp { kernel }]);
             for weight in WeightFormat::ALL {
                 kernels.push(Kernel::Embedding { kernel, weight });
                 kernels.push(Kernel::Gemm { kernel, weight });
             }
-            for head_dim in [2, 6, 16, 24, 32, 40, 64, 80, 96, 128, 192, 256] {
+            for head_dim in [4, 12, 16, 24, 32, 40, 64, 80, 96, 128, 192, 256] {
                 kernels.push(Kernel::Attention { kernel, head_dim });
-                if let GemmKernel::Panel { lanes, .. } = kernel {
-                    kernels.push(Kernel::AttentionPack { lanes, head_dim });
-                    kernels.push(Kernel::PackRows { lanes });
-                }
             }
         }
-        kernels
+        let odd = [2, 6, 50].map(|head_dim| Kernel::Attention { kernel: GemmKernel::Tile, head_dim });
+        let packs = [4, 12, 24, 64, 128].map(|head_dim| Kernel::AttentionPack { head_dim });
+        kernels.into_iter().chain(odd).chain(packs).collect()
     }
 
     /// Every variant that can be rendered is valid WGSL and fits baseline WebGPU's workgroup memory and size.

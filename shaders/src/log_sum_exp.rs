@@ -1,6 +1,9 @@
-//! NLL of each target by an online log-sum-exp over chunks of the vocabulary, `log_sum_exp.wgsl`.
+//! NLL of each target by an online log-sum-exp over chunks of the vocabulary, `log_sum_exp.wgsl` and
+//! `log_sum_exp_panel.wgsl`.
 
 use bytemuck::{Pod, Zeroable};
+
+use crate::{GemmKernel, folded_grid};
 
 /// Uniform block.
 #[repr(C)]
@@ -10,12 +13,22 @@ pub struct Params {
     pub rows: u32,
     /// Vocabulary entries of this chunk.
     pub columns: u32,
+    /// Elements from one row of logits to the next.
+    pub stride: u32,
     /// Token id of the chunk's first entry.
     pub first_token: u32,
     /// 1 for the first chunk.
     pub is_first: u32,
     /// 1 for the last chunk.
     pub is_last: u32,
+}
+
+/// Workgroups for `rows` rows.
+pub fn grid(kernel: GemmKernel, rows: u32) -> [u32; 3] {
+    match kernel {
+        GemmKernel::Tile => folded_grid(rows),
+        GemmKernel::Panel { lanes, .. } => [rows.div_ceil(lanes), 1, 1],
+    }
 }
 
 /// CPU twin over the whole vocabulary: `logits [rows, vocabulary]` to the NLL of each target, in nats.

@@ -1,6 +1,8 @@
-//! Root mean square norm, `rms_norm.wgsl` (Zhang and Sennrich, 2019).
+//! Root mean square norm, `rms_norm.wgsl` and `rms_norm_panel.wgsl` (Zhang and Sennrich, 2019).
 
 use bytemuck::{Pod, Zeroable};
+
+use crate::{GemmKernel, folded_grid};
 
 /// Uniform block.
 #[repr(C)]
@@ -10,6 +12,10 @@ pub struct Params {
     pub rows: u32,
     /// Hidden size.
     pub columns: u32,
+    /// Elements from one row to the next, of the input and of a row-major output.
+    pub stride: u32,
+    /// [`crate::gemm::inner_texels`] of the columns.
+    pub inner4: u32,
     /// First row read.
     pub first_row: u32,
     /// Rows of a window in the input.
@@ -18,6 +24,14 @@ pub struct Params {
     pub kept: u32,
     /// Added to the mean square.
     pub epsilon: f32,
+}
+
+/// Workgroups for `rows` rows.
+pub fn grid(kernel: GemmKernel, rows: u32) -> [u32; 3] {
+    match kernel {
+        GemmKernel::Tile => folded_grid(rows),
+        GemmKernel::Panel { lanes, .. } => [rows.div_ceil(lanes), 1, 1],
+    }
 }
 
 /// CPU twin: see [`Params`]; `input [.., columns]`, `weight [columns]`, result `[rows, columns]`.

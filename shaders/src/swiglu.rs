@@ -1,6 +1,8 @@
-//! SwiGLU activation, `swiglu.wgsl` (Shazeer, 2020).
+//! SwiGLU activation, `swiglu.wgsl` and `swiglu_panel.wgsl` (Shazeer, 2020).
 
 use bytemuck::{Pod, Zeroable};
+
+use crate::{GemmKernel, groups_of_64};
 
 /// Uniform block.
 #[repr(C)]
@@ -8,8 +10,21 @@ use bytemuck::{Pod, Zeroable};
 pub struct Params {
     /// Tokens.
     pub rows: u32,
-    /// Intermediate size.
-    pub columns: u32,
+    /// Intermediate size, padded to whole vectors: [`crate::stride`].
+    pub stride: u32,
+    /// [`crate::gemm::inner_texels`] of the intermediate size.
+    pub inner4: u32,
+}
+
+impl Params {
+    /// Workgroups for these rows.
+    pub fn grid(&self, kernel: GemmKernel) -> [u32; 3] {
+        let items = match kernel {
+            GemmKernel::Tile => self.stride,
+            GemmKernel::Panel { .. } => self.inner4,
+        };
+        [groups_of_64(items), self.rows, 1]
+    }
 }
 
 /// CPU twin: `gate_up [rows, 2 * columns]` to `[rows, columns]`.

@@ -1,7 +1,8 @@
 // Causal grouped-query attention with an online softmax, for CPU-type adapters.
-//   q, k, v: heads packed by attention_pack.wgsl; {{ HEAD_TEXELS }} texels a head
-//   output:  [rows, heads * head_dim]
-// One workgroup is one vector of {{ LANES }} lanes, a lane is one query of one head; all lanes read the same keys, {{ KEYS }} at a time.
+//   q, k, v: heads packed by attention_pack.wgsl; {{ HEAD_TEXELS }} texels a head, {{ LANES * QUERIES }} queries or {{ KEYS }} keys side by side
+//   output:  as the left side of gemm_panel.wgsl: texel (block * inner4 + column / 4) * {{ ROWS }} + r for row block * {{ ROWS }} + r
+// One workgroup is one vector of {{ LANES }} lanes, a lane is {{ QUERIES }} queries of one head; keys are taken {{ KEYS }} at a time, each lane loads its
+// share of them and hands it round. Nothing in the loop is shared by memory, and every accumulator is a scalar name.
 // The blocks of keys start at the window's first key, so a query's result depends on its window alone.
 // Grid = blocks of queries x heads x windows.
 struct Params {
@@ -9,9 +10,10 @@ struct Params {
     heads: u32,
     // query heads that share a key head
     share: u32,
-    head_dim: u32,
-    // blocks of {{ LANES }} queries in a window
+    // blocks of {{ LANES * QUERIES }} queries in a window
     blocks: u32,
+    // texels of a row of the output, padding included
+    inner4: u32,
     // 1 / sqrt(head_dim)
     scale: f32,
     first_window: u32,
@@ -20,7 +22,7 @@ struct Params {
 @group(0) @binding(1) var q: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var k: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(3) var v: texture_storage_2d<rgba32float, read>;
-@group(0) @binding(4) var<storage, read_write> output: array<f32>;
+@group(0) @binding(4) var output: texture_storage_2d<rgba32float, write>;
 
 // Lower than any score; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
@@ -29,68 +31,103 @@ fn at(t: u32) -> vec2u {
     return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
 }
 
+{% set PARTS = (KEYS + LANES - 1) // LANES %}
 @compute @workgroup_size({{ LANES }})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let head = group.y;
     let window = params.first_window + group.z;
-    let query = group.x * {{ LANES }}u + lane;
-    let q_base = ((window * params.heads + head) * params.blocks + group.x) * {{ HEAD_TEXELS * LANES }}u + lane;
-    let kv_base = (window * (params.heads / params.share) + head / params.share) * params.window * {{ HEAD_TEXELS }}u;
+    let query = group.x * {{ LANES * QUERIES }}u + lane;
+    let q_base = ((window * params.heads + head) * params.blocks + group.x) * {{ HEAD_TEXELS * LANES * QUERIES }}u + lane;
+    let key_blocks = (params.window + {{ KEYS - 1 }}u) / {{ KEYS }}u;
+    let kv_base = (window * (params.heads / params.share) + head / params.share) * key_blocks * {{ HEAD_TEXELS * KEYS }}u{% if SUBGROUPS %} + lane{% endif %};
     // The last query of the block sees this many keys.
-    let keys = min((group.x + 1u) * {{ LANES }}u, params.window);
-    var largest = LOWEST;
-    var sum = 0.0;
+    let keys = min((group.x + 1u) * {{ LANES * QUERIES }}u, params.window);
+{% for i in range(QUERIES) %}
+    var largest{{ i }} = LOWEST;
+    var sum{{ i }} = 0.0;
 {% for d in range(HEAD_TEXELS) %}
-    var o{{ d }} = vec4f(0.0);
+    let q{{ i }}_{{ d }} = textureLoad(q, at(q_base + {{ (d * QUERIES + i) * LANES }}u)) * params.scale;
+    var o{{ i }}_{{ d }} = vec4f(0.0);
+{% endfor %}
 {% endfor %}
     for (var key = 0u; key < keys; key += {{ KEYS }}u) {
         let base = kv_base + key * {{ HEAD_TEXELS }}u;
+{% for i in range(QUERIES) %}
 {% for j in range(KEYS) %}
-        var s{{ j }} = 0.0;
+        var s{{ i }}_{{ j }} = 0.0;
 {% endfor %}
-        for (var d = 0u; d < {{ HEAD_TEXELS // UNROLL }}u; d++) {
-{% for u in range(UNROLL) %}
-            {
-                let qd = textureLoad(q, at(q_base + (d * {{ UNROLL }}u + {{ u }}u) * {{ LANES }}u));
+{% endfor %}
+{% for d in range(HEAD_TEXELS) %}
+        {
+{% if SUBGROUPS %}
+{% for p in range(PARTS) %}
+            let part{{ p }} = textureLoad(k, at(base + {{ d * KEYS + p * LANES }}u));
+{% endfor %}
+{% endif %}
 {% for j in range(KEYS) %}
-                s{{ j }} += dot(qd, textureLoad(k, at(base + {{ j * HEAD_TEXELS }}u + d * {{ UNROLL }}u + {{ u }}u)));
+{% if SUBGROUPS %}
+            let x{{ j }} = subgroupShuffle(part{{ j // LANES }}, {{ j % LANES }}u);
+{% else %}
+            let x{{ j }} = textureLoad(k, at(base + {{ d * KEYS + j }}u));
+{% endif %}
+{% for i in range(QUERIES) %}
+            s{{ i }}_{{ j }} += dot(q{{ i }}_{{ d }}, x{{ j }});
 {% endfor %}
-            }
 {% endfor %}
         }
+{% endfor %}
         // Keys past the query, and with them those past the window, count nothing.
+{% for i in range(QUERIES) %}
 {% for j in range(KEYS) %}
-        s{{ j }} = select(LOWEST, s{{ j }} * params.scale, key + {{ j }}u <= query);
+        s{{ i }}_{{ j }} = select(LOWEST, s{{ i }}_{{ j }}, key + {{ j }}u <= query + {{ i * LANES }}u);
 {% endfor %}
-        var top = largest;
+        let top{{ i }} = max(largest{{ i }}, {% for j in range(KEYS - 1) %}max(s{{ i }}_{{ j }}, {% endfor %}s{{ i }}_{{ KEYS - 1 }}{% for j in range(KEYS - 1) %}){% endfor %});
+        let keep{{ i }} = exp(largest{{ i }} - top{{ i }});
+        largest{{ i }} = top{{ i }};
 {% for j in range(KEYS) %}
-        top = max(top, s{{ j }});
+        s{{ i }}_{{ j }} = select(0.0, exp(s{{ i }}_{{ j }} - top{{ i }}), key + {{ j }}u <= query + {{ i * LANES }}u);
 {% endfor %}
-        let keep = exp(largest - top);
-        largest = top;
-{% for j in range(KEYS) %}
-        let p{{ j }} = select(0.0, exp(s{{ j }} - top), key + {{ j }}u <= query);
+        sum{{ i }} = sum{{ i }} * keep{{ i }}{% for j in range(KEYS) %} + s{{ i }}_{{ j }}{% endfor %};
 {% endfor %}
-        sum = sum * keep{% for j in range(KEYS) %} + p{{ j }}{% endfor %};
 {% for d in range(HEAD_TEXELS) %}
-        o{{ d }} *= keep;
+        {
+{% if SUBGROUPS %}
+{% for p in range(PARTS) %}
+            let part{{ p }} = textureLoad(v, at(base + {{ d * KEYS + p * LANES }}u));
+{% endfor %}
+{% endif %}
+{% for i in range(QUERIES) %}
+            var t{{ i }} = o{{ i }}_{{ d }} * keep{{ i }};
 {% endfor %}
 {% for j in range(KEYS) %}
-{% for d in range(HEAD_TEXELS) %}
-        o{{ d }} += p{{ j }} * textureLoad(v, at(base + {{ j * HEAD_TEXELS + d }}u));
+{% if SUBGROUPS %}
+            let y{{ j }} = subgroupShuffle(part{{ j // LANES }}, {{ j % LANES }}u);
+{% else %}
+            let y{{ j }} = textureLoad(v, at(base + {{ d * KEYS + j }}u));
+{% endif %}
+{% for i in range(QUERIES) %}
+            t{{ i }} += s{{ i }}_{{ j }} * y{{ j }};
 {% endfor %}
+{% endfor %}
+{% for i in range(QUERIES) %}
+            o{{ i }}_{{ d }} = t{{ i }};
+{% endfor %}
+        }
 {% endfor %}
     }
-    if query >= params.window {
-        return;
-    }
-    let to = ((window * params.window + query) * params.heads + head) * params.head_dim;
+{% for i in range(QUERIES) %}
+    if query + {{ i * LANES }}u < params.window {
+        let row = window * params.window + query + {{ i * LANES }}u;
+        let to = (row / {{ ROWS }}u * params.inner4 + head * {{ HEAD_TEXELS }}u) * {{ ROWS }}u + row % {{ ROWS }}u;
 {% for d in range(HEAD_TEXELS) %}
-    o{{ d }} /= sum;
-{% for i in range(4) %}
-    if {{ 4 * d + i }}u < params.head_dim {
-        output[to + {{ 4 * d + i }}u] = o{{ d }}[{{ i }}];
-    }
+        textureStore(output, at(to + {{ d * ROWS }}u), o{{ i }}_{{ d }} / sum{{ i }});
 {% endfor %}
+        if head == params.heads - 1u {
+            // Padding of the row: whatever stands there must not be NaN, its weights are zeros.
+            for (var i = params.heads * {{ HEAD_TEXELS }}u; i < params.inner4; i++) {
+                textureStore(output, at(to + (i - head * {{ HEAD_TEXELS }}u) * {{ ROWS }}u), vec4f(0.0));
+            }
+        }
+    }
 {% endfor %}
 }

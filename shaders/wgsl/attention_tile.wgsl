@@ -1,6 +1,6 @@
 // Causal grouped-query attention with an online softmax, for GPUs.
-//   qkv:    [rows, (heads + 2 * kv heads) * head_dim], Q, K and V side by side; a batch of windows of `window` rows
-//   output: [rows, heads * head_dim]
+//   qkv:    [rows, stride], Q, K and V side by side; a batch of windows of `window` rows
+//   output: [rows, output_stride]
 // One workgroup of 64 invocations handles {{ QUERIES }} queries of one head, {{ KEYS }} keys at a time; {{ PER_QUERY }} invocations share a query.
 // The blocks of keys start at the window's first key, so a query's result depends on its window alone.
 // Grid = blocks of queries x heads x windows.
@@ -13,6 +13,8 @@ struct Params {
     // 1 / sqrt(head_dim)
     scale: f32,
     first_window: u32,
+    stride: u32,
+    output_stride: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<f32>;
@@ -30,8 +32,7 @@ var<workgroup> scores: array<f32, {{ QUERIES * KEYS }}>;
 fn load(row: u32, window: u32, column: u32, d: u32) -> vec4f {
     var value = vec4f(0.0);
     if row < params.window {
-        let stride = (params.heads + 2u * (params.heads / params.share)) * params.head_dim;
-        let base = (window * params.window + row) * stride + column + d;
+        let base = (window * params.window + row) * params.stride + column + d;
 {% for i in range(4) %}
         if d + {{ i }}u < params.head_dim {
             value[{{ i }}] = qkv[base + {{ i }}u];
@@ -104,7 +105,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     if query >= params.window {
         return;
     }
-    let to = ((window * params.window + query) * params.heads + head) * params.head_dim;
+    let to = (window * params.window + query) * params.output_stride + head * params.head_dim;
 {% for d in range(PER_INVOCATION) %}
     {
         let value = o{{ d }} / sum;

@@ -6,6 +6,8 @@
 struct Params {
     rows: u32,
     columns: u32,
+    // elements from one row of the output to the next
+    stride: u32,
     // texels in one row of the table
     row_texels: u32,
     first_token: u32,
@@ -31,7 +33,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let t = ((block * params.row_texels + id.x) * 4u + token % 4u) * {{ LANES }}u + lane;
     let texel = textureLoad(table, vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u));
     let column = id.x * {{ TEXEL_K }}u;
-    let base = row * params.columns + column;
+    let base = row * params.stride + column;
 {% for k in range(TEXEL_K) %}
     if column + {{ k }}u < params.columns {
 {% if WEIGHT == "f32" %}

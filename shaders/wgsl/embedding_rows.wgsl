@@ -6,6 +6,8 @@
 struct Params {
     rows: u32,
     columns: u32,
+    // elements from one row of the output to the next
+    stride: u32,
     // u32 words in one row of the table
     row_words: u32,
     first_token: u32,
@@ -37,8 +39,8 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 {% else %}
     let pair = unpack2x16float(table[base + id.x]);
 {% endif %}
-    output[row * params.columns + column] = pair.x;
+    output[row * params.stride + column] = pair.x;
     if column + 1u < params.columns {
-        output[row * params.columns + column + 1u] = pair.y;
+        output[row * params.stride + column + 1u] = pair.y;
     }
 }

@@ -1,8 +1,9 @@
-// Matrix product for CPU-type adapters: c[m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n].
-//   a: rows packed by pack_rows.wgsl, blocks of {{ ROWS }} rows
+// Matrix product for CPU-type adapters: c[first_row + m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n],
+// plus what stood there if `add` is 1.
+//   a: blocks of {{ ROWS }} rows; texel (block * inner4 + k4) * {{ ROWS }} + r holds 4 neighbouring k of row block * {{ ROWS }} + r
 //   w: {{ WEIGHT }} panels of {{ 4 * LANES }} rows n; texel ((block * steps + step) * 4 + j) * {{ LANES }} + lane holds {{ TEXEL_K }} neighbouring k of
 //      row n = block * {{ 4 * LANES }} + 4 * lane + j
-//   c: [rows, stride]
+//   c: [.., stride], bias: padded to a multiple of 4
 // One workgroup is one vector of {{ LANES }} lanes: {{ ROWS }} rows x {{ 4 * LANES }} columns, the whole of k in one loop, no shared memory.
 // Software drivers turn such lanes into SIMD; inside loops only storage-texture loads stay whole-vector loads there.
 // Grid = blocks of rows x panels.
@@ -18,12 +19,14 @@ struct Params {
     has_bias: u32,
     // first panel of this dispatch
     first_block: u32,
+    first_row: u32,
+    add: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var w: texture_storage_2d<{{ TEXEL_FORMAT }}, read>;
-@group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> c: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
 
 fn at(t: u32) -> vec2u {
     return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
@@ -31,6 +34,7 @@ fn at(t: u32) -> vec2u {
 
 @compute @workgroup_size({{ LANES }})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+    let stride4 = params.stride / 4u;
     let row0 = group.x * {{ ROWS }}u;
     let block = params.first_block + group.y;
     let steps = params.inner4 / 2u;
@@ -90,22 +94,22 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         tw += {{ LANES * 32 // TEXEL_K }}u;
     }
     let column = (block * {{ LANES }}u + lane) * 4u;
+    if column >= params.columns {
+        return;
+    }
+    let column4 = (params.column_offset + column) / 4u;
     var b = vec4f(0.0);
     if params.has_bias == 1u {
-{% for j in range(4) %}
-        if column + {{ j }}u < params.columns {
-            b[{{ j }}] = bias[params.column_offset + column + {{ j }}u];
-        }
-{% endfor %}
+        b = bias[column4];
     }
-    let base = row0 * params.stride + params.column_offset + column;
+    let base = (params.first_row + row0) * stride4 + column4;
 {% for r in range(ROWS) %}
     if row0 + {{ r }}u < params.rows {
-{% for j in range(4) %}
-        if column + {{ j }}u < params.columns {
-            c[base + {{ r }}u * params.stride + {{ j }}u] = c{{ r }}[{{ j }}] + b[{{ j }}];
+        c{{ r }} += b;
+        if params.add == 1u {
+            c{{ r }} += c[base + {{ r }}u * stride4];
         }
-{% endfor %}
+        c[base + {{ r }}u * stride4] = c{{ r }};
     }
 {% endfor %}
 }

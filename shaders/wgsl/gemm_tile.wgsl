@@ -1,7 +1,8 @@
-// Matrix product for GPUs: c[m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n].
-//   a: [rows, inner]
+// Matrix product for GPUs: c[first_row + m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n], plus what
+// stood there if `add` is 1.
+//   a: [rows, a_stride]
 //   w: [columns, row_words] u32 words of {{ WEIGHT }}, rows padded with zeros
-//   c: [rows, stride]
+//   c: [.., stride]
 // One workgroup computes a {{ TILE }} x {{ TILE }} tile: {{ THREADS }} x {{ THREADS }} invocations of {{ PER_THREAD }} x {{ PER_THREAD }} results, {{ STEP }} k at a time staged in workgroup memory.
 // Grid = tiles of rows x tiles of columns.
 struct Params {
@@ -9,6 +10,7 @@ struct Params {
     // columns of this weight shard
     columns: u32,
     inner: u32,
+    a_stride: u32,
     // u32 words in one row of w
     row_words: u32,
     stride: u32,
@@ -17,6 +19,8 @@ struct Params {
     has_bias: u32,
     // first tile of columns of this dispatch
     first_block: u32,
+    first_row: u32,
+    add: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
@@ -43,7 +47,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
             let row = element / {{ STEP }}u;
             var value = 0.0;
             if row0 + row < params.rows && k0 + k < params.inner {
-                value = a[(row0 + row) * params.inner + k0 + k];
+                value = a[(row0 + row) * params.a_stride + k0 + k];
             }
             tile_a[k * {{ TILE }}u + row] = value;
         }
@@ -101,10 +105,15 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
                 b = bias[params.column_offset + column];
             }
             let row = row0 + local.y * {{ PER_THREAD }}u;
-            let base = row * params.stride + params.column_offset + column;
+            let base = (params.first_row + row) * params.stride + params.column_offset + column;
 {% for i in range(PER_THREAD) %}
             if row + {{ i }}u < params.rows {
-                c[base + {{ i }}u * params.stride] = c{{ i }}[{{ j }}] + b;
+                let to = base + {{ i }}u * params.stride;
+                var value = c{{ i }}[{{ j }}] + b;
+                if params.add == 1u {
+                    value += c[to];
+                }
+                c[to] = value;
             }
 {% endfor %}
         }

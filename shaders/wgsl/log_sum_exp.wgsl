@@ -1,5 +1,5 @@
-// Negative log-likelihood of each target by an online log-sum-exp over chunks of the vocabulary.
-//   logits:  [rows, columns], the chunk's logits; column i is token first_token + i
+// For GPUs: negative log-likelihood of each target by an online log-sum-exp over chunks of the vocabulary.
+//   logits:  [rows, stride], the chunk's logits; column i is token first_token + i
 //   targets: [rows] token ids
 //   running: [rows] of (maximum, sum of exp(logit - maximum), logit of the target, unused), carried from chunk to chunk
 //   nll:     [rows], written at the last chunk: maximum + log(sum) - target logit, in nats
@@ -7,6 +7,7 @@
 struct Params {
     rows: u32,
     columns: u32,
+    stride: u32,
     first_token: u32,
     // 1 for the first and the last chunk
     is_first: u32,
@@ -30,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     if row >= params.rows {
         return;
     }
-    let base = row * params.columns;
+    let base = row * params.stride;
     var largest = LOWEST;
     for (var column = lane; column < params.columns; column += 64u) {
         largest = max(largest, logits[base + column]);

@@ -1,12 +1,15 @@
-// Root mean square norm: output[r] = input[map(r)] / sqrt(mean(input[map(r)]^2) + epsilon) * weight
-//   input:  [.., columns], read from row first_row + map(r), map(r) = (r / kept) * window + r % kept:
+// Root mean square norm for GPUs: output[r] = input[map(r)] / sqrt(mean(input[map(r)]^2) + epsilon) * weight
+//   input:  [.., stride], read from row first_row + map(r), map(r) = (r / kept) * window + r % kept:
 //           kept = window takes every row, kept = window - 1 leaves out the last position of each window
 //   weight: [columns]
-//   output: [rows, columns]
+//   output: [rows, stride]
 // One workgroup a row; the sum is a fixed tree, so a row's result does not depend on its neighbours.
 struct Params {
     rows: u32,
     columns: u32,
+    stride: u32,
+    // texels of a row of the output, for rms_norm_panel.wgsl
+    inner4: u32,
     first_row: u32,
     window: u32,
     kept: u32,
@@ -25,7 +28,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     if row >= params.rows {
         return;
     }
-    let base = (params.first_row + (row / params.kept) * params.window + row % params.kept) * params.columns;
+    let base = (params.first_row + (row / params.kept) * params.window + row % params.kept) * params.stride;
     var sum = 0.0;
     for (var column = lane; column < params.columns; column += 64u) {
         let value = input[base + column];
@@ -41,6 +44,6 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 {% endfor %}
     let scale = 1.0 / sqrt(partial[0] / f32(params.columns) + params.epsilon);
     for (var column = lane; column < params.columns; column += 64u) {
-        output[row * params.columns + column] = weight[column] * (input[base + column] * scale);
+        output[row * params.stride + column] = weight[column] * (input[base + column] * scale);
     }
 }

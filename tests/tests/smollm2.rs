@@ -6,8 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use blockpruner::gpu::GpuOptions;
-use blockpruner::model::{BlockId, BlockSet, Checkpoint, DeviceModel, largest_weight};
+use blockpruner::model::{BlockId, BlockSet, Checkpoint, DeviceModel, device_needs};
 use blockpruner::score::Scorer;
 use blockpruner::text::{CalibrationText, Windows};
 use blockpruner_tests::{Reference, TOLERANCE, open, relative};
@@ -54,7 +53,7 @@ fn agrees_with_transformers() {
     let windows =
         Windows::cut(&text, checkpoint.tokenizer().unwrap(), reference.window, Some(reference.windows)).unwrap();
     assert_eq!(windows.ids, reference.ids, "token ids");
-    let gpu = open(&GpuOptions { largest_weight: largest_weight(&checkpoint.spec), ..Default::default() });
+    let gpu = open(&device_needs(&checkpoint.spec));
     let model = block_on(DeviceModel::load(gpu, &checkpoint, &mut |_, _| {})).unwrap();
     let scorer = Scorer::new(&model, &windows).unwrap();
     let compare = |what: &str, removed: &BlockSet, expected: f64| {

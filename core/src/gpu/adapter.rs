@@ -76,6 +76,8 @@ pub struct GpuOptions {
     pub max_binding_bytes: Option<u64>,
     /// The largest single weight of the model, in bytes: limits above WebGPU's guaranteed ones are asked for up to this.
     pub largest_weight: u64,
+    /// The model's heads are not whole vectors of 4 elements: only the tile kernels take them.
+    pub ragged_heads: bool,
     /// Restrict wgpu to what browsers offer (`STRICT_WEBGPU_COMPLIANCE`).
     pub strict_webgpu: bool,
 }
@@ -124,8 +126,8 @@ impl Candidate {
     ///
     /// | kernel | conditions |
     /// |---|---|
-    /// | `panel-subgroup` | CPU-type adapter, read-only storage textures, subgroups of exactly 4, 8 or 16 lanes |
-    /// | `panel` | CPU-type adapter, read-only storage textures |
+    /// | `panel-subgroup` | CPU-type adapter, read-only storage textures, head_dim a multiple of 4, subgroups of exactly 4, 8 or 16 lanes |
+    /// | `panel` | CPU-type adapter, read-only storage textures, head_dim a multiple of 4 |
     /// | `tile` | everything else |
     pub fn kernel(&self, choice: Option<KernelChoice>) -> Result<GemmKernel, String> {
         let fixed = self.info.subgroup_min_size == self.info.subgroup_max_size;
@@ -136,7 +138,9 @@ impl Candidate {
             None if software && self.textures && subgroups => Ok(GemmKernel::Panel { lanes: size, subgroups: true }),
             None if software && self.textures => Ok(GemmKernel::Panel { lanes: 8, subgroups: false }),
             None | Some(KernelChoice::Tile) => Ok(GemmKernel::Tile),
-            Some(_) if !self.textures => Err("it has no read-only storage textures".into()),
+            Some(_) if !self.textures => {
+                Err("it has no read-only storage textures, or head_dim is not a multiple of 4".into())
+            }
             Some(KernelChoice::Panel) => Ok(GemmKernel::Panel { lanes: 8, subgroups: false }),
             Some(KernelChoice::PanelSubgroup) if subgroups => Ok(GemmKernel::Panel { lanes: size, subgroups: true }),
             Some(KernelChoice::PanelSubgroup) => {
@@ -207,7 +211,8 @@ pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
             let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
             let best = if subgroups { Tier::Subgroups } else { Tier::Baseline };
             let tier = options.tier.map_or(best, |wanted| wanted.min(best));
-            let textures = textures && adapter.limits().max_storage_textures_per_shader_stage >= 3;
+            let textures =
+                textures && !options.ragged_heads && adapter.limits().max_storage_textures_per_shader_stage >= 3;
             Candidate { adapter, info, tier, textures }
         })
         .collect();

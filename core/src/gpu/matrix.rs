@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use blockpruner_shaders::{GemmKernel, Kernel, WeightFormat, embedding, gemm};
+use blockpruner_shaders::{GemmKernel, Kernel, WeightFormat, embedding, gemm, stride};
 
 use super::{Gpu, GpuError, Recording, Resource};
 
@@ -24,45 +24,34 @@ struct Shard {
     storage: Resource,
 }
 
-/// The left side of a product, in the form that the device's GEMM kernel reads.
+/// The left side of a product, in the form that the device's GEMM kernel reads: a storage that a shader has written to.
 #[derive(Clone, Debug)]
 pub struct Operand {
-    resource: Resource,
+    storage: Resource,
     rows: u32,
 }
 
 impl Operand {
-    /// Texels that the scratch texture of [`Operand::record`] needs for `rows` of `inner` elements; 0 if none is needed.
-    pub fn scratch_texels(kernel: GemmKernel, rows: u32, inner: u32) -> u64 {
-        match kernel {
-            GemmKernel::Tile => 0,
-            GemmKernel::Panel { lanes, .. } => {
-                let rows = rows.next_multiple_of(gemm::panel_rows(lanes));
-                rows as u64 * gemm::inner_texels(inner) as u64
-            }
-        }
+    /// A storage of [`gemm::operand_bytes`] bytes: a buffer or a texture.
+    pub fn storage(gpu: &Gpu, label: &str, bytes: u64) -> Result<Resource, GpuError> {
+        Ok(match gpu.gemm() {
+            GemmKernel::Tile => Resource::Buffer(gpu.storage(label, bytes)?),
+            GemmKernel::Panel { .. } => Resource::Texture(gpu.texture(label, bytes / 16, false)?),
+        })
     }
 
-    /// Prepares `rows [rows, inner]` as the left side of products, through `scratch` where the kernel reads a texture.
-    pub fn record(
-        gpu: &Gpu,
-        recording: &mut Recording,
-        values: &wgpu::Buffer,
-        rows: u32,
-        inner: u32,
-        scratch: &wgpu::TextureView,
-    ) -> Self {
-        let GemmKernel::Panel { lanes, .. } = gpu.gemm() else {
-            return Self { resource: values.into(), rows };
-        };
-        let inner4 = gemm::inner_texels(inner);
-        let block = gemm::panel_rows(lanes);
-        let params = gemm::PackRowsParams { rows, columns: inner, inner4 };
-        let grid = [blockpruner_shaders::groups_of_64(inner4 * block), rows.div_ceil(block), 1];
-        let flops = rows as u64 * inner as u64;
-        recording.dispatch(Kernel::PackRows { lanes }, &params, [values.into(), scratch.into()], grid, flops);
-        Self { resource: scratch.into(), rows }
+    /// The first `rows` rows of a storage.
+    pub fn new(storage: &Resource, rows: u32) -> Self {
+        Self { storage: storage.clone(), rows }
     }
+}
+
+/// Where a product goes.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    buffer: &'a wgpu::Buffer,
+    first_row: u32,
+    add: bool,
 }
 
 impl Matrix {
@@ -110,8 +99,24 @@ impl Matrix {
         self.inner
     }
 
-    /// Appends `output [rows, columns] = operand [rows, inner] x self^T + bias`.
+    /// Appends `output [rows, columns] = operand [rows, inner] x self^T + bias`, rows [`stride`] elements apart.
     pub fn record_product(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, output: &wgpu::Buffer) {
+        self.record(gpu, recording, operand, Target { buffer: output, first_row: 0, add: false });
+    }
+
+    /// Appends `states[first_row..] += operand [rows, inner] x self^T + bias`.
+    pub fn record_residual(
+        &self,
+        gpu: &Gpu,
+        recording: &mut Recording,
+        operand: &Operand,
+        states: &wgpu::Buffer,
+        first_row: u32,
+    ) {
+        self.record(gpu, recording, operand, Target { buffer: states, first_row, add: true });
+    }
+
+    fn record(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, target: Target<'_>) {
         for shard in &self.shards {
             let block = gemm::block_columns(gpu.gemm());
             let blocks = shard.columns.div_ceil(block);
@@ -120,7 +125,7 @@ impl Matrix {
             for first_block in (0..blocks).step_by(step as usize) {
                 let count = step.min(blocks - first_block);
                 let flops = block_flops * count as u64;
-                self.record_blocks(gpu, recording, operand, shard, first_block, count, output, flops);
+                self.record_blocks(gpu, recording, operand, shard, first_block, count, target, flops);
             }
         }
     }
@@ -134,12 +139,12 @@ impl Matrix {
         shard: &Shard,
         first_block: u32,
         count: u32,
-        output: &wgpu::Buffer,
+        target: Target<'_>,
         flops: u64,
     ) {
         let kernel = Kernel::Gemm { kernel: gpu.gemm(), weight: self.format };
         let bias = self.bias.as_ref().unwrap_or(gpu.nothing());
-        let bindings = [operand.resource.clone(), shard.storage.clone(), bias.into(), output.into()];
+        let bindings = [operand.storage.clone(), shard.storage.clone(), bias.into(), target.buffer.into()];
         let grid = [operand.rows.div_ceil(gemm::block_rows(gpu.gemm())), count, 1];
         let has_bias = self.bias.is_some() as u32;
         match gpu.gemm() {
@@ -148,11 +153,14 @@ impl Matrix {
                     rows: operand.rows,
                     columns: shard.columns,
                     inner: self.inner,
+                    a_stride: stride(self.inner),
                     row_words: gemm::row_units(gpu.gemm(), self.format, self.inner),
-                    stride: self.columns,
+                    stride: stride(self.columns),
                     column_offset: shard.first,
                     has_bias,
                     first_block,
+                    first_row: target.first_row,
+                    add: target.add as u32,
                 };
                 recording.dispatch(kernel, &params, bindings, grid, flops);
             }
@@ -161,17 +169,19 @@ impl Matrix {
                     rows: operand.rows,
                     columns: shard.columns,
                     inner4: gemm::inner_texels(self.inner),
-                    stride: self.columns,
+                    stride: stride(self.columns),
                     column_offset: shard.first,
                     has_bias,
                     first_block,
+                    first_row: target.first_row,
+                    add: target.add as u32,
                 };
                 recording.dispatch(kernel, &params, bindings, grid, flops);
             }
         }
     }
 
-    /// Appends a lookup: rows of `output [rows, inner]` whose token lies in `first_token .. first_token + columns`.
+    /// Appends a lookup: rows of `output [rows, inner]`, [`stride`] elements apart, whose token lies in `first_token .. first_token + columns`.
     pub fn record_lookup(
         &self,
         gpu: &Gpu,
@@ -190,6 +200,7 @@ impl Matrix {
             let params = embedding::Params {
                 rows,
                 columns: self.inner,
+                stride: stride(self.inner),
                 row_units,
                 first_token: first_token + shard.first,
                 count: shard.columns,

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use blockpruner_shaders::WeightFormat;
+use blockpruner_shaders::{GemmKernel, WeightFormat, stride};
 
 use super::{BlockId, Checkpoint, ModelError, ModelSpec};
-use crate::gpu::{Gpu, GpuError, Matrix};
+use crate::gpu::{Gpu, GpuError, GpuOptions, Matrix};
 use crate::weights::{FloatType, Weights, WeightsError};
 
 /// Vocabulary entries whose logits exist at a time. Fixed, so that the order of summation, and with it every bit of a
@@ -60,12 +60,12 @@ pub struct DeviceModel {
     pub(crate) feed_forward: Vec<Option<FeedForward>>,
 }
 
-/// Bytes of the largest weight that [`DeviceModel::load`] stores in one piece if the device allows it, for
-/// [`crate::gpu::GpuOptions::largest_weight`].
-pub fn largest_weight(spec: &ModelSpec) -> u64 {
+/// What a device is asked for on behalf of this model; the caller adds its own wishes.
+pub fn device_needs(spec: &ModelSpec) -> GpuOptions {
     let attention = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
     let columns = attention.max(2 * spec.intermediate_size).max(VOCABULARY_CHUNK.min(spec.vocab_size));
-    columns as u64 * spec.hidden_size as u64 * 4
+    let largest_weight = columns as u64 * spec.hidden_size as u64 * 4;
+    GpuOptions { largest_weight, ragged_heads: !spec.head_dim.is_multiple_of(4), ..Default::default() }
 }
 
 impl DeviceModel {
@@ -76,6 +76,14 @@ impl DeviceModel {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ForwardError> {
         let spec = checkpoint.spec.clone();
+        if gpu.gemm() != GemmKernel::Tile && !spec.head_dim.is_multiple_of(4) {
+            return Err(GpuError::Unsuitable {
+                wanted: format!("the kernel {}", gpu.gemm().name()),
+                device: gpu.name().into(),
+                reason: format!("it needs a head_dim that is a multiple of 4, and the model has {}", spec.head_dim),
+            }
+            .into());
+        }
         let total = spec.parameters();
         let mut loader = Loader { gpu: &gpu, weights: &checkpoint.weights, done: 0, total, progress };
         let embedding = Rc::new(loader.vocabulary(&spec, ModelSpec::EMBEDDING).await?);
@@ -121,8 +129,9 @@ impl Loader<'_> {
     }
 
     async fn vector(&mut self, name: &str) -> Result<wgpu::Buffer, ForwardError> {
-        let values = self.weights.read_f32(name).await?;
+        let mut values = self.weights.read_f32(name).await?;
         self.advance(values.len());
+        values.resize(stride(values.len() as u32) as usize, 0.0);
         Ok(self.gpu.upload(name, bytemuck::cast_slice(&values))?)
     }
 
@@ -130,7 +139,7 @@ impl Loader<'_> {
         let mut chunks = Vec::new();
         for first in (0..spec.vocab_size).step_by(VOCABULARY_CHUNK) {
             let rows = first..(first + VOCABULARY_CHUNK).min(spec.vocab_size);
-            chunks.push(self.matrix(&[(name, rows)], spec.hidden_size, &[]).await?);
+            chunks.push(self.matrix(&[Part::new(name, rows)], spec.hidden_size, &[]).await?);
         }
         Ok(chunks)
     }
@@ -138,25 +147,30 @@ impl Loader<'_> {
     async fn attention(&mut self, spec: &ModelSpec, layer: usize) -> Result<Attention, ForwardError> {
         let names = spec.layer_names(layer);
         let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        let parts =
-            [(names.q_proj.as_str(), 0..queries), (names.k_proj.as_str(), 0..keys), (names.v_proj.as_str(), 0..keys)];
+        let parts = [
+            Part::new(&names.q_proj, 0..queries),
+            Part::new(&names.k_proj, 0..keys),
+            Part::new(&names.v_proj, 0..keys),
+        ];
         let biases = [names.q_proj_bias, names.k_proj_bias, names.v_proj_bias];
         Ok(Attention {
             norm: self.vector(&names.input_layernorm).await?,
             qkv: self.matrix(&parts, spec.hidden_size, &biases).await?,
-            o: self.matrix(&[(&names.o_proj, 0..spec.hidden_size)], queries, &[names.o_proj_bias]).await?,
+            o: self.matrix(&[Part::new(&names.o_proj, 0..spec.hidden_size)], queries, &[names.o_proj_bias]).await?,
         })
     }
 
     async fn feed_forward(&mut self, spec: &ModelSpec, layer: usize) -> Result<FeedForward, ForwardError> {
         let names = spec.layer_names(layer);
         let inner = spec.intermediate_size;
-        let parts = [(names.gate_proj.as_str(), 0..inner), (names.up_proj.as_str(), 0..inner)];
+        let parts = [Part::new(&names.gate_proj, 0..inner).padded(), Part::new(&names.up_proj, 0..inner).padded()];
         let biases = [names.gate_proj_bias, names.up_proj_bias];
         Ok(FeedForward {
             norm: self.vector(&names.post_attention_layernorm).await?,
             gate_up: self.matrix(&parts, spec.hidden_size, &biases).await?,
-            down: self.matrix(&[(&names.down_proj, 0..spec.hidden_size)], inner, &[names.down_proj_bias]).await?,
+            down: self
+                .matrix(&[Part::new(&names.down_proj, 0..spec.hidden_size)], inner, &[names.down_proj_bias])
+                .await?,
         })
     }
 
@@ -164,32 +178,38 @@ impl Loader<'_> {
     /// have a bias or none. Tensors of different types meet in f32.
     async fn matrix(
         &mut self,
-        parts: &[(&str, Range<usize>)],
+        parts: &[Part<'_>],
         inner: usize,
         biases: &[Option<String>],
     ) -> Result<Matrix, ForwardError> {
         let format = self.common_format(parts);
-        let columns: usize = parts.iter().map(|(_, rows)| rows.len()).sum();
+        let columns: usize = parts.iter().map(|part| part.height).sum();
         let mut bias = Vec::new();
-        for name in biases.iter().flatten() {
-            bias.extend(self.weights.read_f32(name).await?);
+        for (part, name) in parts.iter().zip(biases) {
+            if let Some(name) = name {
+                let values = self.weights.read_f32(name).await?;
+                self.advance(values.len());
+                bias.extend(values);
+                bias.resize(bias.len() + part.height - part.rows.len(), 0.0);
+            }
         }
+        bias.resize(stride(bias.len() as u32) as usize, 0.0);
         let bias = match bias.is_empty() {
             true => None,
             false => Some(self.gpu.upload("bias", bytemuck::cast_slice(&bias))?),
         };
         let mut matrix = Matrix::new(format, columns as u32, inner as u32, bias);
-        let label = parts.first().map_or("", |(name, _)| name);
+        let label = parts.first().map_or("", |part| part.name);
         for range in Matrix::shards(self.gpu, format, columns as u32, inner as u32)? {
-            let rows = self.stacked_rows(parts, format, range.start as usize..range.end as usize).await?;
+            let rows = self.stacked_rows(parts, inner, format, range.start as usize..range.end as usize).await?;
             matrix.push(self.gpu, label, range, &rows)?;
         }
-        self.advance(columns * inner);
+        self.advance(parts.iter().map(|part| part.rows.len()).sum::<usize>() * inner);
         Ok(matrix)
     }
 
-    fn common_format(&self, parts: &[(&str, Range<usize>)]) -> WeightFormat {
-        let mut types = parts.iter().filter_map(|(name, _)| Some(self.weights.get(name)?.dtype.read_as()));
+    fn common_format(&self, parts: &[Part<'_>]) -> WeightFormat {
+        let mut types = parts.iter().filter_map(|part| Some(self.weights.get(part.name)?.dtype.read_as()));
         let first = types.next().unwrap_or(FloatType::F32);
         match types.all(|other| other == first).then_some(first) {
             Some(FloatType::F16) => WeightFormat::F16,
@@ -201,25 +221,51 @@ impl Loader<'_> {
     /// Rows `range` of the stack of `parts`, in `format`.
     async fn stacked_rows(
         &self,
-        parts: &[(&str, Range<usize>)],
+        parts: &[Part<'_>],
+        inner: usize,
         format: WeightFormat,
         range: Range<usize>,
     ) -> Result<Vec<u8>, ForwardError> {
         let mut bytes = Vec::new();
         let mut first = 0;
-        for (name, rows) in parts {
-            let start = range.start.clamp(first, first + rows.len()) - first;
-            let end = range.end.clamp(first, first + rows.len()) - first;
-            if start < end {
-                let read = self.weights.read_rows(name, rows.start + start..rows.start + end).await?;
+        for part in parts {
+            let within = |row: usize| row.clamp(first, first + part.height) - first;
+            let (start, end) = (within(range.start), within(range.end));
+            let there = start.min(part.rows.len())..end.min(part.rows.len());
+            if !there.is_empty() {
+                let rows = part.rows.start + there.start..part.rows.start + there.end;
+                let read = self.weights.read_rows(part.name, rows).await?;
                 if format == WeightFormat::F32 && read.dtype != FloatType::F32 {
                     bytes.extend_from_slice(bytemuck::cast_slice(&read.to_f32()));
                 } else {
                     bytes.extend_from_slice(&read.bytes);
                 }
             }
-            first += rows.len();
+            let zeros = end - start - there.len();
+            bytes.resize(bytes.len() + zeros * inner * format.bytes(), 0);
+            first += part.height;
         }
         Ok(bytes)
+    }
+}
+
+/// Rows of a tensor that a matrix is stacked from.
+struct Part<'a> {
+    name: &'a str,
+    rows: Range<usize>,
+    /// Rows that it takes in the matrix; what is over is zeros.
+    height: usize,
+}
+
+impl<'a> Part<'a> {
+    fn new(name: &'a str, rows: Range<usize>) -> Self {
+        let height = rows.len();
+        Self { name, rows, height }
+    }
+
+    /// The next part then begins at a whole vector of a product's row.
+    fn padded(mut self) -> Self {
+        self.height = stride(self.height as u32) as usize;
+        self
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Every function appends dispatches to a [`Recording`] and reads top to bottom like the model itself.
 
-use blockpruner_shaders::{self as shaders, GemmKernel, Kernel, attention, groups_of_64, rotary};
+use blockpruner_shaders::{self as shaders, GemmKernel, Kernel, attention, gemm, groups_of_64, rotary, stride};
 
 use super::device_model::{Attention, DeviceModel, FeedForward, ForwardError, VOCABULARY_CHUNK};
 use super::{BlockId, BlockKind};
-use crate::gpu::{Gpu, GpuError, Operand, Recording};
+use crate::gpu::{Gpu, GpuError, Operand, Recording, Resource};
 
 /// Targets whose logits exist at a time.
 const HEAD_ROWS: u32 = 2048;
@@ -18,18 +18,14 @@ pub(crate) struct Scratch {
     window: u32,
     /// `[window, head_dim / 2]` of (cos, sin).
     rope: wgpu::Buffer,
-    normed: wgpu::Buffer,
+    /// The left side of the product under way: normed states, attention output or activated feed-forward rows.
+    operand: Resource,
     qkv: wgpu::Buffer,
-    heads: wgpu::Buffer,
-    branch: wgpu::Buffer,
     /// Rows that the feed-forward buffers hold: fewer than a batch where the binding limit is small.
     mlp_rows: u32,
     gate_up: wgpu::Buffer,
-    activated: wgpu::Buffer,
     logits: wgpu::Buffer,
     running: wgpu::Buffer,
-    /// Left sides of products, for the panel kernels.
-    packed: wgpu::TextureView,
     /// Q, K and V, for the panel kernels.
     packed_heads: [wgpu::TextureView; 3],
 }
@@ -42,27 +38,24 @@ impl Scratch {
         let [hidden, inner] = [spec.hidden_size as u32, spec.intermediate_size as u32];
         let queries = (spec.heads * spec.head_dim) as u32;
         let keys = (spec.kv_heads * spec.head_dim) as u32;
-        let floats = |label: &str, rows: u32, columns: u32| gpu.storage(label, rows as u64 * columns as u64 * 4);
-        let mlp_rows = (gpu.max_binding() / (8 * inner as u64)).clamp(1, rows as u64) as u32;
+        let floats =
+            |label: &str, rows: u32, columns: u32| gpu.storage(label, rows as u64 * stride(columns) as u64 * 4);
+        let mlp_rows = (gpu.max_binding() / (8 * stride(inner) as u64)).clamp(1, rows as u64) as u32;
         let head_rows = rows.min(HEAD_ROWS);
         let chunk = VOCABULARY_CHUNK.min(spec.vocab_size) as u32;
         let frequencies = spec.rope.frequencies(window as usize)?;
         let table = rotary::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);
-        let texels = |rows, inner| Operand::scratch_texels(gpu.gemm(), rows, inner);
-        let packed = texels(rows, hidden.max(queries)).max(texels(mlp_rows, inner));
+        let bytes = |rows, inner| gemm::operand_bytes(gpu.gemm(), rows, inner);
+        let operand = bytes(rows, hidden.max(queries)).max(bytes(mlp_rows, inner));
         Ok(Self {
             window,
             rope: gpu.upload("rotary table", bytemuck::cast_slice(&table))?,
-            normed: floats("normed states", rows, hidden)?,
+            operand: Operand::storage(gpu, "left side of a product", operand)?,
             qkv: floats("Q, K and V", rows, queries + 2 * keys)?,
-            heads: floats("attention output", rows, queries)?,
-            branch: floats("branch", rows, hidden)?,
             mlp_rows,
-            gate_up: floats("gate and up", mlp_rows, 2 * inner)?,
-            activated: floats("activated", mlp_rows, inner)?,
+            gate_up: floats("gate and up", mlp_rows, 2 * stride(inner))?,
             logits: floats("logits of a vocabulary chunk", head_rows, chunk)?,
             running: floats("running log-sum-exp", head_rows, 4)?,
-            packed: gpu.texture("packed rows", packed, false)?,
             packed_heads: packed_heads(gpu, spec.heads, spec.kv_heads, spec.head_dim, window, windows)?,
         })
     }
@@ -76,17 +69,18 @@ fn packed_heads(
     window: u32,
     windows: u32,
 ) -> Result<[wgpu::TextureView; 3], GpuError> {
-    let texels = |heads: usize, rows: u32| match gpu.gemm() {
+    let queries = attention::block_queries(gpu.gemm(), head_dim as u32);
+    let texels = |heads: usize, keys: bool| match gpu.gemm() {
         GemmKernel::Tile => 0,
-        GemmKernel::Panel { .. } => {
+        GemmKernel::Panel { lanes, .. } => {
+            let rows = window.next_multiple_of(if keys { attention::panel_keys(lanes) } else { queries });
             heads as u64 * rows as u64 * attention::head_texels(head_dim as u32) as u64 * windows as u64
         }
     };
-    let lanes = attention::block_queries(gpu.gemm(), head_dim as u32);
     Ok([
-        gpu.texture("packed Q", texels(heads, window.next_multiple_of(lanes)), false)?,
-        gpu.texture("packed K", texels(kv_heads, window), false)?,
-        gpu.texture("packed V", texels(kv_heads, window), false)?,
+        gpu.texture("packed Q", texels(heads, false), false)?,
+        gpu.texture("packed K", texels(kv_heads, true), false)?,
+        gpu.texture("packed V", texels(kv_heads, true), false)?,
     ])
 }
 
@@ -193,14 +187,10 @@ impl DeviceModel {
     ) {
         let gpu = &*self.gpu;
         let rows = windows * scratch.window;
-        self.record_norm(recording, states, &weights.norm, &scratch.normed, 0, rows, (1, 1));
-        let normed = Operand::record(gpu, recording, &scratch.normed, rows, weights.qkv.inner(), &scratch.packed);
+        let normed = self.record_norm(recording, scratch, states, &weights.norm, 0, rows, (1, 1));
         weights.qkv.record_product(gpu, recording, &normed, &scratch.qkv);
-        self.record_rotary(recording, scratch, rows);
-        self.record_attend(recording, scratch, windows);
-        let heads = Operand::record(gpu, recording, &scratch.heads, rows, weights.o.inner(), &scratch.packed);
-        weights.o.record_product(gpu, recording, &heads, &scratch.branch);
-        self.record_residual(recording, &scratch.branch, states, 0, rows);
+        let heads = self.record_attend(recording, scratch, windows);
+        weights.o.record_residual(gpu, recording, &heads, states, 0);
     }
 
     fn record_feed_forward(
@@ -213,24 +203,23 @@ impl DeviceModel {
     ) {
         let gpu = &*self.gpu;
         let all = windows * scratch.window;
-        let inner = self.spec.intermediate_size as u32;
         for first_row in (0..all).step_by(scratch.mlp_rows as usize) {
             let rows = scratch.mlp_rows.min(all - first_row);
-            self.record_norm(recording, states, &weights.norm, &scratch.normed, first_row, rows, (1, 1));
-            let normed =
-                Operand::record(gpu, recording, &scratch.normed, rows, weights.gate_up.inner(), &scratch.packed);
+            let normed = self.record_norm(recording, scratch, states, &weights.norm, first_row, rows, (1, 1));
             weights.gate_up.record_product(gpu, recording, &normed, &scratch.gate_up);
-            recording.dispatch(
-                Kernel::SwiGlu,
-                &shaders::swiglu::Params { rows, columns: inner },
-                [(&scratch.gate_up).into(), (&scratch.activated).into()],
-                [groups_of_64(inner), rows, 1],
-                rows as u64 * inner as u64 * 8,
-            );
-            let activated = Operand::record(gpu, recording, &scratch.activated, rows, inner, &scratch.packed);
-            weights.down.record_product(gpu, recording, &activated, &scratch.branch);
-            self.record_residual(recording, &scratch.branch, states, first_row, rows);
+            let activated = self.record_swiglu(recording, scratch, rows);
+            weights.down.record_residual(gpu, recording, &activated, states, first_row);
         }
+    }
+
+    fn record_swiglu(&self, recording: &mut Recording, scratch: &Scratch, rows: u32) -> Operand {
+        let kernel = self.gpu.gemm();
+        let inner = self.spec.intermediate_size as u32;
+        let params = shaders::swiglu::Params { rows, stride: stride(inner), inner4: gemm::inner_texels(inner) };
+        let bindings = [(&scratch.gate_up).into(), scratch.operand.clone()];
+        let flops = rows as u64 * inner as u64 * 8;
+        recording.dispatch(Kernel::SwiGlu { kernel }, &params, bindings, params.grid(kernel), flops);
+        Operand::new(&scratch.operand, rows)
     }
 
     /// NLL of every target of the batch, from the states after the last block.
@@ -243,23 +232,23 @@ impl DeviceModel {
     ) {
         for part in &batch.head {
             let (rows, map) = (part.rows, (part.window, part.kept));
-            self.record_norm(recording, states, &self.final_norm, &scratch.normed, part.first_row, rows, map);
-            let hidden = self.spec.hidden_size as u32;
-            let normed = Operand::record(&self.gpu, recording, &scratch.normed, rows, hidden, &scratch.packed);
+            let normed = self.record_norm(recording, scratch, states, &self.final_norm, part.first_row, rows, map);
             for (chunk, matrix) in self.head.iter().enumerate() {
                 matrix.record_product(&self.gpu, recording, &normed, &scratch.logits);
                 let params = shaders::log_sum_exp::Params {
                     rows,
                     columns: matrix.columns(),
+                    stride: stride(matrix.columns()),
                     first_token: (chunk * VOCABULARY_CHUNK) as u32,
                     is_first: (chunk == 0) as u32,
                     is_last: (chunk + 1 == self.head.len()) as u32,
                 };
+                let kernel = self.gpu.gemm();
                 recording.dispatch(
-                    Kernel::LogSumExp,
+                    Kernel::LogSumExp { kernel },
                     &params,
                     [(&scratch.logits).into(), (&part.targets).into(), (&scratch.running).into(), (&part.nll).into()],
-                    shaders::folded_grid(rows),
+                    shaders::log_sum_exp::grid(kernel, rows),
                     rows as u64 * matrix.columns() as u64 * 8,
                 );
             }
@@ -270,59 +259,59 @@ impl DeviceModel {
     fn record_norm(
         &self,
         recording: &mut Recording,
+        scratch: &Scratch,
         input: &wgpu::Buffer,
         weight: &wgpu::Buffer,
-        output: &wgpu::Buffer,
         first_row: u32,
         rows: u32,
         (window, kept): (u32, u32),
-    ) {
+    ) -> Operand {
+        let kernel = self.gpu.gemm();
         let columns = self.spec.hidden_size as u32;
-        let epsilon = self.spec.rms_norm_eps;
-        let params = shaders::rms_norm::Params { rows, columns, first_row, window, kept, epsilon };
-        let bindings = [input.into(), weight.into(), output.into()];
+        let params = shaders::rms_norm::Params {
+            rows,
+            columns,
+            stride: stride(columns),
+            inner4: gemm::inner_texels(columns),
+            first_row,
+            window,
+            kept,
+            epsilon: self.spec.rms_norm_eps,
+        };
+        let bindings = [input.into(), weight.into(), scratch.operand.clone()];
         let flops = rows as u64 * columns as u64 * 8;
-        recording.dispatch(Kernel::RmsNorm, &params, bindings, shaders::folded_grid(rows), flops);
+        let grid = shaders::rms_norm::grid(kernel, rows);
+        recording.dispatch(Kernel::RmsNorm { kernel }, &params, bindings, grid, flops);
+        Operand::new(&scratch.operand, rows)
     }
 
-    fn record_residual(
-        &self,
-        recording: &mut Recording,
-        branch: &wgpu::Buffer,
-        states: &wgpu::Buffer,
-        first_row: u32,
-        rows: u32,
-    ) {
-        let columns = self.spec.hidden_size as u32;
-        let params = shaders::residual_add::Params { rows, columns, first_row };
-        let grid = [groups_of_64(columns), rows, 1];
-        let flops = rows as u64 * columns as u64 * 2;
-        recording.dispatch(Kernel::ResidualAdd, &params, [branch.into(), states.into()], grid, flops);
+    /// Columns of the fused projection with their padding.
+    fn qkv_stride(&self) -> u32 {
+        stride(((self.spec.heads + 2 * self.spec.kv_heads) * self.spec.head_dim) as u32)
     }
 
     fn record_rotary(&self, recording: &mut Recording, scratch: &Scratch, rows: u32) {
         let spec = &self.spec;
         let heads = (spec.heads + spec.kv_heads) as u32;
         let half_dim = (spec.head_dim / 2) as u32;
-        let stride = ((spec.heads + 2 * spec.kv_heads) * spec.head_dim) as u32;
-        let params = rotary::Params { rows, stride, heads, half_dim, window: scratch.window };
+        let params = rotary::Params { rows, stride: self.qkv_stride(), heads, half_dim, window: scratch.window };
         let bindings = [(&scratch.rope).into(), (&scratch.qkv).into()];
         let grid = [groups_of_64(heads * half_dim), rows, 1];
-        recording.dispatch(Kernel::Rotary, &params, bindings, grid, rows as u64 * stride as u64 * 4);
+        recording.dispatch(Kernel::Rotary, &params, bindings, grid, rows as u64 * (heads * half_dim) as u64 * 8);
     }
 
-    fn record_attend(&self, recording: &mut Recording, scratch: &Scratch, windows: u32) {
+    fn record_attend(&self, recording: &mut Recording, scratch: &Scratch, windows: u32) -> Operand {
         let spec = &self.spec;
         let [heads, kv_heads, head_dim] = [spec.heads as u32, spec.kv_heads as u32, spec.head_dim as u32];
         let window = scratch.window;
         let kernel = self.gpu.gemm();
         let scale = 1.0 / (head_dim as f32).sqrt();
         let share = heads / kv_heads;
-        let queries = attention::block_queries(kernel, head_dim);
-        let blocks = window.div_ceil(queries);
+        let blocks = window.div_ceil(attention::block_queries(kernel, head_dim));
         let name = Kernel::Attention { kernel, head_dim };
-        if let GemmKernel::Panel { lanes, .. } = kernel {
-            self.record_attention_pack(recording, scratch, windows, lanes);
+        match kernel {
+            GemmKernel::Tile => self.record_rotary(recording, scratch, windows * window),
+            GemmKernel::Panel { lanes, .. } => self.record_attention_pack(recording, scratch, windows, lanes),
         }
         let window_flops = heads as u64 * window as u64 * window as u64 * head_dim as u64 * 2;
         let step = (ATTENTION_FLOPS / window_flops.max(1)).clamp(1, windows as u64) as u32;
@@ -330,41 +319,54 @@ impl DeviceModel {
             let count = step.min(windows - first_window);
             let grid = [blocks, heads, count];
             let flops = window_flops * count as u64;
-            let output = (&scratch.heads).into();
+            let output = scratch.operand.clone();
             match kernel {
                 GemmKernel::Tile => {
-                    let params = attention::TileParams { window, heads, share, head_dim, scale, first_window };
+                    let (stride, output_stride) = (self.qkv_stride(), stride(heads * head_dim));
+                    let params = attention::TileParams {
+                        window,
+                        heads,
+                        share,
+                        head_dim,
+                        scale,
+                        first_window,
+                        stride,
+                        output_stride,
+                    };
                     recording.dispatch(name, &params, [(&scratch.qkv).into(), output], grid, flops);
                 }
                 GemmKernel::Panel { .. } => {
-                    let params = attention::PanelParams { window, heads, share, head_dim, blocks, scale, first_window };
+                    let inner4 = gemm::inner_texels(heads * head_dim);
+                    let params = attention::PanelParams { window, heads, share, blocks, inner4, scale, first_window };
                     let [q, k, v] = &scratch.packed_heads;
                     recording.dispatch(name, &params, [q.into(), k.into(), v.into(), output], grid, flops);
                 }
             }
         }
+        Operand::new(&scratch.operand, windows * window)
     }
 
     fn record_attention_pack(&self, recording: &mut Recording, scratch: &Scratch, windows: u32, lanes: u32) {
         let spec = &self.spec;
         let [heads, kv_heads, head_dim] = [spec.heads as u32, spec.kv_heads as u32, spec.head_dim as u32];
         let window = scratch.window;
-        let parts = [(0, heads, lanes), (heads, kv_heads, 1), (heads + kv_heads, kv_heads, 1)];
-        for ((first_head, part_heads, group), texture) in parts.into_iter().zip(&scratch.packed_heads) {
+        let [queries, keys] = [attention::block_queries(self.gpu.gemm(), head_dim), attention::panel_keys(lanes)];
+        let parts = [(0, heads, queries, 1), (heads, kv_heads, keys, 1), (heads + kv_heads, kv_heads, keys, 0)];
+        for ((first_head, part_heads, group, rotate), texture) in parts.into_iter().zip(&scratch.packed_heads) {
             let params = attention::PackParams {
                 window,
-                stride: (heads + 2 * kv_heads) * head_dim,
+                stride: self.qkv_stride(),
                 first_column: first_head * head_dim,
                 heads: part_heads,
-                head_dim,
                 group,
                 blocks: window.div_ceil(group),
+                rotate,
             };
             let texels = params.blocks * group * attention::head_texels(head_dim);
             recording.dispatch(
-                Kernel::AttentionPack { lanes, head_dim },
+                Kernel::AttentionPack { head_dim },
                 &params,
-                [(&scratch.qkv).into(), texture.into()],
+                [(&scratch.rope).into(), (&scratch.qkv).into(), texture.into()],
                 [groups_of_64(texels), part_heads, windows],
                 texels as u64 * part_heads as u64 * windows as u64 * 8,
             );

@@ -19,7 +19,7 @@ mod spec;
 pub use block::{BlockId, BlockKind, BlockSet, ParseBlockError};
 pub use checkpoint::Checkpoint;
 pub use config::PRUNED_TYPE_PREFIX;
-pub use device_model::{DeviceModel, ForwardError, largest_weight};
+pub use device_model::{DeviceModel, ForwardError, device_needs};
 pub use error::ModelError;
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
 pub use spec::{Family, LayerNames, ModelSpec};

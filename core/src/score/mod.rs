@@ -3,7 +3,7 @@
 //! [`Scorer`] holds a text on the device and runs a model over it without some of its blocks. [`PrefixWalk`] does so for
 //! many single blocks without repeating the part of the pass that they share.
 
-use blockpruner_shaders::attention::longest_window;
+use blockpruner_shaders::stride;
 
 use crate::gpu::{GpuError, Recording};
 use crate::model::forward::{Batch, Scratch};
@@ -25,17 +25,13 @@ pub enum ScoreError {
     /// The text does not fit the model.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// The window does not fit the device's kernels.
-    #[error(
-        "a window of {window} tokens is longer than the {most} that the kernel `{kernel}` computes; use a smaller --window"
-    )]
+    /// The window does not fit a dispatch.
+    #[error("a window of {window} tokens is longer than the {most} that are possible; use a smaller --window")]
     WindowTooLong {
         /// Asked for.
         window: usize,
         /// Possible.
         most: usize,
-        /// The GEMM kernel in use, which decides the attention kernel.
-        kernel: &'static str,
     },
     /// A loss is NaN or infinite.
     #[error("the loss of token {position} in window {window} is {value} without {removed}: the model overflows there")]
@@ -108,10 +104,8 @@ impl<'m> Scorer<'m> {
     pub fn new(model: &'m DeviceModel, windows: &Windows) -> Result<Self, ScoreError> {
         windows.check_vocabulary(model.spec().vocab_size)?;
         let window = windows.window;
-        let kernel = model.gpu().gemm();
-        let most = MOST_ROWS.min(longest_window(kernel, model.spec().head_dim as u32) as usize);
-        if window > most {
-            return Err(ScoreError::WindowTooLong { window, most, kernel: kernel.name() });
+        if window > MOST_ROWS {
+            return Err(ScoreError::WindowTooLong { window, most: MOST_ROWS });
         }
         let together = (BATCH_TOKENS / window).clamp(1, windows.count.max(1));
         let scratch = Scratch::new(model, window as u32, together as u32)?;
@@ -181,8 +175,12 @@ impl<'m> Scorer<'m> {
     }
 }
 
+fn states_bytes(model: &DeviceModel, rows: usize) -> u64 {
+    rows as u64 * stride(model.spec().hidden_size as u32) as u64 * 4
+}
+
 fn states(model: &DeviceModel, rows: usize) -> Result<wgpu::Buffer, GpuError> {
-    model.gpu().storage("hidden states", (rows * model.spec().hidden_size * 4) as u64)
+    model.gpu().storage("hidden states", states_bytes(model, rows))
 }
 
 /// Scores single blocks in the order of the forward pass. The states before the block, which all later candidates share,
@@ -226,8 +224,7 @@ impl<'s, 'm> PrefixWalk<'s, 'm> {
         let mut nll = Vec::new();
         for (batch, prefix) in scorer.batches.iter().zip(&self.prefix) {
             let mut recording = Recording::new();
-            let bytes = scorer.rows(batch) * scorer.model.spec().hidden_size * 4;
-            recording.copy(prefix, &scorer.states, bytes as u64);
+            recording.copy(prefix, &scorer.states, states_bytes(scorer.model, scorer.rows(batch)));
             scorer.record_suffix(&mut recording, batch, block.depth() + 1, &without);
             scorer.finish(recording, batch, &mut nll).await?;
         }

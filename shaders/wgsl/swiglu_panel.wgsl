@@ -1,0 +1,31 @@
+// SwiGLU for CPU-type adapters, as swiglu.wgsl, written as the left side of gemm_panel.wgsl.
+//   gate_up: [rows, 2 * stride], gate before up, each padded with zeros
+//   output:  texel (block * inner4 + k4) * {{ ROWS }} + r holds 4 neighbouring elements of row block * {{ ROWS }} + r, zeros past the input
+// One invocation a texel; grid = texels of a row x rows.
+struct Params {
+    rows: u32,
+    stride: u32,
+    inner4: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> gate_up: array<vec4f>;
+@group(0) @binding(2) var output: texture_storage_2d<rgba32float, write>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+    let stride4 = params.stride / 4u;
+    let row = id.y;
+    if row >= params.rows || id.x >= params.inner4 {
+        return;
+    }
+    var value = vec4f(0.0);
+    if id.x < stride4 {
+        let base = row * stride4 * 2u + id.x;
+        let gate = gate_up[base];
+        // Beyond -88 exp overflows f32, where WGSL promises nothing; silu is 0 to f32 precision there.
+        let silu = gate / (1.0 + exp(min(-gate, vec4f(87.0))));
+        value = silu * gate_up[base + stride4];
+    }
+    let t = (row / {{ ROWS }}u * params.inner4 + id.x) * {{ ROWS }}u + row % {{ ROWS }}u;
+    textureStore(output, vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u), value);
+}

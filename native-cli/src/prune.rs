@@ -125,10 +125,9 @@ impl Job<'_> {
     async fn fingerprint(&self) -> anyhow::Result<Fingerprint> {
         let (gpu, options) = (&self.gpu, &self.options);
         let SearchOptions { remove, block_types, exhaustive } = options;
-        let tokenizer = self.checkpoint.tokenizer()?;
         Ok(Fingerprint {
             weights: self.checkpoint.weights.fingerprint().await?,
-            tokenizer: text_hash(&tokenizer.to_json()),
+            tokenizer: self.checkpoint.tokenizer()?.fingerprint(),
             token_ids: self.windows.fingerprint(),
             settings: format!("remove {remove}, block types {block_types}, exhaustive {exhaustive}"),
             device: format!("{}, {}, {}", gpu.name(), gpu.backend(), gpu.driver()),
@@ -247,13 +246,6 @@ impl Job<'_> {
         );
         Ok(())
     }
-}
-
-/// A short hash for telling texts apart; FNV-1a (Fowler, Noll and Vo), 64 bits.
-fn text_hash(text: &str) -> String {
-    let start = 0xcbf2_9ce4_8422_2325_u64;
-    let hash = text.bytes().fold(start, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
 }
 
 /// From here on Ctrl-C stops the search after the candidate under way; a second one ends the program at once.

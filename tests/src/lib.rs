@@ -1,5 +1,7 @@
 //! What the tests share: devices to run on, fixtures and their references, seeded inputs, and comparing.
 
+mod download;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -8,6 +10,8 @@ use blockpruner::gpu::{Gpu, GpuError, GpuOptions, KernelChoice};
 use blockpruner::model::Checkpoint;
 use pollster::block_on;
 use serde::Deserialize;
+
+pub use download::{GEMMA3, Published, QWEN2, SMOLLM2};
 
 /// The largest relative difference from the reference that a perplexity may have.
 pub const TOLERANCE: f64 = 1e-4;

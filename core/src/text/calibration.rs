@@ -94,8 +94,15 @@ impl CalibrationText {
         if path == BUILTIN_NAME {
             return Self::from_bytes(BUILTIN_NAME, BUILTIN_SAMPLE.as_bytes(), options);
         }
-        let bytes = std::fs::read(path)
-            .map_err(|error| TextError::Read { source_name: path.to_owned(), reason: error.to_string() })?;
+        let bytes = std::fs::read(path).map_err(|error| {
+            let advice = match error.kind() {
+                _ if path.starts_with("builtin:") => "the embedded text is `builtin:sample`",
+                std::io::ErrorKind::NotFound => "check the path",
+                std::io::ErrorKind::IsADirectory => "give a file in it",
+                _ => "check the file and its permissions",
+            };
+            TextError::Read { source_name: path.to_owned(), reason: format!("{error}; {advice}") }
+        })?;
         Self::from_bytes(path, &bytes, options)
     }
 

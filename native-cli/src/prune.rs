@@ -7,14 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
-use blockpruner::export::{
-    Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDense, PlanDevice, PlanModel, PlanSettings, write_order,
-};
+use blockpruner::export::{Fingerprint, Plan, Pruning, write_order};
 use blockpruner::gpu::{Gpu, GpuError};
 use blockpruner::model::{Checkpoint, DeviceModel, ModelSpec};
 use blockpruner::score::Scorer;
 use blockpruner::search::{BlockTypes, Event, SearchError, SearchOptions, SearchState, search};
-use blockpruner::text::{CalibrationText, Windows};
+use blockpruner::text::{CalibrationText, TextOptions, Windows};
 use clap::Args;
 use indicatif::ProgressBar;
 
@@ -97,7 +95,9 @@ async fn prune(args: &PruneArgs) -> anyhow::Result<Plan> {
     let (text, windows) = open::windows(&checkpoint, &args.calibration, &args.text)?;
     let gpu = open::device(&args.device, &checkpoint).await?;
     let job = Job { args, checkpoint: &checkpoint, text: &text, windows: &windows, options, gpu };
-    let fingerprint = job.fingerprint().await?;
+    let text_options = args.text.options();
+    let described = job.described(&text_options);
+    let fingerprint = described.fingerprint().await?;
     let saved = out.load(&fingerprint, &checkpoint.spec, &options)?;
     match &saved {
         Some(state) => {
@@ -108,7 +108,7 @@ async fn prune(args: &PruneArgs) -> anyhow::Result<Plan> {
         None => {}
     }
     let state = job.search(&out, &fingerprint, saved.unwrap_or_default()).await?;
-    let plan = job.plan(fingerprint, state);
+    let plan = described.plan(fingerprint, state);
     plan.check().map_err(|(place, problem)| anyhow::anyhow!("the plan contradicts itself at {place}: {problem}"))?;
     out.remove_unfinished_model()?;
     write_order(&out.join("order.json"), &plan.order())?;
@@ -123,17 +123,16 @@ async fn prune(args: &PruneArgs) -> anyhow::Result<Plan> {
 }
 
 impl Job<'_> {
-    async fn fingerprint(&self) -> anyhow::Result<Fingerprint> {
-        let (gpu, options) = (&self.gpu, &self.options);
-        let SearchOptions { remove, block_types, exhaustive } = options;
-        Ok(Fingerprint {
-            weights: self.checkpoint.weights.fingerprint().await?,
-            tokenizer: self.checkpoint.tokenizer()?.fingerprint(),
-            token_ids: self.windows.fingerprint(),
-            settings: format!("remove {remove}, block types {block_types}, exhaustive {exhaustive}"),
-            device: format!("{}, {}, {}", gpu.name(), gpu.backend(), gpu.driver()),
-            kernels: format!("{}, tier {}, version {}", gpu.gemm().name(), gpu.tier(), env!("CARGO_PKG_VERSION")),
-        })
+    fn described<'a>(&'a self, text_options: &'a TextOptions) -> Pruning<'a> {
+        Pruning {
+            model_name: &self.args.model,
+            checkpoint: self.checkpoint,
+            text: self.text,
+            text_options,
+            windows: self.windows,
+            options: &self.options,
+            gpu: &self.gpu,
+        }
     }
 
     /// Loads the model and searches from `state` on, saving after every candidate.
@@ -177,46 +176,6 @@ impl Job<'_> {
                     _ => Err(error),
                 }
             }
-        }
-    }
-
-    fn plan(&self, fingerprint: Fingerprint, state: SearchState) -> Plan {
-        let (args, spec, windows, gpu) = (self.args, &self.checkpoint.spec, self.windows, &self.gpu);
-        let dense = state.dense.map_or((f64::INFINITY, f64::INFINITY), |dense| (dense.perplexity, dense.mean_nll));
-        Plan {
-            format: PLAN_FORMAT.into(),
-            model: PlanModel {
-                name: args.model.clone(),
-                family: spec.family.to_string(),
-                layers: spec.layers,
-                parameters: spec.parameters(),
-                absent: spec.absent.clone(),
-            },
-            calibration: PlanCalibration {
-                source: self.text.source.clone(),
-                field: args.text.field.clone(),
-                rows: windows.rows,
-                tokens: windows.tokens,
-                windows: windows.count,
-                window: windows.window,
-                samples: args.text.samples,
-                seed: args.text.seed,
-            },
-            settings: PlanSettings {
-                block_types: self.options.block_types,
-                remove: self.options.remove,
-                exhaustive: self.options.exhaustive,
-            },
-            device: PlanDevice {
-                name: gpu.name().into(),
-                backend: gpu.backend(),
-                driver: gpu.driver(),
-                tier: gpu.tier().to_string(),
-                kernel: gpu.gemm().name().into(),
-            },
-            fingerprint,
-            dense: PlanDense { perplexity: dense.0, mean_nll: dense.1 },
-            steps: state.steps,
         }
     }
 

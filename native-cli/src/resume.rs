@@ -4,23 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use blockpruner::export::{Fingerprint, write_atomically};
-use blockpruner::model::{BlockSet, ModelSpec};
+use blockpruner::export::{Fingerprint, ResumeError, SavedSearch, write_atomically};
+use blockpruner::model::ModelSpec;
 use blockpruner::search::{SearchOptions, SearchState};
-use serde::{Deserialize, Serialize};
 
 use crate::exit::bad_input;
 use crate::export::as_input;
-
-/// The value of `format` in the state file.
-const STATE_FORMAT: &str = "blockpruner-state/1";
-
-#[derive(Serialize, Deserialize)]
-struct StateFile {
-    format: String,
-    fingerprint: Fingerprint,
-    search: SearchState,
-}
 
 /// The folder that `prune` writes. An empty one that it made itself goes away again if nothing came into it.
 pub struct OutFolder {
@@ -74,9 +63,8 @@ impl OutFolder {
     pub fn save(&self, fingerprint: &Fingerprint, search: &SearchState) -> anyhow::Result<()> {
         let folder = self.path.join("state");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let (format, fingerprint, search) = (STATE_FORMAT.to_string(), fingerprint.clone(), search.clone());
-        let json = serde_json::to_vec(&StateFile { format, fingerprint, search })?;
-        Ok(write_atomically(&self.state(), &json)?)
+        let json = SavedSearch::new(fingerprint.clone(), search.clone()).to_json();
+        Ok(write_atomically(&self.state(), json.as_bytes())?)
     }
 
     /// The saved search, if there is one and it belongs to the present model, text, settings and device.
@@ -91,19 +79,15 @@ impl OutFolder {
             return Ok(None);
         }
         let shown = path.display();
-        let damaged = |problem: String| {
-            bad_input(format!("{shown}: not a usable saved search: {problem}; start again with another --out"))
-        };
+        let damaged = |problem: String| bad_input(format!("{shown}: {problem}; start again with another --out"));
         let bytes = fs::read(&path).map_err(|error| damaged(error.to_string()))?;
-        let saved: StateFile = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if saved.format != STATE_FORMAT {
-            return Err(damaged(format!("its format is `{}`, expected `{STATE_FORMAT}`", saved.format)));
+        match SavedSearch::resume(&bytes, fingerprint, spec, options) {
+            Ok(search) => Ok(Some(search)),
+            Err(error @ ResumeError::Damaged { .. }) => Err(damaged(error.to_string())),
+            Err(error @ ResumeError::Different(_)) => {
+                Err(bad_input(format!("cannot resume {}: {error}", self.path.display())))
+            }
         }
-        if let Some(difference) = saved.fingerprint.first_difference(fingerprint) {
-            return Err(bad_input(format!("cannot resume {}: {difference}", self.path.display())));
-        }
-        check(&saved.search, spec, options).map_err(damaged)?;
-        Ok(Some(saved.search))
     }
 
     /// Removes what an interrupted run left behind: its model, and files that were not finished.
@@ -138,23 +122,4 @@ impl Drop for OutFolder {
             let _ = fs::remove_dir(&self.path);
         }
     }
-}
-
-/// Whether a saved search names only blocks that the model has, each once.
-fn check(search: &SearchState, spec: &ModelSpec, options: &SearchOptions) -> Result<(), String> {
-    let mut open: BlockSet = options.candidates(spec).collect();
-    for step in &search.steps {
-        if !open.remove(step.removed) {
-            return Err(format!("step {} removes {}, which is no candidate there", step.step, step.removed));
-        }
-    }
-    for candidate in &search.candidates {
-        if !open.remove(candidate.block) {
-            return Err(format!("{} is no candidate of the step under way", candidate.block));
-        }
-    }
-    if search.steps.len() > options.remove || (search.dense.is_none() && !search.steps.is_empty()) {
-        return Err("its steps do not fit the settings".into());
-    }
-    Ok(())
 }

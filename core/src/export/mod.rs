@@ -7,6 +7,8 @@
 pub mod hf;
 pub mod order;
 pub mod plan;
+mod pruning;
+mod saved;
 pub mod sink;
 
 pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf};
@@ -17,6 +19,8 @@ pub use plan::{
     Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanDense, PlanDevice, PlanModel,
     PlanSettings,
 };
+pub use pruning::Pruning;
+pub use saved::{ResumeError, SavedSearch};
 #[cfg(not(target_arch = "wasm32"))]
 pub use sink::{DiskFolder, write_atomically};
 pub use sink::{FolderSink, SinkFuture};

@@ -76,8 +76,26 @@ impl Checkpoint {
             let advice = "give the folder that holds config.json and model.safetensors, or a .gguf file";
             return Err(file_error(model, "a file that is not a .gguf", advice));
         }
-        let name = path.file_stem().map_or(name, |stem| stem.to_string_lossy().into_owned());
-        Self::from_gguf(&name, Rc::new(crate::weights::FileSource::open(path)?)).await
+        let source: Rc<dyn ByteSource> = Rc::new(crate::weights::FileSource::open(path)?);
+        Self::from_files("", vec![(name, source)]).await
+    }
+
+    /// A model from its files by their names: one GGUF file, which names the model then, or the files of a Hugging Face
+    /// folder called `name`; see [`Checkpoint::from_folder_files`].
+    pub async fn from_files(name: &str, files: Vec<(String, Rc<dyn ByteSource>)>) -> Result<Self, ModelError> {
+        if let [(file, source)] = files.as_slice()
+            && let Some((stem, extension)) = file.rsplit_once('.')
+            && extension.eq_ignore_ascii_case("gguf")
+        {
+            return Self::from_gguf(stem, source.clone()).await;
+        }
+        Self::from_folder_files(name, files).await
+    }
+
+    /// The file names that a Hugging Face folder may have of which something is read, its shards left out: what to look
+    /// for where a folder cannot be listed.
+    pub fn usual_files() -> impl Iterator<Item = &'static str> {
+        [CONFIG, SINGLE, INDEX].into_iter().chain(CARRIED)
     }
 
     /// A Hugging Face folder from its files by their names (without the folder): config.json, the `.safetensors` files

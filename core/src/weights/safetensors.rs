@@ -71,6 +71,12 @@ fn read_index(bytes: &[u8]) -> Result<Index, WeightsError> {
     Ok(index)
 }
 
+/// The shard files that the text of a `model.safetensors.index.json` names, sorted.
+pub fn shard_files(index: &[u8]) -> Result<Vec<String>, WeightsError> {
+    let shards: BTreeSet<String> = read_index(index)?.weight_map.into_values().collect();
+    Ok(shards.into_iter().collect())
+}
+
 fn base_name(path: &str) -> &str {
     path.rsplit(['/', '\\']).next().unwrap_or(path)
 }

@@ -1,0 +1,85 @@
+//! What a pruning is about, as its files describe it: the fingerprint and everything in a plan but the steps.
+
+use super::{
+    ExportError, Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDense, PlanDevice, PlanModel, PlanSettings,
+};
+use crate::gpu::Gpu;
+use crate::model::Checkpoint;
+use crate::search::{SearchOptions, SearchState};
+use crate::text::{CalibrationText, TextOptions, Windows};
+
+/// Model, text, settings and device of one pruning.
+#[derive(Clone, Copy)]
+pub struct Pruning<'a> {
+    /// The model as its user named it.
+    pub model_name: &'a str,
+    /// The model.
+    pub checkpoint: &'a Checkpoint,
+    /// The calibration text.
+    pub text: &'a CalibrationText,
+    /// How it was read.
+    pub text_options: &'a TextOptions,
+    /// What is scored of it.
+    pub windows: &'a Windows,
+    /// What is searched for.
+    pub options: &'a SearchOptions,
+    /// On which device.
+    pub gpu: &'a Gpu,
+}
+
+impl Pruning<'_> {
+    /// What must be the same for a resumed search. Reads much of the checkpoint.
+    pub async fn fingerprint(&self) -> Result<Fingerprint, ExportError> {
+        let gpu = self.gpu;
+        let SearchOptions { remove, block_types, exhaustive } = self.options;
+        Ok(Fingerprint {
+            weights: self.checkpoint.weights.fingerprint().await?,
+            tokenizer: self.checkpoint.tokenizer()?.fingerprint(),
+            token_ids: self.windows.fingerprint(),
+            settings: format!("remove {remove}, block types {block_types}, exhaustive {exhaustive}"),
+            device: format!("{}, {}, {}", gpu.name(), gpu.backend(), gpu.driver()),
+            kernels: format!("{}, tier {}, version {}", gpu.gemm().name(), gpu.tier(), env!("CARGO_PKG_VERSION")),
+        })
+    }
+
+    /// The plan of the steps that are finished.
+    pub fn plan(&self, fingerprint: Fingerprint, state: SearchState) -> Plan {
+        let (spec, windows, gpu) = (&self.checkpoint.spec, self.windows, self.gpu);
+        let dense = state.dense.map_or((f64::INFINITY, f64::INFINITY), |dense| (dense.perplexity, dense.mean_nll));
+        Plan {
+            format: PLAN_FORMAT.into(),
+            model: PlanModel {
+                name: self.model_name.into(),
+                family: spec.family.to_string(),
+                layers: spec.layers,
+                parameters: spec.parameters(),
+                absent: spec.absent.clone(),
+            },
+            calibration: PlanCalibration {
+                source: self.text.source.clone(),
+                field: self.text_options.field.clone(),
+                rows: windows.rows,
+                tokens: windows.tokens,
+                windows: windows.count,
+                window: windows.window,
+                samples: self.text_options.samples,
+                seed: self.text_options.seed,
+            },
+            settings: PlanSettings {
+                block_types: self.options.block_types,
+                remove: self.options.remove,
+                exhaustive: self.options.exhaustive,
+            },
+            device: PlanDevice {
+                name: gpu.name().into(),
+                backend: gpu.backend(),
+                driver: gpu.driver(),
+                tier: gpu.tier().to_string(),
+                kernel: gpu.gemm().name().into(),
+            },
+            fingerprint,
+            dense: PlanDense { perplexity: dense.0, mean_nll: dense.1 },
+            steps: state.steps,
+        }
+    }
+}

@@ -364,6 +364,16 @@ mod tests {
         }
 
         #[test]
+        fn rows_survive_json_and_json_lines(rows in prop::collection::vec(any::<String>(), 1..8)) {
+            prop_assume!(rows.iter().any(|row| !row.trim().is_empty()));
+            let objects: Vec<Value> = rows.iter().map(|row| serde_json::json!({ "id": 1, "text": row })).collect();
+            let lines: Vec<String> = objects.iter().map(Value::to_string).collect();
+            for (name, content) in [("a.json", Value::Array(objects).to_string()), ("a.jsonl", lines.join("\n"))] {
+                prop_assert_eq!(&read(name, &content).unwrap().rows, &rows, "{}", name);
+            }
+        }
+
+        #[test]
         fn a_draw_is_a_choice_of_distinct_rows(count in 1usize..30, samples in 1usize..40, seed: u64) {
             let rows: Vec<String> = (0..count).map(|row| row.to_string()).collect();
             let options = TextOptions { field: None, samples: Some(samples), seed: Some(seed) };

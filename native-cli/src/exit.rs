@@ -74,7 +74,10 @@ fn is_input(error: &anyhow::Error) -> bool {
         return true;
     }
     if let Some(error) = error.downcast_ref::<ExportError>() {
-        return !matches!(error, ExportError::Write { .. } | ExportError::SinkOrder { .. });
+        return !matches!(
+            error,
+            ExportError::Write { .. } | ExportError::SinkOrder { .. } | ExportError::Differs { .. }
+        );
     }
     if let Some(error) = error.downcast_ref::<SearchError>() {
         return match error {

@@ -1,5 +1,7 @@
 //! What the tests share: devices to run on, fixtures and their references, seeded inputs, and comparing.
 
+mod download;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use blockpruner::search::{Event, MemoryPlan, SearchOptions, SearchState, search}
 use blockpruner::text::Windows;
 use pollster::block_on;
 use serde::Deserialize;
+
+pub use download::{GEMMA3, Published, QWEN2, SMOLLM2};
 
 /// The largest relative difference from the reference that a perplexity may have.
 pub const TOLERANCE: f64 = 1e-4;

@@ -354,6 +354,7 @@ impl DeviceModel {
 
     /// The log-sum-exp over likely tokens; `place` is the batch and the part of its head. What `running` holds then is
     /// that over the chunks so far, and the logit of the target.
+    #[allow(clippy::too_many_arguments, reason = "one dispatch, spelt out")]
     pub(crate) fn record_likely_head(
         &self,
         recording: &mut Recording,

@@ -2,6 +2,8 @@
 //!
 //! Every function appends dispatches to a [`Recording`] and reads top to bottom like the model itself.
 
+pub(crate) mod decode;
+
 use blockpruner_shaders::{self as shaders, GemmKernel, Kernel, attention, gemm, groups_of_64, rotary, stride};
 
 use super::device_model::{Attention, DeviceModel, FeedForward, ForwardError, VOCABULARY_CHUNK};

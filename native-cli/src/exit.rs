@@ -1,6 +1,7 @@
 //! Exit codes, and which error gets which.
 
 use blockpruner::export::ExportError;
+use blockpruner::generate::GenerateError;
 use blockpruner::gpu::GpuError;
 use blockpruner::model::{ForwardError, ModelError, ParseBlockError};
 use blockpruner::score::ScoreError;
@@ -57,7 +58,10 @@ pub fn gpu_error(error: &anyhow::Error) -> Option<&GpuError> {
     };
     let forward = match score {
         Some(ScoreError::Forward(forward)) => Some(forward),
-        _ => error.downcast_ref::<ForwardError>(),
+        _ => match error.downcast_ref::<GenerateError>() {
+            Some(GenerateError::Forward(forward)) => Some(forward),
+            _ => error.downcast_ref::<ForwardError>(),
+        },
     };
     match forward {
         Some(ForwardError::Gpu(gpu)) => Some(gpu),
@@ -82,6 +86,9 @@ fn is_input(error: &anyhow::Error) -> bool {
             SearchError::TooMany { .. } => true,
             SearchError::NoCandidate { .. } | SearchError::Stopped => false,
         };
+    }
+    if let Some(error) = error.downcast_ref::<GenerateError>() {
+        return !matches!(error, GenerateError::NotFinite { .. });
     }
     error.downcast_ref::<ScoreError>().is_some_and(is_input_score)
 }

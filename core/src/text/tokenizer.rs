@@ -98,6 +98,46 @@ impl Tokenizer {
     }
 }
 
+/// Text of tokens that come one by one, as soon as it is certain: a character may take several tokens.
+pub struct DecodeStream {
+    /// Tokens at the end of the text so far, by the `tokenizers` crate's own bookkeeping: their text depends on what is
+    /// before them, so some that are decoded already are kept.
+    ids: Vec<u32>,
+    prefix: String,
+    prefix_index: usize,
+}
+
+impl DecodeStream {
+    /// A stream that continues the tokens `context`, whose own text is not given again.
+    pub fn after(tokenizer: &Tokenizer, context: &[u32]) -> Result<Self, TextError> {
+        let prefix = tokenizer.decode(context)?;
+        // The replacement character stands for a part of a character, which is no text to go on from.
+        match prefix.is_empty() || prefix.ends_with(char::REPLACEMENT_CHARACTER) {
+            true => Ok(Self { ids: Vec::new(), prefix: String::new(), prefix_index: 0 }),
+            false => Ok(Self { ids: context.to_vec(), prefix, prefix_index: context.len() }),
+        }
+    }
+
+    /// The text that has become certain with one more token; often that of the token, or empty.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TextError> {
+        let Self { ids, prefix, prefix_index } = self;
+        let text = tokenizers::step_decode_stream(&tokenizer.inner, vec![id], true, ids, prefix, prefix_index);
+        Ok(text.map_err(|error| TextError::Tokenizer { reason: error.to_string() })?.unwrap_or_default())
+    }
+
+    /// What is left at the end: an unfinished character, as a replacement character.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
+    pub fn finish(self, tokenizer: &Tokenizer) -> Result<String, TextError> {
+        let text = tokenizer.decode(&self.ids)?;
+        Ok(text.strip_prefix(&self.prefix).unwrap_or_default().to_string())
+    }
+}
+
 /// The part of `tokenizer.json` that [`check_merges`] looks at.
 #[derive(Deserialize)]
 struct ModelOnly {
@@ -162,6 +202,32 @@ mod tests {
         // sha256sum assets/tiny/tokenizer.json
         let expected = "b0bd29cf535a337738dfc36275880d90fccfe6d2c8260a17524f7ce228473685";
         assert_eq!(Tokenizer::from_json(TINY).unwrap().fingerprint(), expected);
+    }
+
+    #[test]
+    fn text_comes_as_soon_as_it_is_certain() {
+        let tokenizer = Tokenizer::from_json(TINY).unwrap();
+        let text = "In the beginning caf\u{e9} \u{1f600}, and<|endoftext|> then";
+        let ids = tokenizer.encode(text).unwrap();
+        let whole = tokenizer.decode(&ids).unwrap();
+        // After any beginning that is whole characters, the rest comes in parts that are, too.
+        for split in 0..ids.len() {
+            let context = tokenizer.decode(&ids[..split]).unwrap();
+            if context.ends_with(char::REPLACEMENT_CHARACTER) {
+                continue;
+            }
+            let mut stream = DecodeStream::after(&tokenizer, &ids[..split]).unwrap();
+            let parts: Vec<String> = ids[split..].iter().map(|id| stream.push(&tokenizer, *id).unwrap()).collect();
+            assert!(parts.iter().all(|part| !part.contains(char::REPLACEMENT_CHARACTER)), "{parts:?}");
+            assert!(split > 4 || parts.iter().filter(|part| part.is_empty()).count() >= 4, "{parts:?}");
+            assert_eq!(context + &parts.concat(), whole, "after {split} tokens");
+            assert_eq!(stream.finish(&tokenizer).unwrap(), "");
+        }
+        // The first bytes of the emoji alone.
+        let emoji = tokenizer.encode("\u{1f600}").unwrap();
+        let mut stream = DecodeStream::after(&tokenizer, &ids[..3]).unwrap();
+        assert_eq!(stream.push(&tokenizer, emoji[0]).unwrap(), "");
+        assert_eq!(stream.finish(&tokenizer).unwrap(), "\u{fffd}");
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn report(model: &str, checkpoint: &Checkpoint, memory: Option<Memory>) -> Repor
 
 async fn memory(checkpoint: &Checkpoint) -> anyhow::Result<Memory> {
     let spec = &checkpoint.spec;
-    let gpu = Gpu::open(&device_needs(spec)).await?;
+    let gpu = Gpu::open(&device_needs(checkpoint)).await?;
     let window = default_window(spec);
     let weights = DeviceModel::weight_bytes(&gpu, checkpoint)?;
     let windows = Windows::from_ids(vec![0; window], window, None)?;

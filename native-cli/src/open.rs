@@ -51,7 +51,7 @@ pub fn windows(checkpoint: &Checkpoint, text: &str, args: &TextArgs) -> anyhow::
 
 /// Opens the device that the arguments ask for.
 pub async fn device(args: &DeviceArgs, checkpoint: &Checkpoint) -> anyhow::Result<Rc<Gpu>> {
-    let gpu = Gpu::open(&args.options(device_needs(&checkpoint.spec))).await?;
+    let gpu = Gpu::open(&args.options(device_needs(checkpoint))).await?;
     eprintln!(
         "device: {} ({}, {}; tier {}, kernel {})",
         gpu.name(),

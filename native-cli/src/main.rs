@@ -7,6 +7,7 @@ mod devices;
 mod exit;
 mod export;
 mod inspect;
+mod kept_pipelines;
 mod open;
 mod perplexity;
 mod prune;

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use blockpruner_shaders::{Binding, GemmKernel, Kernel, Shader, TEXTURE_WIDTH};
 use futures_channel::oneshot;
@@ -25,6 +26,8 @@ const SLICE_SECONDS: f64 = 0.15;
 const FIRST_SLICE_FLOPS: f64 = 1e9;
 /// Submits on their way at a time: one runs while the next is recorded.
 const IN_FLIGHT: usize = 2;
+/// After an error, work on its way is given so much time to end.
+const LAST_WORK: Duration = Duration::from_secs(5);
 /// Uploads are flushed to the device after this many bytes, because staging memory grows until a submit.
 const UPLOAD_FLUSH: u64 = 64 << 20;
 
@@ -609,9 +612,9 @@ impl Gpu {
         };
         let Some(first) = failure() else { return Ok(()) };
         if !matches!(first, GpuError::Lost { .. } | GpuError::OutOfMemory { .. }) {
-            // Calls on a lost device fail at once, the loss itself is told at the next poll. What polling says besides
-            // is of no interest: there is an error to report already.
-            let _ = self.device.poll(wgpu::PollType::Poll);
+            // Calls on a lost device fail at once, the loss itself is told when the work before it has ended. What polling
+            // says besides is of no interest: there is an error to report already.
+            let _ = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(LAST_WORK) });
         }
         Err(failure().unwrap_or(first))
     }

@@ -62,7 +62,7 @@ pub struct DeviceModel {
     pub(crate) spec: ModelSpec,
     weights: Weights,
     /// The embedding in chunks of [`VOCABULARY_CHUNK`] rows; empty where it is streamed.
-    embedding: Rc<Vec<Matrix>>,
+    pub(super) embedding: Rc<Vec<Matrix>>,
     /// The head in the same chunks; the embedding itself when tied.
     pub(crate) head: Rc<Vec<Matrix>>,
     pub(crate) final_norm: wgpu::Buffer,
@@ -221,6 +221,18 @@ impl DeviceModel {
             }
         }
         Ok(())
+    }
+
+    /// Blocks that need every shader that the model needs: one for each kind and formats of its weights.
+    pub(super) fn different_blocks(&self) -> Vec<BlockId> {
+        let mut seen = Vec::new();
+        let mut fresh = |block: &BlockId| {
+            let formats = Stack::of(&self.spec, *block).map(|stack| stack.format(&self.weights));
+            let known = seen.contains(&(block.kind, formats));
+            seen.push((block.kind, formats));
+            !known
+        };
+        self.spec.blocks().filter(|block| fresh(block)).collect()
     }
 
     /// The rows of the head of these tokens (ascending), as a head of its own over a smaller vocabulary.

@@ -92,6 +92,9 @@ fn a_warm_up_changes_nothing() {
 
 #[test]
 fn what_does_not_fit_a_binding_is_refused() {
+    let heads = GpuOptions { head_dim: Some(260), ..Default::default() };
+    let error = block_on(Gpu::open(&heads)).err().unwrap();
+    assert!(matches!(error, GpuError::Unsuitable { .. }), "{error}");
     let gpu = open(&GpuOptions::default());
     let limit = gpu.max_binding();
     let error = gpu.storage("hidden states", limit + 4).unwrap_err();

@@ -76,10 +76,11 @@ pub struct GpuOptions {
     pub max_binding_bytes: Option<u64>,
     /// The largest single weight of the model, in bytes: limits above WebGPU's guaranteed ones are asked for up to this.
     pub largest_weight: u64,
-    /// Formats of the model's weights: the kernel in use is tested with each when the device is opened.
+    /// Formats of the model's weights: the GEMM kernel is tested with each when the device is opened, and with the first one
+    /// the attention kernel. None: nothing is tested.
     pub formats: Vec<WeightFormat>,
-    /// Elements of the model's heads: the attention kernel is tested with them when the device is opened. Heads that are
-    /// not whole vectors of 4 elements are for the tile kernels alone.
+    /// Elements of the model's heads, for the test of the attention kernel. Heads that are not whole vectors of 4 elements
+    /// are for the tile kernels alone.
     pub head_dim: Option<u32>,
     /// Asked for the pipeline cache that an earlier [`super::Gpu::pipeline_cache`] returned with this key. None: no cache
     /// is kept.

@@ -16,6 +16,8 @@ use super::pipeline_cache;
 use super::recording::{Command, Recording, Resource};
 use super::self_test::{self, Distort};
 
+/// The largest heads whose tiles fit WebGPU's guaranteed workgroup memory.
+const MOST_HEAD_DIM: u32 = 256;
 /// Uniform blocks lie this far apart: WebGPU's guaranteed offset alignment.
 const UNIFORM_SLOT: u64 = 256;
 /// A submit holds at most this many commands,
@@ -74,12 +76,19 @@ impl Gpu {
     /// they disagree, the next kernel of the table is used and [`Gpu::warnings`] says so; a kernel that was asked for, and
     /// the last one, end in [`GpuError::SelfTest`].
     pub async fn open(options: &GpuOptions) -> Result<Self, GpuError> {
-        Self::open_distorted(options, |_, _| {}).await
+        Self::open_distorted(options, |_, _, _| {}).await
     }
 
     async fn open_distorted(options: &GpuOptions, distort: Distort) -> Result<Self, GpuError> {
         let chosen = adapter::choose(options).await?;
         let name = chosen.info.name.clone();
+        if let Some(head_dim) = options.head_dim.filter(|head_dim| *head_dim > MOST_HEAD_DIM) {
+            return Err(GpuError::Unsuitable {
+                wanted: format!("a model with heads of {head_dim} elements"),
+                device: name,
+                reason: format!("the attention kernels take heads of at most {MOST_HEAD_DIM}"),
+            });
+        }
         let kernels = chosen.kernels(options.kernel).map_err(|reason| GpuError::Unsuitable {
             wanted: "the kernel".into(),
             device: name.clone(),
@@ -717,7 +726,7 @@ mod tests {
         values[middle] += 0.01 * values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
     }
 
-    fn every_panel(kernel: GemmKernel, values: &mut [f32]) {
+    fn every_panel(kernel: GemmKernel, _: &str, values: &mut [f32]) {
         if kernel != GemmKernel::Tile {
             spoil(values);
         }
@@ -731,7 +740,7 @@ mod tests {
         assert_eq!(tested.gemm().name(), table[0].kernel);
 
         // Without the subgroup kernel, the next one is used; without any panel, the tiles.
-        let without_subgroups: Distort = |kernel, values| {
+        let without_subgroups: Distort = |kernel, _, values| {
             if let GemmKernel::Panel { subgroups: true, .. } = kernel {
                 spoil(values);
             }
@@ -755,22 +764,26 @@ mod tests {
 
     #[test]
     fn nothing_is_left_to_fall_back_to() {
-        let all = block_on(Gpu::open_distorted(&options(), |_, values| spoil(values)));
+        let all = block_on(Gpu::open_distorted(&options(), |_, _, values| spoil(values)));
         let forced = GpuOptions { kernel: Some(KernelChoice::Tile), ..options() };
-        let forced = block_on(Gpu::open_distorted(&forced, |_, values| spoil(values)));
+        let forced = block_on(Gpu::open_distorted(&forced, |_, _, values| spoil(values)));
         for result in [all, forced] {
             let Err(error @ GpuError::SelfTest { .. }) = result else { panic!("opened, or another error") };
             assert!(error.to_string().contains("the kernel tile computes the product"), "{error}");
         }
         // The twin of attention is asked, too.
-        let only_attention = GpuOptions { formats: Vec::new(), ..options() };
-        let error = block_on(Gpu::open_distorted(&only_attention, |_, values| spoil(values))).err().unwrap();
+        let attention: Distort = |_, what, values| {
+            if what.starts_with("attention") {
+                spoil(values);
+            }
+        };
+        let error = block_on(Gpu::open_distorted(&options(), attention)).err().unwrap();
         assert!(error.to_string().contains("computes attention over heads of 24 wrongly"), "{error}");
         // A value that is no number is no agreement.
-        let nan = block_on(Gpu::open_distorted(&options(), |_, values| values[5] = f32::NAN)).err().unwrap();
+        let nan = block_on(Gpu::open_distorted(&options(), |_, _, values| values[5] = f32::NAN)).err().unwrap();
         assert!(nan.to_string().contains("value 5 is NaN"), "{nan}");
         // What the model does not use is not tested.
-        let none = block_on(Gpu::open_distorted(&GpuOptions::default(), |_, values| spoil(values)));
+        let none = block_on(Gpu::open_distorted(&GpuOptions::default(), |_, _, values| spoil(values)));
         assert!(none.is_ok());
     }
 

@@ -8,8 +8,8 @@ use super::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, 
 /// The largest difference from the twin, relative to the largest value, that rounding and another order of summation explain.
 const TOLERANCE: f32 = 1e-4;
 
-/// Changes what the device computed, so that tests see what a disagreement does.
-pub(super) type Distort = fn(GemmKernel, &mut [f32]);
+/// Changes what the device computed, so that tests see what a disagreement does; told the kernel and what it computed.
+pub(super) type Distort = fn(GemmKernel, &str, &mut [f32]);
 
 /// Why a kernel is not to be used.
 pub(super) enum Failure {
@@ -35,12 +35,9 @@ pub(super) async fn run(
     for format in WeightFormat::ALL.into_iter().filter(|format| formats.contains(format)) {
         check_gemm(gpu, format, distort).await?;
     }
-    match head_dim {
-        Some(head_dim) => {
-            let format = formats.first().copied().unwrap_or(WeightFormat::F32);
-            check_attention(gpu, head_dim, format, distort).await
-        }
-        None => Ok(()),
+    match (formats.first(), head_dim) {
+        (Some(format), Some(head_dim)) => check_attention(gpu, head_dim, *format, distort).await,
+        _ => Ok(()),
     }
 }
 
@@ -82,8 +79,8 @@ async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
     for rows in [&mut found, &mut expected] {
         rows.chunks_mut(width).for_each(|row| row[columns as usize..].fill(0.0));
     }
-    distort(kernel, &mut found);
     let what = format!("the product of {rows} x {inner} with {} weights", format.name());
+    distort(kernel, &what, &mut found);
     compare(kernel, &what, &found, &expected)
 }
 
@@ -91,10 +88,10 @@ async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
 /// seen by a product with the identity in `format`, which changes nothing.
 async fn check_attention(gpu: &Gpu, head_dim: u32, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
     let (kernel, windows) = (gpu.gemm(), 2);
-    let heads = Heads { heads: 4, kv_heads: 2, head_dim };
+    let heads = Heads { heads: 2, kv_heads: 1, head_dim };
     let window = 2 * attention::block_queries(kernel, head_dim) + 3;
     let rows = window * windows;
-    let (width, columns) = (heads.stride() as usize, 8 * head_dim as usize);
+    let (width, columns) = (heads.stride() as usize, 4 * head_dim as usize);
     let mut qkv = values(5, rows as usize * width);
     // Larger than in the product, so that the softmax is not flat.
     qkv.iter_mut().for_each(|value| *value *= 2.0);
@@ -123,8 +120,9 @@ async fn check_attention(gpu: &Gpu, head_dim: u32, format: WeightFormat, distort
     let rows: Vec<f32> = qkv.chunks(width).flat_map(|row| &row[..columns]).copied().collect();
     let share = heads.heads / heads.kv_heads;
     let expected = attention::cpu(&rows, window as usize, heads.heads as usize, share as usize, head_dim as usize);
-    distort(kernel, &mut found);
-    compare(kernel, &format!("attention over heads of {head_dim}"), &found, &expected)
+    let what = format!("attention over heads of {head_dim}");
+    distort(kernel, &what, &mut found);
+    compare(kernel, &what, &found, &expected)
 }
 
 /// The values of an operand after a recording.

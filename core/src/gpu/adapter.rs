@@ -63,6 +63,9 @@ impl FromStr for KernelChoice {
     }
 }
 
+/// Finds a pipeline cache by its key; None if there is none.
+pub type KeptPipelines = fn(key: &str) -> Option<Vec<u8>>;
+
 /// How to choose and open a device.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
@@ -84,7 +87,7 @@ pub struct GpuOptions {
     pub head_dim: Option<u32>,
     /// Asked for the pipeline cache that an earlier [`super::Gpu::pipeline_cache`] returned with this key. None: no cache
     /// is kept.
-    pub pipeline_cache: Option<fn(key: &str) -> Option<Vec<u8>>>,
+    pub pipeline_cache: Option<KeptPipelines>,
     /// Restrict wgpu to what browsers offer (`STRICT_WEBGPU_COMPLIANCE`).
     pub strict_webgpu: bool,
 }

@@ -13,7 +13,7 @@ mod pipeline_cache;
 mod recording;
 mod self_test;
 
-pub use adapter::{AdapterSummary, GpuOptions, KernelChoice, Tier, adapters};
+pub use adapter::{AdapterSummary, GpuOptions, KeptPipelines, KernelChoice, Tier, adapters};
 pub use attention::{AttentionBuffers, Heads};
 pub use device::Gpu;
 pub use error::GpuError;

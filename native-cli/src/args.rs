@@ -8,6 +8,7 @@ use blockpruner::weights::FloatType;
 use clap::{Args, ValueEnum};
 
 use crate::exit::bad_input;
+use crate::kept_pipelines;
 
 /// Which device, and how it is used.
 #[derive(Args, Clone, Debug, Default)]
@@ -43,6 +44,7 @@ impl DeviceArgs {
             kernel: self.kernel,
             max_binding_bytes: self.max_binding_bytes,
             strict_webgpu: self.strict_webgpu,
+            pipeline_cache: Some(kept_pipelines::load),
             ..needs
         }
     }

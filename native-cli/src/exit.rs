@@ -40,7 +40,8 @@ pub fn code(error: &anyhow::Error) -> u8 {
             GpuError::NoAdapter { .. }
             | GpuError::NoSuchDevice { .. }
             | GpuError::Unsuitable { .. }
-            | GpuError::Open { .. } => 3,
+            | GpuError::Open { .. }
+            | GpuError::SelfTest { .. } => 3,
             _ => 1,
         };
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use blockpruner::gpu::{Gpu, GpuError};
+use blockpruner::gpu::{Gpu, GpuError, GpuOptions};
 use blockpruner::model::{BlockId, Checkpoint, DeviceModel, device_needs};
 use blockpruner::search::MemoryPlan;
 use blockpruner::text::Windows;
@@ -70,7 +70,7 @@ pub async fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let checkpoint = crate::open::checkpoint(&args.model).await?;
     let memory = match memory(&checkpoint).await {
         Ok(memory) => Some(memory),
-        Err(error) if matches!(gpu_error(&error), Some(GpuError::NoAdapter { .. })) => {
+        Err(error) if matches!(gpu_error(&error), Some(GpuError::NoAdapter { .. } | GpuError::Unsuitable { .. })) => {
             eprintln!("no memory plan: {error:#}");
             None
         }
@@ -110,7 +110,9 @@ fn report(model: &str, checkpoint: &Checkpoint, memory: Option<Memory>) -> Repor
 
 async fn memory(checkpoint: &Checkpoint) -> anyhow::Result<Memory> {
     let spec = &checkpoint.spec;
-    let gpu = Gpu::open(&device_needs(spec)).await?;
+    // Nothing is computed, so nothing is tested.
+    let needs = GpuOptions { formats: Vec::new(), ..device_needs(checkpoint) };
+    let gpu = Gpu::open(&needs).await?;
     let window = default_window(spec);
     let weights = DeviceModel::weight_bytes(&gpu, checkpoint)?;
     let windows = Windows::from_ids(vec![0; window], window, None)?;

@@ -8,6 +8,7 @@ mod exit;
 mod export;
 mod generate;
 mod inspect;
+mod kept_pipelines;
 mod open;
 mod perplexity;
 mod prune;

@@ -9,7 +9,7 @@ use blockpruner::search::MemoryPlan;
 use blockpruner::text::{CalibrationText, Windows};
 
 use crate::args::{DeviceArgs, TextArgs};
-use crate::screen;
+use crate::{kept_pipelines, screen};
 
 /// Opens a model.
 pub async fn checkpoint(model: &str) -> anyhow::Result<Checkpoint> {
@@ -51,7 +51,13 @@ pub fn windows(checkpoint: &Checkpoint, text: &str, args: &TextArgs) -> anyhow::
 
 /// Opens the device that the arguments ask for.
 pub async fn device(args: &DeviceArgs, checkpoint: &Checkpoint) -> anyhow::Result<Rc<Gpu>> {
-    let gpu = Gpu::open(&args.options(device_needs(&checkpoint.spec))).await?;
+    let spinner = screen::spinner("testing the device");
+    let gpu = Gpu::open(&args.options(device_needs(checkpoint))).await;
+    spinner.finish_and_clear();
+    let gpu = gpu?;
+    for warning in gpu.warnings() {
+        eprintln!("warning: {warning}");
+    }
     eprintln!(
         "device: {} ({}, {}; tier {}, kernel {})",
         gpu.name(),
@@ -76,6 +82,19 @@ pub async fn load(gpu: &Rc<Gpu>, checkpoint: &Checkpoint, plan: &MemoryPlan) -> 
     };
     bar.finish_and_clear();
     Ok(model?)
+}
+
+/// Compiles the shaders that a model needs, so that what runs afterwards takes its usual time.
+pub async fn warm_up(model: &DeviceModel) -> anyhow::Result<()> {
+    let spinner = screen::spinner("compiling shaders");
+    if spinner.is_hidden() {
+        eprintln!("compiling shaders");
+    }
+    let warm = model.warm_up().await;
+    spinner.finish_and_clear();
+    warm?;
+    kept_pipelines::save(model.gpu());
+    Ok(())
 }
 
 /// Plans the device's memory for scoring `candidates` blocks on a text in so many heats, and says how.

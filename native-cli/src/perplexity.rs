@@ -34,6 +34,7 @@ pub async fn run(args: &PerplexityArgs) -> anyhow::Result<()> {
     let gpu = open::device(&args.device, &checkpoint).await?;
     let memory = open::memory(&gpu, &checkpoint, &windows, (0, 1), &args.device)?;
     let model = open::load(&gpu, &checkpoint, &memory).await?;
+    open::warm_up(&model).await?;
     let score = Scorer::new(&model, &windows)?.perplexity(&removed).await?;
     if args.json {
         return screen::print_json(&serde_json::json!({

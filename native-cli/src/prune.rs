@@ -158,6 +158,7 @@ impl Job<'_> {
         let candidates = self.options.candidates(spec).count();
         let memory = open::memory(&self.gpu, self.checkpoint, self.windows, (candidates, heats), &self.args.device)?;
         let model = open::load(&self.gpu, self.checkpoint, &memory).await?;
+        open::warm_up(&model).await?;
         let scorer = Scorer::in_heats(&model, self.windows, heats)?;
         let mut saved = state.dense.is_some();
         watch_ctrl_c()?;

@@ -1,6 +1,7 @@
 //! What people see: progress on stderr, tables and JSON on stdout.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Context;
 use blockpruner::model::BlockKind;
@@ -11,6 +12,13 @@ use serde::Serialize;
 /// A bar for something counted in bytes or parameters; nothing where stderr is no terminal.
 pub fn transfer_bar(what: &'static str) -> ProgressBar {
     bar(0, what, "{msg} {bar:32} {percent}% ({eta} left)")
+}
+
+/// Says that something is under way whose length nobody knows; nothing where stderr is no terminal.
+pub fn spinner(what: &'static str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(what);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
 }
 
 /// Thousandths of a candidate that [`search_bar`] counts in.

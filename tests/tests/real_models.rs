@@ -20,7 +20,7 @@ fn compare_with_transformers(model: &Published, reference: &str) {
     let windows =
         Windows::cut(&text, checkpoint.tokenizer().unwrap(), reference.window, Some(reference.windows)).unwrap();
     assert_eq!(windows.ids, reference.ids, "token ids");
-    let gpu = open(&device_needs(&checkpoint.spec));
+    let gpu = open(&device_needs(&checkpoint));
     let model = block_on(DeviceModel::load(gpu, &checkpoint, &mut |_, _| {})).unwrap();
     let scorer = Scorer::new(&model, &windows).unwrap();
     let compare = |what: &str, removed: &BlockSet, expected: f64| {

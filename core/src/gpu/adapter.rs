@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use blockpruner_shaders::GemmKernel;
+use blockpruner_shaders::{GemmKernel, WeightFormat};
 use serde::Serialize;
 
 use super::GpuError;
@@ -63,6 +63,9 @@ impl FromStr for KernelChoice {
     }
 }
 
+/// Finds a pipeline cache by its key; None if there is none.
+pub type KeptPipelines = fn(key: &str) -> Option<Vec<u8>>;
+
 /// How to choose and open a device.
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
@@ -76,8 +79,15 @@ pub struct GpuOptions {
     pub max_binding_bytes: Option<u64>,
     /// The largest single weight of the model, in bytes: limits above WebGPU's guaranteed ones are asked for up to this.
     pub largest_weight: u64,
-    /// The model's heads are not whole vectors of 4 elements: only the tile kernels take them.
-    pub ragged_heads: bool,
+    /// Formats of the model's weights: the GEMM kernel is tested with each when the device is opened, and with the first one
+    /// the attention kernel. None: nothing is tested.
+    pub formats: Vec<WeightFormat>,
+    /// Elements of the model's heads, for the test of the attention kernel. Heads that are not whole vectors of 4 elements
+    /// are for the tile kernels alone.
+    pub head_dim: Option<u32>,
+    /// Asked for the pipeline cache that an earlier [`super::Gpu::pipeline_cache`] returned with this key. None: no cache
+    /// is kept.
+    pub pipeline_cache: Option<KeptPipelines>,
     /// Restrict wgpu to what browsers offer (`STRICT_WEBGPU_COMPLIANCE`).
     pub strict_webgpu: bool,
 }
@@ -122,27 +132,33 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// The kernel table: which GEMM kernel this device gets.
+    /// The kernel table: which GEMM kernels this device can be given, the fastest first. Where one fails its test, the next
+    /// one is tried; one that was asked for is the only one.
     ///
     /// | kernel | conditions |
     /// |---|---|
     /// | `panel-subgroup` | CPU-type adapter, read-only storage textures, head_dim a multiple of 4, subgroups of exactly 4, 8 or 16 lanes |
     /// | `panel` | CPU-type adapter, read-only storage textures, head_dim a multiple of 4 |
     /// | `tile` | everything else |
-    pub fn kernel(&self, choice: Option<KernelChoice>) -> Result<GemmKernel, String> {
+    pub fn kernels(&self, choice: Option<KernelChoice>) -> Result<Vec<GemmKernel>, String> {
         let fixed = self.info.subgroup_min_size == self.info.subgroup_max_size;
         let size = self.info.subgroup_max_size;
         let subgroups = self.tier >= Tier::Subgroups && fixed && [4, 8, 16].contains(&size);
-        let software = self.info.device_type == wgpu::DeviceType::Cpu;
+        let panel = GemmKernel::Panel { lanes: 8, subgroups: false };
+        let panel_subgroup = GemmKernel::Panel { lanes: size, subgroups: true };
         match choice {
-            None if software && self.textures && subgroups => Ok(GemmKernel::Panel { lanes: size, subgroups: true }),
-            None if software && self.textures => Ok(GemmKernel::Panel { lanes: 8, subgroups: false }),
-            None | Some(KernelChoice::Tile) => Ok(GemmKernel::Tile),
+            None => {
+                let software = self.info.device_type == wgpu::DeviceType::Cpu && self.textures;
+                let table =
+                    [(software && subgroups, panel_subgroup), (software, panel), (true, GemmKernel::Tile)].into_iter();
+                Ok(table.filter_map(|(possible, kernel)| possible.then_some(kernel)).collect())
+            }
+            Some(KernelChoice::Tile) => Ok(vec![GemmKernel::Tile]),
             Some(_) if !self.textures => {
                 Err("it has no read-only storage textures, or head_dim is not a multiple of 4".into())
             }
-            Some(KernelChoice::Panel) => Ok(GemmKernel::Panel { lanes: 8, subgroups: false }),
-            Some(KernelChoice::PanelSubgroup) if subgroups => Ok(GemmKernel::Panel { lanes: size, subgroups: true }),
+            Some(KernelChoice::Panel) => Ok(vec![panel]),
+            Some(KernelChoice::PanelSubgroup) if subgroups => Ok(vec![panel_subgroup]),
             Some(KernelChoice::PanelSubgroup) => {
                 Err("it has no subgroups of one size of 4, 8 or 16 lanes at this tier".into())
             }
@@ -160,7 +176,7 @@ impl Candidate {
             kind: kind(self.info.device_type).into(),
             driver: format!("{} {}", self.info.driver, self.info.driver_info).trim().into(),
             tier: self.tier,
-            kernel: self.kernel(None).map_or_else(|reason| reason, |kernel| kernel.name().into()),
+            kernel: self.kernels(None).ok().and_then(|table| Some(table.first()?.name().into())).unwrap_or_default(),
             subgroup_sizes: if subgroups { [self.info.subgroup_min_size, self.info.subgroup_max_size] } else { [0, 0] },
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             max_buffer_bytes: limits.max_buffer_size,
@@ -192,7 +208,17 @@ fn rank(info: &wgpu::AdapterInfo) -> (u8, u8) {
     (kind, (info.backend == wgpu::Backend::Gl) as u8)
 }
 
-/// Every adapter that can run compute shaders, best first.
+/// Whether the tile kernels fit: old GL has compute shaders, but less of everything than WebGPU guarantees.
+fn runs_compute(adapter: &wgpu::Adapter) -> bool {
+    let (limits, least) = (adapter.limits(), wgpu::Limits::default());
+    adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+        && limits.max_compute_workgroup_storage_size >= least.max_compute_workgroup_storage_size
+        && limits.max_compute_workgroups_per_dimension >= least.max_compute_workgroups_per_dimension
+        && limits.max_storage_buffers_per_shader_stage >= 4
+        && limits.max_compute_invocations_per_workgroup >= 64
+}
+
+/// Every adapter that can run the compute shaders, best first.
 pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     if options.strict_webgpu {
@@ -205,14 +231,14 @@ pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
         .enumerate_adapters(wgpu::Backends::all())
         .await
         .into_iter()
-        .filter(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
+        .filter(runs_compute)
         .map(|adapter| {
             let info = adapter.get_info();
             let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
             let best = if subgroups { Tier::Subgroups } else { Tier::Baseline };
             let tier = options.tier.map_or(best, |wanted| wanted.min(best));
-            let textures =
-                textures && !options.ragged_heads && adapter.limits().max_storage_textures_per_shader_stage >= 3;
+            let whole_heads = options.head_dim.is_none_or(|head_dim| head_dim.is_multiple_of(4));
+            let textures = textures && whole_heads && adapter.limits().max_storage_textures_per_shader_stage >= 4;
             Candidate { adapter, info, tier, textures }
         })
         .collect();

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use blockpruner_shaders::{Binding, GemmKernel, Kernel, Shader, TEXTURE_WIDTH};
 use futures_channel::oneshot;
@@ -11,8 +12,12 @@ use web_time::Instant;
 
 use super::GpuError;
 use super::adapter::{self, GpuOptions, Tier};
+use super::pipeline_cache;
 use super::recording::{Command, Recording, Resource};
+use super::self_test::{self, Distort};
 
+/// The largest heads whose tiles fit WebGPU's guaranteed workgroup memory.
+const MOST_HEAD_DIM: u32 = 256;
 /// Uniform blocks lie this far apart: WebGPU's guaranteed offset alignment.
 const UNIFORM_SLOT: u64 = 256;
 /// A submit holds at most this many commands,
@@ -23,6 +28,8 @@ const SLICE_SECONDS: f64 = 0.15;
 const FIRST_SLICE_FLOPS: f64 = 1e9;
 /// Submits on their way at a time: one runs while the next is recorded.
 const IN_FLIGHT: usize = 2;
+/// After an error, work on its way is given so much time to end.
+const LAST_WORK: Duration = Duration::from_secs(5);
 /// Uploads are flushed to the device after this many bytes, because staging memory grows until a submit.
 const UPLOAD_FLUSH: u64 = 64 << 20;
 
@@ -33,9 +40,11 @@ pub struct Gpu {
     info: wgpu::AdapterInfo,
     tier: Tier,
     gemm: GemmKernel,
+    warnings: Vec<String>,
     max_binding: u64,
     weight_binding: u64,
     pipelines: RefCell<HashMap<Kernel, Rc<Pipeline>>>,
+    pipeline_cache: Option<wgpu::PipelineCache>,
     nothing: wgpu::Buffer,
     failure: Failure,
     pending_upload: Cell<u64>,
@@ -57,16 +66,30 @@ type Failure = Arc<Mutex<Option<GpuError>>>;
 struct Submitted {
     index: wgpu::SubmissionIndex,
     done: oneshot::Receiver<()>,
+    /// Arithmetic; 0 where shaders were compiled on the way, whose time says nothing about the device's speed.
     flops: u64,
     at: Instant,
 }
 
 impl Gpu {
-    /// Opens the device that the options ask for, or the best one.
+    /// Opens the device that the options ask for, or the best one, and compares its kernels with their CPU twins. Where
+    /// they disagree, the next kernel of the table is used and [`Gpu::warnings`] says so; a kernel that was asked for, and
+    /// the last one, end in [`GpuError::SelfTest`].
     pub async fn open(options: &GpuOptions) -> Result<Self, GpuError> {
+        Self::open_distorted(options, |_, _, _| {}).await
+    }
+
+    async fn open_distorted(options: &GpuOptions, distort: Distort) -> Result<Self, GpuError> {
         let chosen = adapter::choose(options).await?;
         let name = chosen.info.name.clone();
-        let gemm = chosen.kernel(options.kernel).map_err(|reason| GpuError::Unsuitable {
+        if let Some(head_dim) = options.head_dim.filter(|head_dim| *head_dim > MOST_HEAD_DIM) {
+            return Err(GpuError::Unsuitable {
+                wanted: format!("a model with heads of {head_dim} elements"),
+                device: name,
+                reason: format!("the attention kernels take heads of at most {MOST_HEAD_DIM}"),
+            });
+        }
+        let kernels = chosen.kernels(options.kernel).map_err(|reason| GpuError::Unsuitable {
             wanted: "the kernel".into(),
             device: name.clone(),
             reason,
@@ -75,6 +98,9 @@ impl Gpu {
         let mut features = wgpu::Features::empty();
         if chosen.tier >= Tier::Subgroups {
             features |= wgpu::Features::SUBGROUP;
+        }
+        if options.pipeline_cache.is_some() {
+            features |= wgpu::Features::PIPELINE_CACHE & chosen.adapter.features();
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("blockpruner"),
@@ -88,6 +114,12 @@ impl Gpu {
             .await
             .map_err(|e| GpuError::Open { device: name.clone(), reason: e.to_string() })?;
         let failure = watch(&device, &name);
+        let pipeline_cache = match (options.pipeline_cache, pipeline_cache::key(&chosen.info)) {
+            (Some(kept), Some(key)) if features.contains(wgpu::Features::PIPELINE_CACHE) => {
+                pipeline_cache::create(&device, kept(&key).as_deref()).await
+            }
+            _ => None,
+        };
         let nothing = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("no bias"),
             size: 16,
@@ -95,15 +127,17 @@ impl Gpu {
             mapped_at_creation: false,
         });
         let max_binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        Ok(Self {
+        let mut gpu = Self {
             device,
             queue,
             info: chosen.info,
             tier: chosen.tier,
-            gemm,
+            gemm: GemmKernel::Tile,
+            warnings: Vec::new(),
             max_binding,
             weight_binding: options.max_binding_bytes.map_or(max_binding, |bytes| bytes.min(max_binding)),
             pipelines: RefCell::default(),
+            pipeline_cache,
             nothing,
             failure,
             pending_upload: Cell::new(0),
@@ -111,7 +145,53 @@ impl Gpu {
             flying: RefCell::default(),
             last_done: Cell::new(None),
             slice_flops: Cell::new(FIRST_SLICE_FLOPS),
-        })
+        };
+        gpu.choose_kernel(&kernels, options, distort).await?;
+        Ok(gpu)
+    }
+
+    /// Takes the first of these kernels that agrees with its CPU twin.
+    async fn choose_kernel(
+        &mut self,
+        kernels: &[GemmKernel],
+        options: &GpuOptions,
+        distort: Distort,
+    ) -> Result<(), GpuError> {
+        let mut reasons = Vec::new();
+        for kernel in kernels {
+            self.gemm = *kernel;
+            let reason = match self_test::run(self, &options.formats, options.head_dim, distort).await {
+                Ok(()) => {
+                    let (name, driver, used) = (self.name(), self.driver(), kernel.name());
+                    let warn = |reason| format!("{name} ({driver}): {reason}; using the kernel {used} instead");
+                    self.warnings = reasons.into_iter().map(warn).collect();
+                    self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                    return Ok(());
+                }
+                Err(self_test::Failure::Disagrees(reason)) => reason,
+                Err(self_test::Failure::Fails(error @ (GpuError::Driver { .. } | GpuError::Validation { .. }))) => {
+                    if let Ok(mut failure) = self.failure.lock() {
+                        failure.take();
+                    }
+                    format!("the kernel {} does not run ({error})", kernel.name())
+                }
+                Err(self_test::Failure::Fails(error)) => return Err(error),
+            };
+            self.pipelines.borrow_mut().clear();
+            reasons.push(reason);
+        }
+        let (device, driver) = (self.info.name.clone(), self.driver());
+        Err(GpuError::SelfTest { device, driver, reason: reasons.join(", ") })
+    }
+
+    /// What people should know about this device: kernels that failed their test and are not used.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The driver's compiled shaders with the key that they should be kept by; see [`GpuOptions::pipeline_cache`].
+    pub fn pipeline_cache(&self) -> Option<(String, Vec<u8>)> {
+        Some((pipeline_cache::key(&self.info)?, pipeline_cache::data(self.pipeline_cache.as_ref()?)?))
     }
 
     /// The driver's name of the device.
@@ -277,7 +357,18 @@ impl Gpu {
 
     /// Runs a recording in slices. Returns when the last slices are on their way, not when they are done: the caller may
     /// read the next weights meanwhile. [`Gpu::read`] waits for everything before it.
+    ///
+    /// After an error the device is of no more use: everything else ends in the same error.
     pub async fn submit(&self, recording: &Recording) -> Result<(), GpuError> {
+        let done = self.submit_slices(recording).await;
+        if done.is_err() {
+            // Nobody waits for what is still on its way.
+            self.flying.borrow_mut().clear();
+        }
+        done
+    }
+
+    async fn submit_slices(&self, recording: &Recording) -> Result<(), GpuError> {
         let mut rest = recording.commands.as_slice();
         while !rest.is_empty() {
             let (slice, after) = rest.split_at(self.slice_length(rest));
@@ -328,6 +419,7 @@ impl Gpu {
 
     fn submit_slice(&self, commands: &[Command]) -> Result<Submitted, GpuError> {
         self.check()?;
+        let compiled = self.pipelines.borrow().len();
         let uniforms = self.uniforms(commands);
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
         let mut slot = 0;
@@ -356,7 +448,11 @@ impl Gpu {
             let _ = sender.send(());
         });
         self.check()?;
-        Ok(Submitted { index, done, flops: commands.iter().map(Command::flops).sum(), at: Instant::now() })
+        let flops = match self.pipelines.borrow().len() > compiled {
+            true => 0,
+            false => commands.iter().map(Command::flops).sum(),
+        };
+        Ok(Submitted { index, done, flops, at: Instant::now() })
     }
 
     fn uniforms(&self, commands: &[Command]) -> wgpu::Buffer {
@@ -456,7 +552,7 @@ impl Gpu {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: self.pipeline_cache.as_ref(),
         });
         Pipeline { layout, pipeline }
     }
@@ -468,7 +564,10 @@ impl Gpu {
             return Ok(Vec::new());
         }
         while !self.flying.borrow().is_empty() {
-            self.land().await?;
+            if let Err(error) = self.land().await {
+                self.flying.borrow_mut().clear();
+                return Err(error);
+            }
         }
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
@@ -514,17 +613,17 @@ impl Gpu {
     }
 
     /// The first error that was reported since the device was opened; that the device is lost counts before what
-    /// followed from it.
+    /// followed from it, but not before that its memory is exhausted, which is a cause.
     pub fn check(&self) -> Result<(), GpuError> {
         let failure = || match self.failure.lock() {
             Ok(failure) => failure.clone(),
             Err(_) => Some(self.lost("an error handler failed")),
         };
         let Some(first) = failure() else { return Ok(()) };
-        if !matches!(first, GpuError::Lost { .. }) {
-            // Calls on a lost device fail at once, the loss itself is told at the next poll. What polling says besides
-            // is of no interest: there is an error to report already.
-            let _ = self.device.poll(wgpu::PollType::Poll);
+        if !matches!(first, GpuError::Lost { .. } | GpuError::OutOfMemory { .. }) {
+            // Calls on a lost device fail at once, the loss itself is told when the work before it has ended. What polling
+            // says besides is of no interest: there is an error to report already.
+            let _ = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(LAST_WORK) });
         }
         Err(failure().unwrap_or(first))
     }
@@ -561,9 +660,9 @@ fn watch(device: &wgpu::Device, name: &str) -> Failure {
     device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
         let device = label.clone();
         let error = match error {
-            wgpu::Error::OutOfMemory { source } => GpuError::OutOfMemory { device, reason: source.to_string() },
+            wgpu::Error::OutOfMemory { source } => GpuError::OutOfMemory { device, reason: chain(&*source) },
             wgpu::Error::Validation { description, .. } => GpuError::Validation { device, reason: description },
-            wgpu::Error::Internal { description, .. } => GpuError::Lost { device, reason: description },
+            wgpu::Error::Internal { description, .. } => GpuError::Driver { device, reason: description },
         };
         if let Ok(mut first) = slot.lock() {
             first.get_or_insert(error);
@@ -573,11 +672,19 @@ fn watch(device: &wgpu::Device, name: &str) -> Failure {
     device.set_device_lost_callback(move |reason, message| {
         // Dropping a device on purpose is no failure, and nobody is left to ask.
         let error = GpuError::Lost { device: label.clone(), reason: format!("{reason:?}: {message}") };
-        if let Ok(mut first) = slot.lock() {
+        if let Ok(mut first) = slot.lock()
+            && !matches!(*first, Some(GpuError::OutOfMemory { .. }))
+        {
             *first = Some(error);
         }
     });
     failure
+}
+
+/// An error with its causes, in one line: what was created, under which label, and what the driver said.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(|error| error.to_string()).collect::<Vec<_>>().join(": ")
 }
 
 fn binding_type(binding: Binding) -> wgpu::BindingType {
@@ -597,5 +704,116 @@ fn binding_type(binding: Binding) -> wgpu::BindingType {
         Binding::TextureF32 => texture(wgpu::StorageTextureAccess::ReadOnly, wgpu::TextureFormat::Rgba32Float),
         Binding::TextureU32 => texture(wgpu::StorageTextureAccess::ReadOnly, wgpu::TextureFormat::Rgba32Uint),
         Binding::TextureWrite => texture(wgpu::StorageTextureAccess::WriteOnly, wgpu::TextureFormat::Rgba32Float),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use blockpruner_shaders::WeightFormat;
+    use pollster::block_on;
+
+    use super::super::{KernelChoice, adapters};
+    use super::*;
+
+    fn options() -> GpuOptions {
+        GpuOptions { formats: vec![WeightFormat::F16], head_dim: Some(24), ..Default::default() }
+    }
+
+    /// One value, by a hundredth.
+    fn spoil(values: &mut [f32]) {
+        let middle = values.len() / 2;
+        values[middle] += 0.01 * values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    }
+
+    fn every_panel(kernel: GemmKernel, _: &str, values: &mut [f32]) {
+        if kernel != GemmKernel::Tile {
+            spoil(values);
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_disagrees_is_not_used() {
+        let tested = block_on(Gpu::open(&options())).unwrap();
+        assert_eq!(tested.warnings(), [""; 0]);
+        let table = block_on(adapters(&options()));
+        assert_eq!(tested.gemm().name(), table[0].kernel);
+
+        // Without the subgroup kernel, the next one is used; without any panel, the tiles.
+        let without_subgroups: Distort = |kernel, _, values| {
+            if let GemmKernel::Panel { subgroups: true, .. } = kernel {
+                spoil(values);
+            }
+        };
+        for (distort, expected) in [(without_subgroups, "panel"), (every_panel as Distort, "tile")] {
+            let used = block_on(Gpu::open_distorted(&options(), distort)).unwrap();
+            if tested.gemm() == GemmKernel::Tile {
+                println!("only the tile kernel is to be had here");
+                continue;
+            }
+            let failed =
+                if expected == "tile" || tested.gemm().name() == "panel-subgroup" { expected } else { "panel" };
+            assert_eq!(used.gemm().name(), failed);
+            for warning in used.warnings() {
+                assert!(warning.contains(used.name()) && warning.contains(&format!("kernel {expected} instead")));
+                assert!(warning.contains("computes") && warning.contains("it should be"), "{warning}");
+            }
+            assert_eq!(used.warnings().is_empty(), used.gemm() == tested.gemm());
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_to_fall_back_to() {
+        let all = block_on(Gpu::open_distorted(&options(), |_, _, values| spoil(values)));
+        let forced = GpuOptions { kernel: Some(KernelChoice::Tile), ..options() };
+        let forced = block_on(Gpu::open_distorted(&forced, |_, _, values| spoil(values)));
+        for result in [all, forced] {
+            let Err(error @ GpuError::SelfTest { .. }) = result else { panic!("opened, or another error") };
+            assert!(error.to_string().contains("the kernel tile computes the product"), "{error}");
+        }
+        // The twin of attention is asked, too.
+        let attention: Distort = |_, what, values| {
+            if what.starts_with("attention") {
+                spoil(values);
+            }
+        };
+        let error = block_on(Gpu::open_distorted(&options(), attention)).err().unwrap();
+        assert!(error.to_string().contains("computes attention over heads of 24 wrongly"), "{error}");
+        // A value that is no number is no agreement.
+        let nan = block_on(Gpu::open_distorted(&options(), |_, _, values| values[5] = f32::NAN)).err().unwrap();
+        assert!(nan.to_string().contains("value 5 is NaN"), "{nan}");
+        // What the model does not use is not tested.
+        let none = block_on(Gpu::open_distorted(&GpuOptions::default(), |_, _, values| spoil(values)));
+        assert!(none.is_ok());
+    }
+
+    #[test]
+    fn after_an_error_nothing_is_waited_for() {
+        let gpu = block_on(Gpu::open(&GpuOptions::default())).unwrap();
+        let (from, to) = (gpu.storage("from", 1 << 20).unwrap(), gpu.storage("to", 1 << 20).unwrap());
+        let mut recording = Recording::new();
+        for _ in 0..3 * SLICE_COMMANDS {
+            recording.copy(&from, &to, 0, 1 << 20);
+        }
+        block_on(gpu.submit(&recording)).unwrap();
+        assert!(!gpu.flying.borrow().is_empty(), "nothing is on its way");
+        gpu.destroy();
+        let error = block_on(gpu.submit(&recording)).unwrap_err();
+        assert!(matches!(error, GpuError::Lost { .. }), "{error}");
+        assert!(gpu.flying.borrow().is_empty());
+        assert!(matches!(block_on(gpu.read(&to, 4)), Err(GpuError::Lost { .. })));
+    }
+
+    #[test]
+    fn a_device_may_go_while_it_works() {
+        let gpu = block_on(Gpu::open(&GpuOptions::default())).unwrap();
+        let (from, to) = (gpu.storage("from", 1 << 24).unwrap(), gpu.storage("to", 1 << 24).unwrap());
+        let mut recording = Recording::new();
+        for _ in 0..SLICE_COMMANDS {
+            recording.copy(&from, &to, 0, 1 << 24);
+        }
+        block_on(gpu.submit(&recording)).unwrap();
+        assert!(!gpu.flying.borrow().is_empty());
+        drop(gpu);
     }
 }

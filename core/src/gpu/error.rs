@@ -35,6 +35,19 @@ pub enum GpuError {
         /// The driver's words.
         reason: String,
     },
+    /// A kernel computes other values than its CPU twin, and there is no other to fall back to.
+    #[error(
+        "{device} ({driver}) cannot be trusted: {reason}; install another version of its driver, or use another --device or \
+         --kernel"
+    )]
+    SelfTest {
+        /// The adapter's name.
+        device: String,
+        /// Driver and version.
+        driver: String,
+        /// Which kernel differs where, by how much.
+        reason: String,
+    },
     /// One buffer or texture is larger than the device allows.
     #[error(
         "{what} needs {bytes} bytes in one piece, but {device} allows {limit}; use a shorter --window or another --device"
@@ -65,6 +78,16 @@ pub enum GpuError {
         /// The adapter's name.
         device: String,
         /// The driver's words.
+        reason: String,
+    },
+    /// The driver failed at something that it should be able to do, such as compiling a shader.
+    #[error(
+        "the driver of {device} failed: {reason}; install another version of it, or use another --device or --kernel"
+    )]
+    Driver {
+        /// The adapter's name.
+        device: String,
+        /// wgpu's words.
         reason: String,
     },
     /// wgpu rejected what this library asked for.

@@ -52,6 +52,11 @@ impl Operand {
     pub fn new(storage: &Resource, rows: u32) -> Self {
         Self { storage: storage.clone(), rows }
     }
+
+    /// Rows of the left side.
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
 }
 
 /// Where a product goes.

@@ -5,12 +5,16 @@
 //! futures are driven by `pollster`, in the browser by its event loop.
 
 mod adapter;
+mod attention;
 mod device;
 mod error;
 mod matrix;
+mod pipeline_cache;
 mod recording;
+mod self_test;
 
-pub use adapter::{AdapterSummary, GpuOptions, KernelChoice, Tier, adapters};
+pub use adapter::{AdapterSummary, GpuOptions, KeptPipelines, KernelChoice, Tier, adapters};
+pub use attention::{AttentionBuffers, Heads};
 pub use device::Gpu;
 pub use error::GpuError;
 pub use matrix::{Matrix, Operand};

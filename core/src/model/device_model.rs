@@ -62,7 +62,7 @@ pub struct DeviceModel {
     pub(crate) spec: ModelSpec,
     weights: Weights,
     /// The embedding in chunks of [`VOCABULARY_CHUNK`] rows; empty where it is streamed.
-    embedding: Rc<Vec<Matrix>>,
+    pub(super) embedding: Rc<Vec<Matrix>>,
     /// The head in the same chunks; the embedding itself when tied.
     pub(crate) head: Rc<Vec<Matrix>>,
     pub(crate) final_norm: wgpu::Buffer,
@@ -97,11 +97,19 @@ impl WeightBytes {
 }
 
 /// What a device is asked for on behalf of this model; the caller adds its own wishes.
-pub fn device_needs(spec: &ModelSpec) -> GpuOptions {
+pub fn device_needs(checkpoint: &Checkpoint) -> GpuOptions {
+    let (spec, weights) = (&checkpoint.spec, &checkpoint.weights);
     let attention = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
     let columns = attention.max(2 * spec.intermediate_size).max(VOCABULARY_CHUNK.min(spec.vocab_size));
-    let largest_weight = columns as u64 * spec.hidden_size as u64 * 4;
-    GpuOptions { largest_weight, ragged_heads: !spec.head_dim.is_multiple_of(4), ..Default::default() }
+    let stacks =
+        spec.blocks().flat_map(|block| Stack::of(spec, block)).chain(Stack::vocabulary(spec, spec.head_name()));
+    let used: Vec<WeightFormat> = stacks.map(|stack| stack.format(weights)).collect();
+    GpuOptions {
+        largest_weight: columns as u64 * spec.hidden_size as u64 * 4,
+        formats: WeightFormat::ALL.into_iter().filter(|format| used.contains(format)).collect(),
+        head_dim: Some(spec.head_dim as u32),
+        ..Default::default()
+    }
 }
 
 impl DeviceModel {
@@ -213,6 +221,18 @@ impl DeviceModel {
             }
         }
         Ok(())
+    }
+
+    /// Blocks that need every shader that the model needs: one for each kind and formats of its weights.
+    pub(super) fn different_blocks(&self) -> Vec<BlockId> {
+        let mut seen = Vec::new();
+        let mut fresh = |block: &BlockId| {
+            let formats = Stack::of(&self.spec, *block).map(|stack| stack.format(&self.weights));
+            let known = seen.contains(&(block.kind, formats));
+            seen.push((block.kind, formats));
+            !known
+        };
+        self.spec.blocks().filter(|block| fresh(block)).collect()
     }
 
     /// The rows of the head of these tokens (ascending), as a head of its own over a smaller vocabulary.

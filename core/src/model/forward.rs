@@ -7,16 +7,14 @@ pub(crate) mod decode;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use blockpruner_shaders::{self as shaders, GemmKernel, Kernel, attention, gemm, groups_of_64, rotary, stride};
+use blockpruner_shaders::{self as shaders, Kernel, gemm, rotary, stride};
 
 use super::ModelSpec;
 use super::device_model::{Attention, BlockWeights, DeviceModel, FeedForward, ForwardError, VOCABULARY_CHUNK};
-use crate::gpu::{Gpu, GpuError, Matrix, Operand, Recording, Resource};
+use crate::gpu::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Resource};
 
 /// Targets whose logits exist at a time.
 const HEAD_ROWS: u32 = 2048;
-/// One attention dispatch does about this much arithmetic at most, unless one window alone does more.
-const ATTENTION_FLOPS: u64 = 8_000_000_000;
 
 /// Device memory that a forward pass over up to `windows` windows works in, shared by all batches.
 pub(crate) struct Scratch {
@@ -62,21 +60,9 @@ impl ScratchSizes {
             mlp_rows,
             gate_up: floats(mlp_rows, 2 * stride(inner)),
             logits: floats(rows.min(HEAD_ROWS), chunk),
-            packed_heads: packed_texels(gpu.gemm(), spec, window, windows),
+            packed_heads: heads(spec).packed_texels(gpu.gemm(), window, windows),
         }
     }
-}
-
-/// Texels of Q, K and V as the panel kernels read them.
-fn packed_texels(kernel: GemmKernel, spec: &ModelSpec, window: u32, windows: u32) -> [u64; 3] {
-    let GemmKernel::Panel { lanes, .. } = kernel else { return [0; 3] };
-    let head_dim = spec.head_dim as u32;
-    let texels = |heads: usize, group: u32| {
-        let rows = window.next_multiple_of(group) as u64 * windows as u64;
-        heads as u64 * rows * attention::head_texels(head_dim) as u64
-    };
-    let keys = texels(spec.kv_heads, attention::panel_keys(lanes));
-    [texels(spec.heads, attention::block_queries(kernel, head_dim)), keys, keys]
 }
 
 impl Scratch {
@@ -86,7 +72,6 @@ impl Scratch {
         let sizes = ScratchSizes::new(gpu, spec, window, windows);
         let frequencies = spec.rope.frequencies(window as usize)?;
         let table = rotary::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);
-        let [q, k, v] = sizes.packed_heads;
         Ok(Self {
             window,
             rope: gpu.upload("rotary table", bytemuck::cast_slice(&table))?,
@@ -95,11 +80,7 @@ impl Scratch {
             mlp_rows: sizes.mlp_rows,
             gate_up: gpu.storage("gate and up", sizes.gate_up)?,
             logits: gpu.storage("logits of a vocabulary chunk", sizes.logits)?,
-            packed_heads: [
-                gpu.texture("packed Q", q, false)?,
-                gpu.texture("packed K", k, false)?,
-                gpu.texture("packed V", v, false)?,
-            ],
+            packed_heads: heads(spec).packed(gpu, window, windows)?,
         })
     }
 
@@ -477,91 +458,14 @@ impl DeviceModel {
         Operand::new(&scratch.operand, rows)
     }
 
-    /// Columns of the fused projection with their padding.
-    fn qkv_stride(&self) -> u32 {
-        stride(((self.spec.heads + 2 * self.spec.kv_heads) * self.spec.head_dim) as u32)
-    }
-
-    fn record_rotary(&self, recording: &mut Recording, scratch: &Scratch, rows: u32) {
-        let spec = &self.spec;
-        let heads = (spec.heads + spec.kv_heads) as u32;
-        let half_dim = (spec.head_dim / 2) as u32;
-        let params = rotary::Params { rows, stride: self.qkv_stride(), heads, half_dim, window: scratch.window };
-        let bindings = [(&scratch.rope).into(), (&scratch.qkv).into()];
-        let grid = [groups_of_64(heads * half_dim), rows, 1];
-        recording.dispatch(Kernel::Rotary, &params, bindings, grid, rows as u64 * (heads * half_dim) as u64 * 8);
-    }
-
     fn record_attend(&self, recording: &mut Recording, scratch: &Scratch, windows: u32) -> Operand {
-        let spec = &self.spec;
-        let [heads, kv_heads, head_dim] = [spec.heads as u32, spec.kv_heads as u32, spec.head_dim as u32];
-        let window = scratch.window;
-        let kernel = self.gpu.gemm();
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let share = heads / kv_heads;
-        let blocks = window.div_ceil(attention::block_queries(kernel, head_dim));
-        let name = Kernel::Attention { kernel, head_dim };
-        match kernel {
-            GemmKernel::Tile => self.record_rotary(recording, scratch, windows * window),
-            GemmKernel::Panel { lanes, .. } => self.record_attention_pack(recording, scratch, windows, lanes),
-        }
-        let window_flops = heads as u64 * window as u64 * window as u64 * head_dim as u64 * 2;
-        let step = (ATTENTION_FLOPS / window_flops.max(1)).clamp(1, windows as u64) as u32;
-        for first_window in (0..windows).step_by(step as usize) {
-            let count = step.min(windows - first_window);
-            let grid = [blocks, heads, count];
-            let flops = window_flops * count as u64;
-            let output = scratch.operand.clone();
-            match kernel {
-                GemmKernel::Tile => {
-                    let (stride, output_stride) = (self.qkv_stride(), stride(heads * head_dim));
-                    let params = attention::TileParams {
-                        window,
-                        heads,
-                        share,
-                        head_dim,
-                        scale,
-                        first_window,
-                        stride,
-                        output_stride,
-                    };
-                    recording.dispatch(name, &params, [(&scratch.qkv).into(), output], grid, flops);
-                }
-                GemmKernel::Panel { .. } => {
-                    let inner4 = gemm::inner_texels(heads * head_dim);
-                    let params = attention::PanelParams { window, heads, share, blocks, inner4, scale, first_window };
-                    let [q, k, v] = &scratch.packed_heads;
-                    recording.dispatch(name, &params, [q.into(), k.into(), v.into(), output], grid, flops);
-                }
-            }
-        }
-        Operand::new(&scratch.operand, windows * window)
+        let Scratch { rope, qkv, packed_heads: packed, operand: output, window, .. } = scratch;
+        let buffers = AttentionBuffers { rope, qkv, packed, output };
+        heads(&self.spec).record(&self.gpu, recording, &buffers, *window, windows)
     }
+}
 
-    fn record_attention_pack(&self, recording: &mut Recording, scratch: &Scratch, windows: u32, lanes: u32) {
-        let spec = &self.spec;
-        let [heads, kv_heads, head_dim] = [spec.heads as u32, spec.kv_heads as u32, spec.head_dim as u32];
-        let window = scratch.window;
-        let [queries, keys] = [attention::block_queries(self.gpu.gemm(), head_dim), attention::panel_keys(lanes)];
-        let parts = [(0, heads, queries, 1), (heads, kv_heads, keys, 1), (heads + kv_heads, kv_heads, keys, 0)];
-        for ((first_head, part_heads, group, rotate), texture) in parts.into_iter().zip(&scratch.packed_heads) {
-            let params = attention::PackParams {
-                window,
-                stride: self.qkv_stride(),
-                first_column: first_head * head_dim,
-                heads: part_heads,
-                group,
-                blocks: window.div_ceil(group),
-                rotate,
-            };
-            let texels = params.blocks * group * attention::head_texels(head_dim);
-            recording.dispatch(
-                Kernel::AttentionPack { head_dim },
-                &params,
-                [(&scratch.rope).into(), (&scratch.qkv).into(), texture.into()],
-                [groups_of_64(texels), part_heads, windows],
-                texels as u64 * part_heads as u64 * windows as u64 * 8,
-            );
-        }
-    }
+/// The heads of a model's attention blocks.
+fn heads(spec: &ModelSpec) -> Heads {
+    Heads { heads: spec.heads as u32, kv_heads: spec.kv_heads as u32, head_dim: spec.head_dim as u32 }
 }

@@ -15,6 +15,7 @@ mod llama;
 mod qwen2;
 pub mod rope;
 mod spec;
+mod warm_up;
 
 pub use block::{BlockId, BlockKind, BlockSet, ParseBlockError};
 pub use checkpoint::Checkpoint;

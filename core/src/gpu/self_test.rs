@@ -1,0 +1,201 @@
+//! The kernels that a device is about to use, against their CPU twins: drivers exist that compute wrong values silently.
+
+use blockpruner_shaders::{GemmKernel, WeightFormat, attention, gemm, rotary, stride};
+use half::{bf16, f16};
+
+use super::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Resource};
+
+/// The largest difference from the twin, relative to the largest value, that rounding and another order of summation explain.
+const TOLERANCE: f32 = 1e-4;
+
+/// Changes what the device computed, so that tests see what a disagreement does; told the kernel and what it computed.
+pub(super) type Distort = fn(GemmKernel, &str, &mut [f32]);
+
+/// Why a kernel is not to be used.
+pub(super) enum Failure {
+    /// It differs from its twin: where, and by how much.
+    Disagrees(String),
+    /// It does not run at all.
+    Fails(GpuError),
+}
+
+impl From<GpuError> for Failure {
+    fn from(error: GpuError) -> Self {
+        Self::Fails(error)
+    }
+}
+
+/// Compares the GEMM kernel in use for each format, and the attention kernel for heads of `head_dim` elements.
+pub(super) async fn run(
+    gpu: &Gpu,
+    formats: &[WeightFormat],
+    head_dim: Option<u32>,
+    distort: Distort,
+) -> Result<(), Failure> {
+    for format in WeightFormat::ALL.into_iter().filter(|format| formats.contains(format)) {
+        check_gemm(gpu, format, distort).await?;
+    }
+    match (formats.first(), head_dim) {
+        (Some(format), Some(head_dim)) => check_attention(gpu, head_dim, *format, distort).await,
+        _ => Ok(()),
+    }
+}
+
+/// A residual product with a bias: three blocks of rows and of columns, the last ones partly filled, and a k of many steps
+/// that is no multiple of any.
+async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
+    let (kernel, inner, first_row) = (gpu.gemm(), 203, 3);
+    let rows = 2 * gemm::block_rows(kernel) + 5;
+    let columns = 2 * gemm::block_columns(kernel) + 3;
+    let width = stride(columns) as usize;
+    let a = values(1, (rows * inner) as usize);
+    let (stored, w) = rounded(format, &values(2, (columns * inner) as usize));
+    let bias = values(3, columns as usize);
+    let before = values(4, (first_row + rows) as usize * width);
+
+    let packed = gemm::pack_operand(kernel, inner, &a);
+    let packed = bytemuck::cast_slice(&packed);
+    let operand = match kernel {
+        GemmKernel::Tile => Resource::Buffer(gpu.upload("self-test", packed)?),
+        GemmKernel::Panel { .. } => Resource::Texture(gpu.upload_texture("self-test", false, packed)?),
+    };
+    let mut padded = bias.clone();
+    padded.resize(width, 0.0);
+    let on_device = gpu.upload("self-test", bytemuck::cast_slice(&padded))?;
+    let matrix = matrix(gpu, format, [columns, inner], &stored, Some(on_device))?;
+    let states = gpu.upload("self-test", bytemuck::cast_slice(&before))?;
+    let mut recording = Recording::new();
+    matrix.record_residual(gpu, &mut recording, &Operand::new(&operand, rows), &states, first_row);
+    gpu.submit(&recording).await?;
+    let mut found = gpu.read(&states, before.len()).await?;
+
+    let product = gemm::cpu(&a, &w, inner as usize, Some(&bias));
+    let mut expected = before;
+    let touched = expected.chunks_mut(width).skip(first_row as usize);
+    for (row, product) in touched.zip(product.chunks(columns as usize)) {
+        row.iter_mut().zip(product).for_each(|(state, product)| *state += product);
+    }
+    // What the padding of a row holds afterwards is nobody's concern.
+    for rows in [&mut found, &mut expected] {
+        rows.chunks_mut(width).for_each(|row| row[columns as usize..].fill(0.0));
+    }
+    let what = format!("the product of {rows} x {inner} with {} weights", format.name());
+    distort(kernel, &what, &mut found);
+    compare(kernel, &what, &found, &expected)
+}
+
+/// Two windows of three blocks of queries, the last one partly filled; two query heads share a key head. The result is
+/// seen by a product with the identity in `format`, which changes nothing.
+async fn check_attention(gpu: &Gpu, head_dim: u32, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
+    let (kernel, windows) = (gpu.gemm(), 2);
+    let heads = Heads { heads: 2, kv_heads: 1, head_dim };
+    let window = 2 * attention::block_queries(kernel, head_dim) + 3;
+    let rows = window * windows;
+    let (width, columns) = (heads.stride() as usize, 4 * head_dim as usize);
+    let mut qkv = values(5, rows as usize * width);
+    // Larger than in the product, so that the softmax is not flat.
+    qkv.iter_mut().for_each(|value| *value *= 2.0);
+    let frequencies: Vec<f32> = (0..head_dim / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / head_dim as f32)).collect();
+    let table = rotary::table(&frequencies, 1.0, window as usize);
+
+    let inner = heads.heads * head_dim;
+    let output = Operand::storage(gpu, "self-test", gemm::operand_bytes(kernel, rows, inner))?;
+    let rope = gpu.upload("self-test", bytemuck::cast_slice(&table))?;
+    let on_device = gpu.upload("self-test", bytemuck::cast_slice(&qkv))?;
+    let packed = heads.packed(gpu, window, windows)?;
+    let buffers = AttentionBuffers { rope: &rope, qkv: &on_device, packed: &packed, output: &output };
+    let mut recording = Recording::new();
+    let operand = heads.record(gpu, &mut recording, &buffers, window, windows);
+    let mut found = read_operand(gpu, recording, &operand, inner, format).await?;
+
+    let turned = rotary::Params {
+        rows,
+        stride: heads.stride(),
+        heads: heads.heads + heads.kv_heads,
+        half_dim: head_dim / 2,
+        window,
+    };
+    rotary::cpu(&turned, &table, &mut qkv);
+    // The twin knows no padding of rows.
+    let rows: Vec<f32> = qkv.chunks(width).flat_map(|row| &row[..columns]).copied().collect();
+    let share = heads.heads / heads.kv_heads;
+    let expected = attention::cpu(&rows, window as usize, heads.heads as usize, share as usize, head_dim as usize);
+    let what = format!("attention over heads of {head_dim}");
+    distort(kernel, &what, &mut found);
+    compare(kernel, &what, &found, &expected)
+}
+
+/// The values of an operand after a recording.
+async fn read_operand(
+    gpu: &Gpu,
+    mut recording: Recording,
+    operand: &Operand,
+    inner: u32,
+    format: WeightFormat,
+) -> Result<Vec<f32>, GpuError> {
+    let (rows, width) = (operand.rows() as usize, stride(inner) as usize);
+    let result = gpu.storage("self-test", (rows * width * 4) as u64)?;
+    let mut ones = vec![0.0; (inner * inner) as usize];
+    ones.iter_mut().step_by(inner as usize + 1).for_each(|value| *value = 1.0);
+    let (identity, _) = rounded(format, &ones);
+    matrix(gpu, format, [inner, inner], &identity, None)?.record_product(gpu, &mut recording, operand, &result);
+    gpu.submit(&recording).await?;
+    let found = gpu.read(&result, rows * width).await?;
+    Ok(found.chunks(width).flat_map(|row| &row[..inner as usize]).copied().collect())
+}
+
+fn matrix(
+    gpu: &Gpu,
+    format: WeightFormat,
+    [columns, inner]: [u32; 2],
+    rows: &[u8],
+    bias: Option<wgpu::Buffer>,
+) -> Result<Matrix, GpuError> {
+    let mut matrix = Matrix::new(format, columns, inner, bias);
+    let row_bytes = inner as usize * format.bytes();
+    for range in Matrix::shards(gpu, format, columns, inner)? {
+        let part = &rows[range.start as usize * row_bytes..range.end as usize * row_bytes];
+        matrix.push(gpu, "self-test", range, part)?;
+    }
+    Ok(matrix)
+}
+
+fn compare(kernel: GemmKernel, what: &str, found: &[f32], expected: &[f32]) -> Result<(), Failure> {
+    let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    // NaN is no agreement.
+    let agrees = |(found, expected): (&f32, &f32)| (found - expected).abs() <= TOLERANCE * largest;
+    match found.iter().zip(expected).position(|pair| !agrees(pair)) {
+        None => Ok(()),
+        Some(at) => Err(Failure::Disagrees(format!(
+            "the kernel {} computes {what} wrongly (value {at} is {}, it should be {})",
+            kernel.name(),
+            found[at],
+            expected[at]
+        ))),
+    }
+}
+
+/// The elements as a checkpoint stores them, and what they are worth after rounding.
+fn rounded(format: WeightFormat, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    match format {
+        WeightFormat::F32 => (bytemuck::cast_slice(values).to_vec(), values.to_vec()),
+        WeightFormat::F16 => {
+            let halves: Vec<f16> = values.iter().map(|value| f16::from_f32(*value)).collect();
+            (bytemuck::cast_slice(&halves).to_vec(), halves.iter().map(|half| half.to_f32()).collect())
+        }
+        WeightFormat::Bf16 => {
+            let halves: Vec<bf16> = values.iter().map(|value| bf16::from_f32(*value)).collect();
+            (bytemuck::cast_slice(&halves).to_vec(), halves.iter().map(|half| half.to_f32()).collect())
+        }
+    }
+}
+
+/// `count` values in -1..1 from a seed (a linear congruential generator with the constants of Numerical Recipes).
+fn values(seed: u32, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9);
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}

@@ -1,0 +1,44 @@
+//! Compiling the shaders of a model before its work is timed.
+
+use blockpruner_shaders::stride;
+
+use super::forward::{Batch, Scratch};
+use super::{DeviceModel, ForwardError};
+use crate::gpu::Recording;
+
+/// Tokens of the window that runs: the fewest that have a target.
+const WINDOW: usize = 2;
+
+impl DeviceModel {
+    /// Runs a window of two tokens through a part of the model that needs every shader that the whole needs. Drivers compile a
+    /// shader when it is created or when it first runs, which may take seconds; what runs afterwards takes its usual time.
+    pub async fn warm_up(&self) -> Result<(), ForwardError> {
+        let gpu = self.gpu();
+        let scratch = Scratch::new(self, WINDOW as u32, 1)?;
+        let batch = Batch::new(gpu, &[0; WINDOW], WINDOW)?;
+        let tokens = gpu.upload("token ids", bytemuck::cast_slice(&[0u32; WINDOW]))?;
+        let states = gpu.storage("hidden states", WINDOW as u64 * stride(self.spec.hidden_size as u32) as u64 * 4)?;
+        let mut recording = Recording::new();
+        // A streamed embedding is left on its file: unless it has another format than the head, its shader is the same.
+        for matrix in [self.embedding.first(), self.head.first()].into_iter().flatten() {
+            matrix.record_lookup(gpu, &mut recording, &tokens, WINDOW as u32, 0, &states);
+        }
+        for block in self.different_blocks() {
+            let Some(weights) = self.block(block).await? else { continue };
+            self.record_block(&mut recording, &scratch, 1, &weights, &states);
+            // Streamed weights are not kept longer than needed.
+            gpu.submit(&std::mem::take(&mut recording)).await?;
+        }
+        let mut result = None;
+        for part in &batch.head {
+            let normed = self.record_final_norm(&mut recording, &scratch, part, &states, 0);
+            self.record_head(&mut recording, &scratch, part, &normed, 0..1);
+            result = Some(&part.nll);
+        }
+        gpu.submit(&recording).await?;
+        if let Some(nll) = result {
+            gpu.read(nll, 1).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! The device layer: its test of itself, what it keeps and what it says when something is not to be had.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use blockpruner::gpu::{Gpu, GpuError, GpuOptions};
+use blockpruner::model::{BlockSet, DeviceModel, device_needs};
+use blockpruner::score::Scorer;
+use blockpruner::text::Windows;
+use blockpruner_shaders::WeightFormat;
+use blockpruner_tests::{every_kernel, fixture, open};
+use pollster::block_on;
+
+/// Every kernel that this device is given passes its own test, with heads of many sizes.
+#[test]
+fn every_kernel_passes_its_self_test() {
+    for (label, options) in every_kernel() {
+        for head_dim in [24, 64, 128] {
+            let formats = if head_dim == 64 { WeightFormat::ALL.to_vec() } else { vec![WeightFormat::Bf16] };
+            let start = Instant::now();
+            let gpu = open(&GpuOptions { formats, head_dim: Some(head_dim), ..options.clone() });
+            assert_eq!(gpu.warnings(), [""; 0]);
+            println!("{label}, heads of {head_dim}: {:.2} s", start.elapsed().as_secs_f64());
+        }
+    }
+}
+
+thread_local! {
+    /// What a caller keeps: the key that it was asked for last, and the bytes.
+    static KEPT: RefCell<(String, Option<Vec<u8>>)> = RefCell::default();
+}
+
+#[test]
+fn compiled_shaders_are_kept() {
+    fn kept(key: &str) -> Option<Vec<u8>> {
+        KEPT.with_borrow_mut(|kept| {
+            kept.0 = key.into();
+            kept.1.clone()
+        })
+    }
+    let options = GpuOptions {
+        formats: vec![WeightFormat::Bf16],
+        head_dim: Some(24),
+        pipeline_cache: Some(kept),
+        ..Default::default()
+    };
+    let gpu = open(&options);
+    let Some((key, data)) = gpu.pipeline_cache() else {
+        assert_ne!(gpu.backend(), "vulkan", "Vulkan has a pipeline cache");
+        return;
+    };
+    assert_eq!(KEPT.with_borrow(|kept| kept.0.clone()), key);
+    assert!(open(&GpuOptions { pipeline_cache: None, ..options.clone() }).pipeline_cache().is_none());
+    let mut flipped = data.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let foreign = [&data[..32], &[7; 4096]].concat();
+    for bytes in [data.clone(), Vec::new(), data[..data.len() / 2].to_vec(), flipped, foreign, vec![0; 100]] {
+        KEPT.with_borrow_mut(|kept| kept.1 = Some(bytes));
+        // The device is opened, its kernels compute the right values, and there is a cache to keep again.
+        let (again, data) = open(&options).pipeline_cache().unwrap();
+        assert_eq!(again, key);
+        assert!(data.len() > 32);
+    }
+}
+
+/// The forward pass that follows a warm-up has the same result, on a model that stays on the device and on one that is
+/// streamed.
+#[test]
+fn a_warm_up_changes_nothing() {
+    // Biases and an untied head; a tied one; tensors of several formats.
+    for name in ["llama-biases", "llama-bf16-tied", "gguf-floats"] {
+        let (checkpoint, reference) = fixture(name);
+        let gpu = open(&device_needs(&checkpoint));
+        let windows = Windows::from_ids(reference.ids, reference.window, None).unwrap();
+        let mut results = Vec::new();
+        for (streamed, warm) in [(false, false), (false, true), (true, true)] {
+            let mut quiet = |_, _| {};
+            let model = match streamed {
+                true => block_on(DeviceModel::stream(gpu.clone(), &checkpoint, &mut quiet)).unwrap(),
+                false => block_on(DeviceModel::load(gpu.clone(), &checkpoint, &mut quiet)).unwrap(),
+            };
+            if warm {
+                block_on(model.warm_up()).unwrap();
+            }
+            let scorer = Scorer::new(&model, &windows).unwrap();
+            results.push(block_on(scorer.nll(&BlockSet::new())).unwrap());
+        }
+        assert!(results[0] == results[1] && results[0] == results[2], "{name}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_binding_is_refused() {
+    let heads = GpuOptions { head_dim: Some(260), ..Default::default() };
+    let error = block_on(Gpu::open(&heads)).err().unwrap();
+    assert!(matches!(error, GpuError::Unsuitable { .. }), "{error}");
+    let gpu = open(&GpuOptions::default());
+    let limit = gpu.max_binding();
+    let error = gpu.storage("hidden states", limit + 4).unwrap_err();
+    assert!(matches!(error, GpuError::TooLarge { .. }), "{error}");
+    assert!(error.to_string().contains("hidden states"), "{error}");
+    let error = gpu.texture("packed Q", 1 << 40, false).unwrap_err();
+    assert!(matches!(error, GpuError::TooLarge { .. }), "{error}");
+    // Neither is an error of the device.
+    gpu.check().unwrap();
+}
+
+/// Memory that is not there. Run by [`exhausted_memory_is_told_at_once`] in a process that has little.
+#[test]
+#[ignore = "takes all the memory that there is"]
+fn exhaust_memory() {
+    let gpu = open(&GpuOptions::default());
+    let mut buffers = Vec::new();
+    let error = loop {
+        let label = format!("hidden states {}", buffers.len());
+        match gpu.storage(&label, gpu.max_binding()) {
+            Ok(buffer) => buffers.push(buffer),
+            Err(error) => break error,
+        }
+    };
+    println!("after {} buffers: {error}", buffers.len());
+    assert!(matches!(error, GpuError::OutOfMemory { .. }), "{error}");
+    assert!(error.to_string().contains(&format!("hidden states {}", buffers.len())), "{error}");
+    // It stays the error that everything ends in.
+    let after = block_on(gpu.read(&buffers[0], 4)).unwrap_err();
+    assert!(matches!(after, GpuError::OutOfMemory { .. }), "{after}");
+}
+
+/// The error comes from the call that asked for too much, and says what it was for.
+#[cfg(target_os = "linux")]
+#[test]
+fn exhausted_memory_is_told_at_once() {
+    let gpu = open(&GpuOptions::default());
+    // Only software devices take their memory from the process.
+    let software = ["llvmpipe", "SwiftShader"].iter().any(|name| gpu.name().contains(name));
+    if !software {
+        println!("skipped on {}", gpu.name());
+        return;
+    }
+    let test = std::env::current_exe().unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 3000000; exec \"$0\" --exact exhaust_memory --ignored --nocapture"])
+        .arg(test)
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{err}");
+    print!("{out}");
+}

@@ -291,6 +291,14 @@ impl Gpu {
         Ok(())
     }
 
+    /// Waits until everything that was submitted is done.
+    pub async fn finish(&self) -> Result<(), GpuError> {
+        while !self.flying.borrow().is_empty() {
+            self.land().await?;
+        }
+        Ok(())
+    }
+
     /// Waits for the oldest submit on its way, and learns the device's speed from it.
     async fn land(&self) -> Result<(), GpuError> {
         let Some(first) = self.flying.borrow_mut().pop_front() else { return Ok(()) };
@@ -467,9 +475,7 @@ impl Gpu {
         if size == 0 {
             return Ok(Vec::new());
         }
-        while !self.flying.borrow().is_empty() {
-            self.land().await?;
-        }
+        self.finish().await?;
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
             size,

@@ -243,21 +243,31 @@ impl Batch {
 }
 
 impl DeviceModel {
-    /// states = embedding[tokens], submitted chunk by chunk where the embedding is streamed.
+    /// states = embedding[tokens].
     pub(crate) async fn embed(
         &self,
         scratch: &Scratch,
         batches: &[(&Batch, &wgpu::Buffer)],
     ) -> Result<(), ForwardError> {
         let mut recording = Recording::new();
+        self.record_embedding(&mut recording, scratch, batches).await?;
+        Ok(self.gpu.submit(&recording).await?)
+    }
+
+    /// states = embedding[tokens]; waits only where the embedding is streamed.
+    pub(crate) async fn record_embedding(
+        &self,
+        recording: &mut Recording,
+        scratch: &Scratch,
+        batches: &[(&Batch, &wgpu::Buffer)],
+    ) -> Result<(), ForwardError> {
         self.embedding_chunks(|first_token, matrix| {
             for (batch, states) in batches {
                 let rows = batch.windows * scratch.window;
-                matrix.record_lookup(&self.gpu, &mut recording, &batch.tokens, rows, first_token, states);
+                matrix.record_lookup(&self.gpu, recording, &batch.tokens, rows, first_token, states);
             }
         })
-        .await?;
-        Ok(self.gpu.submit(&recording).await?)
+        .await
     }
 
     /// states += block(norm(states)) over the first `windows` windows of `states`.

@@ -7,6 +7,7 @@
 //!
 //! The method is BlockPruner (Zhong et al., Findings of ACL 2025).
 
+pub mod bench;
 pub mod export;
 pub mod generate;
 pub mod gpu;

@@ -2,6 +2,7 @@
 //! Results go to stdout, everything else to stderr.
 
 mod args;
+mod bench;
 mod demo;
 mod devices;
 mod exit;
@@ -42,6 +43,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// List the devices of this machine
     Devices(devices::DevicesArgs),
+    /// Measure this device, every kernel of a forward pass on it, and a search if asked for
+    Bench(bench::BenchArgs),
     /// Prune the embedded model: everything works without a download
     Demo(demo::DemoArgs),
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
             Command::Generate(args) => generate::run(&args).await,
             Command::Inspect(args) => inspect::run(&args).await,
             Command::Devices(args) => devices::run(&args).await,
+            Command::Bench(args) => bench::run(&args).await,
             Command::Demo(args) => demo::run(&args).await,
         }
     });

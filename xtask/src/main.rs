@@ -1,5 +1,6 @@
-//! `cargo xtask demo | test | fixtures`: one entry for every chore.
+//! `cargo xtask demo | test | bench | fixtures`: one entry for every chore.
 
+mod bench;
 mod driver;
 mod python;
 mod wasm;
@@ -25,6 +26,8 @@ enum Xtask {
         #[arg(long)]
         with_transformers: bool,
     },
+    /// Measure this device and the search on it with a release build
+    Bench(bench::BenchArgs),
     /// Make the test fixtures again with Hugging Face transformers (downloads torch)
     Fixtures,
 }
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
             run(cargo(&["run", "--release", "-p", "blockpruner-cli", "--", "demo"]).args(args))
         }
         Xtask::Test { with_transformers } => test(with_transformers),
+        Xtask::Bench(args) => bench::bench(&args),
         Xtask::Fixtures => python::fixtures(),
     }
 }

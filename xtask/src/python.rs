@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::{cargo, root, run};
 
 /// The Python of a virtual environment with `tests/reference/requirements.txt`.
-fn python() -> anyhow::Result<PathBuf> {
+pub fn python() -> anyhow::Result<PathBuf> {
     let venv = root().join("target/transformers-venv");
     let python = venv.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     if !python.exists() {

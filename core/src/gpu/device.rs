@@ -382,6 +382,17 @@ impl Gpu {
         Ok(())
     }
 
+    /// Waits until everything that was submitted is done.
+    pub async fn finish(&self) -> Result<(), GpuError> {
+        while !self.flying.borrow().is_empty() {
+            if let Err(error) = self.land().await {
+                self.flying.borrow_mut().clear();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for the oldest submit on its way, and learns the device's speed from it.
     async fn land(&self) -> Result<(), GpuError> {
         let Some(first) = self.flying.borrow_mut().pop_front() else { return Ok(()) };
@@ -563,12 +574,7 @@ impl Gpu {
         if size == 0 {
             return Ok(Vec::new());
         }
-        while !self.flying.borrow().is_empty() {
-            if let Err(error) = self.land().await {
-                self.flying.borrow_mut().clear();
-                return Err(error);
-            }
-        }
+        self.finish().await?;
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
             size,

@@ -89,6 +89,26 @@ impl Recording {
         self.commands.push(Command::Copy { source: source.clone(), target: target.clone(), offset, bytes });
     }
 
+    /// Appends everything that another recording holds.
+    pub fn append(&mut self, other: &Self) {
+        self.commands.extend(other.commands.iter().cloned());
+    }
+
+    /// Dispatches and copies.
+    pub fn len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// The same in parts: neighbouring dispatches of one kernel are one, and so are neighbouring copies.
+    pub(crate) fn by_kernel(&self) -> impl Iterator<Item = Self> {
+        let kernel = |command: &Command| match command {
+            Command::Dispatch { kernel, .. } => Some(*kernel),
+            Command::Copy { .. } => None,
+        };
+        let parts = self.commands.chunk_by(move |a, b| kernel(a) == kernel(b));
+        parts.map(|commands| Self { commands: commands.to_vec() })
+    }
+
     /// Whether nothing was recorded.
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()

@@ -232,24 +232,35 @@ impl DeviceModel {
         scratch: &Scratch,
         batches: &[(&Batch, &wgpu::Buffer)],
     ) -> Result<(), ForwardError> {
+        let mut recording = Recording::new();
+        self.record_embedding(&mut recording, scratch, batches).await?;
+        Ok(self.gpu.submit(&recording).await?)
+    }
+
+    /// states = embedding[tokens] for every batch; waits only where the embedding is streamed.
+    pub(crate) async fn record_embedding(
+        &self,
+        recording: &mut Recording,
+        scratch: &Scratch,
+        batches: &[(&Batch, &wgpu::Buffer)],
+    ) -> Result<(), ForwardError> {
         let lookups: Vec<(&wgpu::Buffer, u32, &wgpu::Buffer)> =
             batches.iter().map(|(batch, states)| (&batch.tokens, batch.windows * scratch.window, *states)).collect();
-        Ok(self.gpu.submit(&self.recorded_embedding(&lookups).await?).await?)
+        self.record_lookups(recording, &lookups).await
     }
 
     /// states = embedding[tokens] for (tokens, how many, states).
-    async fn recorded_embedding(
+    async fn record_lookups(
         &self,
+        recording: &mut Recording,
         lookups: &[(&wgpu::Buffer, u32, &wgpu::Buffer)],
-    ) -> Result<Recording, ForwardError> {
-        let mut recording = Recording::new();
+    ) -> Result<(), ForwardError> {
         self.embedding_chunks(|first_token, matrix| {
             for (tokens, rows, states) in lookups {
-                matrix.record_lookup(&self.gpu, &mut recording, tokens, *rows, first_token, states);
+                matrix.record_lookup(&self.gpu, recording, tokens, *rows, first_token, states);
             }
         })
-        .await?;
-        Ok(recording)
+        .await
     }
 
     /// states += block(norm(states)) over the first `windows` windows of `states`.

@@ -6,7 +6,7 @@
 pub mod block;
 mod checkpoint;
 mod config;
-mod device_model;
+pub(crate) mod device_model;
 mod error;
 pub(crate) mod forward;
 mod gguf;

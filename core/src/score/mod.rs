@@ -135,7 +135,7 @@ pub struct Scorer<'m> {
     pub(crate) batches: Vec<Batch>,
     pub(crate) scratch: Scratch,
     /// The hidden states under way.
-    states: wgpu::Buffer,
+    pub(crate) states: wgpu::Buffer,
 }
 
 impl<'m> Scorer<'m> {

@@ -2,8 +2,8 @@
 
 use blockpruner_shaders::{GemmKernel, Kernel, argmax, cached, gemm, rotary, stride};
 
-use super::Scratch;
-use crate::gpu::{GpuError, Operand, Recording};
+use super::{Scratch, heads};
+use crate::gpu::{GpuError, Heads, Operand, Recording};
 use crate::model::device_model::{Attention, BlockWeights, VOCABULARY_CHUNK};
 use crate::model::{BlockId, BlockKind, BlockSet, DeviceModel, ForwardError};
 
@@ -103,7 +103,8 @@ impl DeviceModel {
         let scratch = Scratch::new(self, rows, 1)?;
         let tokens = gpu.upload("token ids", bytemuck::cast_slice(prompt))?;
         let states = gpu.storage("hidden states", rows as u64 * stride(self.spec.hidden_size as u32) as u64 * 4)?;
-        let mut recording = self.recorded_embedding(&[(&tokens, rows, &states)]).await?;
+        let mut recording = Recording::new();
+        self.record_lookups(&mut recording, &[(&tokens, rows, &states)]).await?;
         for (block, cache) in &decode.blocks {
             let Some(weights) = self.block(*block).await? else { continue };
             match (&*weights, cache) {
@@ -140,7 +141,8 @@ impl DeviceModel {
         let turns = rotary::table_row(&frequencies.inv_freq, frequencies.attention_scaling, position);
         gpu.write(&decode.rope, bytemuck::cast_slice(&turns))?;
         gpu.write(&decode.token, bytemuck::bytes_of(&token))?;
-        let mut recording = self.recorded_embedding(&[(&decode.token, 1, &decode.state)]).await?;
+        let mut recording = Recording::new();
+        self.record_lookups(&mut recording, &[(&decode.token, 1, &decode.state)]).await?;
         for (block, cache) in &decode.blocks {
             let Some(weights) = self.block(*block).await? else { continue };
             match (&*weights, cache) {
@@ -170,8 +172,9 @@ impl DeviceModel {
         past: u32,
         rows: u32,
     ) {
-        let [heads, kv_heads, head_dim] = self.heads();
-        let params = cached::AppendParams { rows, past, heads, kv_heads, stride: self.qkv_stride() };
+        let shape = heads(&self.spec);
+        let Heads { heads, kv_heads, head_dim } = shape;
+        let params = cached::AppendParams { rows, past, heads, kv_heads, stride: shape.stride() };
         let bindings = [rope.into(), (&scratch.qkv).into(), (&cache.keys).into(), (&cache.values).into()];
         let flops = rows as u64 * (kv_heads * head_dim) as u64 * 8;
         recording.dispatch(Kernel::CacheAppend { head_dim }, &params, bindings, params.grid(head_dim), flops);
@@ -189,13 +192,14 @@ impl DeviceModel {
         let normed = self.record_norm(recording, scratch, &decode.state, &weights.norm, 0, 1, (1, 1));
         weights.qkv.record_product(gpu, recording, &normed, &scratch.qkv);
         self.record_append(recording, scratch, &decode.rope, cache, past, 1);
-        let [heads, kv_heads, head_dim] = self.heads();
+        let shape = heads(&self.spec);
+        let Heads { heads, kv_heads, head_dim } = shape;
         let params = cached::AttendParams {
             past,
             heads,
             share: heads / kv_heads,
             scale: 1.0 / (head_dim as f32).sqrt(),
-            stride: self.qkv_stride(),
+            stride: shape.stride(),
             output_stride: match gpu.gemm() {
                 GemmKernel::Tile => stride(heads * head_dim),
                 GemmKernel::Panel { .. } => gemm::inner_texels(heads * head_dim),
@@ -228,10 +232,5 @@ impl DeviceModel {
             let bindings = [(&scratch.logits).into(), (&decode.best).into()];
             recording.dispatch(Kernel::Argmax, &params, bindings, [1, 1, 1], matrix.columns() as u64);
         }
-    }
-
-    /// Query heads, key and value heads, elements of a head.
-    fn heads(&self) -> [u32; 3] {
-        [self.spec.heads as u32, self.spec.kv_heads as u32, self.spec.head_dim as u32]
     }
 }

@@ -1,0 +1,183 @@
+//! Every kernel of a dense forward pass at a model's own shapes, as the pass itself records it.
+
+use serde::Serialize;
+use web_time::Instant;
+
+use super::{DeviceRates, Timing};
+use crate::gpu::{Matrix, Recording};
+use crate::model::device_model::BlockWeights;
+use crate::model::{BlockKind, BlockSet};
+use crate::score::{Score, ScoreError, Scorer};
+
+/// Dense passes that are timed.
+const PASSES: usize = 3;
+
+/// How fast a kernel is, by what it mostly does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rate {
+    /// 1e9 multiplications and additions a second.
+    GflopPerSecond(f64),
+    /// 1e9 bytes of activations read and written a second.
+    GbPerSecond(f64),
+}
+
+/// One kernel of the forward pass over one batch of windows.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelTime {
+    /// What it computes, as the model's parts are called.
+    pub kernel: &'static str,
+    /// Times that a dense pass runs it.
+    pub times: usize,
+    /// Dispatches of one time.
+    pub dispatches: usize,
+    /// Seconds of one time.
+    pub seconds: Timing,
+    /// At its fastest.
+    pub rate: Rate,
+    /// Its rate over the best of the device: that of a large product, or of a copy. Activations that stay in caches move
+    /// faster than a copy.
+    pub of_best: f64,
+}
+
+/// Dense passes over the whole text, the head and reading the losses included.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DensePass {
+    /// Tokens of the text.
+    pub tokens: usize,
+    /// Seconds of a pass.
+    pub seconds: Timing,
+    /// Tokens over the fastest pass's seconds.
+    pub tokens_per_second: f64,
+    /// Perplexity of the text.
+    pub perplexity: f64,
+}
+
+impl DensePass {
+    /// Runs once to warm up, then times passes.
+    pub async fn measure(scorer: &Scorer<'_>) -> Result<Self, ScoreError> {
+        let dense = BlockSet::new();
+        let Score { perplexity, .. } = scorer.perplexity(&dense).await?;
+        let mut seconds = Vec::new();
+        for _ in 0..PASSES {
+            let start = Instant::now();
+            scorer.perplexity(&dense).await?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        let (tokens, seconds) = (scorer.tokens(), Timing::new(seconds));
+        Ok(Self { tokens, seconds, tokens_per_second: tokens as f64 / seconds.minimum, perplexity })
+    }
+}
+
+/// What a kernel does, to tell its rate.
+enum Amount {
+    Flops(u64),
+    Bytes(u64),
+}
+
+/// A kernel's dispatches in one batch.
+struct Stage {
+    kernel: &'static str,
+    times: usize,
+    amount: Amount,
+    recording: Recording,
+}
+
+/// Times every kernel of the pass over the text's first batch.
+pub async fn kernels(scorer: &Scorer<'_>, best: &DeviceRates) -> Result<Vec<KernelTime>, ScoreError> {
+    let gpu = scorer.model.gpu();
+    let mut kernels = Vec::new();
+    for stage in stages(scorer).await? {
+        let seconds = Timing::of(gpu, &stage.recording).await?;
+        let per_second = |amount: u64| amount as f64 / seconds.minimum / 1e9;
+        let (rate, of_best) = match stage.amount {
+            Amount::Flops(flops) => {
+                (Rate::GflopPerSecond(per_second(flops)), per_second(flops) / best.gemm_gflop_per_second)
+            }
+            Amount::Bytes(bytes) => (Rate::GbPerSecond(per_second(bytes)), per_second(bytes) / best.copy_gb_per_second),
+        };
+        let (kernel, times, dispatches) = (stage.kernel, stage.times, stage.recording.len());
+        kernels.push(KernelTime { kernel, times, dispatches, seconds, rate, of_best });
+    }
+    Ok(kernels)
+}
+
+/// The pass over the first batch, taken apart. What the kernels then read is whatever the ones before them left.
+async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
+    let (model, scratch, states) = (scorer.model, &scorer.scratch, &scorer.states);
+    let spec = model.spec();
+    let Some(batch) = scorer.batches.first() else { return Ok(Vec::new()) };
+    let rows = batch.windows as u64 * scorer.batching.window as u64;
+    let [hidden, inner, head_dim] = [spec.hidden_size, spec.intermediate_size, spec.head_dim].map(|size| size as u64);
+    let [heads, kv_heads] = [spec.heads, spec.kv_heads].map(|count| count as u64);
+    let product = |matrix: &Matrix| Amount::Flops(2 * rows * matrix.columns() as u64 * matrix.inner() as u64);
+    // Activations that are read or written once, f32.
+    let moved = |elements: u64| Amount::Bytes(4 * elements);
+    let norm = || moved(2 * rows * hidden);
+    let mut stages = Vec::new();
+
+    let mut recording = Recording::new();
+    model.record_embedding(&mut recording, scratch, &[(batch, states)]).await?;
+    stages.push(Stage { kernel: "embedding", times: 1, amount: moved(2 * rows * hidden), recording });
+
+    for kind in [BlockKind::Mha, BlockKind::Mlp] {
+        let blocks: Vec<_> = spec.blocks().filter(|block| block.kind == kind).collect();
+        let Some(first) = blocks.first() else { continue };
+        let Some(weights) = model.block(*first).await? else { continue };
+        let mut recording = Recording::new();
+        model.record_block(&mut recording, scratch, batch.windows, &weights, states);
+        let names = match &*weights {
+            BlockWeights::Attention(weights) => {
+                // Scores and weighted values over the keys up to each query.
+                let pairs = rows * (scorer.batching.window as u64 + 1) / 2;
+                let turned = match gpu_turns_in_place(scorer) {
+                    true => ("rotary", moved(2 * rows * (heads + kv_heads) * head_dim)),
+                    false => ("rotary and pack", moved(2 * rows * (heads + 2 * kv_heads) * head_dim)),
+                };
+                vec![
+                    ("attention norm", norm()),
+                    ("q, k, v product", product(&weights.qkv)),
+                    turned,
+                    ("attention", Amount::Flops(4 * pairs * heads * head_dim)),
+                    ("o product", product(&weights.o)),
+                ]
+            }
+            BlockWeights::FeedForward(weights) => vec![
+                ("feed-forward norm", norm()),
+                ("gate, up product", product(&weights.gate_up)),
+                ("swiglu", moved(3 * rows * inner)),
+                ("down product", product(&weights.down)),
+            ],
+        };
+        stages.extend(split(&recording, names, blocks.len()));
+    }
+
+    let targets: u64 = batch.head.iter().map(|part| part.rows as u64).sum();
+    let (mut final_norm, mut head) = (Recording::new(), Recording::new());
+    for part in &batch.head {
+        let normed = model.record_final_norm(&mut final_norm, scratch, part, states, 0);
+        model.record_head(&mut head, scratch, part, &normed, 0..model.vocabulary_chunks());
+    }
+    let amount = moved(2 * targets * hidden);
+    stages.push(Stage { kernel: "final norm", times: 1, amount, recording: final_norm });
+    let logits = targets * spec.vocab_size as u64;
+    let names = vec![("head product", Amount::Flops(2 * logits * hidden)), ("log-sum-exp", moved(logits))];
+    stages.extend(split(&head, names, 1));
+    Ok(stages)
+}
+
+/// Whether Q and K are turned where they lie, as the tile kernels want it.
+fn gpu_turns_in_place(scorer: &Scorer<'_>) -> bool {
+    scorer.model.gpu().gemm() == blockpruner_shaders::GemmKernel::Tile
+}
+
+/// Takes a recording apart that repeats kernels in the order of `names`.
+fn split(recording: &Recording, names: Vec<(&'static str, Amount)>, times: usize) -> Vec<Stage> {
+    let stage = |(kernel, amount)| Stage { kernel, times, amount, recording: Recording::new() };
+    let mut stages: Vec<Stage> = names.into_iter().map(stage).collect();
+    let count = stages.len();
+    for (index, part) in recording.by_kernel().enumerate() {
+        stages[index % count].recording.append(&part);
+    }
+    stages
+}

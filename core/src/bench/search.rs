@@ -1,0 +1,144 @@
+//! What a search did, against the published loop, which runs a whole pass for every candidate.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::model::{BlockKind, ModelSpec};
+use crate::search::{CandidateState, Step, Work};
+use crate::text::Windows;
+
+/// One step.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepCount {
+    /// 1-based.
+    pub step: usize,
+    /// Candidates; so many passes the published loop runs.
+    pub candidates: usize,
+    /// Scored to the end.
+    pub complete: usize,
+    /// Dropped by an exact bound.
+    pub bounded: usize,
+    /// Dropped by the approximate race.
+    pub raced: usize,
+    /// Whose loss was not finite.
+    pub rejected: usize,
+    /// Done.
+    pub work: Work,
+    /// What the published loop does.
+    pub exhaustive: Work,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// All steps.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SearchCount {
+    /// One by one.
+    pub steps: Vec<StepCount>,
+    /// Candidates of all steps.
+    pub candidates: usize,
+    /// Candidates that were dropped early, by the reason.
+    pub dropped: BTreeMap<String, usize>,
+    /// Done.
+    pub work: Work,
+    /// What the published loop does.
+    pub exhaustive: Work,
+    /// Share of the published loop's block work that was done.
+    pub block_share: f64,
+    /// Share of its head work.
+    pub head_share: f64,
+    /// Share of its arithmetic, all blocks of the mean size.
+    pub arithmetic_share: f64,
+    /// Wall time of all steps, the dense pass before them not included.
+    pub seconds: f64,
+}
+
+impl SearchCount {
+    /// Counts the steps of a search from the whole model on.
+    pub fn new(spec: &ModelSpec, windows: &Windows, steps: &[Step]) -> Self {
+        let blocks = spec.blocks().count();
+        let mut count = Self::default();
+        for (gone, step) in steps.iter().enumerate() {
+            let state = |state| step.candidates.iter().filter(|candidate| candidate.state == state).count();
+            let passes = step.candidates.len() as u64;
+            let exhaustive = Work {
+                block_tokens: passes * (blocks.saturating_sub(gone + 1) * windows.ids.len()) as u64,
+                head_tokens: passes * (windows.count * (windows.window - 1)) as u64,
+            };
+            let early = |state| matches!(state, CandidateState::Bounded | CandidateState::Raced);
+            for dropped in step.candidates.iter().filter(|candidate| early(candidate.state)) {
+                *count.dropped.entry(dropped.reason.clone().unwrap_or_default()).or_default() += 1;
+            }
+            count.work += step.work;
+            count.exhaustive += exhaustive;
+            count.candidates += step.candidates.len();
+            count.seconds += step.seconds;
+            count.steps.push(StepCount {
+                step: step.step,
+                candidates: step.candidates.len(),
+                complete: state(CandidateState::Complete),
+                bounded: state(CandidateState::Bounded),
+                raced: state(CandidateState::Raced),
+                rejected: state(CandidateState::Rejected),
+                work: step.work,
+                exhaustive,
+                seconds: step.seconds,
+            });
+        }
+        let share = |done: f64, all: f64| if all > 0.0 { done / all } else { 1.0 };
+        let flops = |work: &Work| flops(spec, windows.window, work);
+        count.block_share = share(count.work.block_tokens as f64, count.exhaustive.block_tokens as f64);
+        count.head_share = share(count.work.head_tokens as f64, count.exhaustive.head_tokens as f64);
+        count.arithmetic_share = share(flops(&count.work), flops(&count.exhaustive));
+        count
+    }
+}
+
+/// Multiplications and additions of some work, about: every block counts as the mean one.
+fn flops(spec: &ModelSpec, window: usize, work: &Work) -> f64 {
+    let attention = (2 * spec.heads * spec.head_dim * (window + 1)) as f64;
+    let block = |kind: BlockKind| if kind == BlockKind::Mha { attention } else { 0.0 };
+    let blocks: Vec<f64> = spec.blocks().map(|id| 2.0 * spec.block_parameters(id) as f64 + block(id.kind)).collect();
+    let mean = blocks.iter().sum::<f64>() / blocks.len().max(1) as f64;
+    let head = 2.0 * (spec.vocab_size * spec.hidden_size) as f64;
+    work.block_tokens as f64 * mean + work.head_tokens as f64 * head
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use crate::model::Checkpoint;
+    use crate::search::Candidate;
+
+    #[test]
+    fn the_published_loop_is_counted() {
+        let checkpoint = pollster::block_on(Checkpoint::open("builtin:tiny")).unwrap();
+        let spec = &checkpoint.spec;
+        let windows = Windows::from_ids(vec![1; 64], 32, None).unwrap();
+        let candidate = |block, state| Candidate { block, perplexity: None, at_least: None, state, reason: None };
+        let blocks: Vec<_> = spec.blocks().collect();
+        let step = |step: usize, state: CandidateState| Step {
+            step,
+            removed: blocks[step],
+            perplexity: 1.0,
+            candidates: blocks[step - 1..].iter().map(|block| candidate(*block, state)).collect(),
+            work: Work { block_tokens: 64, head_tokens: 62 },
+            params_left: 0,
+            ratio_removed: 0.0,
+            seconds: 0.5,
+        };
+        let count =
+            SearchCount::new(spec, &windows, &[step(1, CandidateState::Complete), step(2, CandidateState::Bounded)]);
+        // 24 candidates of 23 blocks, then 23 of 22.
+        let exhaustive = Work { block_tokens: (24 * 23 + 23 * 22) * 64, head_tokens: (24 + 23) * 2 * 31 };
+        assert_eq!(count.exhaustive, exhaustive);
+        assert_eq!(count.work, Work { block_tokens: 128, head_tokens: 124 });
+        assert_eq!((count.candidates, count.seconds), (47, 1.0));
+        assert_eq!((count.steps[0].complete, count.steps[1].bounded), (24, 23));
+        assert_eq!(count.dropped.values().sum::<usize>(), 23);
+        let (blocks, head) = (count.block_share, count.head_share);
+        assert!(blocks < count.arithmetic_share && count.arithmetic_share < head, "{count:?}");
+    }
+}

@@ -1,0 +1,296 @@
+//! `blockpruner bench`: this device against its own limits, and a search against the published loop.
+
+use std::ops::ControlFlow;
+
+use blockpruner::bench::{DensePass, DeviceRates, KernelTime, Rate, SearchCount, kernels};
+use blockpruner::model::{BlockSet, Checkpoint};
+use blockpruner::score::Scorer;
+use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchOptions, SearchState, Step, Strategy, search};
+use blockpruner::text::Windows;
+use clap::Args;
+use serde::Serialize;
+
+use crate::args::{DeviceArgs, TextArgs};
+use crate::{open, screen};
+
+/// Tokens that are measured on unless --max-windows says otherwise: as many as run together.
+const TOKENS: usize = 2048;
+
+/// Arguments of `bench`.
+#[derive(Args)]
+pub struct BenchArgs {
+    /// Hugging Face folder, .gguf file or builtin:tiny
+    #[arg(long, default_value = "builtin:tiny")]
+    model: String,
+    /// Text, JSON or JSONL file, or builtin:sample
+    #[arg(long, value_name = "TEXT", default_value = "builtin:sample")]
+    calibration: String,
+    /// Also measure the search for this many blocks
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    remove: Option<u32>,
+    /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
+    #[arg(long, value_name = "TYPES", default_value_t, requires = "remove")]
+    block_types: BlockTypes,
+    /// Run the published loop literally
+    #[arg(long, requires = "remove")]
+    exhaustive: bool,
+    /// Drop candidates that fall behind on the first windows: approximate
+    #[arg(long, requires = "remove", conflicts_with = "exhaustive")]
+    racing: bool,
+    #[command(flatten)]
+    text: TextArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    device: Device,
+    text: Text,
+    rates: DeviceRates,
+    pass: DensePass,
+    kernels: Vec<KernelTime>,
+    memory: Memory,
+    /// None without --remove.
+    search: Option<Search>,
+}
+
+#[derive(Serialize)]
+struct Device {
+    name: String,
+    backend: String,
+    driver: String,
+    tier: String,
+    kernel: String,
+}
+
+#[derive(Serialize)]
+struct Text {
+    source: String,
+    window: usize,
+    windows: usize,
+    /// So that others can measure the same.
+    ids: Vec<u32>,
+}
+
+/// The plan is about device memory; a device on the CPU takes it from the process's.
+#[derive(Serialize)]
+struct Memory {
+    planned_bytes: u64,
+    weights_bytes: u64,
+    streamed: bool,
+    scratch_bytes: u64,
+    states_bytes: u64,
+    /// Of the process when the device was open and nothing loaded. None where the system does not tell.
+    resident_before_bytes: Option<u64>,
+    /// Of the process, loading, a dense pass and the search included, the measuring of kernels not.
+    peak_resident_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Search {
+    strategy: Strategy,
+    block_types: BlockTypes,
+    /// Whether the result may differ from that of the published loop.
+    approximate: bool,
+    count: SearchCount,
+    steps: Vec<Step>,
+}
+
+/// Measures and prints.
+pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    let checkpoint = open::checkpoint(&args.model).await?;
+    let strategy = match (args.exhaustive, args.racing) {
+        (true, _) => Strategy::Exhaustive,
+        (_, true) => Strategy::Racing,
+        _ => Strategy::Exact,
+    };
+    let remove = args.remove.unwrap_or(0) as usize;
+    let options = SearchOptions { remove, block_types: args.block_types, strategy };
+    options.check(&checkpoint.spec)?;
+    let window = args.text.window(&checkpoint.spec);
+    let together = (TOKENS / window.max(1)).max(1);
+    let text = TextArgs { max_windows: args.text.max_windows.or(Some(together)), ..args.text.clone() };
+    let (text, windows) = open::windows(&checkpoint, &args.calibration, &text)?;
+    let gpu = open::device(&args.device, &checkpoint).await?;
+    let candidates = if remove == 0 { 0 } else { options.candidates(&checkpoint.spec).count() };
+    let heats = strategy.heats();
+    let plan = open::memory(&gpu, &checkpoint, &windows, (candidates, heats), &args.device)?;
+    let before = process_memory("VmRSS");
+    let model = open::load(&gpu, &checkpoint, &plan).await?;
+    let scorer = Scorer::in_heats(&model, &windows, heats)?;
+    eprintln!("compiling shaders");
+    scorer.perplexity(&BlockSet::new()).await?;
+    let found = match remove {
+        0 => None,
+        _ => Some(search_blocks(&scorer, &options, &plan, &checkpoint, &windows).await?),
+    };
+    // The search comes first, so that what measuring allocates does not count.
+    let memory = Memory::new(&plan, before, process_memory("VmHWM"));
+    eprintln!("measuring the device");
+    let rates = DeviceRates::measure(&gpu).await?;
+    eprintln!("measuring dense passes");
+    let pass = DensePass::measure(&scorer).await?;
+    eprintln!("measuring kernels");
+    let kernels = kernels(&scorer, &rates).await?;
+    let device = Device {
+        name: gpu.name().into(),
+        backend: gpu.backend(),
+        driver: gpu.driver(),
+        tier: gpu.tier().to_string(),
+        kernel: gpu.gemm().name().into(),
+    };
+    let (source, count, window) = (text.source, windows.count, windows.window);
+    let text = Text { source, window, windows: count, ids: windows.ids };
+    let report = Report { model: args.model.clone(), device, text, rates, pass, kernels, memory, search: found };
+    if args.json { screen::print_json(&report) } else { screen::print_text(&tables(&report)) }
+}
+
+async fn search_blocks(
+    scorer: &Scorer<'_>,
+    options: &SearchOptions,
+    plan: &MemoryPlan,
+    checkpoint: &Checkpoint,
+    windows: &Windows,
+) -> anyhow::Result<Search> {
+    let total = options.candidates(&checkpoint.spec).count() as u64;
+    let bar = screen::search_bar((0..options.remove as u64).map(|step| total - step).sum(), 0);
+    let mut observe = |event: Event<'_>, state: &SearchState| {
+        let finished: usize = state.steps.iter().map(|step| step.candidates.len()).sum();
+        if let Event::Candidate { .. } | Event::Step(_) = event {
+            bar.set_position((finished + state.candidates.len()) as u64 * screen::CANDIDATE);
+        }
+        ControlFlow::Continue(())
+    };
+    let state = search(scorer, options, plan, SearchState::default(), &mut observe).await?;
+    bar.finish_and_clear();
+    Ok(Search {
+        strategy: options.strategy,
+        block_types: options.block_types,
+        approximate: options.strategy == Strategy::Racing,
+        count: SearchCount::new(&checkpoint.spec, windows, &state.steps),
+        steps: state.steps,
+    })
+}
+
+impl Memory {
+    fn new(plan: &MemoryPlan, resident_before_bytes: Option<u64>, peak_resident_bytes: Option<u64>) -> Self {
+        Self {
+            planned_bytes: plan.total(),
+            weights_bytes: plan.weights,
+            streamed: plan.streamed,
+            scratch_bytes: plan.scratch,
+            states_bytes: plan.states,
+            resident_before_bytes,
+            peak_resident_bytes,
+        }
+    }
+}
+
+/// A line of Linux's /proc/self/status, in bytes.
+fn process_memory(line: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let value = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'))?;
+    Some(value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+fn tables(report: &Report) -> String {
+    let Report { rates, pass, .. } = report;
+    let (copied, size) = (screen::bytes(rates.copy_bytes), rates.gemm_size);
+    let (copy, product) = (rates.copy_gb_per_second, rates.gemm_gflop_per_second);
+    let mut text = format!("best copy     {copy:.1} GB/s (buffer to buffer, {copied} at a time, read and written)\n");
+    text += &format!("best product  {product:.1} GFLOP/s (f32, {size} x {size} x {size})\n");
+    text += &format!(
+        "dense pass over {} windows of {}: {}, {:.0} tokens/s (median {})\n",
+        report.text.windows,
+        report.text.window,
+        seconds(pass.seconds.minimum),
+        pass.tokens_per_second,
+        seconds(pass.seconds.median),
+    );
+    text += &kernels_table(&report.kernels);
+    if let Some(search) = &report.search {
+        text += &search_table(search);
+    }
+    text + &memory_lines(&report.memory)
+}
+
+/// One row a kernel, with its share of the pass.
+fn kernels_table(kernels: &[KernelTime]) -> String {
+    let head = ["kernel", "times", "dispatches", "minimum", "median", "rate", "of best", "of pass"];
+    let row = |[kernel, times, dispatches, minimum, median, rate, best, pass]: [&str; 8]| {
+        format!("{kernel:<18}{times:>6}{dispatches:>12}{minimum:>11}{median:>11}{rate:>16}{best:>9}{pass:>9}\n")
+    };
+    let all: f64 = kernels.iter().map(|kernel| kernel.seconds.minimum * kernel.times as f64).sum();
+    let mut table = row(head);
+    for kernel in kernels {
+        let rate = match kernel.rate {
+            Rate::GflopPerSecond(rate) => format!("{rate:.1} GFLOP/s"),
+            Rate::GbPerSecond(rate) => format!("{rate:.2} GB/s"),
+        };
+        table += &row([
+            kernel.kernel,
+            &kernel.times.to_string(),
+            &kernel.dispatches.to_string(),
+            &seconds(kernel.seconds.minimum),
+            &seconds(kernel.seconds.median),
+            &rate,
+            &format!("{:.2}", kernel.of_best),
+            &format!("{:.1} %", kernel.seconds.minimum * kernel.times as f64 / all * 100.0),
+        ]);
+    }
+    table
+}
+
+/// One row a step, and what was saved in all.
+fn search_table(search: &Search) -> String {
+    let count = &search.count;
+    let approximate = if search.approximate { ", approximate" } else { "" };
+    let mut text = format!("search ({}{approximate}): {}\n", search.strategy, seconds(count.seconds));
+    text += &format!(
+        "{:>4}  {:<8}{:>12}{:>11}{:>12}{:>10}{:>9}{:>7}\n",
+        "step", "removed", "perplexity", "time", "candidates", "complete", "bounded", "raced"
+    );
+    for (step, counted) in search.steps.iter().zip(&count.steps) {
+        text += &format!(
+            "{:>4}  {:<8}{:>12}{:>11}{:>12}{:>10}{:>9}{:>7}\n",
+            step.step,
+            step.removed.to_string(),
+            screen::short(step.perplexity),
+            seconds(counted.seconds),
+            counted.candidates,
+            counted.complete,
+            counted.bounded,
+            counted.raced
+        );
+    }
+    for (reason, candidates) in &count.dropped {
+        text += &format!("dropped {candidates}: {reason}\n");
+    }
+    text + &format!(
+        "of the published loop's {} passes: {:.2} of the block work, {:.2} of the head work, {:.2} of the arithmetic\n",
+        count.candidates, count.block_share, count.head_share, count.arithmetic_share
+    )
+}
+
+fn memory_lines(memory: &Memory) -> String {
+    let mut text = format!("memory planned on the device: {}\n", screen::bytes(memory.planned_bytes));
+    if let (Some(before), Some(peak)) = (memory.resident_before_bytes, memory.peak_resident_bytes) {
+        let (peak, before) = (screen::bytes(peak), screen::bytes(before));
+        text += &format!("memory of the process: {peak} at most, {before} before loading\n");
+    }
+    text
+}
+
+/// A short time for people.
+fn seconds(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-3 => format!("{:.1} us", s * 1e6),
+        s if s < 1.0 => format!("{:.2} ms", s * 1e3),
+        s => format!("{s:.2} s"),
+    }
+}

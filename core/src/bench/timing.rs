@@ -5,10 +5,12 @@ use web_time::Instant;
 
 use crate::gpu::{Gpu, GpuError, Recording};
 
-/// Measurements of the same thing.
-const SAMPLES: usize = 5;
+/// Measurements of the same thing: at least and at most,
+const SAMPLES: [usize; 2] = [3, 20];
+/// and no more after so long.
+const ALL_SECONDS: f64 = 0.5;
 /// Work is repeated until one measurement takes about so long: far more than it takes to submit it and to wait.
-const SAMPLE_SECONDS: f64 = 0.03;
+const SAMPLE_SECONDS: f64 = 0.015;
 /// It is repeated no more often than this.
 const MOST_REPEATS: f64 = 500.0;
 
@@ -38,9 +40,11 @@ impl Timing {
         for _ in 0..repeats as usize {
             repeated.append(recording);
         }
-        let mut seconds = Vec::new();
-        for _ in 0..SAMPLES {
-            seconds.push(run(gpu, &repeated).await? / repeats);
+        let (mut seconds, mut all) = (Vec::new(), 0.0);
+        while seconds.len() < SAMPLES[0] || (seconds.len() < SAMPLES[1] && all < ALL_SECONDS) {
+            let sample = run(gpu, &repeated).await?;
+            all += sample;
+            seconds.push(sample / repeats);
         }
         Ok(Self::new(seconds))
     }

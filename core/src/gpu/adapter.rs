@@ -78,6 +78,8 @@ pub struct GpuOptions {
     pub largest_weight: u64,
     /// The model's heads are not whole vectors of 4 elements: only the tile kernels take them.
     pub ragged_heads: bool,
+    /// What to call an adapter that has no name: browsers may hide it.
+    pub unnamed: Option<String>,
     /// Restrict wgpu to what browsers offer (`STRICT_WEBGPU_COMPLIANCE`).
     pub strict_webgpu: bool,
 }
@@ -207,7 +209,10 @@ pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
         .into_iter()
         .filter(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
         .map(|adapter| {
-            let info = adapter.get_info();
+            let mut info = adapter.get_info();
+            if info.name.is_empty() {
+                info.name = options.unnamed.clone().unwrap_or_else(|| "unnamed adapter".into());
+            }
             let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
             let best = if subgroups { Tier::Subgroups } else { Tier::Baseline };
             let tier = options.tier.map_or(best, |wanted| wanted.min(best));

@@ -28,6 +28,10 @@ pub struct DeviceArgs {
     /// Use only what browsers offer
     #[arg(long)]
     pub strict_webgpu: bool,
+    /// Device memory to keep to, for example 6GiB; weights that do not fit are streamed from the file [default: weights stay on
+    /// the device]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub memory_budget: Option<u64>,
 }
 
 impl DeviceArgs {
@@ -42,6 +46,23 @@ impl DeviceArgs {
             ..needs
         }
     }
+}
+
+/// `1500000000`, `1500MB` or `6GiB` in bytes.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        other => return Err(format!("`{other}` is not a unit of bytes: expected KB, MB, GB, KiB, MiB or GiB")),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is not a number of bytes"))
 }
 
 /// Which part of the text, in which windows.
@@ -154,4 +175,17 @@ pub fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> any
 fn is_order(bytes: &[u8]) -> bool {
     let keys = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes);
     keys.is_ok_and(|map| map.keys().next().is_some_and(|key| key.parse::<usize>().is_ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!(["17", "2KB", "3MiB", "1G"].map(parse_bytes), [Ok(17), Ok(2000), Ok(3 << 20), Ok(1 << 30)]);
+        for bad in ["", "0", "-1", "1.5G", "G", "3 GB", "3XB", "99999999999999999999"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -29,6 +29,7 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         remove: 4,
         block_types: BlockTypes::Mix,
         exhaustive: false,
+        racing: false,
         format: Format::Hf,
         dtype: None,
         out: args.out.clone().unwrap_or_else(fresh_folder),

@@ -4,7 +4,7 @@ use blockpruner::export::ExportError;
 use blockpruner::gpu::GpuError;
 use blockpruner::model::{ForwardError, ModelError, ParseBlockError};
 use blockpruner::score::ScoreError;
-use blockpruner::search::SearchError;
+use blockpruner::search::{MemoryError, SearchError};
 use blockpruner::text::TextError;
 use blockpruner::weights::WeightsError;
 
@@ -55,8 +55,8 @@ pub fn gpu_error(error: &anyhow::Error) -> Option<&GpuError> {
         Some(SearchError::Score(score)) => Some(score),
         _ => error.downcast_ref::<ScoreError>(),
     };
-    let forward = match score {
-        Some(ScoreError::Forward(forward)) => Some(forward),
+    let forward = match (score, error.downcast_ref::<MemoryError>()) {
+        (Some(ScoreError::Forward(forward)), _) | (_, Some(MemoryError::Forward(forward))) => Some(forward),
         _ => error.downcast_ref::<ForwardError>(),
     };
     match forward {
@@ -70,7 +70,7 @@ fn is_input(error: &anyhow::Error) -> bool {
     if error.is::<BadInput>() || error.is::<ModelError>() || error.is::<WeightsError>() || error.is::<TextError>() {
         return true;
     }
-    if error.is::<ParseBlockError>() || error.is::<ForwardError>() {
+    if error.is::<ParseBlockError>() || error.is::<ForwardError>() || error.is::<MemoryError>() {
         return true;
     }
     if let Some(error) = error.downcast_ref::<ExportError>() {

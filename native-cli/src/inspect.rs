@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use blockpruner::model::{BlockId, Checkpoint, ModelSpec};
+use blockpruner::gpu::{Gpu, GpuError};
+use blockpruner::model::{BlockId, Checkpoint, DeviceModel, device_needs};
+use blockpruner::search::MemoryPlan;
+use blockpruner::text::Windows;
 use clap::Args;
 use serde::Serialize;
 
 use crate::args::default_window;
+use crate::exit::gpu_error;
 use crate::screen::{self, grouped};
 
 /// Arguments of `inspect`.
@@ -38,7 +42,8 @@ struct Report {
     tokenizer_problem: Option<String>,
     absent: Vec<BlockId>,
     blocks: Vec<Block>,
-    memory: Memory,
+    /// None without a device.
+    memory: Option<Memory>,
 }
 
 #[derive(Serialize)]
@@ -47,23 +52,35 @@ struct Block {
     parameters: u64,
 }
 
-/// Bytes on the device. Padding of kernels that pack their operands comes on top.
+/// Bytes on the default device, for pruning by one window of the default length.
 #[derive(Serialize)]
 struct Memory {
+    device: String,
     window: usize,
     weights_bytes: u64,
+    weights_bytes_streamed: u64,
     states_bytes_per_window: u64,
     scratch_bytes: u64,
+    /// With everything that pruning by one window keeps on the device.
+    total_bytes: u64,
 }
 
 /// Shows what is in a model.
 pub async fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let checkpoint = crate::open::checkpoint(&args.model).await?;
-    let report = report(&args.model, &checkpoint);
+    let memory = match memory(&checkpoint).await {
+        Ok(memory) => Some(memory),
+        Err(error) if matches!(gpu_error(&error), Some(GpuError::NoAdapter { .. })) => {
+            eprintln!("no memory plan: {error:#}");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let report = report(&args.model, &checkpoint, memory);
     if args.json { screen::print_json(&report) } else { screen::print_text(&text(&report)) }
 }
 
-fn report(model: &str, checkpoint: &Checkpoint) -> Report {
+fn report(model: &str, checkpoint: &Checkpoint, memory: Option<Memory>) -> Report {
     let spec = &checkpoint.spec;
     let mut dtypes = BTreeMap::new();
     for tensor in checkpoint.weights.iter() {
@@ -87,32 +104,26 @@ fn report(model: &str, checkpoint: &Checkpoint) -> Report {
         tokenizer_problem: checkpoint.tokenizer_problem.clone(),
         absent: spec.absent.iter().collect(),
         blocks: spec.blocks().map(block).collect(),
-        memory: memory(checkpoint),
+        memory,
     }
 }
 
-fn memory(checkpoint: &Checkpoint) -> Memory {
+async fn memory(checkpoint: &Checkpoint) -> anyhow::Result<Memory> {
     let spec = &checkpoint.spec;
-    let needed = spec.blocks().flat_map(|block| spec.block_tensors(block)).chain(spec.outer_tensors());
-    let weights_bytes = needed
-        .filter_map(|(name, _)| checkpoint.weights.get(&name))
-        .map(|tensor| {
-            // Norms and biases are f32 on the device.
-            let element = if tensor.shape.len() == 1 { 4 } else { tensor.dtype.read_as().bytes() };
-            tensor.elements() as u64 * element as u64
-        })
-        .sum();
+    let gpu = Gpu::open(&device_needs(spec)).await?;
     let window = default_window(spec);
-    let states_bytes_per_window = (window * spec.hidden_size * 4) as u64;
-    Memory { window, weights_bytes, states_bytes_per_window, scratch_bytes: scratch_bytes(spec, window) }
-}
-
-/// Activations of one batch in f32: normed states, Q, K, V, attention output, branch, gate, up and their product.
-fn scratch_bytes(spec: &ModelSpec, window: usize) -> u64 {
-    let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-    let columns = 2 * spec.hidden_size + 2 * queries + 2 * keys + 3 * spec.intermediate_size;
-    let rows = (2048 / window.max(1)).max(1) * window;
-    (rows * columns * 4) as u64
+    let weights = DeviceModel::weight_bytes(&gpu, checkpoint)?;
+    let windows = Windows::from_ids(vec![0; window], window, None)?;
+    let plan = MemoryPlan::new(&gpu, checkpoint, &windows, (spec.blocks().count(), 1), None)?;
+    Ok(Memory {
+        device: gpu.name().into(),
+        window,
+        weights_bytes: weights.resident(),
+        weights_bytes_streamed: weights.streamed(),
+        states_bytes_per_window: (window * spec.hidden_size * 4) as u64,
+        scratch_bytes: plan.scratch,
+        total_bytes: plan.total(),
+    })
 }
 
 fn text(report: &Report) -> String {
@@ -143,12 +154,16 @@ fn text(report: &Report) -> String {
             text += &format!("  {kind} ({words}), {} parameters each: {}\n", grouped(*parameters), names.join(" "));
         }
     }
-    let memory = &report.memory;
+    let Some(memory) = &report.memory else { return text };
     text + &format!(
-        "memory on the device at a window of {}\n  weights        {}\n  states         {} a window\n  scratch        {}\n",
+        "memory on {}, pruning by one window of {}\n  weights        {} ({} if streamed)\n  hidden states  {} a window and \
+         candidate\n  scratch        {}\n  in all         {}\n",
+        memory.device,
         memory.window,
         screen::bytes(memory.weights_bytes),
+        screen::bytes(memory.weights_bytes_streamed),
         screen::bytes(memory.states_bytes_per_window),
         screen::bytes(memory.scratch_bytes),
+        screen::bytes(memory.total_bytes),
     )
 }

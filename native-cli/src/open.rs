@@ -5,6 +5,7 @@ use std::rc::Rc;
 use anyhow::Context;
 use blockpruner::gpu::Gpu;
 use blockpruner::model::{Checkpoint, DeviceModel, device_needs};
+use blockpruner::search::MemoryPlan;
 use blockpruner::text::{CalibrationText, Windows};
 
 use crate::args::{DeviceArgs, TextArgs};
@@ -56,14 +57,30 @@ pub async fn device(args: &DeviceArgs, checkpoint: &Checkpoint) -> anyhow::Resul
     Ok(Rc::new(gpu))
 }
 
-/// Brings a model's weights to a device.
-pub async fn load(gpu: &Rc<Gpu>, checkpoint: &Checkpoint) -> anyhow::Result<DeviceModel> {
+/// Brings a model's weights to a device, as far as the plan wants them there.
+pub async fn load(gpu: &Rc<Gpu>, checkpoint: &Checkpoint, plan: &MemoryPlan) -> anyhow::Result<DeviceModel> {
     let bar = screen::transfer_bar("loading weights");
-    let model = DeviceModel::load(gpu.clone(), checkpoint, &mut |done, total| {
+    let mut progress = |done, total| {
         bar.set_length(total);
         bar.set_position(done);
-    })
-    .await;
+    };
+    let model = match plan.streamed {
+        true => DeviceModel::stream(gpu.clone(), checkpoint, &mut progress).await,
+        false => DeviceModel::load(gpu.clone(), checkpoint, &mut progress).await,
+    };
     bar.finish_and_clear();
     Ok(model?)
+}
+
+/// Plans the device's memory for scoring `candidates` blocks on a text in so many heats, and says how.
+pub fn memory(
+    gpu: &Gpu,
+    checkpoint: &Checkpoint,
+    windows: &Windows,
+    work: (usize, usize),
+    args: &DeviceArgs,
+) -> anyhow::Result<MemoryPlan> {
+    let plan = MemoryPlan::new(gpu, checkpoint, windows, work, args.memory_budget)?;
+    eprintln!("memory: {}", screen::memory(&plan));
+    Ok(plan)
 }

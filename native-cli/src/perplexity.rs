@@ -45,7 +45,8 @@ pub async fn run(args: &PerplexityArgs) -> anyhow::Result<()> {
     checkpoint.spec.check_blocks(&removed)?;
     let (_, windows) = open::windows(&checkpoint, &args.text, &args.windows)?;
     let gpu = open::device(&args.device, &checkpoint).await?;
-    let model = open::load(&gpu, &checkpoint).await?;
+    let memory = open::memory(&gpu, &checkpoint, &windows, (0, 1), &args.device)?;
+    let model = open::load(&gpu, &checkpoint, &memory).await?;
     let score = Scorer::new(&model, &windows)?.perplexity(&removed).await?;
     if args.json {
         return screen::print_json(&serde_json::json!({

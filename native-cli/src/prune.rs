@@ -9,9 +9,11 @@ use std::time::Instant;
 use anyhow::Context;
 use blockpruner::export::{Fingerprint, Plan, Pruning, write_order};
 use blockpruner::gpu::{Gpu, GpuError};
-use blockpruner::model::{Checkpoint, DeviceModel, ModelSpec};
+use blockpruner::model::{Checkpoint, ModelSpec};
 use blockpruner::score::Scorer;
-use blockpruner::search::{BlockTypes, Event, SearchError, SearchOptions, SearchState, search};
+use blockpruner::search::{
+    BlockTypes, CandidateState, Event, MemoryPlan, SearchError, SearchOptions, SearchState, Strategy, search,
+};
 use blockpruner::text::{CalibrationText, TextOptions, Windows};
 use clap::Args;
 use indicatif::ProgressBar;
@@ -39,6 +41,9 @@ pub struct PruneArgs {
     /// Run the published loop literally: slower, same result
     #[arg(long)]
     pub exhaustive: bool,
+    /// Drop candidates that fall behind on the first windows: faster, approximate
+    #[arg(long, conflicts_with = "exhaustive")]
+    pub racing: bool,
     /// How the smaller model is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -89,8 +94,12 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
 async fn prune(args: &PruneArgs) -> anyhow::Result<Plan> {
     let out = OutFolder::prepare(&args.out, args.resume)?;
     let checkpoint = open::checkpoint(&args.model).await?;
-    let options =
-        SearchOptions { remove: args.remove as usize, block_types: args.block_types, exhaustive: args.exhaustive };
+    let strategy = match (args.exhaustive, args.racing) {
+        (true, _) => Strategy::Exhaustive,
+        (_, true) => Strategy::Racing,
+        _ => Strategy::Exact,
+    };
+    let options = SearchOptions { remove: args.remove as usize, block_types: args.block_types, strategy };
     options.check(&checkpoint.spec)?;
     let (text, windows) = open::windows(&checkpoint, &args.calibration, &args.text)?;
     let gpu = open::device(&args.device, &checkpoint).await?;
@@ -144,22 +153,27 @@ impl Job<'_> {
         if state.steps.len() == self.options.remove {
             return Ok(state);
         }
-        let model = open::load(&self.gpu, self.checkpoint).await?;
-        let scorer = Scorer::new(&model, self.windows)?;
+        let (spec, heats) = (&self.checkpoint.spec, self.options.strategy.heats());
+        let candidates = self.options.candidates(spec).count();
+        let memory = open::memory(&self.gpu, self.checkpoint, self.windows, (candidates, heats), &self.args.device)?;
+        let model = open::load(&self.gpu, self.checkpoint, &memory).await?;
+        let scorer = Scorer::in_heats(&model, self.windows, heats)?;
         let mut saved = state.dense.is_some();
         watch_ctrl_c()?;
         let mut reporter = Reporter::new(&self.checkpoint.spec, &self.options, self.windows, &state);
         let mut failure = None;
         let mut observe = |event: Event<'_>, state: &SearchState| {
-            if let Err(error) = out.save(fingerprint, state) {
-                failure = Some(error);
-                return ControlFlow::Break(());
+            if !matches!(event, Event::Progress { .. }) {
+                if let Err(error) = out.save(fingerprint, state) {
+                    failure = Some(error);
+                    return ControlFlow::Break(());
+                }
+                saved = true;
             }
-            saved = true;
             reporter.tell(&event);
             if STOP.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let result = search(&scorer, &self.options, state, &mut observe).await;
+        let result = search(&scorer, &self.options, &memory, state, &mut observe).await;
         SEARCHING.store(false, Ordering::SeqCst);
         reporter.bar.finish_and_clear();
         if let Some(error) = failure {
@@ -182,7 +196,8 @@ impl Job<'_> {
     async fn check(&self, out: &OutFolder, plan: &Plan) -> anyhow::Result<()> {
         let path = out.join("model");
         let written = Checkpoint::open(&path.to_string_lossy()).await.context("the written model does not open")?;
-        let model = DeviceModel::load(self.gpu.clone(), &written, &mut |_, _| {}).await?;
+        let memory = MemoryPlan::new(&self.gpu, &written, self.windows, (0, 1), self.args.device.memory_budget)?;
+        let model = open::load(&self.gpu, &written, &memory).await?;
         let score = Scorer::new(&model, self.windows)?.perplexity(&Default::default()).await?;
         let planned = plan.steps.last().map_or(plan.dense.perplexity, |step| step.perplexity);
         let difference = (score.perplexity - planned).abs() / planned;
@@ -207,14 +222,14 @@ impl Job<'_> {
     }
 }
 
-/// From here on Ctrl-C stops the search after the candidate under way; a second one ends the program at once.
+/// From here on Ctrl-C stops the search at the next block; a second one ends the program at once.
 fn watch_ctrl_c() -> anyhow::Result<()> {
     SEARCHING.store(true, Ordering::SeqCst);
     ctrlc::set_handler(|| {
         if !SEARCHING.load(Ordering::SeqCst) || STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(4);
         }
-        eprintln!("\nstopping after this candidate; once more to stop at once");
+        eprintln!("\nstopping; once more to stop at once");
     })
     .context("cannot watch for Ctrl-C")
 }
@@ -223,48 +238,75 @@ fn watch_ctrl_c() -> anyhow::Result<()> {
 struct Reporter {
     bar: ProgressBar,
     start: Instant,
-    passes: u64,
+    /// Candidates of the first step.
+    blocks: u64,
+    /// Blocks to remove.
+    remove: u64,
     tokens: u64,
-    /// Time of all passes over that of as many whole ones.
+    /// Time of all passes over that of as many whole ones, at most.
     share: f64,
 }
 
 impl Reporter {
     fn new(spec: &ModelSpec, options: &SearchOptions, windows: &Windows, state: &SearchState) -> Self {
-        let blocks = options.candidates(spec).count() as u64;
-        let of_step = |step: u64| blocks - step;
-        let passes: u64 = (0..options.remove as u64).map(of_step).sum();
-        let done: u64 = (0..state.steps.len() as u64).map(of_step).sum::<u64>() + state.candidates.len() as u64;
         let head = (spec.vocab_size * spec.hidden_size) as f64;
         let body: u64 = spec.blocks().map(|block| spec.block_parameters(block)).sum();
-        // The parts of the pass that candidates share are run once: half of the blocks' arithmetic on average.
-        let share = if options.exhaustive { 1.0 } else { (body as f64 / 2.0 + head) / (body as f64 + head) };
-        let bar = screen::search_bar(passes, done);
-        Self { bar, start: Instant::now(), passes, tokens: windows.ids.len() as u64, share }
+        let share = match options.strategy {
+            Strategy::Exhaustive => 1.0,
+            // The parts of the pass that candidates share are run once: half of the blocks' arithmetic on average.
+            Strategy::Exact | Strategy::Racing => (body as f64 / 2.0 + head) / (body as f64 + head),
+        };
+        let (blocks, remove) = (options.candidates(spec).count() as u64, options.remove as u64);
+        let mut reporter = Self {
+            bar: ProgressBar::hidden(),
+            start: Instant::now(),
+            blocks,
+            remove,
+            tokens: windows.ids.len() as u64,
+            share,
+        };
+        let done = reporter.candidates(state.steps.len() as u64) + state.candidates.len() as u64;
+        reporter.bar = screen::search_bar(reporter.candidates(remove), done);
+        reporter
+    }
+
+    /// Candidates of the first `steps` steps.
+    fn candidates(&self, steps: u64) -> u64 {
+        (0..steps).map(|step| self.blocks - step).sum()
     }
 
     fn tell(&mut self, event: &Event<'_>) {
         match event {
             Event::Dense(dense) => {
-                let seconds = self.start.elapsed().as_secs_f64() * self.share * self.passes as f64;
+                let passes = self.candidates(self.remove);
+                let seconds = self.start.elapsed().as_secs_f64() * self.share * passes as f64;
                 let (perplexity, tokens) = (screen::short(dense.perplexity), screen::grouped(self.tokens));
-                let (passes, time) = (screen::grouped(self.passes), screen::duration(seconds));
+                let (passes, time) = (screen::grouped(passes), screen::duration(seconds));
                 self.bar.suspend(|| {
                     eprintln!("dense perplexity: {perplexity}");
-                    eprintln!("cost: {passes} candidate passes over {tokens} tokens, roughly {time}");
+                    eprintln!("cost: {passes} candidate passes over {tokens} tokens, roughly {time} at most");
                 });
                 self.bar.reset_eta();
             }
             Event::Candidate { candidate, .. } => {
-                if let Some(reason) = &candidate.reason {
+                if let (CandidateState::Rejected, Some(reason)) = (candidate.state, &candidate.reason) {
                     self.bar.suspend(|| eprintln!("rejected {}: {reason}", candidate.block));
                 }
-                self.bar.inc(1);
+            }
+            Event::Progress { step: 0, .. } => {}
+            Event::Progress { step, done } => {
+                let before = self.candidates(*step as u64 - 1);
+                let here = (self.blocks + 1 - *step as u64) as f64 * done;
+                self.bar.set_position(before * screen::CANDIDATE + (here * screen::CANDIDATE as f64) as u64);
             }
             Event::Step(step) => {
+                self.bar.set_position(self.candidates(step.step as u64) * screen::CANDIDATE);
                 let (perplexity, took) = (screen::short(step.perplexity), screen::duration(step.seconds));
-                let message = format!("step {}: {} goes, perplexity {perplexity} ({took})", step.step, step.removed);
-                self.bar.suspend(|| eprintln!("{message}"));
+                let complete = step.candidates.iter().filter(|c| c.state == CandidateState::Complete).count();
+                let (step, removed, all) = (step.step, step.removed, step.candidates.len());
+                let scored =
+                    if complete < all { format!(", {complete} of {all} scored to the end") } else { String::new() };
+                self.bar.suspend(|| eprintln!("step {step}: {removed} goes, perplexity {perplexity} ({took}{scored})"));
             }
         }
     }

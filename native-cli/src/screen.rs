@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use blockpruner::model::BlockKind;
-use blockpruner::search::Step;
+use blockpruner::search::{MemoryPlan, Step};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -13,10 +13,13 @@ pub fn transfer_bar(what: &'static str) -> ProgressBar {
     bar(0, what, "{msg} {bar:32} {percent}% ({eta} left)")
 }
 
-/// The bar of a search of `total` passes of which `done` are done.
+/// Thousandths of a candidate that [`search_bar`] counts in.
+pub const CANDIDATE: u64 = 1000;
+
+/// The bar of a search of `total` candidates of which `done` are done.
 pub fn search_bar(total: u64, done: u64) -> ProgressBar {
-    let bar = bar(total, "searching", "{msg} {bar:32} {pos}/{len} passes, {eta} left");
-    bar.set_position(done);
+    let bar = bar(total * CANDIDATE, "searching", "{msg} {bar:32} {percent}%, {eta} left");
+    bar.set_position(done * CANDIDATE);
     bar.reset_eta();
     bar
 }
@@ -79,6 +82,16 @@ pub fn bytes(value: u64) -> String {
         1_048_576..1_073_741_824 => format!("{:.1} MiB", value as f64 / 1_048_576.0),
         _ => format!("{:.2} GiB", value as f64 / 1_073_741_824.0),
     }
+}
+
+/// A plan of device memory for people.
+pub fn memory(plan: &MemoryPlan) -> String {
+    let how = if plan.streamed { ", streamed from the file" } else { "" };
+    let mut text = format!("{} (weights {}{how}", bytes(plan.total()), bytes(plan.weights));
+    if plan.states > 0 {
+        text += &format!(", hidden states {}, up to {} candidates together", bytes(plan.states), plan.wave);
+    }
+    text + &format!(", scratch {})", bytes(plan.scratch))
 }
 
 /// A duration for people.

@@ -1,11 +1,15 @@
 //! What the tests share: devices to run on, fixtures and their references, seeded inputs, and comparing.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use blockpruner::gpu::{Gpu, GpuError, GpuOptions, KernelChoice};
-use blockpruner::model::Checkpoint;
+use blockpruner::model::{Checkpoint, DeviceModel};
+use blockpruner::score::Scorer;
+use blockpruner::search::{Event, MemoryPlan, SearchOptions, SearchState, search};
+use blockpruner::text::Windows;
 use pollster::block_on;
 use serde::Deserialize;
 
@@ -102,6 +106,33 @@ pub fn every_kernel() -> Vec<(String, GpuOptions)> {
 /// If there is none: these tests need one, and the message says what to install.
 pub fn open(options: &GpuOptions) -> Rc<Gpu> {
     Rc::new(block_on(Gpu::open(options)).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// A search to its end, with the memory that `budget` bytes leave (None: the default).
+///
+/// # Panics
+/// If anything fails.
+pub fn greedy(
+    gpu: &Rc<Gpu>,
+    checkpoint: &Checkpoint,
+    windows: &Windows,
+    options: &SearchOptions,
+    budget: Option<u64>,
+) -> (MemoryPlan, SearchState) {
+    let heats = options.strategy.heats();
+    let candidates = options.candidates(&checkpoint.spec).count();
+    let memory =
+        MemoryPlan::new(gpu, checkpoint, windows, (candidates, heats), budget).unwrap_or_else(|e| panic!("{e}"));
+    let mut quiet = |_, _| {};
+    let model = match memory.streamed {
+        true => block_on(DeviceModel::stream(gpu.clone(), checkpoint, &mut quiet)),
+        false => block_on(DeviceModel::load(gpu.clone(), checkpoint, &mut quiet)),
+    };
+    let model = model.unwrap_or_else(|e| panic!("{e}"));
+    let scorer = Scorer::in_heats(&model, windows, heats).unwrap_or_else(|e| panic!("{e}"));
+    let mut observe = |_: Event<'_>, _: &SearchState| ControlFlow::Continue(());
+    let state = block_on(search(&scorer, options, &memory, SearchState::default(), &mut observe));
+    (memory, state.unwrap_or_else(|e| panic!("{e}")))
 }
 
 /// `count` values in -1..1 from a seed (xorshift, Marsaglia, 2003).

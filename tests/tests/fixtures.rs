@@ -1,25 +1,21 @@
 //! Losses, perplexities and the greedy search on every fixture, against Hugging Face transformers.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use blockpruner::gpu::{Gpu, GpuOptions};
 use blockpruner::model::{BlockId, BlockSet, DeviceModel};
 use blockpruner::score::Scorer;
-use blockpruner::search::{BlockTypes, SearchOptions, SearchState, search};
+use blockpruner::search::{BlockTypes, SearchOptions, Strategy};
 use blockpruner::text::Windows;
-use blockpruner_tests::{Reference, TOLERANCE, every_kernel, fixture, fixture_names, open, relative};
+use blockpruner_tests::{Reference, TOLERANCE, every_kernel, fixture, fixture_names, greedy, open, relative};
 use pollster::block_on;
 
 /// One of each: f32, tied bf16, shards of f16, QKV biases, a head_dim of 40.
 const REPRESENTATIVE: [&str; 5] = ["llama-f32", "llama-bf16-tied", "llama-f16-sharded", "qwen2-bf16", "wide"];
 
-fn greedy(scorer: &Scorer<'_>, remove: usize, exhaustive: bool) -> Vec<(BlockId, f64)> {
-    let options = SearchOptions { remove, block_types: BlockTypes::Mix, exhaustive };
-    let mut observe = |_: blockpruner::search::Event<'_>, _: &SearchState| ControlFlow::Continue(());
-    let state = block_on(search(scorer, &options, SearchState::default(), &mut observe)).unwrap();
-    state.steps.iter().map(|step| (step.removed, step.perplexity)).collect()
+fn options(remove: usize, strategy: Strategy) -> SearchOptions {
+    SearchOptions { remove, block_types: BlockTypes::Mix, strategy }
 }
 
 fn check_losses(name: &str, reference: &Reference, found: &[f32]) {
@@ -57,14 +53,20 @@ fn check(gpu: &Rc<Gpu>, name: &str, with_search: bool) -> f64 {
         compare(block, block_on(scorer.perplexity(&removed)).unwrap().perplexity, *expected);
     }
     if let Some(expected) = reference.greedy.as_ref().filter(|_| with_search) {
-        let steps = greedy(&scorer, expected.order.len(), false);
+        let remove = expected.order.len();
+        let steps = |strategy| {
+            let (_, state) = greedy(gpu, &checkpoint, &windows, &options(remove, strategy), None);
+            state.steps.iter().map(|step| (step.removed, step.perplexity)).collect::<Vec<_>>()
+        };
+        let exhaustive = steps(Strategy::Exhaustive);
+        let steps = steps(Strategy::Exact);
         let order: Vec<String> = steps.iter().map(|(block, _)| block.to_string()).collect();
         assert_eq!(order, expected.order, "{name}: greedy order");
         for ((block, found), expected) in steps.iter().zip(&expected.perplexities) {
             compare(&format!("greedy {block}"), *found, *expected);
         }
         // The same bits: shortcuts of the default search may change the work, never the result.
-        assert_eq!(steps, greedy(&scorer, expected.order.len(), true), "{name}: exhaustive search");
+        assert_eq!(steps, exhaustive, "{name}: exhaustive search");
     }
     worst
 }

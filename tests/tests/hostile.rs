@@ -7,7 +7,7 @@ use std::path::Path;
 use blockpruner::gpu::{GpuError, GpuOptions};
 use blockpruner::model::{BlockSet, Checkpoint, DeviceModel, ForwardError, ModelError};
 use blockpruner::score::{ScoreError, Scorer};
-use blockpruner::search::{BlockTypes, SearchError, SearchOptions, SearchState, search};
+use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchError, SearchOptions, SearchState, Strategy, search};
 use blockpruner::text::{CalibrationText, TextError, Windows};
 use blockpruner_tests::{fixture, fixture_folder, open};
 use pollster::block_on;
@@ -146,8 +146,10 @@ fn unfit_texts_and_counts_are_refused() {
 
     let windows = Windows::from_ids(reference.ids, reference.window, Some(1)).unwrap();
     let scorer = Scorer::new(&model, &windows).unwrap();
-    let options = SearchOptions { remove: 5, block_types: BlockTypes::Mix, exhaustive: false };
-    let found = block_on(search(&scorer, &options, SearchState::default(), &mut |_, _| ControlFlow::Continue(())));
+    let options = SearchOptions { remove: 5, block_types: BlockTypes::Mix, strategy: Strategy::Exact };
+    let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows, (4, 1), None).unwrap();
+    let mut observe = |_: Event<'_>, _: &SearchState| ControlFlow::Continue(());
+    let found = block_on(search(&scorer, &options, &memory, SearchState::default(), &mut observe));
     assert!(matches!(found, Err(SearchError::TooMany { remove: 5, blocks: 4, .. })), "{found:?}");
 }
 
@@ -163,21 +165,21 @@ fn a_lost_device_is_an_error() {
     assert!(matches!(error, ScoreError::Forward(ForwardError::Gpu(GpuError::Lost { .. }))), "{error}");
 }
 
-/// Runs until the observer has been called `stop` times; the state then, as JSON, or the finished state.
+/// Runs until the observer has been called `stop` times; the state that was saved then, as JSON, or the finished state.
 fn run_until(
     scorer: &Scorer<'_>,
     options: &SearchOptions,
+    memory: &MemoryPlan,
     state: SearchState,
     stop: usize,
 ) -> Result<SearchState, String> {
-    let (mut calls, mut saved) = (0, String::new());
-    let result = block_on(search(scorer, options, state, &mut |_, state| {
+    let (mut calls, mut saved) = (0, serde_json::to_string(&state).unwrap());
+    let result = block_on(search(scorer, options, memory, state, &mut |event, state| {
         calls += 1;
-        if calls < stop {
-            return ControlFlow::Continue(());
+        if !matches!(event, Event::Progress { .. }) {
+            saved = serde_json::to_string(state).unwrap();
         }
-        saved = serde_json::to_string(state).unwrap();
-        ControlFlow::Break(())
+        if calls < stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }));
     match result {
         Ok(state) => Ok(state),
@@ -194,19 +196,21 @@ fn a_stopped_search_resumes() {
     let text = CalibrationText::builtin_sample();
     let windows = Windows::cut(&text, checkpoint.tokenizer().unwrap(), 32, Some(1)).unwrap();
     let scorer = Scorer::new(&model, &windows).unwrap();
-    let options = SearchOptions { remove: 2, block_types: BlockTypes::Mha, exhaustive: false };
+    let options = SearchOptions { remove: 2, block_types: BlockTypes::Mha, strategy: Strategy::Exact };
     let steps = |state: &SearchState| {
         let steps = state.steps.iter();
         let of = steps.map(|step| (step.removed, step.perplexity.to_bits(), step.candidates.clone(), step.params_left));
         of.collect::<Vec<_>>()
     };
-    let whole = run_until(&scorer, &options, SearchState::default(), usize::MAX).unwrap();
+    let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows, (12, 1), None).unwrap();
+    let whole = run_until(&scorer, &options, &memory, SearchState::default(), usize::MAX).unwrap();
     assert_eq!(whole.steps.len(), 2);
-    // Dense, 12 candidates, a step, 11 candidates, a step.
-    for stop in [1, 2, 3, 7, 13, 14, 15, 20, 25] {
-        let saved = run_until(&scorer, &options, SearchState::default(), stop).expect_err("the search was not stopped");
+    // In the dense pass, in the waves of both steps, and after the second.
+    for stop in [1, 25, 26, 40, 60, 90, 120, 150] {
+        let saved =
+            run_until(&scorer, &options, &memory, SearchState::default(), stop).expect_err("it was not stopped");
         let state: SearchState = serde_json::from_str(&saved).unwrap();
-        let resumed = run_until(&scorer, &options, state, usize::MAX).unwrap();
+        let resumed = run_until(&scorer, &options, &memory, state, usize::MAX).unwrap();
         assert_eq!(resumed.dense, whole.dense, "stopped at {stop}");
         assert_eq!(steps(&resumed), steps(&whole), "stopped at {stop}");
     }

@@ -33,7 +33,8 @@ fn stored(format: WeightFormat, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
 fn matrix(gpu: &Gpu, format: WeightFormat, inner: u32, rows: &[u8], bias: Option<&[f32]>) -> (Matrix, usize) {
     let row_bytes = inner as usize * format.bytes();
     let columns = (rows.len() / row_bytes) as u32;
-    let bias = bias.map(|bias| gpu.upload("bias", bytes(bias)).unwrap());
+    // Padded as the shaders ask for: what lies past the end of a binding reads as zero on some drivers.
+    let bias = bias.map(|bias| gpu.upload("bias", bytes(&padded(bias, bias.len(), 0.0))).unwrap());
     let mut matrix = Matrix::new(format, columns, inner, bias);
     let shards = Matrix::shards(gpu, format, columns, inner).unwrap();
     for range in &shards {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ExportError, JsonPlace};
 use crate::model::{BlockId, BlockSet, ModelSpec};
-use crate::search::{BlockTypes, CandidateState, Step};
+use crate::search::{BlockTypes, CandidateState, Step, Strategy};
 
 /// The value of [`Plan::format`] that this version reads and writes.
 pub const PLAN_FORMAT: &str = "blockpruner-plan/1";
@@ -79,8 +79,10 @@ pub struct PlanSettings {
     pub block_types: BlockTypes,
     /// How many blocks were to be removed.
     pub remove: usize,
-    /// Whether every candidate was scored on its own, without the exact accelerations.
-    pub exhaustive: bool,
+    /// How candidates were scored.
+    pub strategy: Strategy,
+    /// Whether the result may differ from the published loop's: only with [`Strategy::Racing`].
+    pub approximate: bool,
 }
 
 /// The device of a [`Plan`].
@@ -392,7 +394,12 @@ mod tests {
                 samples: Some(3),
                 seed: Some(u64::MAX),
             },
-            settings: PlanSettings { block_types: BlockTypes::Mix, remove: picks.len(), exhaustive: false },
+            settings: PlanSettings {
+                block_types: BlockTypes::Mix,
+                remove: picks.len(),
+                strategy: Strategy::Exact,
+                approximate: false,
+            },
             device: PlanDevice {
                 name: "llvmpipe".into(),
                 backend: "Vulkan".into(),

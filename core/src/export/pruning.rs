@@ -5,7 +5,7 @@ use super::{
 };
 use crate::gpu::Gpu;
 use crate::model::Checkpoint;
-use crate::search::{SearchOptions, SearchState};
+use crate::search::{SearchOptions, SearchState, Strategy};
 use crate::text::{CalibrationText, TextOptions, Windows};
 
 /// Model, text, settings and device of one pruning.
@@ -31,12 +31,12 @@ impl Pruning<'_> {
     /// What must be the same for a resumed search. Reads much of the checkpoint.
     pub async fn fingerprint(&self) -> Result<Fingerprint, ExportError> {
         let gpu = self.gpu;
-        let SearchOptions { remove, block_types, exhaustive } = self.options;
+        let SearchOptions { remove, block_types, strategy } = self.options;
         Ok(Fingerprint {
             weights: self.checkpoint.weights.fingerprint().await?,
             tokenizer: text_hash(&self.checkpoint.tokenizer()?.to_json()),
             token_ids: self.windows.fingerprint(),
-            settings: format!("remove {remove}, block types {block_types}, exhaustive {exhaustive}"),
+            settings: format!("remove {remove}, block types {block_types}, strategy {strategy}"),
             device: format!("{}, {}, {}", gpu.name(), gpu.backend(), gpu.driver()),
             kernels: format!("{}, tier {}, version {}", gpu.gemm().name(), gpu.tier(), env!("CARGO_PKG_VERSION")),
         })
@@ -68,7 +68,8 @@ impl Pruning<'_> {
             settings: PlanSettings {
                 block_types: self.options.block_types,
                 remove: self.options.remove,
-                exhaustive: self.options.exhaustive,
+                strategy: self.options.strategy,
+                approximate: self.options.strategy == Strategy::Racing,
             },
             device: PlanDevice {
                 name: gpu.name().into(),

@@ -39,6 +39,10 @@ pub struct Gpu {
     nothing: wgpu::Buffer,
     failure: Failure,
     pending_upload: Cell<u64>,
+    /// The upload flushed last: staging memory of the one before it is free when this one is waited for.
+    last_upload: RefCell<Option<wgpu::SubmissionIndex>>,
+    flying: RefCell<VecDeque<Submitted>>,
+    last_done: Cell<Option<Instant>>,
     slice_flops: Cell<f64>,
 }
 
@@ -54,6 +58,7 @@ struct Submitted {
     index: wgpu::SubmissionIndex,
     done: oneshot::Receiver<()>,
     flops: u64,
+    at: Instant,
 }
 
 impl Gpu {
@@ -102,6 +107,9 @@ impl Gpu {
             nothing,
             failure,
             pending_upload: Cell::new(0),
+            last_upload: RefCell::default(),
+            flying: RefCell::default(),
+            last_done: Cell::new(None),
             slice_flops: Cell::new(FIRST_SLICE_FLOPS),
         })
     }
@@ -257,35 +265,41 @@ impl Gpu {
         self.pending_upload.set(pending);
         if pending >= UPLOAD_FLUSH {
             self.pending_upload.set(0);
-            self.queue.submit([]);
-            #[cfg(not(target_arch = "wasm32"))]
-            self.poll(wgpu::PollType::wait_indefinitely())?;
+            let index = self.queue.submit([]);
+            // Waiting for the flush before lets reading go on while the device copies.
+            if let Some(_before) = self.last_upload.replace(Some(index)) {
+                #[cfg(not(target_arch = "wasm32"))]
+                self.poll(wgpu::PollType::Wait { submission_index: Some(_before), timeout: None })?;
+            }
         }
         self.check()
     }
 
-    /// Runs a recording in slices. Returns when the last slice is on its way, not when it is done.
+    /// Runs a recording in slices. Returns when the last slices are on their way, not when they are done: the caller may
+    /// read the next weights meanwhile. [`Gpu::read`] waits for everything before it.
     pub async fn submit(&self, recording: &Recording) -> Result<(), GpuError> {
-        let mut flying: VecDeque<Submitted> = VecDeque::new();
-        let mut clock = Instant::now();
         let mut rest = recording.commands.as_slice();
         while !rest.is_empty() {
             let (slice, after) = rest.split_at(self.slice_length(rest));
             rest = after;
             let submitted = self.submit_slice(slice)?;
-            flying.push_back(submitted);
-            if flying.len() >= IN_FLIGHT
-                && let Some(first) = flying.pop_front()
-            {
-                let flops = first.flops;
-                self.wait(first).await?;
-                self.learn_speed(flops, clock.elapsed().as_secs_f64());
-                clock = Instant::now();
+            self.flying.borrow_mut().push_back(submitted);
+            if self.flying.borrow().len() >= IN_FLIGHT {
+                self.land().await?;
             }
         }
-        while let Some(submitted) = flying.pop_front() {
-            self.wait(submitted).await?;
-        }
+        Ok(())
+    }
+
+    /// Waits for the oldest submit on its way, and learns the device's speed from it.
+    async fn land(&self) -> Result<(), GpuError> {
+        let Some(first) = self.flying.borrow_mut().pop_front() else { return Ok(()) };
+        let (flops, at) = (first.flops, first.at);
+        self.wait(first).await?;
+        let now = Instant::now();
+        // It began when it was submitted or when the one before it ended.
+        let began = self.last_done.replace(Some(now)).map_or(at, |before| before.max(at));
+        self.learn_speed(flops, now.duration_since(began).as_secs_f64());
         Ok(())
     }
 
@@ -319,8 +333,8 @@ impl Gpu {
         let mut slot = 0;
         let mut position = 0;
         while position < commands.len() {
-            if let Command::Copy { source, target, bytes } = &commands[position] {
-                encoder.copy_buffer_to_buffer(source, 0, target, 0, Some(*bytes));
+            if let Command::Copy { source, target, offset, bytes } = &commands[position] {
+                encoder.copy_buffer_to_buffer(source, 0, target, *offset, Some(*bytes));
                 position += 1;
                 continue;
             }
@@ -342,7 +356,7 @@ impl Gpu {
             let _ = sender.send(());
         });
         self.check()?;
-        Ok(Submitted { index, done, flops: commands.iter().map(Command::flops).sum() })
+        Ok(Submitted { index, done, flops: commands.iter().map(Command::flops).sum(), at: Instant::now() })
     }
 
     fn uniforms(&self, commands: &[Command]) -> wgpu::Buffer {
@@ -452,6 +466,9 @@ impl Gpu {
         let size = (count * 4) as u64;
         if size == 0 {
             return Ok(Vec::new());
+        }
+        while !self.flying.borrow().is_empty() {
+            self.land().await?;
         }
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use blockpruner_shaders::{GemmKernel, Kernel, WeightFormat, embedding, gemm, stride};
+use blockpruner_shaders::{GemmKernel, Kernel, TEXTURE_WIDTH, WeightFormat, embedding, gemm, stride};
 
 use super::{Gpu, GpuError, Recording, Resource};
 
@@ -40,6 +40,14 @@ impl Operand {
         })
     }
 
+    /// Bytes that a storage of `bytes` really takes: textures have whole rows.
+    pub fn allocated(gpu: &Gpu, bytes: u64) -> u64 {
+        match gpu.gemm() {
+            GemmKernel::Tile => bytes,
+            GemmKernel::Panel { .. } => bytes.next_multiple_of(TEXTURE_WIDTH as u64 * 16),
+        }
+    }
+
     /// The first `rows` rows of a storage.
     pub fn new(storage: &Resource, rows: u32) -> Self {
         Self { storage: storage.clone(), rows }
@@ -69,6 +77,13 @@ impl Matrix {
         let step = blocks.saturating_mul(block as u64).min(columns.max(1) as u64) as u32;
         let starts = (0..columns).step_by(step as usize);
         Ok(starts.map(|first| first..(first + step).min(columns)).collect())
+    }
+
+    /// Bytes that a weight of this shape takes on the device in all its shards.
+    pub fn bytes(gpu: &Gpu, format: WeightFormat, columns: u32, inner: u32) -> Result<u64, GpuError> {
+        let shards = Self::shards(gpu, format, columns, inner)?;
+        let packed = |shard: Range<u32>| gemm::packed_bytes(gpu.gemm(), format, shard.len() as u32, inner);
+        Ok(shards.into_iter().map(|shard| Operand::allocated(gpu, packed(shard))).sum())
     }
 
     /// An empty matrix; [`Matrix::push`] its shards in order.

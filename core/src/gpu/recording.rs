@@ -40,6 +40,8 @@ pub(super) enum Command {
     Copy {
         source: wgpu::Buffer,
         target: wgpu::Buffer,
+        /// Where in the target, in bytes.
+        offset: u64,
         bytes: u64,
     },
 }
@@ -82,8 +84,13 @@ impl Recording {
         self.commands.push(Command::Dispatch { kernel, params, bindings: bindings.into(), grid, flops });
     }
 
-    /// Appends a copy of the first `bytes` of a buffer.
-    pub fn copy(&mut self, source: &wgpu::Buffer, target: &wgpu::Buffer, bytes: u64) {
-        self.commands.push(Command::Copy { source: source.clone(), target: target.clone(), bytes });
+    /// Appends a copy of the first `bytes` of a buffer to `offset` bytes into another; both multiples of 4.
+    pub fn copy(&mut self, source: &wgpu::Buffer, target: &wgpu::Buffer, offset: u64, bytes: u64) {
+        self.commands.push(Command::Copy { source: source.clone(), target: target.clone(), offset, bytes });
+    }
+
+    /// Whether nothing was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
     }
 }

@@ -1,17 +1,18 @@
 //! A model on the device: every weight packed for the device's GEMM kernel.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
 use blockpruner_shaders::{GemmKernel, WeightFormat, stride};
 
-use super::{BlockId, Checkpoint, ModelError, ModelSpec};
+use super::{BlockId, BlockKind, Checkpoint, ModelError, ModelSpec};
 use crate::gpu::{Gpu, GpuError, GpuOptions, Matrix};
 use crate::weights::{FloatType, Weights, WeightsError};
 
 /// Vocabulary entries whose logits exist at a time. Fixed, so that the order of summation, and with it every bit of a
 /// result, depends on nothing else.
-pub(crate) const VOCABULARY_CHUNK: usize = 4096;
+pub(crate) const VOCABULARY_CHUNK: usize = 1024;
 
 /// What went wrong while bringing a model to the device or running it.
 #[derive(Debug, thiserror::Error)]
@@ -47,17 +48,52 @@ pub(crate) struct FeedForward {
     pub down: Matrix,
 }
 
-/// A model whose weights are on the device.
+/// Weights of a block.
+pub(crate) enum BlockWeights {
+    /// Of an attention block.
+    Attention(Attention),
+    /// Of a feed-forward block.
+    FeedForward(FeedForward),
+}
+
+/// A model whose weights are on the device, or are brought there block by block.
 pub struct DeviceModel {
     pub(crate) gpu: Rc<Gpu>,
     pub(crate) spec: ModelSpec,
-    /// The embedding in chunks of [`VOCABULARY_CHUNK`] rows.
-    pub(crate) embedding: Rc<Vec<Matrix>>,
+    weights: Weights,
+    /// The embedding in chunks of [`VOCABULARY_CHUNK`] rows; empty where it is streamed.
+    embedding: Rc<Vec<Matrix>>,
     /// The head in the same chunks; the embedding itself when tied.
     pub(crate) head: Rc<Vec<Matrix>>,
     pub(crate) final_norm: wgpu::Buffer,
-    pub(crate) attention: Vec<Option<Attention>>,
-    pub(crate) feed_forward: Vec<Option<FeedForward>>,
+    /// Blocks that stay on the device: all that there are, or none.
+    blocks: BTreeMap<BlockId, Rc<BlockWeights>>,
+}
+
+/// Bytes that a model's weights take on a device, packed as the device's kernel wants them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WeightBytes {
+    /// All blocks.
+    pub blocks: u64,
+    /// The largest block.
+    pub largest_block: u64,
+    /// The head with the final norm.
+    pub head: u64,
+    /// The embedding, 0 if it is the head.
+    pub embedding: u64,
+}
+
+impl WeightBytes {
+    /// Bytes with everything on the device.
+    pub fn resident(&self) -> u64 {
+        self.blocks + self.head + self.embedding
+    }
+
+    /// Bytes with the blocks streamed: one is used while the next is brought. The embedding is needed once, a chunk at a
+    /// time.
+    pub fn streamed(&self) -> u64 {
+        self.head + 2 * self.largest_block
+    }
 }
 
 /// What a device is asked for on behalf of this model; the caller adds its own wishes.
@@ -75,32 +111,65 @@ impl DeviceModel {
         checkpoint: &Checkpoint,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ForwardError> {
-        let spec = checkpoint.spec.clone();
-        if gpu.gemm() != GemmKernel::Tile && !spec.head_dim.is_multiple_of(4) {
-            return Err(GpuError::Unsuitable {
-                wanted: format!("the kernel {}", gpu.gemm().name()),
-                device: gpu.name().into(),
-                reason: format!("it needs a head_dim that is a multiple of 4, and the model has {}", spec.head_dim),
-            }
-            .into());
-        }
-        let total = spec.parameters();
-        let mut loader = Loader { gpu: &gpu, weights: &checkpoint.weights, done: 0, total, progress };
-        let embedding = Rc::new(loader.vocabulary(&spec, ModelSpec::EMBEDDING).await?);
+        let total = checkpoint.spec.parameters();
+        let mut loader = Loader::new(&gpu, checkpoint, total, progress)?;
+        let spec = &checkpoint.spec;
+        let embedding = Rc::new(loader.vocabulary(spec, ModelSpec::EMBEDDING).await?);
         let head = match spec.tied_embeddings {
             true => embedding.clone(),
-            false => Rc::new(loader.vocabulary(&spec, ModelSpec::HEAD).await?),
+            false => Rc::new(loader.vocabulary(spec, ModelSpec::HEAD).await?),
         };
         let final_norm = loader.vector(ModelSpec::FINAL_NORM).await?;
-        let (mut attention, mut feed_forward) = (Vec::new(), Vec::new());
-        for layer in 0..spec.layers {
-            let there = |block| spec.has(block);
-            let mha = there(BlockId::mha(layer));
-            attention.push(if mha { Some(loader.attention(&spec, layer).await?) } else { None });
-            let mlp = there(BlockId::mlp(layer));
-            feed_forward.push(if mlp { Some(loader.feed_forward(&spec, layer).await?) } else { None });
+        let mut blocks = BTreeMap::new();
+        for depth in 0..2 * spec.layers {
+            let block = BlockId::at_depth(depth);
+            if spec.has(block) {
+                blocks.insert(block, Rc::new(loader.block(spec, block).await?));
+            }
         }
-        Ok(Self { gpu, spec, embedding, head, final_norm, attention, feed_forward })
+        let (spec, weights) = (checkpoint.spec.clone(), checkpoint.weights.clone());
+        Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks })
+    }
+
+    /// Uploads only the head and the final norm; everything else is read from the checkpoint whenever it is needed, so
+    /// that a model may be larger than the device's memory.
+    pub async fn stream(
+        gpu: Rc<Gpu>,
+        checkpoint: &Checkpoint,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, ForwardError> {
+        let spec = &checkpoint.spec;
+        let total = (spec.vocab_size * spec.hidden_size + spec.hidden_size) as u64;
+        let mut loader = Loader::new(&gpu, checkpoint, total, progress)?;
+        let head = Rc::new(loader.vocabulary(spec, spec.head_name()).await?);
+        let embedding = if spec.tied_embeddings { head.clone() } else { Rc::default() };
+        let final_norm = loader.vector(ModelSpec::FINAL_NORM).await?;
+        let (spec, weights) = (checkpoint.spec.clone(), checkpoint.weights.clone());
+        Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks: BTreeMap::new() })
+    }
+
+    /// Bytes that this checkpoint's weights take on a device.
+    pub fn weight_bytes(gpu: &Gpu, checkpoint: &Checkpoint) -> Result<WeightBytes, ForwardError> {
+        let (spec, weights) = (&checkpoint.spec, &checkpoint.weights);
+        let stack = |stack: &Stack| -> Result<u64, ForwardError> {
+            let columns = stack.columns() as u32;
+            Ok(Matrix::bytes(gpu, stack.format(weights), columns, stack.inner as u32)?
+                + stack.biases.iter().flatten().count() as u64 * columns as u64 * 4)
+        };
+        let norm = stride(spec.hidden_size as u32) as u64 * 4;
+        let vocabulary = |name: &str| -> Result<u64, ForwardError> {
+            Stack::vocabulary(spec, name).map(|chunk| stack(&chunk)).sum::<Result<u64, _>>()
+        };
+        let mut bytes = WeightBytes { head: vocabulary(spec.head_name())? + norm, ..Default::default() };
+        if !spec.tied_embeddings {
+            bytes.embedding = vocabulary(ModelSpec::EMBEDDING)?;
+        }
+        for block in spec.blocks() {
+            let block = norm + Stack::of(spec, block).iter().map(stack).sum::<Result<u64, _>>()?;
+            bytes.blocks += block;
+            bytes.largest_block = bytes.largest_block.max(block);
+        }
+        Ok(bytes)
     }
 
     /// The model's architecture.
@@ -112,6 +181,53 @@ impl DeviceModel {
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
+
+    /// Whether blocks are brought to the device each time that they are needed.
+    pub fn streams(&self) -> bool {
+        self.blocks.is_empty() && self.spec.blocks().next().is_some()
+    }
+
+    /// The weights of a block; None if the checkpoint does not have it.
+    pub(crate) async fn block(&self, block: BlockId) -> Result<Option<Rc<BlockWeights>>, ForwardError> {
+        if let Some(weights) = self.blocks.get(&block) {
+            return Ok(Some(weights.clone()));
+        }
+        if !self.spec.has(block) {
+            return Ok(None);
+        }
+        let mut quiet = |_, _| {};
+        let mut loader = Loader { gpu: &self.gpu, weights: &self.weights, done: 0, total: 0, progress: &mut quiet };
+        Ok(Some(Rc::new(loader.block(&self.spec, block).await?)))
+    }
+
+    /// Calls `each` with every chunk of the embedding and its first token.
+    pub(crate) async fn embedding_chunks(&self, mut each: impl FnMut(u32, &Matrix)) -> Result<(), ForwardError> {
+        for (chunk, matrix) in self.embedding.iter().enumerate() {
+            each((chunk * VOCABULARY_CHUNK) as u32, matrix);
+        }
+        if self.embedding.is_empty() {
+            let mut quiet = |_, _| {};
+            let mut loader = Loader { gpu: &self.gpu, weights: &self.weights, done: 0, total: 0, progress: &mut quiet };
+            for (chunk, stack) in Stack::vocabulary(&self.spec, ModelSpec::EMBEDDING).enumerate() {
+                each((chunk * VOCABULARY_CHUNK) as u32, &loader.matrix(&stack).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of the head of these tokens (ascending), as a head of its own over a smaller vocabulary.
+    pub(crate) async fn head_of(&self, tokens: &[u32]) -> Result<Matrix, ForwardError> {
+        let name = self.spec.head_name();
+        // Neighbouring tokens are one part.
+        let parts = tokens.chunk_by(|a, b| a + 1 == *b).filter_map(|run| {
+            let (first, last) = (*run.first()? as usize, *run.last()? as usize);
+            Some(Part::new(name, first..last + 1))
+        });
+        let stack = Stack { parts: parts.collect(), inner: self.spec.hidden_size, biases: Vec::new() };
+        let mut quiet = |_, _| {};
+        let mut loader = Loader { gpu: &self.gpu, weights: &self.weights, done: 0, total: 0, progress: &mut quiet };
+        loader.matrix(&stack).await
+    }
 }
 
 struct Loader<'a> {
@@ -122,7 +238,26 @@ struct Loader<'a> {
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    /// Checks that the device's kernel takes the model.
+    fn new(
+        gpu: &'a Gpu,
+        checkpoint: &'a Checkpoint,
+        total: u64,
+        progress: &'a mut dyn FnMut(u64, u64),
+    ) -> Result<Self, ForwardError> {
+        let head_dim = checkpoint.spec.head_dim;
+        if gpu.gemm() != GemmKernel::Tile && !head_dim.is_multiple_of(4) {
+            return Err(GpuError::Unsuitable {
+                wanted: format!("the kernel {}", gpu.gemm().name()),
+                device: gpu.name().into(),
+                reason: format!("it needs a head_dim that is a multiple of 4, and the model has {head_dim}"),
+            }
+            .into());
+        }
+        Ok(Self { gpu, weights: &checkpoint.weights, done: 0, total, progress })
+    }
+
     fn advance(&mut self, parameters: usize) {
         self.done += parameters as u64;
         (self.progress)(self.done, self.total);
@@ -137,53 +272,32 @@ impl Loader<'_> {
 
     async fn vocabulary(&mut self, spec: &ModelSpec, name: &str) -> Result<Vec<Matrix>, ForwardError> {
         let mut chunks = Vec::new();
-        for first in (0..spec.vocab_size).step_by(VOCABULARY_CHUNK) {
-            let rows = first..(first + VOCABULARY_CHUNK).min(spec.vocab_size);
-            chunks.push(self.matrix(&[Part::new(name, rows)], spec.hidden_size, &[]).await?);
+        for stack in Stack::vocabulary(spec, name) {
+            chunks.push(self.matrix(&stack).await?);
         }
         Ok(chunks)
     }
 
-    async fn attention(&mut self, spec: &ModelSpec, layer: usize) -> Result<Attention, ForwardError> {
-        let names = spec.layer_names(layer);
-        let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        let parts = [
-            Part::new(&names.q_proj, 0..queries),
-            Part::new(&names.k_proj, 0..keys),
-            Part::new(&names.v_proj, 0..keys),
-        ];
-        let biases = [names.q_proj_bias, names.k_proj_bias, names.v_proj_bias];
-        Ok(Attention {
-            norm: self.vector(&names.input_layernorm).await?,
-            qkv: self.matrix(&parts, spec.hidden_size, &biases).await?,
-            o: self.matrix(&[Part::new(&names.o_proj, 0..spec.hidden_size)], queries, &[names.o_proj_bias]).await?,
+    async fn block(&mut self, spec: &ModelSpec, block: BlockId) -> Result<BlockWeights, ForwardError> {
+        let names = spec.layer_names(block.layer);
+        let [first, second] = Stack::of(spec, block);
+        Ok(match block.kind {
+            BlockKind::Mha => BlockWeights::Attention(Attention {
+                norm: self.vector(&names.input_layernorm).await?,
+                qkv: self.matrix(&first).await?,
+                o: self.matrix(&second).await?,
+            }),
+            BlockKind::Mlp => BlockWeights::FeedForward(FeedForward {
+                norm: self.vector(&names.post_attention_layernorm).await?,
+                gate_up: self.matrix(&first).await?,
+                down: self.matrix(&second).await?,
+            }),
         })
     }
 
-    async fn feed_forward(&mut self, spec: &ModelSpec, layer: usize) -> Result<FeedForward, ForwardError> {
-        let names = spec.layer_names(layer);
-        let inner = spec.intermediate_size;
-        let parts = [Part::new(&names.gate_proj, 0..inner).padded(), Part::new(&names.up_proj, 0..inner).padded()];
-        let biases = [names.gate_proj_bias, names.up_proj_bias];
-        Ok(FeedForward {
-            norm: self.vector(&names.post_attention_layernorm).await?,
-            gate_up: self.matrix(&parts, spec.hidden_size, &biases).await?,
-            down: self
-                .matrix(&[Part::new(&names.down_proj, 0..spec.hidden_size)], inner, &[names.down_proj_bias])
-                .await?,
-        })
-    }
-
-    /// One matrix from rows of one or more tensors, one below the other, `[sum of rows, inner]`; either all of the tensors
-    /// have a bias or none. Tensors of different types meet in f32.
-    async fn matrix(
-        &mut self,
-        parts: &[Part<'_>],
-        inner: usize,
-        biases: &[Option<String>],
-    ) -> Result<Matrix, ForwardError> {
-        let format = self.common_format(parts);
-        let columns: usize = parts.iter().map(|part| part.height).sum();
+    async fn matrix(&mut self, stack: &Stack) -> Result<Matrix, ForwardError> {
+        let Stack { parts, inner, biases } = stack;
+        let (format, columns, inner) = (stack.format(self.weights), stack.columns(), *inner);
         let mut bias = Vec::new();
         for (part, name) in parts.iter().zip(biases) {
             if let Some(name) = name {
@@ -199,7 +313,7 @@ impl Loader<'_> {
             false => Some(self.gpu.upload("bias", bytemuck::cast_slice(&bias))?),
         };
         let mut matrix = Matrix::new(format, columns as u32, inner as u32, bias);
-        let label = parts.first().map_or("", |part| part.name);
+        let label = parts.first().map_or("", |part| part.name.as_str());
         for range in Matrix::shards(self.gpu, format, columns as u32, inner as u32)? {
             let rows = self.stacked_rows(parts, inner, format, range.start as usize..range.end as usize).await?;
             matrix.push(self.gpu, label, range, &rows)?;
@@ -208,20 +322,10 @@ impl Loader<'_> {
         Ok(matrix)
     }
 
-    fn common_format(&self, parts: &[Part<'_>]) -> WeightFormat {
-        let mut types = parts.iter().filter_map(|part| Some(self.weights.get(part.name)?.dtype.read_as()));
-        let first = types.next().unwrap_or(FloatType::F32);
-        match types.all(|other| other == first).then_some(first) {
-            Some(FloatType::F16) => WeightFormat::F16,
-            Some(FloatType::BF16) => WeightFormat::Bf16,
-            Some(FloatType::F32) | None => WeightFormat::F32,
-        }
-    }
-
     /// Rows `range` of the stack of `parts`, in `format`.
     async fn stacked_rows(
         &self,
-        parts: &[Part<'_>],
+        parts: &[Part],
         inner: usize,
         format: WeightFormat,
         range: Range<usize>,
@@ -234,7 +338,7 @@ impl Loader<'_> {
             let there = start.min(part.rows.len())..end.min(part.rows.len());
             if !there.is_empty() {
                 let rows = part.rows.start + there.start..part.rows.start + there.end;
-                let read = self.weights.read_rows(part.name, rows).await?;
+                let read = self.weights.read_rows(&part.name, rows).await?;
                 if format == WeightFormat::F32 && read.dtype != FloatType::F32 {
                     bytes.extend_from_slice(bytemuck::cast_slice(&read.to_f32()));
                 } else {
@@ -249,18 +353,91 @@ impl Loader<'_> {
     }
 }
 
+/// One matrix from rows of one or more tensors, one below the other, `[sum of rows, inner]`; either all of the tensors
+/// have a bias or none. Tensors of different types meet in f32.
+struct Stack {
+    parts: Vec<Part>,
+    inner: usize,
+    biases: Vec<Option<String>>,
+}
+
+impl Stack {
+    /// The two matrices of a block: Q, K and V, or gate and up; then the projection back to the hidden size.
+    fn of(spec: &ModelSpec, block: BlockId) -> [Self; 2] {
+        let names = spec.layer_names(block.layer);
+        let (hidden, middle) = (spec.hidden_size, spec.intermediate_size);
+        let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        match block.kind {
+            BlockKind::Mha => [
+                Self {
+                    parts: vec![
+                        Part::new(&names.q_proj, 0..queries),
+                        Part::new(&names.k_proj, 0..keys),
+                        Part::new(&names.v_proj, 0..keys),
+                    ],
+                    inner: hidden,
+                    biases: vec![names.q_proj_bias, names.k_proj_bias, names.v_proj_bias],
+                },
+                Self {
+                    parts: vec![Part::new(&names.o_proj, 0..hidden)],
+                    inner: queries,
+                    biases: vec![names.o_proj_bias],
+                },
+            ],
+            BlockKind::Mlp => [
+                Self {
+                    parts: vec![
+                        Part::new(&names.gate_proj, 0..middle).padded(),
+                        Part::new(&names.up_proj, 0..middle).padded(),
+                    ],
+                    inner: hidden,
+                    biases: vec![names.gate_proj_bias, names.up_proj_bias],
+                },
+                Self {
+                    parts: vec![Part::new(&names.down_proj, 0..hidden)],
+                    inner: middle,
+                    biases: vec![names.down_proj_bias],
+                },
+            ],
+        }
+    }
+
+    /// The chunks of an embedding or a head.
+    fn vocabulary(spec: &ModelSpec, name: &str) -> impl Iterator<Item = Self> {
+        let (size, inner) = (spec.vocab_size, spec.hidden_size);
+        (0..size).step_by(VOCABULARY_CHUNK).map(move |first| {
+            let rows = first..(first + VOCABULARY_CHUNK).min(size);
+            Self { parts: vec![Part::new(name, rows)], inner, biases: Vec::new() }
+        })
+    }
+
+    fn columns(&self) -> usize {
+        self.parts.iter().map(|part| part.height).sum()
+    }
+
+    fn format(&self, weights: &Weights) -> WeightFormat {
+        let mut types = self.parts.iter().filter_map(|part| Some(weights.get(&part.name)?.dtype.read_as()));
+        let first = types.next().unwrap_or(FloatType::F32);
+        match types.all(|other| other == first).then_some(first) {
+            Some(FloatType::F16) => WeightFormat::F16,
+            Some(FloatType::BF16) => WeightFormat::Bf16,
+            Some(FloatType::F32) | None => WeightFormat::F32,
+        }
+    }
+}
+
 /// Rows of a tensor that a matrix is stacked from.
-struct Part<'a> {
-    name: &'a str,
+struct Part {
+    name: String,
     rows: Range<usize>,
     /// Rows that it takes in the matrix; what is over is zeros.
     height: usize,
 }
 
-impl<'a> Part<'a> {
-    fn new(name: &'a str, rows: Range<usize>) -> Self {
+impl Part {
+    fn new(name: &str, rows: Range<usize>) -> Self {
         let height = rows.len();
-        Self { name, rows, height }
+        Self { name: name.into(), rows, height }
     }
 
     /// The next part then begins at a whole vector of a product's row.

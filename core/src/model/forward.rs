@@ -2,11 +2,14 @@
 //!
 //! Every function appends dispatches to a [`Recording`] and reads top to bottom like the model itself.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
+
 use blockpruner_shaders::{self as shaders, GemmKernel, Kernel, attention, gemm, groups_of_64, rotary, stride};
 
-use super::device_model::{Attention, DeviceModel, FeedForward, ForwardError, VOCABULARY_CHUNK};
-use super::{BlockId, BlockKind};
-use crate::gpu::{Gpu, GpuError, Operand, Recording, Resource};
+use super::ModelSpec;
+use super::device_model::{Attention, BlockWeights, DeviceModel, FeedForward, ForwardError, VOCABULARY_CHUNK};
+use crate::gpu::{Gpu, GpuError, Matrix, Operand, Recording, Resource};
 
 /// Targets whose logits exist at a time.
 const HEAD_ROWS: u32 = 2048;
@@ -25,63 +28,158 @@ pub(crate) struct Scratch {
     mlp_rows: u32,
     gate_up: wgpu::Buffer,
     logits: wgpu::Buffer,
-    running: wgpu::Buffer,
     /// Q, K and V, for the panel kernels.
     packed_heads: [wgpu::TextureView; 3],
+}
+
+/// Sizes of everything in [`Scratch`], in bytes but for the rows and texels.
+struct ScratchSizes {
+    rope: u64,
+    operand: u64,
+    qkv: u64,
+    mlp_rows: u32,
+    gate_up: u64,
+    logits: u64,
+    packed_heads: [u64; 3],
+}
+
+impl ScratchSizes {
+    fn new(gpu: &Gpu, spec: &ModelSpec, window: u32, windows: u32) -> Self {
+        let rows = window * windows;
+        let [hidden, inner] = [spec.hidden_size as u32, spec.intermediate_size as u32];
+        let queries = (spec.heads * spec.head_dim) as u32;
+        let keys = (spec.kv_heads * spec.head_dim) as u32;
+        let floats = |rows: u32, columns: u32| rows as u64 * stride(columns) as u64 * 4;
+        let mlp_rows = (gpu.max_binding() / (8 * stride(inner) as u64)).clamp(1, rows as u64) as u32;
+        let chunk = VOCABULARY_CHUNK.min(spec.vocab_size) as u32;
+        let operand = |rows, inner| gemm::operand_bytes(gpu.gemm(), rows, inner);
+        Self {
+            rope: window as u64 * (spec.head_dim / 2) as u64 * 8,
+            operand: operand(rows, hidden.max(queries)).max(operand(mlp_rows, inner)),
+            qkv: floats(rows, queries + 2 * keys),
+            mlp_rows,
+            gate_up: floats(mlp_rows, 2 * stride(inner)),
+            logits: floats(rows.min(HEAD_ROWS), chunk),
+            packed_heads: packed_texels(gpu.gemm(), spec, window, windows),
+        }
+    }
+}
+
+/// Texels of Q, K and V as the panel kernels read them.
+fn packed_texels(kernel: GemmKernel, spec: &ModelSpec, window: u32, windows: u32) -> [u64; 3] {
+    let GemmKernel::Panel { lanes, .. } = kernel else { return [0; 3] };
+    let head_dim = spec.head_dim as u32;
+    let texels = |heads: usize, group: u32| {
+        let rows = window.next_multiple_of(group) as u64 * windows as u64;
+        heads as u64 * rows * attention::head_texels(head_dim) as u64
+    };
+    let keys = texels(spec.kv_heads, attention::panel_keys(lanes));
+    [texels(spec.heads, attention::block_queries(kernel, head_dim)), keys, keys]
 }
 
 impl Scratch {
     /// Allocates the buffers and textures for batches of up to `windows` windows.
     pub(crate) fn new(model: &DeviceModel, window: u32, windows: u32) -> Result<Self, ForwardError> {
         let (gpu, spec) = (&*model.gpu, &model.spec);
-        let rows = window * windows;
-        let [hidden, inner] = [spec.hidden_size as u32, spec.intermediate_size as u32];
-        let queries = (spec.heads * spec.head_dim) as u32;
-        let keys = (spec.kv_heads * spec.head_dim) as u32;
-        let floats =
-            |label: &str, rows: u32, columns: u32| gpu.storage(label, rows as u64 * stride(columns) as u64 * 4);
-        let mlp_rows = (gpu.max_binding() / (8 * stride(inner) as u64)).clamp(1, rows as u64) as u32;
-        let head_rows = rows.min(HEAD_ROWS);
-        let chunk = VOCABULARY_CHUNK.min(spec.vocab_size) as u32;
+        let sizes = ScratchSizes::new(gpu, spec, window, windows);
         let frequencies = spec.rope.frequencies(window as usize)?;
         let table = rotary::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);
-        let bytes = |rows, inner| gemm::operand_bytes(gpu.gemm(), rows, inner);
-        let operand = bytes(rows, hidden.max(queries)).max(bytes(mlp_rows, inner));
+        let [q, k, v] = sizes.packed_heads;
         Ok(Self {
             window,
             rope: gpu.upload("rotary table", bytemuck::cast_slice(&table))?,
-            operand: Operand::storage(gpu, "left side of a product", operand)?,
-            qkv: floats("Q, K and V", rows, queries + 2 * keys)?,
-            mlp_rows,
-            gate_up: floats("gate and up", mlp_rows, 2 * stride(inner))?,
-            logits: floats("logits of a vocabulary chunk", head_rows, chunk)?,
-            running: floats("running log-sum-exp", head_rows, 4)?,
-            packed_heads: packed_heads(gpu, spec.heads, spec.kv_heads, spec.head_dim, window, windows)?,
+            operand: Operand::storage(gpu, "left side of a product", sizes.operand)?,
+            qkv: gpu.storage("Q, K and V", sizes.qkv)?,
+            mlp_rows: sizes.mlp_rows,
+            gate_up: gpu.storage("gate and up", sizes.gate_up)?,
+            logits: gpu.storage("logits of a vocabulary chunk", sizes.logits)?,
+            packed_heads: [
+                gpu.texture("packed Q", q, false)?,
+                gpu.texture("packed K", k, false)?,
+                gpu.texture("packed V", v, false)?,
+            ],
         })
+    }
+
+    /// Bytes that [`Scratch::new`] allocates.
+    pub(crate) fn bytes(gpu: &Gpu, spec: &ModelSpec, window: u32, windows: u32) -> u64 {
+        let sizes = ScratchSizes::new(gpu, spec, window, windows);
+        let heads = sizes.packed_heads.into_iter().map(|texels| Operand::allocated(gpu, texels * 16)).sum::<u64>();
+        sizes.rope + Operand::allocated(gpu, sizes.operand) + sizes.qkv + sizes.gate_up + sizes.logits + heads
     }
 }
 
-fn packed_heads(
-    gpu: &Gpu,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    window: u32,
-    windows: u32,
-) -> Result<[wgpu::TextureView; 3], GpuError> {
-    let queries = attention::block_queries(gpu.gemm(), head_dim as u32);
-    let texels = |heads: usize, keys: bool| match gpu.gemm() {
-        GemmKernel::Tile => 0,
-        GemmKernel::Panel { lanes, .. } => {
-            let rows = window.next_multiple_of(if keys { attention::panel_keys(lanes) } else { queries });
-            heads as u64 * rows as u64 * attention::head_texels(head_dim as u32) as u64 * windows as u64
+/// The head over a part of the vocabulary that holds a text's targets and the tokens that a model finds most likely there.
+/// Its log-sum-exp is a lower bound of that over the whole vocabulary, and not far below.
+pub(crate) struct LikelyHead {
+    /// Rows of the head, in chunks of at most [`VOCABULARY_CHUNK`].
+    chunks: Vec<Matrix>,
+    /// After so many chunks each, the bound is worth looking at.
+    stages: Vec<usize>,
+    /// For every batch and part of its head, the targets as indices into the rows of all chunks.
+    targets: Vec<Vec<wgpu::Buffer>>,
+}
+
+/// Parts of the vocabulary that the stages of a [`LikelyHead`] take: one of so many entries, the most likely first.
+const LIKELY_PARTS: [usize; 4] = [32, 8, 4, 2];
+/// No stage takes more entries than this: they are held beside the head itself.
+const LIKELY_ENTRIES: usize = 16_384;
+/// Logits that the likely tokens are found by, at most.
+const LIKELY_LOGITS: usize = 1 << 24;
+
+impl LikelyHead {
+    /// Entries of the last stage, for a text of `distinct` different tokens.
+    pub(crate) fn largest(vocabulary: usize, distinct: usize) -> usize {
+        let stages = LIKELY_PARTS.map(|part| vocabulary / part).into_iter();
+        (stages.filter(|size| *size <= LIKELY_ENTRIES).max().unwrap_or(0) + distinct).min(vocabulary)
+    }
+
+    /// The head of the targets of all batches and of the tokens that stand first in `likely`.
+    pub(crate) async fn new(model: &DeviceModel, batches: &[Batch], likely: &[u32]) -> Result<Self, ForwardError> {
+        let parts = || batches.iter().flat_map(|batch| &batch.head);
+        let mut seen: BTreeSet<u32> = parts().flat_map(|part| part.tokens.iter().copied()).collect();
+        let mut fresh: BTreeSet<u32> = seen.clone();
+        let (mut chunks, mut stages, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+        for part in LIKELY_PARTS {
+            let size = model.spec.vocab_size / part;
+            if size > LIKELY_ENTRIES && !stages.is_empty() {
+                break;
+            }
+            let more = likely.iter().take(size.min(LIKELY_ENTRIES));
+            fresh.extend(more.filter(|token| seen.insert(**token)));
+            let tokens: Vec<u32> = std::mem::take(&mut fresh).into_iter().collect();
+            if stages.is_empty() {
+                let upload = |part: &HeadPart| {
+                    // The first chunks hold every target, ascending and all but the last of one size.
+                    let index = |token: &u32| tokens.binary_search(token).map_or(0, |index| index as u32);
+                    let indices: Vec<u32> = part.tokens.iter().map(index).collect();
+                    model.gpu.upload("targets among the likely tokens", bytemuck::cast_slice(&indices))
+                };
+                let upload = |batch: &Batch| batch.head.iter().map(upload).collect::<Result<Vec<_>, GpuError>>();
+                targets = batches.iter().map(upload).collect::<Result<_, _>>()?;
+            }
+            for chunk in tokens.chunks(VOCABULARY_CHUNK) {
+                chunks.push(model.head_of(chunk).await?);
+            }
+            stages.push(chunks.len());
         }
-    };
-    Ok([
-        gpu.texture("packed Q", texels(heads, false), false)?,
-        gpu.texture("packed K", texels(kv_heads, true), false)?,
-        gpu.texture("packed V", texels(kv_heads, true), false)?,
-    ])
+        stages.dedup();
+        Ok(Self { chunks, stages, targets })
+    }
+
+    /// Numbers of chunks after which the bound is worth looking at, ascending.
+    pub(crate) fn stages(&self) -> &[usize] {
+        &self.stages
+    }
+
+    /// Vocabulary entries of some chunks.
+    pub(crate) fn entries(&self, chunks: Range<usize>) -> u64 {
+        entries(&self.chunks[chunks])
+    }
+}
+
+fn entries(chunks: &[Matrix]) -> u64 {
+    chunks.iter().map(|matrix| matrix.columns() as u64).sum()
 }
 
 /// Targets that the head scores together, with their place in the batch and their NLL.
@@ -92,7 +190,11 @@ pub(crate) struct HeadPart {
     kept: u32,
     /// Targets.
     pub(crate) rows: u32,
+    /// Token of each target.
+    pub(crate) tokens: Vec<u32>,
     targets: wgpu::Buffer,
+    /// (maximum, sum of exp(logit - maximum), logit of the target, unused) over the vocabulary seen so far, `[rows]`.
+    pub(crate) running: wgpu::Buffer,
     /// NLL of each target, in nats.
     pub(crate) nll: wgpu::Buffer,
 }
@@ -116,7 +218,9 @@ impl Batch {
                 window: window as u32,
                 kept: kept as u32,
                 rows: targets.len() as u32,
+                tokens: targets.to_vec(),
                 targets: gpu.upload("targets", bytemuck::cast_slice(targets))?,
+                running: gpu.storage("running log-sum-exp", targets.len() as u64 * 16)?,
                 nll: gpu.storage("NLL", targets.len() as u64 * 4)?,
             });
             Ok(())
@@ -139,40 +243,36 @@ impl Batch {
 }
 
 impl DeviceModel {
-    /// states = embedding[tokens].
-    pub(crate) fn record_embedding(
+    /// states = embedding[tokens], submitted chunk by chunk where the embedding is streamed.
+    pub(crate) async fn embed(
         &self,
-        recording: &mut Recording,
         scratch: &Scratch,
-        batch: &Batch,
-        states: &wgpu::Buffer,
-    ) {
-        let rows = batch.windows * scratch.window;
-        for (chunk, matrix) in self.embedding.iter().enumerate() {
-            let first_token = (chunk * VOCABULARY_CHUNK) as u32;
-            matrix.record_lookup(&self.gpu, recording, &batch.tokens, rows, first_token, states);
-        }
+        batches: &[(&Batch, &wgpu::Buffer)],
+    ) -> Result<(), ForwardError> {
+        let mut recording = Recording::new();
+        self.embedding_chunks(|first_token, matrix| {
+            for (batch, states) in batches {
+                let rows = batch.windows * scratch.window;
+                matrix.record_lookup(&self.gpu, &mut recording, &batch.tokens, rows, first_token, states);
+            }
+        })
+        .await?;
+        Ok(self.gpu.submit(&recording).await?)
     }
 
-    /// states += block(norm(states)); nothing for a block that the checkpoint does not have.
+    /// states += block(norm(states)) over the first `windows` windows of `states`.
     pub(crate) fn record_block(
         &self,
         recording: &mut Recording,
         scratch: &Scratch,
         windows: u32,
-        block: BlockId,
+        weights: &BlockWeights,
         states: &wgpu::Buffer,
     ) {
-        match block.kind {
-            BlockKind::Mha => {
-                if let Some(Some(weights)) = self.attention.get(block.layer) {
-                    self.record_attention(recording, scratch, windows, weights, states);
-                }
-            }
-            BlockKind::Mlp => {
-                if let Some(Some(weights)) = self.feed_forward.get(block.layer) {
-                    self.record_feed_forward(recording, scratch, windows, weights, states);
-                }
+        match weights {
+            BlockWeights::Attention(weights) => self.record_attention(recording, scratch, windows, weights, states),
+            BlockWeights::FeedForward(weights) => {
+                self.record_feed_forward(recording, scratch, windows, weights, states);
             }
         }
     }
@@ -222,36 +322,116 @@ impl DeviceModel {
         Operand::new(&scratch.operand, rows)
     }
 
-    /// NLL of every target of the batch, from the states after the last block.
+    /// Chunks of the vocabulary.
+    pub(crate) fn vocabulary_chunks(&self) -> usize {
+        self.head.len()
+    }
+
+    /// The final norm of a part's rows, from the states after the last block, which begin at `first_row`.
+    pub(crate) fn record_final_norm(
+        &self,
+        recording: &mut Recording,
+        scratch: &Scratch,
+        part: &HeadPart,
+        states: &wgpu::Buffer,
+        first_row: u32,
+    ) -> Operand {
+        let (first, map) = (first_row + part.first_row, (part.window, part.kept));
+        self.record_norm(recording, scratch, states, &self.final_norm, first, part.rows, map)
+    }
+
+    /// The log-sum-exp over these chunks of the vocabulary, which must come in order; the last one ends in the NLL.
     pub(crate) fn record_head(
         &self,
         recording: &mut Recording,
         scratch: &Scratch,
-        batch: &Batch,
-        states: &wgpu::Buffer,
+        part: &HeadPart,
+        normed: &Operand,
+        chunks: Range<usize>,
     ) {
-        for part in &batch.head {
-            let (rows, map) = (part.rows, (part.window, part.kept));
-            let normed = self.record_norm(recording, scratch, states, &self.final_norm, part.first_row, rows, map);
-            for (chunk, matrix) in self.head.iter().enumerate() {
-                matrix.record_product(&self.gpu, recording, &normed, &scratch.logits);
-                let params = shaders::log_sum_exp::Params {
-                    rows,
-                    columns: matrix.columns(),
-                    stride: stride(matrix.columns()),
-                    first_token: (chunk * VOCABULARY_CHUNK) as u32,
-                    is_first: (chunk == 0) as u32,
-                    is_last: (chunk + 1 == self.head.len()) as u32,
-                };
-                let kernel = self.gpu.gemm();
-                recording.dispatch(
-                    Kernel::LogSumExp { kernel },
-                    &params,
-                    [(&scratch.logits).into(), (&part.targets).into(), (&scratch.running).into(), (&part.nll).into()],
-                    shaders::log_sum_exp::grid(kernel, rows),
-                    rows as u64 * matrix.columns() as u64 * 8,
-                );
+        self.record_log_sum_exp(recording, scratch, part, normed, (&self.head, &part.targets), chunks);
+    }
+
+    /// The log-sum-exp over likely tokens; `place` is the batch and the part of its head. What `running` holds then is
+    /// that over the chunks so far, and the logit of the target.
+    pub(crate) fn record_likely_head(
+        &self,
+        recording: &mut Recording,
+        scratch: &Scratch,
+        part: &HeadPart,
+        normed: &Operand,
+        head: &LikelyHead,
+        (batch, index): (usize, usize),
+        chunks: Range<usize>,
+    ) {
+        let targets = &head.targets[batch][index];
+        self.record_log_sum_exp(recording, scratch, part, normed, (&head.chunks, targets), chunks);
+    }
+
+    /// The tokens in the order of their mean probability over some rows of a part, the most likely first.
+    pub(crate) async fn likely_tokens(
+        &self,
+        scratch: &Scratch,
+        part: &HeadPart,
+        states: &wgpu::Buffer,
+        first_row: u32,
+    ) -> Result<Vec<u32>, ForwardError> {
+        let vocabulary = self.spec.vocab_size;
+        let rows = (LIKELY_LOGITS / vocabulary.max(1)).clamp(1, part.rows as usize);
+        let mut recording = Recording::new();
+        self.record_final_norm(&mut recording, scratch, part, states, first_row);
+        let normed = Operand::new(&scratch.operand, rows as u32);
+        let mut logits = vec![Vec::with_capacity(vocabulary); rows];
+        for matrix in self.head.iter() {
+            matrix.record_product(&self.gpu, &mut recording, &normed, &scratch.logits);
+            self.gpu.submit(&std::mem::take(&mut recording)).await?;
+            let (columns, width) = (matrix.columns() as usize, stride(matrix.columns()) as usize);
+            let chunk = self.gpu.read(&scratch.logits, rows * width).await?;
+            for (row, chunk) in logits.iter_mut().zip(chunk.chunks(width)) {
+                row.extend_from_slice(&chunk[..columns]);
             }
+        }
+        let mut mass = vec![0.0f32; vocabulary];
+        for row in &logits {
+            let largest = row.iter().copied().fold(f32::MIN, f32::max);
+            let sum: f32 = row.iter().map(|logit| (logit - largest).exp()).sum();
+            for (mass, logit) in mass.iter_mut().zip(row) {
+                *mass += (logit - largest).exp() / sum;
+            }
+        }
+        let mut tokens: Vec<u32> = (0..vocabulary as u32).collect();
+        tokens.sort_by(|a, b| mass[*b as usize].total_cmp(&mass[*a as usize]));
+        Ok(tokens)
+    }
+
+    fn record_log_sum_exp(
+        &self,
+        recording: &mut Recording,
+        scratch: &Scratch,
+        part: &HeadPart,
+        normed: &Operand,
+        (head, targets): (&[Matrix], &wgpu::Buffer),
+        chunks: Range<usize>,
+    ) {
+        let (kernel, rows) = (self.gpu.gemm(), part.rows);
+        for chunk in chunks {
+            let matrix = &head[chunk];
+            matrix.record_product(&self.gpu, recording, normed, &scratch.logits);
+            let params = shaders::log_sum_exp::Params {
+                rows,
+                columns: matrix.columns(),
+                stride: stride(matrix.columns()),
+                first_token: (chunk * VOCABULARY_CHUNK) as u32,
+                is_first: (chunk == 0) as u32,
+                is_last: (chunk + 1 == head.len()) as u32,
+            };
+            recording.dispatch(
+                Kernel::LogSumExp { kernel },
+                &params,
+                [(&scratch.logits).into(), targets.into(), (&part.running).into(), (&part.nll).into()],
+                shaders::log_sum_exp::grid(kernel, rows),
+                rows as u64 * matrix.columns() as u64 * 8,
+            );
         }
     }
 

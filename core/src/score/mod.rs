@@ -1,14 +1,12 @@
 //! Perplexity: the NLL of every target, its mean over each window, and exp of the mean of those.
 //!
-//! [`Scorer`] holds a text on the device and runs a model over it without some of its blocks. [`PrefixWalk`] does so for
-//! many single blocks without repeating the part of the pass that they share.
+//! [`Scorer`] holds a text on the device and runs a model over it without some of its blocks.
 
 use blockpruner_shaders::stride;
 
-use crate::gpu::{GpuError, Recording};
+use crate::gpu::{Gpu, GpuError, Recording};
 use crate::model::forward::{Batch, Scratch};
-use crate::model::{BlockId, BlockSet, DeviceModel, ForwardError, ModelError};
-use crate::search::Work;
+use crate::model::{BlockId, BlockSet, DeviceModel, ForwardError, ModelError, ModelSpec};
 use crate::text::{TextError, Windows};
 
 /// Tokens that run together, unless one window alone has more: enough to fill a GPU, little enough to keep scratch small.
@@ -72,7 +70,7 @@ pub struct Score {
 
 impl Score {
     /// From the NLL of each target, `[windows, kept]`, summed in f64.
-    fn from_nll(nll: &[f32], kept: usize, removed: &BlockSet) -> Result<Self, ScoreError> {
+    pub(crate) fn from_nll(nll: &[f32], kept: usize, removed: &BlockSet) -> Result<Self, ScoreError> {
         if let Some(at) = nll.iter().position(|value| !value.is_finite()) {
             return Err(ScoreError::NotFinite {
                 window: at / kept,
@@ -88,31 +86,77 @@ impl Score {
     }
 }
 
+/// How a text's windows are batched and what a batch takes; depends on the text alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batching {
+    /// Tokens of a window.
+    pub window: usize,
+    /// Windows of the text.
+    pub count: usize,
+    /// Windows that one dispatch takes at most.
+    pub most: usize,
+    /// Parts that the text comes in at least, if it has so many windows.
+    heats: usize,
+}
+
+impl Batching {
+    pub(crate) fn new(windows: &Windows, heats: usize) -> Self {
+        let most = (BATCH_TOKENS / windows.window.max(1)).max(1);
+        Self { window: windows.window, count: windows.count, most, heats }
+    }
+
+    /// Windows of a batch; the last batch may have fewer.
+    pub(crate) fn together(&self) -> usize {
+        self.most.min(self.count.div_ceil(self.heats.max(1)).max(1))
+    }
+
+    /// Batches of the text.
+    pub(crate) fn batches(&self) -> usize {
+        self.count.div_ceil(self.together())
+    }
+
+    /// Bytes of the hidden states of `windows` windows.
+    pub(crate) fn states_bytes(&self, spec: &ModelSpec, windows: usize) -> u64 {
+        (windows * self.window) as u64 * stride(spec.hidden_size as u32) as u64 * 4
+    }
+
+    /// Bytes of everything that a [`Scorer`] allocates.
+    pub(crate) fn scorer_bytes(&self, gpu: &Gpu, spec: &ModelSpec) -> u64 {
+        // A token id; a target, its running log-sum-exp and its NLL.
+        let text = (self.count * self.window) as u64 * (4 + 4 + 16 + 4);
+        Scratch::bytes(gpu, spec, self.window as u32, self.most as u32) + text + self.states_bytes(spec, self.most)
+    }
+}
+
 /// A model and a text on the device, ready to be scored.
 pub struct Scorer<'m> {
-    model: &'m DeviceModel,
-    window: usize,
-    count: usize,
-    batches: Vec<Batch>,
-    scratch: Scratch,
-    /// The hidden states under way, `[rows of a batch, hidden_size]`.
+    pub(crate) model: &'m DeviceModel,
+    pub(crate) batching: Batching,
+    pub(crate) batches: Vec<Batch>,
+    pub(crate) scratch: Scratch,
+    /// The hidden states under way.
     states: wgpu::Buffer,
 }
 
 impl<'m> Scorer<'m> {
     /// Uploads the windows and allocates the scratch memory.
     pub fn new(model: &'m DeviceModel, windows: &Windows) -> Result<Self, ScoreError> {
+        Self::in_heats(model, windows, 1)
+    }
+
+    /// The same with the text in at least `heats` parts, if it has so many windows, of which each can be scored by itself.
+    pub fn in_heats(model: &'m DeviceModel, windows: &Windows, heats: usize) -> Result<Self, ScoreError> {
         windows.check_vocabulary(model.spec().vocab_size)?;
         let window = windows.window;
         if window > MOST_ROWS {
             return Err(ScoreError::WindowTooLong { window, most: MOST_ROWS });
         }
-        let together = (BATCH_TOKENS / window).clamp(1, windows.count.max(1));
-        let scratch = Scratch::new(model, window as u32, together as u32)?;
-        let batches = windows.ids.chunks(together * window).map(|ids| Batch::new(model.gpu(), ids, window));
-        let batches = batches.collect::<Result<_, GpuError>>()?;
-        let states = states(model, together * window)?;
-        Ok(Self { model, window, count: windows.count, batches, scratch, states })
+        let batching = Batching::new(windows, heats);
+        let scratch = Scratch::new(model, window as u32, batching.most as u32)?;
+        let batches = windows.ids.chunks(batching.together() * window);
+        let batches = batches.map(|ids| Batch::new(model.gpu(), ids, window)).collect::<Result<_, GpuError>>()?;
+        let states = model.gpu().storage("hidden states", batching.states_bytes(model.spec(), batching.most))?;
+        Ok(Self { model, batching, batches, scratch, states })
     }
 
     /// The model that is scored.
@@ -122,7 +166,12 @@ impl<'m> Scorer<'m> {
 
     /// Tokens of the text: windows times their length.
     pub fn tokens(&self) -> usize {
-        self.count * self.window
+        self.batching.count * self.batching.window
+    }
+
+    /// Targets of a window.
+    pub(crate) fn kept(&self) -> usize {
+        self.batching.window - 1
     }
 
     /// NLL of every target without the blocks `removed`, `[windows, window - 1]`, in nats.
@@ -130,123 +179,49 @@ impl<'m> Scorer<'m> {
         self.model.spec().check_blocks(removed)?;
         let mut nll = Vec::new();
         for batch in &self.batches {
+            self.model.embed(&self.scratch, &[(batch, &self.states)]).await?;
             let mut recording = Recording::new();
-            self.model.record_embedding(&mut recording, &self.scratch, batch, &self.states);
-            self.record_suffix(&mut recording, batch, 0, removed);
-            self.finish(recording, batch, &mut nll).await?;
+            for block in self.suffix(0, removed) {
+                let Some(weights) = self.model.block(block).await? else { continue };
+                self.model.record_block(&mut recording, &self.scratch, batch.windows, &weights, &self.states);
+                if self.model.streams() {
+                    self.model.gpu().submit(&std::mem::take(&mut recording)).await?;
+                }
+            }
+            nll.extend(self.finish(recording, batch, &self.states).await?);
         }
         Ok(nll)
     }
 
     /// Perplexity of the text without the blocks `removed`.
     pub async fn perplexity(&self, removed: &BlockSet) -> Result<Score, ScoreError> {
-        Score::from_nll(&self.nll(removed).await?, self.window - 1, removed)
+        Score::from_nll(&self.nll(removed).await?, self.kept(), removed)
     }
 
-    /// Arithmetic of a pass from `depth` on without `removed`.
-    pub fn work(&self, depth: usize, removed: &BlockSet) -> Work {
-        let blocks = self.suffix(depth, removed).count();
-        Work { block_tokens: (blocks * self.tokens()) as u64, head_tokens: (self.count * (self.window - 1)) as u64 }
-    }
-
-    fn suffix<'a>(&'a self, depth: usize, removed: &'a BlockSet) -> impl Iterator<Item = BlockId> + 'a {
+    /// Blocks of the forward pass from `depth` on, without `removed` and those that the checkpoint does not have.
+    pub(crate) fn suffix<'a>(&'a self, depth: usize, removed: &'a BlockSet) -> impl Iterator<Item = BlockId> + 'a {
         let spec = self.model.spec();
         let blocks = (depth..2 * spec.layers).map(BlockId::at_depth);
         blocks.filter(move |block| spec.has(*block) && !removed.contains(*block))
     }
 
-    fn record_suffix(&self, recording: &mut Recording, batch: &Batch, depth: usize, removed: &BlockSet) {
-        for block in self.suffix(depth, removed) {
-            self.model.record_block(recording, &self.scratch, batch.windows, block, &self.states);
+    /// Runs what is recorded and the whole head, and reads the NLL of a batch whose final states are `states`.
+    pub(crate) async fn finish(
+        &self,
+        mut recording: Recording,
+        batch: &Batch,
+        states: &wgpu::Buffer,
+    ) -> Result<Vec<f32>, ScoreError> {
+        for part in &batch.head {
+            let normed = self.model.record_final_norm(&mut recording, &self.scratch, part, states, 0);
+            let chunks = 0..self.model.vocabulary_chunks();
+            self.model.record_head(&mut recording, &self.scratch, part, &normed, chunks);
         }
-        self.model.record_head(recording, &self.scratch, batch, &self.states);
-    }
-
-    async fn finish(&self, recording: Recording, batch: &Batch, nll: &mut Vec<f32>) -> Result<(), ScoreError> {
         self.model.gpu().submit(&recording).await?;
+        let mut nll = Vec::new();
         for part in &batch.head {
             nll.extend(self.model.gpu().read(&part.nll, part.rows as usize).await?);
         }
-        Ok(())
-    }
-
-    fn rows(&self, batch: &Batch) -> usize {
-        batch.windows as usize * self.window
-    }
-}
-
-fn states_bytes(model: &DeviceModel, rows: usize) -> u64 {
-    rows as u64 * stride(model.spec().hidden_size as u32) as u64 * 4
-}
-
-fn states(model: &DeviceModel, rows: usize) -> Result<wgpu::Buffer, GpuError> {
-    model.gpu().storage("hidden states", states_bytes(model, rows))
-}
-
-/// Scores single blocks in the order of the forward pass. The states before the block, which all later candidates share,
-/// are kept and advanced; a candidate is born from them by skipping its block and runs only what follows.
-///
-/// The result has the same bits as a whole pass, because a copy of the states is all that differs.
-pub struct PrefixWalk<'s, 'm> {
-    scorer: &'s Scorer<'m>,
-    removed: BlockSet,
-    /// Blocks of the forward pass that the kept states have behind them.
-    depth: usize,
-    /// States of every batch.
-    prefix: Vec<wgpu::Buffer>,
-}
-
-impl<'s, 'm> PrefixWalk<'s, 'm> {
-    /// Starts at the embeddings, with the blocks `removed` left out.
-    pub async fn new(scorer: &'s Scorer<'m>, removed: BlockSet) -> Result<Self, ScoreError> {
-        let mut prefix = Vec::new();
-        for batch in &scorer.batches {
-            let states = states(scorer.model, scorer.rows(batch))?;
-            let mut recording = Recording::new();
-            scorer.model.record_embedding(&mut recording, &scorer.scratch, batch, &states);
-            scorer.model.gpu().submit(&recording).await?;
-            prefix.push(states);
-        }
-        Ok(Self { scorer, removed, depth: 0, prefix })
-    }
-
-    /// Perplexity without `block`, and the arithmetic done for it. Blocks must come in ascending depth.
-    pub async fn perplexity(&mut self, block: BlockId) -> (Result<Score, ScoreError>, Work) {
-        let mut work = Work::default();
-        let score = self.score(block, &mut work).await;
-        (score, work)
-    }
-
-    async fn score(&mut self, block: BlockId, work: &mut Work) -> Result<Score, ScoreError> {
-        self.advance(block.depth(), work).await?;
-        let scorer = self.scorer;
-        let without = self.removed.with(block);
-        let mut nll = Vec::new();
-        for (batch, prefix) in scorer.batches.iter().zip(&self.prefix) {
-            let mut recording = Recording::new();
-            recording.copy(prefix, &scorer.states, states_bytes(scorer.model, scorer.rows(batch)));
-            scorer.record_suffix(&mut recording, batch, block.depth() + 1, &without);
-            scorer.finish(recording, batch, &mut nll).await?;
-        }
-        *work += scorer.work(block.depth() + 1, &without);
-        Score::from_nll(&nll, scorer.window - 1, &without)
-    }
-
-    /// Brings the kept states up to the block at `depth`.
-    async fn advance(&mut self, depth: usize, work: &mut Work) -> Result<(), ScoreError> {
-        let scorer = self.scorer;
-        debug_assert!(self.depth <= depth, "candidates come in the order of the forward pass");
-        let blocks: Vec<BlockId> =
-            scorer.suffix(self.depth, &self.removed).take_while(|block| block.depth() < depth).collect();
-        for (batch, prefix) in scorer.batches.iter().zip(&self.prefix) {
-            let mut recording = Recording::new();
-            for block in &blocks {
-                scorer.model.record_block(&mut recording, &scorer.scratch, batch.windows, *block, prefix);
-            }
-            scorer.model.gpu().submit(&recording).await?;
-        }
-        work.block_tokens += (blocks.len() * scorer.tokens()) as u64;
-        self.depth = depth;
-        Ok(())
+        Ok(nll)
     }
 }

@@ -7,9 +7,16 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use web_time::Instant;
 
-use super::{Candidate, CandidateState, Step, Work};
-use crate::model::{BlockId, BlockKind, BlockSet, ModelSpec};
-use crate::score::{PrefixWalk, Score, ScoreError, Scorer};
+use super::bound::Bound;
+use super::race;
+use super::sweep::{Outcome, Sweep};
+use super::{Candidate, CandidateState, MemoryPlan, Step, Work};
+use crate::gpu::GpuError;
+use crate::model::{BlockId, BlockKind, BlockSet, ForwardError, ModelSpec};
+use crate::score::{Score, ScoreError, Scorer};
+
+/// Candidates advance together for about so long, so that progress is saved and a stop takes effect.
+const WAVE_SECONDS: f64 = 15.0;
 
 /// Which blocks are candidates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +65,51 @@ impl FromStr for BlockTypes {
     }
 }
 
+/// How candidates are scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// The result of the published loop, without the work that cannot change it.
+    #[default]
+    Exact,
+    /// The published loop literally: a whole forward pass for every candidate, in the published order.
+    Exhaustive,
+    /// Approximate: candidates that fall behind on the first windows are dropped.
+    Racing,
+}
+
+impl Strategy {
+    /// Parts that the text's windows should come in, if there are that many.
+    pub fn heats(self) -> usize {
+        match self {
+            Self::Racing => race::HEATS,
+            Self::Exact | Self::Exhaustive => 1,
+        }
+    }
+}
+
+impl From<ForwardError> for SearchError {
+    fn from(error: ForwardError) -> Self {
+        Self::Score(error.into())
+    }
+}
+
+impl From<GpuError> for SearchError {
+    fn from(error: GpuError) -> Self {
+        Self::Score(error.into())
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::Exhaustive => "exhaustive",
+            Self::Racing => "racing",
+        })
+    }
+}
+
 /// What to search for.
 #[derive(Clone, Copy, Debug)]
 pub struct SearchOptions {
@@ -65,8 +117,8 @@ pub struct SearchOptions {
     pub remove: usize,
     /// Which blocks are candidates.
     pub block_types: BlockTypes,
-    /// Run the published loop literally: a whole forward pass for every candidate, in the published order.
-    pub exhaustive: bool,
+    /// How they are scored.
+    pub strategy: Strategy,
 }
 
 impl SearchOptions {
@@ -132,6 +184,13 @@ pub enum Event<'a> {
         /// Candidates of this step.
         total: usize,
     },
+    /// Something of the step under way was computed that is not worth saving yet.
+    Progress {
+        /// 1-based; 0 while the unpruned model is scored.
+        step: usize,
+        /// Share of the step that is done, 0 to 1.
+        done: f64,
+    },
     /// A step is finished.
     Step(&'a Step),
 }
@@ -171,85 +230,192 @@ pub enum SearchError {
 type Observer<'o> = &'o mut dyn FnMut(Event<'_>, &SearchState) -> ControlFlow<()>;
 
 /// Searches from `state` on: an empty one, or one that an observer kept from an earlier run with the same model, text,
-/// options and device. Every event comes with the state after it; to save that state is to be able to resume.
+/// options and device. Every event but [`Event::Progress`] comes with a state that is worth saving: with it the search can be resumed.
+///
+/// The result does not depend on `memory`, which says how much is done at a time.
 pub async fn search(
     scorer: &Scorer<'_>,
     options: &SearchOptions,
+    memory: &MemoryPlan,
     mut state: SearchState,
     observe: Observer<'_>,
 ) -> Result<SearchState, SearchError> {
     options.check(scorer.model().spec())?;
+    let mut sweep = match options.strategy {
+        Strategy::Exhaustive => None,
+        Strategy::Exact | Strategy::Racing => {
+            Some(Sweep::new(scorer, *memory, state.removed(), options.candidates(scorer.model().spec())).await?)
+        }
+    };
     if state.dense.is_none() {
-        let score = scorer.perplexity(&BlockSet::new()).await?;
+        let score = match &mut sweep {
+            None => scorer.perplexity(&BlockSet::new()).await?,
+            Some(sweep) => {
+                let score = sweep.dense(&mut |done| observe(Event::Progress { step: 0, done }, &state)).await?;
+                // The first step does not pay for what it shares with this pass.
+                sweep.take_work();
+                score
+            }
+        };
         let dense = Dense { perplexity: score.perplexity, mean_nll: score.mean_nll };
         state.dense = Some(dense);
         go_on(observe(Event::Dense(&dense), &state))?;
     }
     while state.steps.len() < options.remove {
-        score_candidates(scorer, options, &mut state, observe).await?;
+        let start = Instant::now();
+        let before = state.seconds;
+        match (&mut sweep, options.strategy) {
+            (Some(sweep), Strategy::Racing) => race::step(sweep, options, memory, &mut state, observe).await?,
+            (Some(sweep), _) => exact_step(sweep, options, memory, &mut state, observe).await?,
+            (None, _) => exhaustive_step(scorer, options, &mut state, observe).await?,
+        }
+        state.seconds = before + start.elapsed().as_secs_f64();
         let step = finish_step(scorer.model().spec(), &mut state)?;
+        if let Some(sweep) = &mut sweep {
+            sweep.remove(step.removed);
+        }
         go_on(observe(Event::Step(&step), &state))?;
     }
     Ok(state)
 }
 
-fn go_on(flow: ControlFlow<()>) -> Result<(), SearchError> {
+pub(super) fn go_on(flow: ControlFlow<()>) -> Result<(), SearchError> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(SearchError::Stopped),
     }
 }
 
-/// Scores every candidate of the step under way that `state` does not hold yet.
-async fn score_candidates(
+/// The candidates of the step under way that `state` does not hold yet, in the published order, and how many there are
+/// with those that it holds.
+pub(super) fn open_candidates(spec: &ModelSpec, options: &SearchOptions, state: &SearchState) -> (Vec<BlockId>, usize) {
+    let removed = state.removed();
+    let mut open: Vec<BlockId> = options.candidates(spec).filter(|block| !removed.contains(*block)).collect();
+    let total = open.len();
+    open.retain(|block| state.candidates.iter().all(|scored| scored.block != *block));
+    (open, total)
+}
+
+/// Adds a candidate to the state and tells of it.
+pub(super) fn record(
+    candidate: Candidate,
+    total: usize,
+    state: &mut SearchState,
+    observe: Observer<'_>,
+) -> Result<(), SearchError> {
+    state.candidates.push(candidate.clone());
+    let (step, done) = (state.steps.len() + 1, state.candidates.len());
+    go_on(observe(Event::Candidate { step, candidate: &candidate, done, total }, state))
+}
+
+/// The published loop literally.
+async fn exhaustive_step(
     scorer: &Scorer<'_>,
     options: &SearchOptions,
     state: &mut SearchState,
     observe: Observer<'_>,
 ) -> Result<(), SearchError> {
-    let removed = state.removed();
-    let mut open: Vec<BlockId> =
-        options.candidates(scorer.model().spec()).filter(|block| !removed.contains(*block)).collect();
-    let total = open.len();
-    open.retain(|block| state.candidates.iter().all(|scored| scored.block != *block));
-    let mut walk = None;
-    if !options.exhaustive {
-        open.sort_by_key(|block| block.depth());
-        walk = Some(PrefixWalk::new(scorer, removed.clone()).await?);
-    }
+    let (removed, spec) = (state.removed(), scorer.model().spec());
+    let (open, total) = open_candidates(spec, options, state);
     for block in open {
         let start = Instant::now();
-        let (score, work) = match &mut walk {
-            Some(walk) => walk.perplexity(block).await,
-            None => {
-                let without = removed.with(block);
-                (scorer.perplexity(&without).await, scorer.work(0, &without))
-            }
-        };
-        let candidate = candidate(block, score)?;
-        state.work += work;
+        let without = removed.with(block);
+        let candidate = candidate(block, scorer.perplexity(&without).await.map(Outcome::Complete))?;
+        let (blocks, windows) = (scorer.suffix(0, &without).count(), scorer.tokens() / (scorer.kept() + 1));
+        let (block_tokens, head_tokens) = (blocks * scorer.tokens(), windows * scorer.kept());
+        state.work += Work { block_tokens: block_tokens as u64, head_tokens: head_tokens as u64 };
         state.seconds += start.elapsed().as_secs_f64();
-        state.candidates.push(candidate.clone());
-        let done = state.candidates.len();
-        let event = Event::Candidate { step: state.steps.len() + 1, candidate: &candidate, done, total };
-        go_on(observe(event, state))?;
+        record(candidate, total, state, observe)?;
     }
     Ok(())
 }
 
-/// A loss that is not finite rejects the candidate, by name; any other error ends the search.
-fn candidate(block: BlockId, score: Result<Score, ScoreError>) -> Result<Candidate, ScoreError> {
-    let (perplexity, state, reason) = match score {
-        // The mean can be finite where its exponential is not.
-        Ok(score) if score.perplexity.is_finite() => (Some(score.perplexity), CandidateState::Complete, None),
-        Ok(score) => {
-            let reason = format!("the mean loss of {} nats is too large for a perplexity", score.mean_nll);
-            (None, CandidateState::Rejected, Some(reason))
+/// The same result with less work: candidates advance together in waves, the likely winner first; the others only until
+/// it is clear that they cannot win. Every candidate of the first step is scored completely.
+async fn exact_step(
+    sweep: &mut Sweep<'_, '_>,
+    options: &SearchOptions,
+    memory: &MemoryPlan,
+    state: &mut SearchState,
+    observe: Observer<'_>,
+) -> Result<(), SearchError> {
+    let favourite = favourite(state);
+    // It shows which tokens are likely, so a resumed step scores it again.
+    state.candidates.retain(|candidate| Some(candidate.block) != favourite);
+    let (mut open, total) = open_candidates(sweep.scorer().model().spec(), options, state);
+    open.sort_by_key(|block| block.depth());
+    // Only the favourite is ever the incumbent, so that what is recorded does not depend on how the waves fell.
+    let mut incumbent = None;
+    let one_wave = memory.wave >= open.len() && memory.round >= sweep.batches();
+    let alone = favourite.filter(|block| open.contains(block) && !(memory.streamed && one_wave));
+    if let Some(block) = alone {
+        open.retain(|other| *other != block);
+        open.insert(0, block);
+    }
+    let mut size = if memory.keeps_prefixes { 1 } else { memory.wave };
+    let mut rest = open.as_slice();
+    while !rest.is_empty() {
+        let start = Instant::now();
+        let first = alone.is_some_and(|block| rest.first() == Some(&block));
+        let (wave, after) = rest.split_at(if first { 1 } else { size.min(rest.len()) });
+        rest = after;
+        let (step, done) = (state.steps.len() + 1, state.candidates.len() as f64);
+        let scored = {
+            let mut progress = |share: f64| {
+                let done = (done + share * wave.len() as f64) / total as f64;
+                observe(Event::Progress { step, done }, state)
+            };
+            sweep.score(wave, incumbent, favourite, &mut progress).await?
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        state.work += sweep.take_work();
+        state.seconds += seconds;
+        for (block, outcome) in scored {
+            record(candidate(block, outcome)?, total, state, observe)?;
         }
-        Err(error @ ScoreError::NotFinite { .. }) => (None, CandidateState::Rejected, Some(error.to_string())),
+        incumbent = incumbent.or_else(|| self::incumbent(favourite, &state.candidates));
+        if memory.keeps_prefixes {
+            let wanted = WAVE_SECONDS * wave.len() as f64 / seconds.max(1e-6);
+            size = (wanted as usize).clamp(1, memory.wave);
+        }
+    }
+    Ok(())
+}
+
+/// The best of the last step's candidates that is left: it is likely to win this one.
+fn favourite(state: &SearchState) -> Option<BlockId> {
+    let last = state.steps.last()?;
+    let left = last.candidates.iter().filter(|candidate| candidate.block != last.removed);
+    let scored = left.filter_map(|candidate| Some((candidate.perplexity?, candidate.block)));
+    scored.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, block)| block)
+}
+
+fn incumbent(favourite: Option<BlockId>, candidates: &[Candidate]) -> Option<Bound> {
+    let candidate = candidates.iter().find(|candidate| Some(candidate.block) == favourite)?;
+    Some(Bound::new(candidate.perplexity?.ln()))
+}
+
+/// A loss that is not finite rejects the candidate, by name; any other error ends the search.
+pub(super) fn candidate(block: BlockId, outcome: Result<Outcome, ScoreError>) -> Result<Candidate, ScoreError> {
+    let mut candidate =
+        Candidate { block, perplexity: None, at_least: None, state: CandidateState::Rejected, reason: None };
+    match outcome {
+        // The mean can be finite where its exponential is not.
+        Ok(Outcome::Complete(Score { perplexity, .. })) if perplexity.is_finite() => {
+            (candidate.perplexity, candidate.state) = (Some(perplexity), CandidateState::Complete);
+        }
+        Ok(Outcome::Complete(Score { mean_nll, .. })) => {
+            candidate.reason = Some(format!("the mean loss of {mean_nll} nats is too large for a perplexity"));
+        }
+        Ok(Outcome::Bounded { mean_nll, by }) => {
+            candidate.at_least = Some(mean_nll.exp()).filter(|value| value.is_finite());
+            candidate.state = CandidateState::Bounded;
+            candidate.reason = Some(format!("cannot win by {by}"));
+        }
+        Err(error @ ScoreError::NotFinite { .. }) => candidate.reason = Some(error.to_string()),
         Err(error) => return Err(error),
-    };
-    Ok(Candidate { block, perplexity, at_least: None, state, reason })
+    }
+    Ok(candidate)
 }
 
 /// Removes the candidate of lowest perplexity; of equals, the first in the published order.

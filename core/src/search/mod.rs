@@ -1,8 +1,17 @@
 //! The greedy search over blocks, as published: score every remaining block by the perplexity without it, remove the one
 //! of lowest perplexity, repeat. Knows nothing of files or screens: progress goes to an observer, which may stop it.
 
-mod greedy;
-mod step;
+//!
+//! `greedy` is the loop, `sweep` the pass that advances many candidates together, `bound` what lets it stop early without
+//! changing the result, `race` the approximation, `memory` how much is done at a time.
 
-pub use greedy::{BlockTypes, Dense, Event, SearchError, SearchOptions, SearchState, search};
+mod bound;
+mod greedy;
+mod memory;
+mod race;
+mod step;
+mod sweep;
+
+pub use greedy::{BlockTypes, Dense, Event, SearchError, SearchOptions, SearchState, Strategy, search};
+pub use memory::{MemoryError, MemoryPlan};
 pub use step::{Candidate, CandidateState, Step, Work};

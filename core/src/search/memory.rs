@@ -1,0 +1,170 @@
+//! How a search fits into memory: what stays on the device, what is streamed, and how many candidates advance together.
+
+use std::collections::BTreeSet;
+
+use blockpruner_shaders::WeightFormat;
+
+use crate::gpu::{Gpu, Matrix};
+use crate::model::forward::LikelyHead;
+use crate::model::{Checkpoint, DeviceModel, ForwardError};
+use crate::score::Batching;
+use crate::text::Windows;
+
+/// Hidden states take up to this much where no budget is given: devices do not tell how much memory they have.
+const DEFAULT_STATES: u64 = 1 << 30;
+
+/// Why no plan was made.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The device or the model.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// Even with streamed weights and one candidate at a time it does not fit.
+    #[error(
+        "a memory budget of {budget} bytes is too small: this model and text need at least {needed}; use a shorter \
+         --window, fewer windows or a larger --memory-budget"
+    )]
+    TooSmall {
+        /// Asked for, in bytes.
+        budget: u64,
+        /// The least that works, in bytes.
+        needed: u64,
+    },
+}
+
+/// Device memory of a search or of scoring one text, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Weights on the device at a time.
+    pub weights: u64,
+    /// Whether the blocks' weights are brought from the file each time that they are needed.
+    pub streamed: bool,
+    /// Token ids, losses and what the forward pass works in.
+    pub scratch: u64,
+    /// Hidden states.
+    pub states: u64,
+    /// Whether the states before every candidate are kept, so that no prefix is run twice.
+    pub keeps_prefixes: bool,
+    /// Candidates that advance together.
+    pub wave: usize,
+    /// Batches of windows that advance together: each weight is bound or streamed once for all of them.
+    pub round: usize,
+}
+
+impl MemoryPlan {
+    /// A plan for `candidates` blocks (0 to score only) over a text in so many heats, within `budget` bytes of device memory; without a
+    /// budget the weights stay on the device, whatever they take.
+    pub fn new(
+        gpu: &Gpu,
+        checkpoint: &Checkpoint,
+        windows: &Windows,
+        (candidates, heats): (usize, usize),
+        budget: Option<u64>,
+    ) -> Result<Self, MemoryError> {
+        let spec = &checkpoint.spec;
+        let batching = Batching::new(windows, heats);
+        let weights = DeviceModel::weight_bytes(gpu, checkpoint)?;
+        let distinct = windows.ids.iter().collect::<BTreeSet<_>>().len().min(spec.vocab_size);
+        let likely = LikelyHead::largest(spec.vocab_size, distinct) as u32;
+        let likely_head = Matrix::bytes(gpu, WeightFormat::F32, likely, spec.hidden_size as u32);
+        let bounds = match candidates {
+            0 => 0,
+            _ => likely_head.map_err(ForwardError::from)? + windows.ids.len() as u64 * 4,
+        };
+        let scratch = batching.scorer_bytes(gpu, spec) + bounds;
+        let sizes = Sizes {
+            candidates,
+            batches: batching.batches(),
+            batch: batching.states_bytes(spec, batching.together()),
+            slab: batching.states_bytes(spec, batching.most),
+            group: batching.most / batching.together(),
+        };
+        let least = if candidates == 0 { 0 } else { sizes.least() };
+        let budget = budget.unwrap_or(weights.resident() + scratch + least.max(DEFAULT_STATES));
+        let streamed = weights.resident() + scratch + least > budget;
+        let weights = if streamed { weights.streamed() } else { weights.resident() };
+        let needed = weights + scratch + least;
+        if needed > budget {
+            return Err(MemoryError::TooSmall { budget, needed });
+        }
+        let plan = Self { weights, streamed, scratch, states: 0, keeps_prefixes: false, wave: 0, round: 0 };
+        Ok(if candidates == 0 { plan } else { sizes.fill(plan, budget - weights - scratch) })
+    }
+
+    /// Bytes in all.
+    pub fn total(&self) -> u64 {
+        self.weights + self.scratch + self.states
+    }
+}
+
+/// Hidden states of a search, in bytes.
+struct Sizes {
+    candidates: usize,
+    batches: usize,
+    /// States of one batch.
+    batch: u64,
+    /// States of as many windows as a dispatch takes.
+    slab: u64,
+    /// Candidates that share a slab.
+    group: usize,
+}
+
+impl Sizes {
+    /// Every batch's embeddings, the states before the next candidate, and one slab.
+    fn least(&self) -> u64 {
+        self.batches as u64 * self.batch + self.batch + self.slab
+    }
+
+    fn slabs(&self, wave: usize) -> u64 {
+        wave.div_ceil(self.group) as u64
+    }
+
+    /// Divides `room`, at least [`Sizes::least`], among the states.
+    fn fill(&self, plan: MemoryPlan, room: u64) -> MemoryPlan {
+        let embeddings = self.batches as u64 * self.batch;
+        // Before every candidate, besides the embeddings.
+        let kept = embeddings * self.candidates as u64;
+        let all = self.slabs(self.candidates);
+        let keeps_prefixes = !plan.streamed && room >= self.least() + kept;
+        let fixed = embeddings + if keeps_prefixes { kept } else { 0 };
+        let slabs = ((room - fixed - self.batch) / self.slab).clamp(1, all);
+        let wave = (slabs as usize * self.group).min(self.candidates);
+        // What is left serves more batches at a time, so that weights are streamed less often.
+        let one = self.batch + slabs * self.slab;
+        let round = match plan.streamed && slabs == all {
+            true => ((room - fixed) / one).clamp(1, self.batches as u64),
+            false => 1,
+        };
+        MemoryPlan { states: fixed + round * one, keeps_prefixes, wave, round: round as usize, ..plan }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty(streamed: bool) -> MemoryPlan {
+        MemoryPlan { weights: 0, streamed, scratch: 0, states: 0, keeps_prefixes: false, wave: 0, round: 0 }
+    }
+
+    /// Whatever the room, the states fit into it, and more room never means less.
+    #[test]
+    fn states_fit_into_the_room() {
+        for (candidates, batches, batch, slab, group) in
+            [(24, 1, 100, 100, 1), (60, 7, 64, 64, 1), (24, 1, 30, 100, 3), (1, 3, 10, 10, 1)]
+        {
+            let sizes = Sizes { candidates, batches, batch, slab, group };
+            for streamed in [false, true] {
+                let mut before = 0;
+                for room in (sizes.least()..40_000).step_by(7) {
+                    let plan = sizes.fill(empty(streamed), room);
+                    assert!(plan.states <= room, "{plan:?} in {room}");
+                    assert!((1..=candidates).contains(&plan.wave) && (1..=batches).contains(&plan.round), "{plan:?}");
+                    assert!(plan.keeps_prefixes || plan.wave >= before, "{plan:?} in {room}");
+                    before = plan.wave;
+                }
+                assert_eq!(before, candidates);
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Racing, an approximation: all candidates run over the first windows, and those that are clearly behind the best one
+//! there are dropped. Differences are paired, target by target, because most of a loss is the text's and not the candidate's.
+
+use std::collections::BTreeMap;
+
+use super::greedy::{candidate, go_on, open_candidates, record};
+use super::sweep::{Outcome, Sweep};
+use super::{Candidate, CandidateState, Event, MemoryPlan, SearchError, SearchOptions, SearchState};
+use crate::model::BlockId;
+use crate::score::Score;
+
+/// Parts of the text after each of which candidates may be dropped.
+pub(super) const HEATS: usize = 8;
+/// A candidate is dropped when it is worse than the leader with this confidence, by a one-sided paired t-test,
+const CONFIDENCE: f64 = 0.999;
+/// the quantile of the normal distribution for that
+const NORMAL_QUANTILE: f64 = 3.0902;
+/// and differences averaged over so many neighbouring targets, which depend on each other.
+const RUN: usize = 16;
+
+type Observer<'o> = &'o mut dyn FnMut(Event<'_>, &SearchState) -> std::ops::ControlFlow<()>;
+
+/// One step of a racing search. Nothing of it is saved before it is finished.
+pub(super) async fn step(
+    sweep: &mut Sweep<'_, '_>,
+    options: &SearchOptions,
+    memory: &MemoryPlan,
+    state: &mut SearchState,
+    observe: Observer<'_>,
+) -> Result<(), SearchError> {
+    state.candidates.clear();
+    let (mut live, total) = open_candidates(sweep.scorer().model().spec(), options, state);
+    live.sort_by_key(|block| block.depth());
+    let kept = sweep.scorer().kept();
+    let mut nll: BTreeMap<BlockId, Vec<f32>> = BTreeMap::new();
+    let mut settled: Vec<Candidate> = Vec::new();
+    let batches = sweep.batches();
+    for batch in 0..batches {
+        let waves = live.len().div_ceil(memory.wave.max(1));
+        for (index, wave) in live.chunks(memory.wave.max(1)).enumerate() {
+            let step = state.steps.len() + 1;
+            let mut progress = |share: f64| {
+                let heat = (index as f64 + share) / waves as f64;
+                observe(Event::Progress { step, done: (batch as f64 + heat) / batches as f64 }, state)
+            };
+            for (block, losses) in sweep.nll(batch, wave, &mut progress).await? {
+                nll.entry(block).or_default().extend(losses);
+            }
+        }
+        live.retain(|block| {
+            let Some(error) = Score::from_nll(&nll[block], kept, &state.removed().with(*block)).err() else {
+                return true;
+            };
+            settled.extend(candidate(*block, Err(error)));
+            false
+        });
+        if batch + 1 < batches {
+            drop_losers(&mut live, &nll, &mut settled);
+        }
+    }
+    state.work += sweep.take_work();
+    for block in live {
+        let score = Score::from_nll(&nll[&block], kept, &state.removed().with(block));
+        settled.push(candidate(block, score.map(Outcome::Complete))?);
+    }
+    for candidate in settled {
+        record(candidate, total, state, observe)?;
+    }
+    go_on(observe(Event::Progress { step: state.steps.len() + 1, done: 1.0 }, state))
+}
+
+fn drop_losers(live: &mut Vec<BlockId>, nll: &BTreeMap<BlockId, Vec<f32>>, settled: &mut Vec<Candidate>) {
+    let mean = |block: &BlockId| nll[block].iter().map(|loss| *loss as f64).sum::<f64>();
+    let Some(leader) = live.iter().copied().min_by(|a, b| mean(a).total_cmp(&mean(b))) else { return };
+    live.retain(|block| {
+        let behind = Lead::of(&nll[&leader], &nll[block]);
+        if *block == leader || !behind.is_clear() {
+            return true;
+        }
+        settled.push(Candidate {
+            block: *block,
+            perplexity: None,
+            at_least: None,
+            state: CandidateState::Raced,
+            reason: Some(format!(
+                "approximate: behind {leader} by {:.4} nats a token, standard error {:.4}, after {} tokens ({} % \
+                 confidence)",
+                behind.mean,
+                behind.error,
+                nll[block].len(),
+                CONFIDENCE * 100.0
+            )),
+        });
+        false
+    });
+}
+
+/// How far a candidate is behind, in nats a token.
+struct Lead {
+    mean: f64,
+    /// Standard error of the mean.
+    error: f64,
+    /// Independent differences that it rests on.
+    samples: usize,
+}
+
+impl Lead {
+    fn of(leader: &[f32], other: &[f32]) -> Self {
+        let pairs = leader.chunks_exact(RUN).zip(other.chunks_exact(RUN));
+        let difference =
+            |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(a, b)| *b as f64 - *a as f64).sum::<f64>() / RUN as f64;
+        let differences: Vec<f64> = pairs.map(difference).collect();
+        let samples = differences.len();
+        let mean = differences.iter().sum::<f64>() / samples.max(1) as f64;
+        let square = differences.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
+        let error = (square / samples.saturating_sub(1).max(1) as f64 / samples.max(1) as f64).sqrt();
+        Self { mean, error, samples }
+    }
+
+    fn is_clear(&self) -> bool {
+        self.samples >= 4 && self.mean > self.error * t_quantile(self.samples - 1)
+    }
+}
+
+/// Quantile of Student's t distribution at [`CONFIDENCE`]; Abramowitz and Stegun, 26.7.5.
+fn t_quantile(degrees: usize) -> f64 {
+    let (z, n) = (NORMAL_QUANTILE, degrees as f64);
+    z + (z.powi(3) + z) / (4.0 * n)
+        + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n)
+        + (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / (384.0 * n.powi(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against tables of the one-sided 0.999 quantile.
+    #[test]
+    fn quantiles_are_those_of_the_tables() {
+        for (degrees, expected) in [(10, 4.144), (15, 3.733), (30, 3.385), (120, 3.160)] {
+            assert!((t_quantile(degrees) - expected).abs() < 0.03, "{degrees}: {}", t_quantile(degrees));
+        }
+    }
+
+    #[test]
+    fn only_clear_losers_are_behind() {
+        let noise = |i: usize| (i as f32 * 12.9898).sin();
+        let leader: Vec<f32> = (0..256).map(|i| 3.0 + noise(i)).collect();
+        let loser: Vec<f32> = (0..256).map(|i| 3.5 + noise(i) + 0.1 * noise(i + 7)).collect();
+        let close: Vec<f32> = (0..256).map(|i| 3.01 + noise(i) + 0.5 * noise(i * 3 + 1)).collect();
+        assert!(Lead::of(&leader, &loser).is_clear());
+        assert!(!Lead::of(&leader, &close).is_clear());
+        assert!(!Lead::of(&leader, &leader).is_clear() && !Lead::of(&loser, &leader).is_clear());
+        assert!(!Lead::of(&leader[..40], &loser[..40]).is_clear(), "too few samples");
+    }
+}

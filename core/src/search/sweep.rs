@@ -1,0 +1,419 @@
+//! The layer-major sweep: walks the blocks once for many candidates. A candidate is born at its block, from the states
+//! before it, by skipping it; from there on all that are born advance together, so that every weight is bound, or
+//! streamed, once for all of them. The states have the same bits as those of a whole pass, because copying them is all that differs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{ControlFlow, Range};
+
+use super::bound::{Bound, least_sum};
+use super::{MemoryPlan, SearchError, Work};
+use crate::gpu::{Operand, Recording};
+use crate::model::forward::{Batch, HeadPart, LikelyHead};
+use crate::model::{BlockId, BlockSet};
+use crate::score::{Score, ScoreError, Scorer};
+
+/// What scoring a candidate came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Every token was scored.
+    Complete(Score),
+    /// A bound showed that it cannot win.
+    Bounded {
+        /// The mean NLL is no less, in nats.
+        mean_nll: f64,
+        /// Which bound it was.
+        by: String,
+    },
+}
+
+/// Told of the share of a wave that is done, 0 to 1; says whether to go on.
+pub(super) type Progress<'p> = &'p mut dyn FnMut(f64) -> ControlFlow<()>;
+
+/// Candidates that advance together through one batch of windows.
+struct Run {
+    batch: usize,
+    /// The states before the next candidate, and the depth that they have come to; None if no candidate needs them.
+    base: Option<(usize, wgpu::Buffer)>,
+    slabs: Vec<Slab>,
+}
+
+/// Hidden states of as many candidates as a dispatch takes, one after the other.
+struct Slab {
+    states: wgpu::Buffer,
+    candidates: Vec<BlockId>,
+}
+
+/// Scores candidates over a scorer's text, without the blocks that were removed before.
+pub(super) struct Sweep<'s, 'm> {
+    scorer: &'s Scorer<'m>,
+    plan: MemoryPlan,
+    removed: BlockSet,
+    /// Blocks that are candidates in this step or a later one: prefixes are kept before them.
+    candidates: BTreeSet<usize>,
+    /// For every batch, states by the depth that they have come to: the embeddings at 0, others if the plan keeps them.
+    prefixes: Vec<BTreeMap<usize, wgpu::Buffer>>,
+    /// The head over the tokens that the step's favourite finds likely.
+    likely_head: Option<LikelyHead>,
+    free_slabs: Vec<wgpu::Buffer>,
+    block_tokens: u64,
+    /// Logits computed.
+    logits: u64,
+}
+
+impl<'s, 'm> Sweep<'s, 'm> {
+    /// Embeds the text. `candidates` are the blocks that may be scored.
+    pub(super) async fn new(
+        scorer: &'s Scorer<'m>,
+        plan: MemoryPlan,
+        removed: BlockSet,
+        candidates: impl Iterator<Item = BlockId>,
+    ) -> Result<Self, ScoreError> {
+        let mut prefixes = Vec::new();
+        for batch in &scorer.batches {
+            prefixes.push(BTreeMap::from([(0, states(scorer, batch.windows as usize)?)]));
+        }
+        let embeddings = prefixes.iter().flat_map(BTreeMap::values);
+        let pairs: Vec<(&Batch, &wgpu::Buffer)> = scorer.batches.iter().zip(embeddings).collect();
+        scorer.model.embed(&scorer.scratch, &pairs).await?;
+        Ok(Self {
+            scorer,
+            plan,
+            removed,
+            candidates: candidates.map(BlockId::depth).collect(),
+            prefixes,
+            likely_head: None,
+            free_slabs: Vec::new(),
+            block_tokens: 0,
+            logits: 0,
+        })
+    }
+
+    /// Batches of windows.
+    pub(super) fn batches(&self) -> usize {
+        self.scorer.batches.len()
+    }
+
+    /// Windows that the scorer's model has run over, as exact search and race take them.
+    pub(super) fn scorer(&self) -> &'s Scorer<'m> {
+        self.scorer
+    }
+
+    /// From here on `block` is left out, too. States that had it are forgotten.
+    pub(super) fn remove(&mut self, block: BlockId) {
+        self.removed.insert(block);
+        self.candidates.remove(&block.depth());
+        self.likely_head = None;
+        for prefixes in &mut self.prefixes {
+            let kept = prefixes.range(..=block.depth()).map(|(depth, _)| *depth).max().unwrap_or(0);
+            prefixes.split_off(&(kept + 1));
+        }
+    }
+
+    /// The arithmetic done since this was asked last.
+    pub(super) fn take_work(&mut self) -> Work {
+        let vocabulary = self.scorer.model.spec().vocab_size as u64;
+        let head_tokens = std::mem::take(&mut self.logits).div_ceil(vocabulary.max(1));
+        Work { block_tokens: std::mem::take(&mut self.block_tokens), head_tokens }
+    }
+
+    /// Scores the model without any candidate left out, keeping the states before each candidate on the way.
+    pub(super) async fn dense(&mut self, progress: Progress<'_>) -> Result<Score, SearchError> {
+        let mut nll = Vec::new();
+        let end = 2 * self.scorer.model.spec().layers;
+        let batches = self.batches();
+        for batch in 0..batches {
+            let mut part = |done: f64| progress((batch as f64 + done) / batches as f64);
+            let runs = self.advance(batch..batch + 1, &[], end, &mut part).await?;
+            for run in runs {
+                if let Some((_, states)) = &run.base {
+                    nll.extend(self.finish(run.batch, states).await?);
+                }
+            }
+        }
+        Ok(Score::from_nll(&nll, self.scorer.kept(), &self.removed)?)
+    }
+
+    async fn finish(&mut self, batch: usize, states: &wgpu::Buffer) -> Result<Vec<f32>, ScoreError> {
+        let scorer = self.scorer;
+        let nll = scorer.finish(Recording::new(), &scorer.batches[batch], states).await?;
+        self.logits += (nll.len() * scorer.model.spec().vocab_size) as u64;
+        Ok(nll)
+    }
+
+    /// Scores the candidates of a wave, given in any order, against the incumbent's mean NLL. The `lead`, if it is among
+    /// them, shows which tokens are likely, and becomes the incumbent where all of the text runs together.
+    pub(super) async fn score(
+        &mut self,
+        wave: &[BlockId],
+        mut incumbent: Option<Bound>,
+        lead: Option<BlockId>,
+        progress: Progress<'_>,
+    ) -> Result<Vec<(BlockId, Result<Outcome, ScoreError>)>, SearchError> {
+        let mut outcomes: BTreeMap<BlockId, Result<Outcome, ScoreError>> = BTreeMap::new();
+        let mut nll: BTreeMap<BlockId, Vec<f32>> = wave.iter().map(|block| (*block, Vec::new())).collect();
+        let rounds = self.batches().div_ceil(self.plan.round.max(1));
+        for index in 0..rounds {
+            let live: Vec<BlockId> = wave.iter().copied().filter(|block| !outcomes.contains_key(block)).collect();
+            if live.is_empty() {
+                break;
+            }
+            let first = index * self.plan.round;
+            let round = first..(first + self.plan.round).min(self.batches());
+            let mut part = |done: f64| progress((index as f64 + done) / rounds as f64);
+            let runs = self.advance(round, &live, 0, &mut part).await?;
+            let mut order = live.clone();
+            order.sort_by_key(|block| Some(*block) != lead);
+            for block in order {
+                let so_far = nll.entry(block).or_default();
+                for run in &runs {
+                    if Some(block) == lead && self.likely_head.is_none() {
+                        self.find_likely_tokens(run, block).await?;
+                    }
+                    if let Some(outcome) = self.head(run, block, so_far, incumbent).await? {
+                        outcomes.insert(block, outcome);
+                        break;
+                    }
+                }
+                if rounds == 1
+                    && Some(block) == lead
+                    && let Some(Ok(Outcome::Complete(score))) = outcomes.get(&block)
+                {
+                    incumbent = Some(Bound::new(score.mean_nll));
+                }
+            }
+            self.free_slabs.extend(runs.into_iter().flat_map(|run| run.slabs).map(|slab| slab.states));
+        }
+        Ok(outcomes.into_iter().collect())
+    }
+
+    /// NLL of every target of one batch without each of the candidates, which `wave` at most may be together.
+    pub(super) async fn nll(
+        &mut self,
+        batch: usize,
+        wave: &[BlockId],
+        progress: Progress<'_>,
+    ) -> Result<Vec<(BlockId, Vec<f32>)>, SearchError> {
+        let runs = self.advance(batch..batch + 1, wave, 0, progress).await?;
+        let mut losses = Vec::new();
+        for run in &runs {
+            for block in wave {
+                let mut nll = Vec::new();
+                self.head(run, *block, &mut nll, None).await?;
+                losses.push((*block, nll));
+            }
+        }
+        self.free_slabs.extend(runs.into_iter().flat_map(|run| run.slabs).map(|slab| slab.states));
+        Ok(losses)
+    }
+
+    /// Walks the blocks for a round of batches: every candidate of `wave` ends with its final states in a slab, and the
+    /// base comes at least as far as `base_end`.
+    async fn advance(
+        &mut self,
+        round: Range<usize>,
+        wave: &[BlockId],
+        base_end: usize,
+        progress: Progress<'_>,
+    ) -> Result<Vec<Run>, SearchError> {
+        let scorer = self.scorer;
+        let births: BTreeSet<usize> = wave.iter().map(|block| block.depth()).collect();
+        let mut runs = Vec::new();
+        for batch in round {
+            runs.push(self.run(batch, &births, base_end).await?);
+        }
+        let base_end = births.last().copied().unwrap_or(0).max(base_end);
+        let start = births.first().copied().into_iter().chain(runs.iter().filter_map(|run| Some(run.base.as_ref()?.0)));
+        let (start, end) = (start.min().unwrap_or(0), 2 * scorer.model.spec().layers);
+        let last = if births.is_empty() { base_end } else { end };
+        for depth in start..last {
+            let block = BlockId::at_depth(depth);
+            let there = scorer.model.spec().has(block) && !self.removed.contains(block);
+            let weights = if there { scorer.model.block(block).await? } else { None };
+            for run in &mut runs {
+                let mut recording = Recording::new();
+                let windows = scorer.batches[run.batch].windows;
+                if let Some(weights) = &weights {
+                    for slab in &run.slabs {
+                        let windows = windows * slab.candidates.len() as u32;
+                        scorer.model.record_block(&mut recording, &scorer.scratch, windows, weights, &slab.states);
+                        self.block_tokens += (windows as usize * scorer.batching.window) as u64;
+                    }
+                }
+                if births.contains(&depth) {
+                    self.bear(&mut recording, run, block)?;
+                }
+                self.keep(&mut recording, run, depth)?;
+                if let Some((base_depth, states)) = &mut run.base
+                    && *base_depth == depth
+                    && depth < base_end
+                {
+                    if let Some(weights) = &weights {
+                        scorer.model.record_block(&mut recording, &scorer.scratch, windows, weights, states);
+                        self.block_tokens += (windows as usize * scorer.batching.window) as u64;
+                    }
+                    *base_depth = depth + 1;
+                }
+                scorer.model.gpu().submit(&recording).await?;
+            }
+            let done = (depth + 1 - start) as f64 / (last - start) as f64;
+            if progress(done).is_break() {
+                return Err(SearchError::Stopped);
+            }
+        }
+        Ok(runs)
+    }
+
+    /// A run over one batch, its base at the deepest prefix from which everything that is not kept can be reached.
+    async fn run(&self, batch: usize, births: &BTreeSet<usize>, base_end: usize) -> Result<Run, ScoreError> {
+        let (scorer, prefixes) = (self.scorer, &self.prefixes[batch]);
+        let needed = births.iter().copied().chain((base_end > 0).then_some(base_end));
+        let missing = needed.filter(|depth| !prefixes.contains_key(depth)).min();
+        let mut base = None;
+        if let Some((depth, prefix)) = missing.and_then(|missing| prefixes.range(..=missing).next_back()) {
+            let windows = scorer.batches[batch].windows as usize;
+            let states = states(scorer, windows)?;
+            let mut recording = Recording::new();
+            recording.copy(prefix, &states, 0, scorer.batching.states_bytes(scorer.model.spec(), windows));
+            scorer.model.gpu().submit(&recording).await?;
+            base = Some((*depth, states));
+        }
+        Ok(Run { batch, base, slabs: Vec::new() })
+    }
+
+    /// Gives a candidate its states: those before its block.
+    fn bear(&mut self, recording: &mut Recording, run: &mut Run, block: BlockId) -> Result<(), ScoreError> {
+        let scorer = self.scorer;
+        let (batch, depth) = (&scorer.batches[run.batch], block.depth());
+        let group = (scorer.batching.most / batch.windows as usize).max(1);
+        if run.slabs.last().is_none_or(|slab| slab.candidates.len() >= group) {
+            let states = match self.free_slabs.pop() {
+                Some(states) => states,
+                None => states(scorer, scorer.batching.most)?,
+            };
+            run.slabs.push(Slab { states, candidates: Vec::new() });
+        }
+        let base = run.base.as_ref().filter(|(base_depth, _)| *base_depth == depth).map(|(_, states)| states);
+        let source = self.prefixes[run.batch].get(&depth).or(base);
+        let (Some(source), Some(slab)) = (source, run.slabs.last_mut()) else {
+            unreachable!("the base comes by every candidate whose prefix is not kept");
+        };
+        let bytes = scorer.batching.states_bytes(scorer.model.spec(), batch.windows as usize);
+        recording.copy(source, &slab.states, slab.candidates.len() as u64 * bytes, bytes);
+        slab.candidates.push(block);
+        Ok(())
+    }
+
+    /// Keeps the base's states if they are a prefix that later candidates begin with.
+    fn keep(&mut self, recording: &mut Recording, run: &Run, depth: usize) -> Result<(), ScoreError> {
+        let Some((base_depth, base)) = &run.base else { return Ok(()) };
+        let wanted = self.plan.keeps_prefixes && *base_depth == depth && self.candidates.contains(&depth);
+        if wanted && !self.prefixes[run.batch].contains_key(&depth) {
+            let scorer = self.scorer;
+            let windows = scorer.batches[run.batch].windows as usize;
+            let kept = states(scorer, windows)?;
+            recording.copy(base, &kept, 0, scorer.batching.states_bytes(scorer.model.spec(), windows));
+            self.prefixes[run.batch].insert(depth, kept);
+        }
+        Ok(())
+    }
+
+    /// Scores a candidate's batch from its final states, adding to its losses `nll`. None while there are batches left and
+    /// nothing speaks against it.
+    async fn head(
+        &mut self,
+        run: &Run,
+        block: BlockId,
+        nll: &mut Vec<f32>,
+        incumbent: Option<Bound>,
+    ) -> Result<Option<Result<Outcome, ScoreError>>, ScoreError> {
+        let scorer = self.scorer;
+        let batch = &scorer.batches[run.batch];
+        let (states, first_row) = self.place(run, block);
+        let kept = scorer.kept();
+        let targets = (kept * scorer.batching.count) as f64;
+        let before: f64 = nll.iter().map(|loss| *loss as f64).sum();
+        // A lower bound of the mean over the whole text, from one of the sum over this batch: no loss is negative.
+        let mean = |sum: f64| (before + sum) / targets;
+        let mut recording = Recording::new();
+        // The norm of a batch's only part stays where it is for all stages.
+        let mut only = None;
+        let mut normed_part = |recording: &mut Recording, part: &HeadPart| -> Operand {
+            if let Some(normed) = &only {
+                return Operand::clone(normed);
+            }
+            let normed = scorer.model.record_final_norm(recording, &scorer.scratch, part, states, first_row);
+            only = (batch.head.len() == 1).then(|| normed.clone());
+            normed
+        };
+        let mut logits = 0;
+        if let Some(incumbent) = incumbent {
+            if incumbent.beats(mean(0.0)) {
+                return Ok(Some(Ok(Outcome::Bounded { mean_nll: mean(0.0), by: "the windows scored so far".into() })));
+            }
+            let stages = self.likely_head.iter().flat_map(|head| head.stages().iter().map(move |end| (head, *end)));
+            let mut done = 0;
+            for (head, end) in stages {
+                let entries = head.entries(done..end);
+                let mut sum = 0.0;
+                for (index, part) in batch.head.iter().enumerate() {
+                    let normed = normed_part(&mut recording, part);
+                    let place = (run.batch, index);
+                    let (model, scratch) = (scorer.model, &scorer.scratch);
+                    model.record_likely_head(&mut recording, scratch, part, &normed, head, place, done..end);
+                    model.gpu().submit(&std::mem::take(&mut recording)).await?;
+                    sum += least_sum(&model.gpu().read(&part.running, part.rows as usize * 4).await?);
+                    logits += part.rows as u64 * entries;
+                }
+                done = end;
+                if incumbent.beats(mean(sum)) {
+                    self.logits += logits;
+                    let (seen, all) = (head.entries(0..end), scorer.model.spec().vocab_size);
+                    let by = format!("the log-sum-exp over {seen} of {all} vocabulary entries");
+                    return Ok(Some(Ok(Outcome::Bounded { mean_nll: mean(sum), by })));
+                }
+            }
+        }
+        let chunks = scorer.model.vocabulary_chunks();
+        for part in &batch.head {
+            let normed = normed_part(&mut recording, part);
+            scorer.model.record_head(&mut recording, &scorer.scratch, part, &normed, 0..chunks);
+            logits += part.rows as u64 * scorer.model.spec().vocab_size as u64;
+        }
+        self.logits += logits;
+        scorer.model.gpu().submit(&recording).await?;
+        for part in &batch.head {
+            nll.extend(scorer.model.gpu().read(&part.nll, part.rows as usize).await?);
+        }
+        let finite = nll.iter().all(|loss| loss.is_finite());
+        if finite && nll.len() < kept * scorer.batching.count {
+            return Ok(None);
+        }
+        let score = Score::from_nll(nll, kept, &self.removed.with(block));
+        Ok(Some(score.map(Outcome::Complete)))
+    }
+
+    /// Where a candidate's final states are: their buffer and first row.
+    fn place<'r>(&self, run: &'r Run, block: BlockId) -> (&'r wgpu::Buffer, u32) {
+        let rows = self.scorer.batches[run.batch].windows * self.scorer.batching.window as u32;
+        let place = run.slabs.iter().find_map(|slab| {
+            let position = slab.candidates.iter().position(|candidate| *candidate == block)?;
+            Some((&slab.states, position as u32 * rows))
+        });
+        place.unwrap_or_else(|| unreachable!("every candidate of a wave is born in every run"))
+    }
+
+    /// The likely tokens of this step, by a candidate's final states.
+    async fn find_likely_tokens(&mut self, run: &Run, block: BlockId) -> Result<(), ScoreError> {
+        let scorer = self.scorer;
+        let Some(part) = scorer.batches[run.batch].head.first() else { return Ok(()) };
+        let (states, first_row) = self.place(run, block);
+        let likely = scorer.model.likely_tokens(&scorer.scratch, part, states, first_row).await?;
+        self.likely_head = Some(LikelyHead::new(scorer.model, &scorer.batches, &likely).await?);
+        Ok(())
+    }
+}
+
+fn states(scorer: &Scorer<'_>, windows: usize) -> Result<wgpu::Buffer, ScoreError> {
+    let bytes = scorer.batching.states_bytes(scorer.model.spec(), windows);
+    Ok(scorer.model.gpu().storage("hidden states", bytes)?)
+}

@@ -1,0 +1,166 @@
+//! The fast search against the literal one: the same bits, whatever the memory, and less work.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::rc::Rc;
+
+use blockpruner::gpu::{Gpu, GpuOptions};
+use blockpruner::model::Checkpoint;
+use blockpruner::search::{BlockTypes, CandidateState, MemoryError, MemoryPlan, SearchOptions, SearchState, Strategy};
+use blockpruner::text::{CalibrationText, Windows};
+use blockpruner_tests::{fixture, greedy, open};
+use pollster::block_on;
+
+fn tiny(window: usize, count: usize) -> (Checkpoint, Windows) {
+    let checkpoint = block_on(Checkpoint::builtin_tiny()).unwrap();
+    let text = CalibrationText::builtin_sample();
+    let windows = Windows::cut(&text, checkpoint.tokenizer().unwrap(), window, Some(count)).unwrap();
+    (checkpoint, windows)
+}
+
+fn options(remove: usize, block_types: BlockTypes, strategy: Strategy) -> SearchOptions {
+    SearchOptions { remove, block_types, strategy }
+}
+
+/// What must not depend on how it was computed: order and winners' perplexities, bit for bit.
+fn result(state: &SearchState) -> Vec<(String, u64)> {
+    state.steps.iter().map(|step| (step.removed.to_string(), step.perplexity.to_bits())).collect()
+}
+
+/// Every perplexity and every bound of `fast` against the exhaustive search's.
+fn assert_consistent(fast: &SearchState, exhaustive: &SearchState) {
+    assert_eq!(result(fast), result(exhaustive));
+    for (fast, all) in fast.steps.iter().zip(&exhaustive.steps) {
+        assert_eq!(fast.candidates.len(), all.candidates.len());
+        for (found, expected) in fast.candidates.iter().zip(&all.candidates) {
+            assert_eq!(found.block, expected.block);
+            let exact = expected.perplexity.unwrap();
+            match found.state {
+                CandidateState::Complete => assert_eq!(found.perplexity, Some(exact), "{}", found.block),
+                CandidateState::Bounded => {
+                    let bound = found.at_least.unwrap();
+                    assert!(fast.perplexity < bound && bound <= exact * 1.00001, "{}: {bound}, {exact}", found.block);
+                }
+                other => panic!("{}: {other:?}", found.block),
+            }
+        }
+    }
+}
+
+/// The budgets that make the plan stream, advance one candidate at a time, or do without kept prefixes.
+fn budgets(gpu: &Rc<Gpu>, checkpoint: &Checkpoint, windows: &Windows) -> Vec<u64> {
+    let plan = |budget| MemoryPlan::new(gpu, checkpoint, windows, (24, 1), budget);
+    let Err(MemoryError::TooSmall { needed, .. }) = plan(Some(1)) else { panic!("one byte is enough?") };
+    let all = plan(None).unwrap();
+    let (mut streamed, mut wave, mut prefixes) = (false, false, false);
+    let mut budgets = Vec::new();
+    let mut budget = needed;
+    while budget <= all.total() {
+        let plan = plan(Some(budget)).unwrap();
+        assert!(plan.total() <= budget);
+        let new = (plan.streamed && !streamed) || (!plan.streamed && !wave) || (plan.keeps_prefixes && !prefixes);
+        if new {
+            budgets.push(budget);
+        }
+        streamed |= plan.streamed;
+        wave |= !plan.streamed;
+        prefixes |= plan.keeps_prefixes;
+        budget += 1 << 14;
+    }
+    assert!(streamed && wave && prefixes, "a path is not tried");
+    budgets
+}
+
+#[test]
+fn the_fast_search_is_the_published_one() {
+    let (checkpoint, windows) = tiny(64, 4);
+    let gpu = open(&GpuOptions::default());
+    let search = |strategy, budget| greedy(&gpu, &checkpoint, &windows, &options(3, BlockTypes::Mix, strategy), budget);
+    let (_, exhaustive) = search(Strategy::Exhaustive, None);
+    let (memory, fast) = search(Strategy::Exact, None);
+    assert!(memory.keeps_prefixes && !memory.streamed, "{memory:?}");
+    assert_consistent(&fast, &exhaustive);
+    let states = |step: usize| fast.steps[step].candidates.iter().map(|candidate| candidate.state);
+    assert!(states(0).all(|state| state == CandidateState::Complete), "the first step is complete");
+    let bounded = states(1).chain(states(2)).filter(|state| *state == CandidateState::Bounded).count();
+    assert!(bounded >= 10, "only {bounded} candidates were dropped");
+    let work = |state: &SearchState| {
+        let sum = |of: fn(&blockpruner::search::Step) -> u64| state.steps.iter().map(of).sum::<u64>() as f64;
+        (sum(|step| step.work.block_tokens), sum(|step| step.work.head_tokens))
+    };
+    let ((blocks, heads), (all_blocks, all_heads)) = (work(&fast), work(&exhaustive));
+    println!("blocks {:.3}, heads {:.3}, {bounded} dropped", blocks / all_blocks, heads / all_heads);
+    assert!(blocks <= 0.53 * all_blocks && heads < 0.9 * all_heads);
+    for budget in budgets(&gpu, &checkpoint, &windows) {
+        let (memory, state) = search(Strategy::Exact, Some(budget));
+        println!("{budget} bytes: {memory:?}");
+        assert_consistent(&state, &exhaustive);
+    }
+}
+
+/// Many windows in several batches, some of which run together, and the smallest shards.
+#[test]
+fn batches_and_shards_change_nothing() {
+    let (checkpoint, windows) = tiny(128, 18);
+    let whole = open(&GpuOptions::default());
+    let sharded = open(&GpuOptions { max_binding_bytes: Some(1), ..Default::default() });
+    let mlp = |strategy| options(2, BlockTypes::Mlp, strategy);
+    let (_, exhaustive) = greedy(&whole, &checkpoint, &windows, &mlp(Strategy::Exhaustive), None);
+    let (memory, fast) = greedy(&sharded, &checkpoint, &windows, &mlp(Strategy::Exact), None);
+    assert_consistent(&fast, &exhaustive);
+    let plan = MemoryPlan::new(&whole, &checkpoint, &windows, (12, 1), Some(1));
+    let Err(MemoryError::TooSmall { needed, .. }) = plan else { panic!("one byte is enough?") };
+    // Room for all candidates in two batches at a time, but not for the weights.
+    let mut budget = needed;
+    while MemoryPlan::new(&whole, &checkpoint, &windows, (12, 1), Some(budget)).unwrap().wave < 12 {
+        budget += 1 << 16;
+    }
+    let (streamed, state) = greedy(&whole, &checkpoint, &windows, &mlp(Strategy::Exact), Some(budget));
+    println!("{memory:?}\n{streamed:?}");
+    assert_consistent(&state, &exhaustive);
+}
+
+#[test]
+fn fixtures_are_searched_the_same_in_any_memory() {
+    let gpu = open(&GpuOptions::default());
+    for name in ["qwen2-bf16", "llama-f16-sharded", "gguf-legacy"] {
+        let (checkpoint, reference) = fixture(name);
+        let windows = Windows::from_ids(reference.ids, reference.window, None).unwrap();
+        let candidates = checkpoint.spec.blocks().count();
+        let search = |strategy, budget| {
+            let options = options(2, BlockTypes::Mix, strategy);
+            greedy(&gpu, &checkpoint, &windows, &options, budget)
+        };
+        let (_, exhaustive) = search(Strategy::Exhaustive, None);
+        let plan = MemoryPlan::new(&gpu, &checkpoint, &windows, (candidates, 1), Some(1));
+        let Err(MemoryError::TooSmall { needed, .. }) = plan else { panic!("{name}: one byte is enough?") };
+        let (memory, least) = search(Strategy::Exact, Some(needed));
+        assert!(memory.streamed && memory.total() == needed, "{name}: {memory:?}");
+        assert_consistent(&least, &exhaustive);
+        assert_consistent(&search(Strategy::Exact, None).1, &exhaustive);
+    }
+}
+
+/// A race may end in another result, but what it says is true.
+#[test]
+fn races_say_what_they_did() {
+    let (checkpoint, windows) = tiny(64, 8);
+    let gpu = open(&GpuOptions::default());
+    let search = |strategy| greedy(&gpu, &checkpoint, &windows, &options(2, BlockTypes::Mix, strategy), None).1;
+    let (exact, raced) = (search(Strategy::Exact), search(Strategy::Racing));
+    let step = &raced.steps[0];
+    let all = exact.steps[0].candidates.iter().zip(&step.candidates);
+    let mut dropped = 0;
+    for (exact, raced) in all {
+        match raced.state {
+            CandidateState::Complete => assert_eq!(exact.perplexity, raced.perplexity, "{}", raced.block),
+            CandidateState::Raced => {
+                dropped += 1;
+                assert!(raced.perplexity.is_none() && raced.at_least.is_none());
+                assert!(raced.reason.as_ref().unwrap().contains("approximate"), "{:?}", raced.reason);
+            }
+            other => panic!("{}: {other:?}", raced.block),
+        }
+    }
+    assert!(dropped >= 8, "only {dropped} candidates were dropped");
+    assert!(step.work.head_tokens < exact.steps[0].work.head_tokens);
+}

@@ -1,6 +1,7 @@
 //! Exit codes, and which error gets which.
 
 use blockpruner::export::ExportError;
+use blockpruner::generate::GenerateError;
 use blockpruner::gpu::GpuError;
 use blockpruner::model::{ForwardError, ModelError, ParseBlockError};
 use blockpruner::score::ScoreError;
@@ -55,8 +56,10 @@ pub fn gpu_error(error: &anyhow::Error) -> Option<&GpuError> {
         Some(SearchError::Score(score)) => Some(score),
         _ => error.downcast_ref::<ScoreError>(),
     };
-    let forward = match (score, error.downcast_ref::<MemoryError>()) {
-        (Some(ScoreError::Forward(forward)), _) | (_, Some(MemoryError::Forward(forward))) => Some(forward),
+    let forward = match (score, error.downcast_ref::<MemoryError>(), error.downcast_ref::<GenerateError>()) {
+        (Some(ScoreError::Forward(forward)), ..)
+        | (_, Some(MemoryError::Forward(forward)), _)
+        | (.., Some(GenerateError::Forward(forward))) => Some(forward),
         _ => error.downcast_ref::<ForwardError>(),
     };
     match forward {
@@ -82,6 +85,9 @@ fn is_input(error: &anyhow::Error) -> bool {
             SearchError::TooMany { .. } => true,
             SearchError::NoCandidate { .. } | SearchError::Stopped => false,
         };
+    }
+    if let Some(error) = error.downcast_ref::<GenerateError>() {
+        return !matches!(error, GenerateError::NotFinite { .. });
     }
     error.downcast_ref::<ScoreError>().is_some_and(is_input_score)
 }

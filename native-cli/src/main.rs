@@ -6,6 +6,7 @@ mod demo;
 mod devices;
 mod exit;
 mod export;
+mod generate;
 mod inspect;
 mod open;
 mod perplexity;
@@ -34,6 +35,8 @@ enum Command {
     Perplexity(perplexity::PerplexityArgs),
     /// Write the model after a step of a plan
     Export(export::ExportArgs),
+    /// Continue a prompt, with or without some blocks
+    Generate(generate::GenerateArgs),
     /// Show a model's architecture, blocks, parameters and memory plan
     Inspect(inspect::InspectArgs),
     /// List the devices of this machine
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
             Command::Prune(args) => prune::run(&args).await,
             Command::Perplexity(args) => perplexity::run(&args).await,
             Command::Export(args) => export::run(&args).await,
+            Command::Generate(args) => generate::run(&args).await,
             Command::Inspect(args) => inspect::run(&args).await,
             Command::Devices(args) => devices::run(&args).await,
             Command::Demo(args) => demo::run(&args).await,

@@ -48,10 +48,10 @@ fn read(path: &Path) -> Value {
 #[test]
 fn help_lists_what_is_built() {
     let help = success(&["--help"]);
-    for command in ["prune", "perplexity", "export", "inspect", "devices", "demo"] {
+    for command in ["prune", "perplexity", "export", "generate", "inspect", "devices", "demo"] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {help}");
     }
-    for command in ["evaluate", "generate", "bench"] {
+    for command in ["evaluate", "bench"] {
         assert!(!help.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {help}");
         assert_eq!(blockpruner(&[command]).status.code(), Some(2));
     }
@@ -95,6 +95,41 @@ fn output_folders_are_checked_first() {
 fn no_such_device_exits_3() {
     let args = ["perplexity", "--model", "builtin:tiny", "--text", "builtin:sample", "--window", "64"];
     failure(&[&args[..], &["--device", "no such device"]].concat(), 3, "no such device");
+}
+
+#[test]
+fn generate_streams_what_its_json_says() {
+    let args = ["generate", "--model", "builtin:tiny", "--prompt", "And it came to pass", "--max-tokens", "12"];
+    let said = json(&[&args[..], &["--json"]].concat());
+    assert_eq!(success(&args), format!("{}\n", said["text"].as_str().unwrap()));
+    assert_eq!((&said["new_tokens"], said["tokens"].as_array().unwrap().len()), (&Value::from(12), 12));
+    assert_eq!((&said["finish_reason"], &said["removed"]), (&Value::from("max_tokens"), &serde_json::json!([])));
+    assert!(said["tokens_per_second"].as_f64().unwrap() > 0.0 && said["prompt_tokens"].as_u64().unwrap() > 2);
+    let without = json(&[&args[..], &["--json", "--without", "mha:0,mha:2,mlp:0"]].concat());
+    assert_eq!(without["removed"], serde_json::json!(["mha:0", "mha:2", "mlp:0"]));
+    assert_ne!(without["tokens"], said["tokens"]);
+    // An empty prompt begins with the token that begins a text.
+    let begun = json(&["generate", "--model", "builtin:tiny", "--prompt", "", "--max-tokens", "3", "--json"]);
+    assert_eq!(begun["prompt_tokens"], 1);
+}
+
+#[test]
+fn prompts_that_cannot_be_continued_exit_2() {
+    let root = tempfile::tempdir().unwrap();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/tiny");
+    for file in ["model.safetensors", "tokenizer.json"] {
+        fs::copy(tiny.join(file), root.path().join(file)).unwrap();
+    }
+    let mut config = read(&tiny.join("config.json"));
+    config["bos_token_id"] = Value::Null;
+    fs::write(root.path().join("config.json"), config.to_string()).unwrap();
+    let model = ["generate", "--model", root.path().to_str().unwrap(), "--prompt"];
+    failure(&[&model[..], &[""]].concat(), 2, "give a prompt");
+    failure(&[&model[..], &["king ".repeat(600).as_str()]].concat(), 2, "512");
+    failure(&[&model[..], &["king", "--max-tokens", "0"]].concat(), 2, "at least 1");
+    failure(&[&model[..], &["king", "--without", "mha:12"]].concat(), 2, "mha:12");
+    fs::write(root.path().join("generation_config.json"), r#"{"eos_token_id": "</s>"}"#).unwrap();
+    failure(&[&model[..], &["king"]].concat(), 2, "generation_config.json");
 }
 
 #[test]

@@ -6,7 +6,9 @@
 //!
 //! All activations are f32, row-major, rows [`stride`] elements apart; `rows` counts tokens.
 
+pub mod argmax;
 pub mod attention;
+pub mod cached;
 pub mod embedding;
 pub mod gemm;
 pub mod log_sum_exp;
@@ -118,6 +120,12 @@ pub enum Kernel {
     SwiGlu { kernel: GemmKernel },
     /// Log-sum-exp and the NLL of targets.
     LogSumExp { kernel: GemmKernel },
+    /// Keys, turned by their position, and values of new positions to the KV cache.
+    CacheAppend { head_dim: u32 },
+    /// Causal attention of new positions to the KV cache, to the left side of a product.
+    CachedAttention { kernel: GemmKernel, head_dim: u32 },
+    /// The most likely token of one position.
+    Argmax,
 }
 
 /// A rendered shader, ready for a device. The entry point is `main`.
@@ -147,7 +155,10 @@ impl Kernel {
     fn label(self, name: &str) -> String {
         match self {
             Self::Embedding { weight, .. } | Self::Gemm { weight, .. } => format!("{name} {}", weight.name()),
-            Self::Attention { head_dim, .. } | Self::AttentionPack { head_dim, .. } => {
+            Self::Attention { head_dim, .. }
+            | Self::AttentionPack { head_dim, .. }
+            | Self::CacheAppend { head_dim }
+            | Self::CachedAttention { head_dim, .. } => {
                 format!("{name} head_dim {head_dim}")
             }
             _ => name.to_string(),
@@ -180,6 +191,12 @@ impl Kernel {
                 (wgsl!("log_sum_exp"), vec![Read, Read, ReadWrite, ReadWrite])
             }
             Self::LogSumExp { .. } => (wgsl!("log_sum_exp_panel"), vec![Read, Read, ReadWrite, ReadWrite]),
+            Self::CacheAppend { .. } => (wgsl!("cache_append"), vec![Read, Read, ReadWrite, ReadWrite]),
+            Self::CachedAttention { kernel, .. } => {
+                let output = if kernel == GemmKernel::Tile { ReadWrite } else { TextureWrite };
+                (wgsl!("attention_cached"), vec![Read, Read, Read, Read, output])
+            }
+            Self::Argmax => (wgsl!("argmax"), vec![Read, ReadWrite]),
         };
         (name, source, bindings)
     }
@@ -196,7 +213,9 @@ impl Kernel {
                     context! { LANES => lanes, ROWS => gemm::panel_rows(lanes), TEXTURE_WIDTH }
                 }
             },
-            Self::Rotary => context! {},
+            Self::CacheAppend { head_dim } => cached::append_context(head_dim),
+            Self::CachedAttention { kernel, head_dim } => cached::attend_context(kernel, head_dim),
+            Self::Rotary | Self::Argmax => context! {},
         }
     }
 }
@@ -229,7 +248,7 @@ mod tests {
             .into_iter()
             .flat_map(|lanes| [true, false].map(|subgroups| GemmKernel::Panel { lanes, subgroups }))
             .chain([GemmKernel::Tile]);
-        let mut kernels = vec![Kernel::Rotary];
+        let mut kernels = vec![Kernel::Rotary, Kernel::Argmax];
         for kernel in gemms {
             kernels.extend([Kernel::RmsNorm { kernel }, Kernel::SwiGlu { kernel }, Kernel::LogSumExp { kernel }]);
             for weight in WeightFormat::ALL {
@@ -238,11 +257,15 @@ mod tests {
             }
             for head_dim in [4, 12, 16, 24, 32, 40, 64, 80, 96, 128, 192, 256] {
                 kernels.push(Kernel::Attention { kernel, head_dim });
+                kernels.push(Kernel::CachedAttention { kernel, head_dim });
             }
         }
-        let odd = [2, 6, 50].map(|head_dim| Kernel::Attention { kernel: GemmKernel::Tile, head_dim });
+        let kernel = GemmKernel::Tile;
+        let odd = [2, 6, 50].map(|head_dim| Kernel::Attention { kernel, head_dim });
         let packs = [4, 12, 24, 64, 128].map(|head_dim| Kernel::AttentionPack { head_dim });
-        kernels.into_iter().chain(odd).chain(packs).collect()
+        let cached = [2, 6, 50, 512].map(|head_dim| Kernel::CachedAttention { kernel, head_dim });
+        let appends = [2, 6, 24, 50, 64, 512].map(|head_dim| Kernel::CacheAppend { head_dim });
+        kernels.into_iter().chain(odd).chain(packs).chain(cached).chain(appends).collect()
     }
 
     /// Every variant that can be rendered is valid WGSL and fits baseline WebGPU's workgroup memory and size.

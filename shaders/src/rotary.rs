@@ -18,16 +18,15 @@ pub struct Params {
     pub window: u32,
 }
 
-/// The table `[window, half_dim]` of (cos, sin) that the shader reads, computed in f32 as transformers does.
+/// The table `[window, half_dim]` of (cos, sin) that the shader reads.
 pub fn table(inv_freq: &[f32], attention_scaling: f32, window: usize) -> Vec<[f32; 2]> {
-    let mut table = Vec::with_capacity(window * inv_freq.len());
-    for position in 0..window {
-        for frequency in inv_freq {
-            let angle = position as f32 * frequency;
-            table.push([angle.cos() * attention_scaling, angle.sin() * attention_scaling]);
-        }
-    }
-    table
+    (0..window).flat_map(|position| table_row(inv_freq, attention_scaling, position)).collect()
+}
+
+/// The row of the table for one position, computed in f32 as transformers does.
+pub fn table_row(inv_freq: &[f32], attention_scaling: f32, position: usize) -> Vec<[f32; 2]> {
+    let angles = inv_freq.iter().map(|frequency| position as f32 * frequency);
+    angles.map(|angle| [angle.cos() * attention_scaling, angle.sin() * attention_scaling]).collect()
 }
 
 /// CPU twin, in place on `qkv [rows, stride]`.

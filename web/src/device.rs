@@ -2,9 +2,11 @@
 
 use std::rc::Rc;
 
+use blockpruner::generate::{GenerateOptions, Generator, prompt_ids};
 use blockpruner::gpu::{Gpu, GpuOptions, adapters};
 use blockpruner::model::{BlockSet, Checkpoint as CoreCheckpoint, DeviceModel, device_needs};
 use blockpruner::score::Scorer;
+use blockpruner::text::DecodeStream;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
@@ -56,6 +58,20 @@ struct Score {
     perplexity: f64,
     mean_nll: f64,
     windows: Vec<f64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct JsGenerateOptions {
+    max_tokens: Option<usize>,
+    without: BlockSet,
+}
+
+#[derive(Serialize)]
+struct Continuation {
+    text: String,
+    tokens: Vec<u32>,
+    finish_reason: &'static str,
 }
 
 #[wasm_bindgen]
@@ -126,6 +142,43 @@ impl Model {
         let removed = block_set(without)?;
         let score = Scorer::new(&self.model, &windows.windows)?.perplexity(&removed).await?;
         to_js(&Score { perplexity: score.perplexity, mean_nll: score.mean_nll, windows: score.windows })
+    }
+
+    /// Continues a prompt greedily. `onText` is given the text as it becomes certain.
+    #[wasm_bindgen(unchecked_return_type = "Continuation")]
+    pub async fn generate(
+        &self,
+        prompt: String,
+        #[wasm_bindgen(unchecked_optional_param_type = "GenerateOptions")] generate_options: JsValue,
+        #[wasm_bindgen(js_name = onText, unchecked_optional_param_type = "(part: string) => void")] on_text: Option<
+            js_sys::Function,
+        >,
+    ) -> Result<JsValue, Error> {
+        let JsGenerateOptions { max_tokens, without } = options(generate_options)?;
+        self.checkpoint.spec.check_blocks(&without)?;
+        let tokenizer = self.checkpoint.tokenizer()?;
+        let prompt = prompt_ids(&self.checkpoint, &prompt)?;
+        let mut stream = DecodeStream::after(tokenizer, &prompt)?;
+        let options = GenerateOptions {
+            max_tokens: max_tokens.unwrap_or(128),
+            eos_token_ids: self.checkpoint.eos_token_ids()?,
+        };
+        let mut generator = Generator::new(self.model.clone(), without, prompt, options)?;
+        let (mut text, mut tokens) = (String::new(), Vec::new());
+        let mut tell = |part: String| {
+            if let Some(on_text) = &on_text {
+                // What it throws is its own affair.
+                let _ = on_text.call1(&JsValue::NULL, &part.as_str().into());
+            }
+            text.push_str(&part);
+        };
+        while let Some(token) = generator.next().await? {
+            tokens.push(token);
+            tell(stream.push(tokenizer, token)?);
+        }
+        tell(stream.finish(tokenizer)?);
+        let finish_reason = generator.finish_reason().map_or("", |reason| reason.as_str());
+        to_js(&Continuation { text, tokens, finish_reason })
     }
 
     /// Starts the greedy search, or goes on with a saved one (the string that `Search.save()` gave).

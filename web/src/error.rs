@@ -1,10 +1,11 @@
 //! Errors as JavaScript sees them: an `Error` with the library's message and a `code` to decide by.
 
 use blockpruner::export::{ExportError, ResumeError};
+use blockpruner::generate::GenerateError;
 use blockpruner::gpu::GpuError;
 use blockpruner::model::{ForwardError, ModelError, ParseBlockError};
 use blockpruner::score::ScoreError;
-use blockpruner::search::SearchError;
+use blockpruner::search::{MemoryError, SearchError};
 use blockpruner::text::TextError;
 use blockpruner::weights::WeightsError;
 use wasm_bindgen::JsValue;
@@ -27,6 +28,10 @@ pub enum Error {
     #[error(transparent)]
     Search(#[from] SearchError),
     #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    #[error(transparent)]
     Export(#[from] ExportError),
     #[error("cannot resume: {0}")]
     Resume(#[from] ResumeError),
@@ -45,6 +50,8 @@ impl Error {
         let forward = match self {
             Error::Gpu(gpu) => return Some(gpu),
             Error::Forward(forward)
+            | Error::Memory(MemoryError::Forward(forward))
+            | Error::Generate(GenerateError::Forward(forward))
             | Error::Score(ScoreError::Forward(forward))
             | Error::Search(SearchError::Score(ScoreError::Forward(forward))) => forward,
             _ => return None,

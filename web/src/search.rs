@@ -11,7 +11,9 @@ use std::task::{Poll, Waker};
 use blockpruner::export::{Fingerprint, Plan, Pruning, SavedSearch, order_json};
 use blockpruner::model::{Checkpoint, DeviceModel};
 use blockpruner::score::Scorer;
-use blockpruner::search::{BlockTypes, Candidate, Event, SearchError, SearchOptions, SearchState, Step, search};
+use blockpruner::search::{
+    BlockTypes, Candidate, Event, MemoryPlan, SearchError, SearchOptions, SearchState, Step, Strategy, search,
+};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 
@@ -34,7 +36,7 @@ extern "C" {
 pub struct PruneOptions {
     remove: usize,
     block_types: BlockTypes,
-    exhaustive: bool,
+    strategy: Strategy,
 }
 
 #[derive(Serialize)]
@@ -42,6 +44,7 @@ pub struct PruneOptions {
 enum JsEvent {
     Dense { perplexity: f64, mean_nll: f64 },
     Candidate { step: usize, candidate: Candidate, done: usize, total: usize },
+    Progress { step: usize, done: f64 },
     Step(Step),
 }
 
@@ -52,6 +55,7 @@ impl From<Event<'_>> for JsEvent {
             Event::Candidate { step, candidate, done, total } => {
                 Self::Candidate { step, candidate: candidate.clone(), done, total }
             }
+            Event::Progress { step, done } => Self::Progress { step, done },
             Event::Step(step) => Self::Step(step.clone()),
         }
     }
@@ -100,8 +104,8 @@ pub async fn start(
     settings: PruneOptions,
     saved: Option<String>,
 ) -> Result<JsValue, Error> {
-    let PruneOptions { remove, block_types, exhaustive } = settings;
-    let options = SearchOptions { remove, block_types, exhaustive };
+    let PruneOptions { remove, block_types, strategy } = settings;
+    let options = SearchOptions { remove, block_types, strategy };
     options.check(&checkpoint.spec)?;
     let fingerprint = described(&checkpoint, &model, &windows, &options).fingerprint().await?;
     let state = match saved {
@@ -109,7 +113,9 @@ pub async fn start(
         None => SearchState::default(),
     };
     let told = Rc::new(RefCell::new(Told { events: VecDeque::new(), state: state.clone() }));
-    let run = run(model.clone(), windows.clone(), options, state, told.clone());
+    let (candidates, heats) = (options.candidates(&checkpoint.spec).count(), options.strategy.heats());
+    let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows.windows, (candidates, heats), None)?;
+    let run = run(model.clone(), windows.clone(), options, memory, state, told.clone());
     let inner = Inner {
         checkpoint,
         model,
@@ -127,17 +133,20 @@ async fn run(
     model: Rc<DeviceModel>,
     windows: Windows,
     options: SearchOptions,
+    memory: MemoryPlan,
     state: SearchState,
     told: Rc<RefCell<Told>>,
 ) -> Result<(), Error> {
-    let scorer = Scorer::new(&model, &windows.windows)?;
+    let scorer = Scorer::in_heats(&model, &windows.windows, options.strategy.heats())?;
     let mut observe = |event: Event<'_>, state: &SearchState| {
         let mut told = told.borrow_mut();
+        if !matches!(event, Event::Progress { .. }) {
+            told.state = state.clone();
+        }
         told.events.push_back(event.into());
-        told.state = state.clone();
         ControlFlow::Continue(())
     };
-    match search(&scorer, &options, state, &mut observe).await {
+    match search(&scorer, &options, &memory, state, &mut observe).await {
         // The observer never stops it: dropping the future does.
         Ok(_) | Err(SearchError::Stopped) => Ok(()),
         Err(error) => Err(error.into()),

@@ -22,6 +22,7 @@ export interface BlockPrunerError extends Error {
 
 /** `mha:25` is the attention block of layer 25, `mlp:7` the feed-forward block of layer 7. Layers count from 0. */
 export type BlockId = `mha:${number}` | `mlp:${number}`;
+export type Strategy = "exact" | "exhaustive" | "racing";
 export type BlockTypes = "mix" | "mha" | "mlp";
 
 export interface ModelInfo {
@@ -99,8 +100,8 @@ export interface PruneOptions {
   /** Blocks to remove. */
   remove: number;
   block_types?: BlockTypes;
-  /** Run the published loop literally: slower, same result. */
-  exhaustive?: boolean;
+  /** `exact` by default; `exhaustive` runs the published loop literally, `racing` is approximate. */
+  strategy?: Strategy;
 }
 
 export interface Candidate {
@@ -130,6 +131,8 @@ export interface Step {
 export type SearchEvent =
   | { type: "dense"; perplexity: number; mean_nll: number }
   | { type: "candidate"; step: number; candidate: Candidate; done: number; total: number }
+  /** Share of a step that is done, 0 to 1; step 0 is the dense pass. Nothing new to save comes with it. */
+  | { type: "progress"; step: number; done: number }
   | ({ type: "step" } & Step);
 
 /** A running search: `for await (const event of await model.prune(windows, { remove: 4 }))`. Leaving the loop stops it. */
@@ -148,7 +151,7 @@ export interface Plan {
   format: "blockpruner-plan/1";
   model: { name: string; family: string; layers: number; parameters: number; absent: BlockId[] };
   calibration: { source: string; rows: number; tokens: number; windows: number; window: number };
-  settings: { block_types: BlockTypes; remove: number; exhaustive: boolean };
+  settings: { block_types: BlockTypes; remove: number; strategy: Strategy };
   device: { name: string; backend: string; driver: string; tier: string; kernel: string };
   dense: { perplexity: number; mean_nll: number };
   steps: Step[];
@@ -174,6 +177,19 @@ export interface ExportSummary {
   files: string[];
   tensors: number;
   bytes: number;
+}
+
+export interface GenerateOptions {
+  /** New tokens at most, 128 by default. */
+  max_tokens?: number;
+  /** Blocks to leave out. */
+  without?: BlockId[];
+}
+
+export interface Continuation {
+  text: string;
+  tokens: number[];
+  finish_reason: "end_of_sequence" | "max_tokens" | "positions";
 }
 
 /** Called with what is done and what there is. */

@@ -65,6 +65,7 @@ pub fn test_on_swiftshader() -> anyhow::Result<()> {
         eprintln!("xtask: skipped the tests on SwiftShader: {SWIFTSHADER} is not there");
         return Ok(());
     }
-    let mut tests = cargo(&["test", "-p", "blockpruner-tests", "--test", "fixtures", "--test", "kernels"]);
+    let files = ["--test", "fixtures", "--test", "generate", "--test", "kernels"];
+    let mut tests = cargo(&[&["test", "-p", "blockpruner-tests"], &files[..]].concat());
     run(tests.env("VK_DRIVER_FILES", SWIFTSHADER))
 }

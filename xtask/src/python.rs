@@ -22,7 +22,11 @@ fn python() -> anyhow::Result<PathBuf> {
 
 /// Makes `tests/fixtures` again.
 pub fn fixtures() -> anyhow::Result<()> {
-    run(Command::new(python()?).arg("tests/reference/make_fixtures.py").current_dir(root()))
+    let python = python()?;
+    for script in ["make_fixtures.py", "generate.py"] {
+        run(Command::new(&python).arg(format!("tests/reference/{script}")).current_dir(root()))?;
+    }
+    Ok(())
 }
 
 /// Exports a fixture in both formats and lets transformers load and score them.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 
 use super::error::ModelError;
+use super::keys::Keys;
 use super::spec::ModelSpec;
 use crate::text::Tokenizer;
 use crate::weights::{ByteSource, BytesSource, FloatType, Weights, gguf, safetensors};
@@ -12,6 +13,7 @@ use crate::weights::{ByteSource, BytesSource, FloatType, Weights, gguf, safetens
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 /// The name of the embedded model.
@@ -22,7 +24,7 @@ const CARRIED: [&str; 10] = [
     TOKENIZER,
     TOKENIZER_CONFIG,
     "special_tokens_map.json",
-    "generation_config.json",
+    GENERATION_CONFIG,
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
@@ -155,6 +157,20 @@ impl Checkpoint {
         Self::from_folder_files(BUILTIN_TINY, files).await
     }
 
+    /// The tokens that end a text: those of generation_config.json if it names any, as in transformers, else those of
+    /// config.json or of the GGUF file. There may be none.
+    ///
+    /// # Errors
+    /// A generation_config.json that is no JSON object or whose `eos_token_id` is no token id.
+    pub fn eos_token_ids(&self) -> Result<Vec<u32>, ModelError> {
+        let file = self.side_files.iter().find(|(file, _)| file == GENERATION_CONFIG);
+        let ids = match file {
+            Some((file, bytes)) => Keys::new(file, &parse_config(file, bytes)?).token_ids("eos_token_id")?,
+            None => Vec::new(),
+        };
+        Ok(if ids.is_empty() { self.spec.eos_token_ids.clone() } else { ids })
+    }
+
     /// The tokenizer, or why there is none. Everything but turning text into tokens works without one.
     pub fn tokenizer(&self) -> Result<&Tokenizer, ModelError> {
         self.tokenizer.as_ref().ok_or_else(|| ModelError::NoTokenizer {
@@ -247,13 +263,12 @@ async fn read_all(source: &dyn ByteSource) -> Result<Vec<u8>, ModelError> {
 }
 
 async fn read_config(source: &dyn ByteSource) -> Result<Map<String, Value>, ModelError> {
-    let bytes = read_all(source).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        file_error(
-            source.name(),
-            format!("not a JSON object ({error})"),
-            "get it again from where the model is published",
-        )
+    parse_config(source.name(), &read_all(source).await?)
+}
+
+fn parse_config(file: &str, bytes: &[u8]) -> Result<Map<String, Value>, ModelError> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        file_error(file, format!("not a JSON object ({error})"), "get it again from where the model is published")
     })
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Every function appends dispatches to a [`Recording`] and reads top to bottom like the model itself.
 
+pub(crate) mod decode;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 

@@ -10,7 +10,7 @@ mod tokenizer;
 mod windows;
 
 pub use calibration::{CalibrationText, TextOptions};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{DecodeStream, Tokenizer};
 pub use windows::Windows;
 
 /// What went wrong between the text and its windows. Every message says what was found and what to do.

@@ -92,6 +92,46 @@ impl Tokenizer {
     }
 }
 
+/// Text of tokens that come one by one, as soon as it is certain: a character may take several tokens.
+pub struct DecodeStream {
+    /// Tokens at the end of the text so far, by the `tokenizers` crate's own bookkeeping: their text depends on what is
+    /// before them, so some that are decoded already are kept.
+    ids: Vec<u32>,
+    prefix: String,
+    prefix_index: usize,
+}
+
+impl DecodeStream {
+    /// A stream that continues the tokens `context`, whose own text is not given again.
+    pub fn after(tokenizer: &Tokenizer, context: &[u32]) -> Result<Self, TextError> {
+        let prefix = tokenizer.decode(context)?;
+        // The replacement character stands for a part of a character, which is no text to go on from.
+        match prefix.is_empty() || prefix.ends_with(char::REPLACEMENT_CHARACTER) {
+            true => Ok(Self { ids: Vec::new(), prefix: String::new(), prefix_index: 0 }),
+            false => Ok(Self { ids: context.to_vec(), prefix, prefix_index: context.len() }),
+        }
+    }
+
+    /// The text that has become certain with one more token; often that of the token, or empty.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TextError> {
+        let Self { ids, prefix, prefix_index } = self;
+        let text = tokenizers::step_decode_stream(&tokenizer.inner, vec![id], true, ids, prefix, prefix_index);
+        Ok(text.map_err(|error| TextError::Tokenizer { reason: error.to_string() })?.unwrap_or_default())
+    }
+
+    /// What is left at the end: an unfinished character, as a replacement character.
+    ///
+    /// # Errors
+    /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
+    pub fn finish(self, tokenizer: &Tokenizer) -> Result<String, TextError> {
+        let text = tokenizer.decode(&self.ids)?;
+        Ok(text.strip_prefix(&self.prefix).unwrap_or_default().to_string())
+    }
+}
+
 /// The part of `tokenizer.json` that [`check_merges`] looks at.
 #[derive(Deserialize)]
 struct ModelOnly {

@@ -1,0 +1,239 @@
+//! Decoding, recorded: a prompt as one window, then one position at a time through a KV cache.
+
+use blockpruner_shaders::{GemmKernel, Kernel, argmax, cached, gemm, rotary, stride};
+
+use super::Scratch;
+use crate::gpu::{GpuError, Operand, Recording};
+use crate::model::device_model::{Attention, VOCABULARY_CHUNK};
+use crate::model::{BlockId, BlockKind, BlockSet, DeviceModel, ForwardError};
+
+/// Turned keys, and values, of the positions that one attention block has seen: see [`cached`].
+struct KeyValues {
+    keys: wgpu::Buffer,
+    values: wgpu::Buffer,
+}
+
+/// What a continuation keeps on the device from one token to the next.
+pub(crate) struct DecodeState {
+    /// The blocks that run, in order; attention blocks with their part of the cache. What does not run has none.
+    blocks: Vec<(BlockId, Option<KeyValues>)>,
+    /// Positions that the cache has room for.
+    capacity: u32,
+    /// Positions that it holds.
+    positions: u32,
+    /// For passes over one position.
+    scratch: Scratch,
+    /// `[1, head_dim / 2]` of (cos, sin), for the position under way.
+    rope: wgpu::Buffer,
+    token: wgpu::Buffer,
+    /// The hidden state under way, `[1, hidden_size]`.
+    state: wgpu::Buffer,
+    /// See `argmax.wgsl`.
+    best: wgpu::Buffer,
+}
+
+impl DecodeState {
+    /// An empty cache with room for `capacity` positions.
+    pub(crate) fn new(model: &DeviceModel, removed: &BlockSet, capacity: u32) -> Result<Self, ForwardError> {
+        let (gpu, spec) = (&*model.gpu, &model.spec);
+        let kept = (0..2 * spec.layers).map(BlockId::at_depth);
+        let kept = kept.filter(|block| spec.has(*block) && !removed.contains(*block));
+        let with_cache = |block: BlockId| {
+            let is_attention = block.kind == BlockKind::Mha;
+            Ok((block, is_attention.then(|| KeyValues::new(model, capacity)).transpose()?))
+        };
+        Ok(Self {
+            blocks: kept.map(with_cache).collect::<Result<_, GpuError>>()?,
+            capacity,
+            positions: 0,
+            scratch: Scratch::new(model, 1, 1)?,
+            rope: gpu.storage("rotary table of a position", spec.head_dim as u64 * 4)?,
+            token: gpu.storage("token id", 4)?,
+            state: gpu.storage("hidden state", stride(spec.hidden_size as u32) as u64 * 4)?,
+            best: gpu.storage("most likely token", 16)?,
+        })
+    }
+
+    /// Makes room for one more position if there is none: for twice as many, up to `most`.
+    pub(crate) async fn grow(&mut self, model: &DeviceModel, most: u32) -> Result<(), GpuError> {
+        if self.positions < self.capacity {
+            return Ok(());
+        }
+        let capacity = self.capacity.saturating_mul(2).min(most).max(self.positions + 1);
+        let bytes = KeyValues::bytes(model, self.positions);
+        for entry in self.blocks.iter_mut().filter_map(|(_, entry)| entry.as_mut()) {
+            let larger = KeyValues::new(model, capacity)?;
+            let mut recording = Recording::new();
+            recording.copy(&entry.keys, &larger.keys, bytes);
+            recording.copy(&entry.values, &larger.values, bytes);
+            // Block by block, so that no more than one is there twice.
+            model.gpu.submit(&recording).await?;
+            *entry = larger;
+        }
+        self.capacity = capacity;
+        Ok(())
+    }
+}
+
+impl KeyValues {
+    fn new(model: &DeviceModel, capacity: u32) -> Result<Self, GpuError> {
+        let buffer = |label| model.gpu.storage(label, Self::bytes(model, capacity));
+        Ok(Self { keys: buffer("the KV cache's keys")?, values: buffer("the KV cache's values")? })
+    }
+
+    fn bytes(model: &DeviceModel, positions: u32) -> u64 {
+        cached::cache_bytes(positions, model.spec.kv_heads as u32, model.spec.head_dim as u32)
+    }
+}
+
+/// What `argmax.wgsl` says.
+fn most_likely(best: &[f32]) -> Option<u32> {
+    match best {
+        [_, id, 0.0, ..] => Some(*id as u32),
+        _ => None,
+    }
+}
+
+impl DeviceModel {
+    /// Runs a prompt (at least one token), whose positions become the cache's. The most likely token to follow, or
+    /// None if a logit is not finite.
+    pub(crate) async fn prefill(&self, decode: &mut DecodeState, prompt: &[u32]) -> Result<Option<u32>, ForwardError> {
+        let gpu = &*self.gpu;
+        let rows = prompt.len() as u32;
+        let scratch = Scratch::new(self, rows, 1)?;
+        let tokens = gpu.upload("token ids", bytemuck::cast_slice(prompt))?;
+        let states = gpu.storage("hidden states", rows as u64 * stride(self.spec.hidden_size as u32) as u64 * 4)?;
+        let mut recording = Recording::new();
+        self.record_tokens(&mut recording, &tokens, rows, &states);
+        for (block, cache) in &decode.blocks {
+            match (self.attention.get(block.layer), cache) {
+                (Some(Some(weights)), Some(cache)) => {
+                    let normed = self.record_norm(&mut recording, &scratch, &states, &weights.norm, 0, rows, (1, 1));
+                    weights.qkv.record_product(gpu, &mut recording, &normed, &scratch.qkv);
+                    // Before attention, which may turn the keys in place.
+                    self.record_append(&mut recording, &scratch, &scratch.rope, cache, 0, rows);
+                    let heads = self.record_attend(&mut recording, &scratch, 1);
+                    weights.o.record_residual(gpu, &mut recording, &heads, &states, 0);
+                }
+                _ => self.record_block(&mut recording, &scratch, 1, *block, &states),
+            }
+        }
+        self.record_most_likely(&mut recording, decode, &states, rows - 1);
+        gpu.submit(&recording).await?;
+        let best = gpu.read(&decode.best, 3).await?;
+        decode.positions = rows;
+        Ok(most_likely(&best))
+    }
+
+    /// Runs one more token, for which there must be room. The most likely one to follow, or None if a logit is not finite.
+    ///
+    /// As in transformers with a cache, the new position is turned with the frequencies for the length that the text has
+    /// now; what the cache holds stays as it was turned. So with the scalings `dynamic` and `longrope`, whose frequencies
+    /// change with the length, a continuation is not what passes over the whole text would give.
+    pub(crate) async fn decode(&self, decode: &mut DecodeState, token: u32) -> Result<Option<u32>, ForwardError> {
+        let gpu = &*self.gpu;
+        let position = decode.positions as usize;
+        let frequencies = self.spec.rope.frequencies(position + 1)?;
+        let turns = rotary::table_row(&frequencies.inv_freq, frequencies.attention_scaling, position);
+        gpu.write(&decode.rope, bytemuck::cast_slice(&turns))?;
+        gpu.write(&decode.token, bytemuck::bytes_of(&token))?;
+        let mut recording = Recording::new();
+        self.record_tokens(&mut recording, &decode.token, 1, &decode.state);
+        for (block, cache) in &decode.blocks {
+            match (self.attention.get(block.layer), cache) {
+                (Some(Some(weights)), Some(cache)) => {
+                    self.record_cached_attention(&mut recording, decode, weights, cache);
+                }
+                _ => self.record_block(&mut recording, &decode.scratch, 1, *block, &decode.state),
+            }
+        }
+        self.record_most_likely(&mut recording, decode, &decode.state, 0);
+        gpu.submit(&recording).await?;
+        let best = gpu.read(&decode.best, 3).await?;
+        decode.positions += 1;
+        Ok(most_likely(&best))
+    }
+
+    /// states = embedding[tokens].
+    fn record_tokens(&self, recording: &mut Recording, tokens: &wgpu::Buffer, rows: u32, states: &wgpu::Buffer) {
+        for (chunk, matrix) in self.embedding.iter().enumerate() {
+            let first_token = (chunk * VOCABULARY_CHUNK) as u32;
+            matrix.record_lookup(&self.gpu, recording, tokens, rows, first_token, states);
+        }
+    }
+
+    /// The keys and values in `scratch.qkv [rows, ..]` to the cache, from position `past` on.
+    fn record_append(
+        &self,
+        recording: &mut Recording,
+        scratch: &Scratch,
+        rope: &wgpu::Buffer,
+        cache: &KeyValues,
+        past: u32,
+        rows: u32,
+    ) {
+        let [heads, kv_heads, head_dim] = self.heads();
+        let params = cached::AppendParams { rows, past, heads, kv_heads, stride: self.qkv_stride() };
+        let bindings = [rope.into(), (&scratch.qkv).into(), (&cache.keys).into(), (&cache.values).into()];
+        let flops = rows as u64 * (kv_heads * head_dim) as u64 * 8;
+        recording.dispatch(Kernel::CacheAppend { head_dim }, &params, bindings, params.grid(head_dim), flops);
+    }
+
+    /// state += attention(norm(state)) at the position under way.
+    fn record_cached_attention(
+        &self,
+        recording: &mut Recording,
+        decode: &DecodeState,
+        weights: &Attention,
+        cache: &KeyValues,
+    ) {
+        let (gpu, scratch, past) = (&*self.gpu, &decode.scratch, decode.positions);
+        let normed = self.record_norm(recording, scratch, &decode.state, &weights.norm, 0, 1, (1, 1));
+        weights.qkv.record_product(gpu, recording, &normed, &scratch.qkv);
+        self.record_append(recording, scratch, &decode.rope, cache, past, 1);
+        let [heads, kv_heads, head_dim] = self.heads();
+        let params = cached::AttendParams {
+            past,
+            heads,
+            share: heads / kv_heads,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            stride: self.qkv_stride(),
+            output_stride: match gpu.gemm() {
+                GemmKernel::Tile => stride(heads * head_dim),
+                GemmKernel::Panel { .. } => gemm::inner_texels(heads * head_dim),
+            },
+        };
+        let bindings = [
+            (&decode.rope).into(),
+            (&scratch.qkv).into(),
+            (&cache.keys).into(),
+            (&cache.values).into(),
+            scratch.operand.clone(),
+        ];
+        let kernel = Kernel::CachedAttention { kernel: gpu.gemm(), head_dim };
+        let flops = (past as u64 + 1) * (heads * head_dim) as u64 * 4;
+        recording.dispatch(kernel, &params, bindings, [heads, 1, 1], flops);
+        weights.o.record_residual(gpu, recording, &Operand::new(&scratch.operand, 1), &decode.state, 0);
+    }
+
+    /// `decode.best` = the most likely token after position `row` of `states`, which have the last block behind them.
+    fn record_most_likely(&self, recording: &mut Recording, decode: &DecodeState, states: &wgpu::Buffer, row: u32) {
+        let scratch = &decode.scratch;
+        let normed = self.record_norm(recording, scratch, states, &self.final_norm, row, 1, (1, 1));
+        for (chunk, matrix) in self.head.iter().enumerate() {
+            matrix.record_product(&self.gpu, recording, &normed, &scratch.logits);
+            let params = argmax::Params {
+                columns: matrix.columns(),
+                first_token: (chunk * VOCABULARY_CHUNK) as u32,
+                is_first: (chunk == 0) as u32,
+            };
+            let bindings = [(&scratch.logits).into(), (&decode.best).into()];
+            recording.dispatch(Kernel::Argmax, &params, bindings, [1, 1, 1], matrix.columns() as u64);
+        }
+    }
+
+    /// Query heads, key and value heads, elements of a head.
+    fn heads(&self) -> [u32; 3] {
+        [self.spec.heads as u32, self.spec.kv_heads as u32, self.spec.head_dim as u32]
+    }
+}

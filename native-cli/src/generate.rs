@@ -1,0 +1,114 @@
+//! `blockpruner generate`.
+
+use std::io::Write;
+use std::rc::Rc;
+use std::time::Instant;
+
+use blockpruner::generate::{GenerateOptions, Generator, prompt_ids};
+use blockpruner::model::BlockSet;
+use blockpruner::text::DecodeStream;
+use clap::Args;
+
+use crate::args::{DeviceArgs, removed_by_plan};
+use crate::{open, screen};
+
+/// Arguments of `generate`.
+#[derive(Args)]
+pub struct GenerateArgs {
+    /// Hugging Face folder, .gguf file or builtin:tiny
+    #[arg(long)]
+    model: String,
+    /// Text to continue; empty to begin with the token that begins a text
+    #[arg(long)]
+    prompt: String,
+    /// New tokens at most
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
+    max_tokens: usize,
+    /// Leave these blocks out, for example mha:4,mlp:7
+    #[arg(long, value_name = "BLOCKS")]
+    without: Option<BlockSet>,
+    /// Leave out the blocks that this plan.json or order.json removes
+    #[arg(long, conflicts_with = "without")]
+    plan: Option<String>,
+    /// Only the first K steps of the plan [default: all]
+    #[arg(long, value_name = "K", requires = "plan")]
+    step: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print one JSON object on stdout, at the end
+    #[arg(long)]
+    json: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// Continues the prompt and prints the text as it comes.
+pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
+    let checkpoint = open::checkpoint(&args.model).await?;
+    let removed = match (&args.without, &args.plan) {
+        (Some(blocks), _) => blocks.clone(),
+        (None, Some(plan)) => removed_by_plan(plan, args.step, &checkpoint.spec)?,
+        (None, None) => BlockSet::new(),
+    };
+    checkpoint.spec.check_blocks(&removed)?;
+    let tokenizer = checkpoint.tokenizer()?;
+    let prompt = prompt_ids(&checkpoint, &args.prompt)?;
+    let eos_token_ids = checkpoint.eos_token_ids()?;
+    let gpu = open::device(&args.device, &checkpoint).await?;
+    let model = Rc::new(open::load(&gpu, &checkpoint).await?);
+
+    let options = GenerateOptions { max_tokens: args.max_tokens, eos_token_ids };
+    let mut generator = Generator::new(model, removed.clone(), prompt.clone(), options)?;
+    let mut stream = DecodeStream::after(tokenizer, &prompt)?;
+    let (mut text, mut tokens, mut first) = (String::new(), Vec::new(), None);
+    let start = Instant::now();
+    let mut show = |part: String| {
+        text.push_str(&part);
+        if args.json { Ok(()) } else { screen::print_text(&part) }
+    };
+    while let Some(token) = generator.next().await? {
+        first.get_or_insert_with(Instant::now);
+        tokens.push(token);
+        show(stream.push(tokenizer, token)?)?;
+        std::io::stdout().flush().or_else(ignore_broken_pipe)?;
+    }
+    show(stream.finish(tokenizer)?)?;
+
+    // The first token is the prompt's work, not a step's.
+    let steps = tokens.len().saturating_sub(1);
+    let seconds = first.map_or(0.0, |first| first.elapsed().as_secs_f64());
+    let rate = (steps > 0 && seconds > 0.0).then(|| steps as f64 / seconds);
+    let finish_reason = generator.finish_reason().map_or("", |reason| reason.as_str());
+    if args.json {
+        return screen::print_json(&serde_json::json!({
+            "prompt": args.prompt,
+            "text": text,
+            "tokens": tokens,
+            "prompt_tokens": prompt.len(),
+            "new_tokens": tokens.len(),
+            "finish_reason": finish_reason,
+            "tokens_per_second": rate,
+            "device": gpu.name(),
+            "removed": removed,
+        }));
+    }
+    screen::print_text("\n")?;
+    let prompt_seconds = first.map_or(0.0, |first| (first - start).as_secs_f64());
+    let rate = rate.map_or(String::new(), |rate| format!(", then {rate:.1} tokens/s"));
+    eprintln!(
+        "{} tokens of prompt in {prompt_seconds:.1} s{rate}; {} new tokens, ended by {finish_reason}",
+        prompt.len(),
+        tokens.len()
+    );
+    Ok(())
+}
+
+/// That the reader went away is no error of ours.
+fn ignore_broken_pipe(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}

@@ -348,6 +348,22 @@ mod tests {
     }
 
     #[test]
+    fn the_generation_config_says_what_ends_a_text() {
+        let folder = folder(&["config.json", "model.safetensors", "tokenizer.json"]);
+        assert_eq!(open(&folder).unwrap().eos_token_ids().unwrap(), [0], "config.json");
+        let file = folder.path().join("generation_config.json");
+        for (content, expected) in [(r#"{"eos_token_id": [7, 9]}"#, &[7, 9][..]), ("{}", &[0])] {
+            std::fs::write(&file, content).unwrap();
+            assert_eq!(open(&folder).unwrap().eos_token_ids().unwrap(), expected, "{content}");
+        }
+        for content in ["[]", r#"{"eos_token_id": "</s>"}"#] {
+            std::fs::write(&file, content).unwrap();
+            let error = open(&folder).unwrap().eos_token_ids().unwrap_err().to_string();
+            assert!(error.contains("generation_config.json"), "{error}");
+        }
+    }
+
+    #[test]
     fn the_embedded_model_and_its_folder_are_the_same() {
         let embedded = block_on(Checkpoint::open("builtin:tiny")).unwrap();
         let folder = block_on(Checkpoint::open(TINY)).unwrap();

@@ -192,6 +192,32 @@ mod tests {
     }
 
     #[test]
+    fn text_comes_as_soon_as_it_is_certain() {
+        let tokenizer = Tokenizer::from_json(TINY).unwrap();
+        let text = "In the beginning caf\u{e9} \u{1f600}, and<|endoftext|> then";
+        let ids = tokenizer.encode(text).unwrap();
+        let whole = tokenizer.decode(&ids).unwrap();
+        // After any beginning that is whole characters, the rest comes in parts that are, too.
+        for split in 0..ids.len() {
+            let context = tokenizer.decode(&ids[..split]).unwrap();
+            if context.ends_with(char::REPLACEMENT_CHARACTER) {
+                continue;
+            }
+            let mut stream = DecodeStream::after(&tokenizer, &ids[..split]).unwrap();
+            let parts: Vec<String> = ids[split..].iter().map(|id| stream.push(&tokenizer, *id).unwrap()).collect();
+            assert!(parts.iter().all(|part| !part.contains(char::REPLACEMENT_CHARACTER)), "{parts:?}");
+            assert!(split > 4 || parts.iter().filter(|part| part.is_empty()).count() >= 4, "{parts:?}");
+            assert_eq!(context + &parts.concat(), whole, "after {split} tokens");
+            assert_eq!(stream.finish(&tokenizer).unwrap(), "");
+        }
+        // The first bytes of the emoji alone.
+        let emoji = tokenizer.encode("\u{1f600}").unwrap();
+        let mut stream = DecodeStream::after(&tokenizer, &ids[..3]).unwrap();
+        assert_eq!(stream.push(&tokenizer, emoji[0]).unwrap(), "");
+        assert_eq!(stream.finish(&tokenizer).unwrap(), "\u{fffd}");
+    }
+
+    #[test]
     fn truncation_and_padding_of_the_file_are_not_applied() {
         let mut file: Value = serde_json::from_slice(TINY).unwrap();
         file["truncation"] = json!({ "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0 });

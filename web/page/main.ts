@@ -113,14 +113,14 @@ input("gguf").addEventListener("change", () => {
   if (file) takeFiles(file.name, [file]);
 });
 
-addEventListener("dragover", (event) => {
+addEventListener("dragover", (event: DragEvent) => {
   event.preventDefault();
   document.body.classList.add("dragging");
 });
-addEventListener("dragleave", (event) => {
+addEventListener("dragleave", (event: DragEvent) => {
   if (event.relatedTarget === null) document.body.classList.remove("dragging");
 });
-addEventListener("drop", (event) => {
+addEventListener("drop", (event: DragEvent) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
   const entries = Array.from(event.dataTransfer?.items ?? [], (item) => item.webkitGetAsEntry()).filter((entry) => entry !== null);

@@ -4,7 +4,7 @@ use blockpruner_shaders::{GemmKernel, Kernel, argmax, cached, gemm, rotary, stri
 
 use super::Scratch;
 use crate::gpu::{GpuError, Operand, Recording};
-use crate::model::device_model::{Attention, VOCABULARY_CHUNK};
+use crate::model::device_model::{Attention, BlockWeights, VOCABULARY_CHUNK};
 use crate::model::{BlockId, BlockKind, BlockSet, DeviceModel, ForwardError};
 
 /// Turned keys, and values, of the positions that one attention block has seen: see [`cached`].
@@ -64,8 +64,8 @@ impl DecodeState {
         for entry in self.blocks.iter_mut().filter_map(|(_, entry)| entry.as_mut()) {
             let larger = KeyValues::new(model, capacity)?;
             let mut recording = Recording::new();
-            recording.copy(&entry.keys, &larger.keys, bytes);
-            recording.copy(&entry.values, &larger.values, bytes);
+            recording.copy(&entry.keys, &larger.keys, 0, bytes);
+            recording.copy(&entry.values, &larger.values, 0, bytes);
             // Block by block, so that no more than one is there twice.
             model.gpu.submit(&recording).await?;
             *entry = larger;
@@ -104,10 +104,11 @@ impl DeviceModel {
         let tokens = gpu.upload("token ids", bytemuck::cast_slice(prompt))?;
         let states = gpu.storage("hidden states", rows as u64 * stride(self.spec.hidden_size as u32) as u64 * 4)?;
         let mut recording = Recording::new();
-        self.record_tokens(&mut recording, &tokens, rows, &states);
+        self.record_tokens(&mut recording, &tokens, rows, &states).await?;
         for (block, cache) in &decode.blocks {
-            match (self.attention.get(block.layer), cache) {
-                (Some(Some(weights)), Some(cache)) => {
+            let Some(weights) = self.block(*block).await? else { continue };
+            match (&*weights, cache) {
+                (BlockWeights::Attention(weights), Some(cache)) => {
                     let normed = self.record_norm(&mut recording, &scratch, &states, &weights.norm, 0, rows, (1, 1));
                     weights.qkv.record_product(gpu, &mut recording, &normed, &scratch.qkv);
                     // Before attention, which may turn the keys in place.
@@ -115,7 +116,7 @@ impl DeviceModel {
                     let heads = self.record_attend(&mut recording, &scratch, 1);
                     weights.o.record_residual(gpu, &mut recording, &heads, &states, 0);
                 }
-                _ => self.record_block(&mut recording, &scratch, 1, *block, &states),
+                _ => self.record_block(&mut recording, &scratch, 1, &weights, &states),
             }
         }
         self.record_most_likely(&mut recording, decode, &states, rows - 1);
@@ -138,13 +139,14 @@ impl DeviceModel {
         gpu.write(&decode.rope, bytemuck::cast_slice(&turns))?;
         gpu.write(&decode.token, bytemuck::bytes_of(&token))?;
         let mut recording = Recording::new();
-        self.record_tokens(&mut recording, &decode.token, 1, &decode.state);
+        self.record_tokens(&mut recording, &decode.token, 1, &decode.state).await?;
         for (block, cache) in &decode.blocks {
-            match (self.attention.get(block.layer), cache) {
-                (Some(Some(weights)), Some(cache)) => {
+            let Some(weights) = self.block(*block).await? else { continue };
+            match (&*weights, cache) {
+                (BlockWeights::Attention(weights), Some(cache)) => {
                     self.record_cached_attention(&mut recording, decode, weights, cache);
                 }
-                _ => self.record_block(&mut recording, &decode.scratch, 1, *block, &decode.state),
+                _ => self.record_block(&mut recording, &decode.scratch, 1, &weights, &decode.state),
             }
         }
         self.record_most_likely(&mut recording, decode, &decode.state, 0);
@@ -155,11 +157,17 @@ impl DeviceModel {
     }
 
     /// states = embedding[tokens].
-    fn record_tokens(&self, recording: &mut Recording, tokens: &wgpu::Buffer, rows: u32, states: &wgpu::Buffer) {
-        for (chunk, matrix) in self.embedding.iter().enumerate() {
-            let first_token = (chunk * VOCABULARY_CHUNK) as u32;
+    async fn record_tokens(
+        &self,
+        recording: &mut Recording,
+        tokens: &wgpu::Buffer,
+        rows: u32,
+        states: &wgpu::Buffer,
+    ) -> Result<(), ForwardError> {
+        self.embedding_chunks(|first_token, matrix| {
             matrix.record_lookup(&self.gpu, recording, tokens, rows, first_token, states);
-        }
+        })
+        .await
     }
 
     /// The keys and values in `scratch.qkv [rows, ..]` to the cache, from position `past` on.

@@ -344,9 +344,11 @@ function drawMap(): void {
   const ranked = [...current].sort((a, b) => rank(a) - rank(b));
   const step = shown.candidates.length > 0 ? shown.steps.length + 1 : shown.steps.length;
   $("ranking-title").textContent = step > 0 ? `Ranking of step ${step}` : "Ranking of this step";
-  const most = Math.log(rank(ranked.at(Math.min(7, ranked.length - 1)) ?? current[0]!) / base || 1);
+  const listed = ranked.slice(0, 8);
+  const last = listed.at(-1);
+  const most = last ? Math.log(rank(last) / base) : 0;
   $("ranking").querySelector("tbody")!.replaceChildren(
-    ...ranked.slice(0, 8).map((candidate) => {
+    ...listed.map((candidate) => {
       const row = document.createElement("tr");
       const meter = document.createElement("span");
       meter.className = "meter";
@@ -354,10 +356,10 @@ function drawMap(): void {
       const exact = candidate.perplexity !== null;
       row.append(...[candidate.block, exact ? format.perplexity(rank(candidate)) : candidate.at_least !== null ? `≥ ${format.perplexity(rank(candidate))}` : candidate.state].map((text) => Object.assign(document.createElement("td"), { textContent: text })));
       row.children[1]!.className = "number";
-      const last = document.createElement("td");
-      last.append(meter);
-      last.setAttribute("aria-hidden", "true");
-      row.append(last);
+      const bar = document.createElement("td");
+      bar.append(meter);
+      bar.setAttribute("aria-hidden", "true");
+      row.append(bar);
       return row;
     }),
   );

@@ -52,7 +52,7 @@ function keyOf(source: ModelSource): string {
 async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
   switch (source.kind) {
     case "tiny":
-      return Checkpoint.fromUrl("builtin:tiny", new URL("./tiny/", new URL(import.meta.env.BASE_URL, pageUrl())).href);
+      return openTiny();
     case "files":
       return Checkpoint.fromFiles(source.name, source.files);
     case "hub": {
@@ -63,9 +63,20 @@ async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
   }
 }
 
+/** The model that comes with the page. */
+async function openTiny(): Promise<Checkpoint> {
+  const names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+  const file = async (name: string) => {
+    const response = await fetch(new URL(`tiny/${name}`, pageUrl()));
+    if (!response.ok) throw new Problem("input", `The page is incomplete: tiny/${name} is missing (status ${response.status}).`);
+    return [name, await response.blob()] as const;
+  };
+  return Checkpoint.fromFiles("builtin:tiny", Object.fromEntries(await Promise.all(names.map(file))));
+}
+
 /** The worker's script lies in `assets/` beside the page; in development Vite serves it from the source tree. */
 function pageUrl(): string {
-  return import.meta.env.DEV ? self.location.origin : new URL("..", self.location.href).href;
+  return import.meta.env.DEV ? `${self.location.origin}/` : new URL("..", self.location.href).href;
 }
 
 /** Opens a model and brings it to the device, unless it is there already. A device holds one model at a time. */
@@ -82,7 +93,7 @@ async function load(source: ModelSource): Promise<Loaded> {
   const checkpoint = await openCheckpoint(source);
   reply({ type: "model", info: checkpoint.info() });
   reply({ type: "status", text: "Opening the device" });
-  const device = await Device.open(checkpoint, { name: await deviceName() });
+  const device = await Device.openFor(checkpoint, { name: await deviceName() });
   reply({ type: "device", info: device.info() });
   let told = 0;
   const model = await device.load(checkpoint, (done, total) => {

@@ -76,12 +76,23 @@ struct Continuation {
 
 #[wasm_bindgen]
 impl Device {
-    /// Opens the device that the browser offers, for a model if one is given.
+    /// Opens the device that the browser offers.
     pub async fn open(
-        checkpoint: Option<Checkpoint>,
         #[wasm_bindgen(unchecked_optional_param_type = "DeviceOptions")] device_options: JsValue,
     ) -> Result<Device, Error> {
-        let needs = checkpoint.as_ref().map(|checkpoint| device_needs(&checkpoint.inner.spec)).unwrap_or_default();
+        Self::with_needs(GpuOptions::default(), device_options).await
+    }
+
+    /// Opens the device with what a model needs of it.
+    #[wasm_bindgen(js_name = openFor)]
+    pub async fn open_for(
+        checkpoint: &Checkpoint,
+        #[wasm_bindgen(unchecked_optional_param_type = "DeviceOptions")] device_options: JsValue,
+    ) -> Result<Device, Error> {
+        Self::with_needs(device_needs(&checkpoint.inner.spec), device_options).await
+    }
+
+    async fn with_needs(needs: GpuOptions, device_options: JsValue) -> Result<Device, Error> {
         let wishes = options::<DeviceOptions>(device_options)?.on(needs)?;
         Ok(Device { gpu: Rc::new(Gpu::open(&wishes).await?) })
     }

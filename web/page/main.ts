@@ -339,7 +339,7 @@ function drawMap(): void {
   const current = shown.candidates.length > 0 ? shown.candidates : (shown.steps.at(-1)?.candidates ?? []);
   const removed = shown.steps.map((step) => step.removed);
   const base = (shown.candidates.length > 0 ? shown.steps.at(-1) : shown.steps.at(-2))?.perplexity ?? shown.dense;
-  if (!Number.isNaN(base)) map.show(removed, current, base);
+  if (!Number.isNaN(base)) map.show(removed, current, base, shown.candidates.length > 0);
   const rank = (candidate: Candidate) => candidate.perplexity ?? candidate.at_least ?? Number.POSITIVE_INFINITY;
   const ranked = [...current].sort((a, b) => rank(a) - rank(b));
   const step = shown.candidates.length > 0 ? shown.steps.length + 1 : shown.steps.length;

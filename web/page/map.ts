@@ -32,23 +32,27 @@ export class LayerMap {
     this.markRows();
   }
 
-  /** Shows what is known: removed blocks with their step, and the scores of one step, whose base perplexity is given. */
-  show(removed: BlockId[], candidates: Candidate[], base: number): void {
+  /**
+   * Shows what is known: removed blocks with their step, and the scores of one step, whose base perplexity is given. While
+   * the step is under way, the block that would go is marked.
+   */
+  show(removed: BlockId[], candidates: Candidate[], base: number, underWay: boolean): void {
     removed.forEach((block, index) => {
       const cell = this.cells.get(block);
       if (cell) cell.className = "cell gone";
       this.label(block, `removed in step ${index + 1}`);
     });
     // Perplexities span orders of magnitude, so colour follows the logarithm.
-    const scores = candidates.flatMap(({ perplexity }) => (perplexity === null ? [] : [Math.log(perplexity)]));
+    const score = (candidate: Candidate) => candidate.perplexity ?? candidate.at_least;
+    const scores = candidates.map(score).flatMap((value) => (value === null ? [] : [Math.log(value)]));
     const [low, high] = [Math.min(...scores, Math.log(base)), Math.max(...scores, Math.log(base) + 0.05)];
     let best: Candidate | undefined;
     for (const candidate of candidates) {
       const cell = this.cells.get(candidate.block);
       if (!cell || removed.includes(candidate.block)) continue;
+      cell.style.setProperty("--t", String((Math.log(score(candidate) ?? 1) - low) / (high - low)));
       if (candidate.perplexity !== null) {
         cell.className = "cell scored";
-        cell.style.setProperty("--t", String((Math.log(candidate.perplexity) - low) / (high - low)));
         this.label(candidate.block, `perplexity ${perplexity(candidate.perplexity)} without it`);
         if (!best || candidate.perplexity < best.perplexity!) best = candidate;
       } else if (candidate.at_least !== null) {
@@ -59,7 +63,7 @@ export class LayerMap {
         this.label(candidate.block, candidate.reason ?? "rejected");
       }
     }
-    if (best) this.cells.get(best.block)?.classList.add("best");
+    if (best && underWay) this.cells.get(best.block)?.classList.add("best");
     if (scores.length > 0) {
       this.legend.low.textContent = perplexity(Math.exp(low));
       this.legend.high.textContent = perplexity(Math.exp(high));

@@ -48,7 +48,7 @@ export async function hub() {
   const requests = [];
   const broken = new Map();
   const server = await serve({}, (request, response, path) => {
-    const [, mode, , , , file = ""] = path.split("/");
+    const [, mode, , , , , file = ""] = path.split("/");
     const cors = { "access-control-allow-origin": "*", "access-control-allow-headers": "range", "access-control-expose-headers": "content-range" };
     if (request.method === "OPTIONS") {
       response.writeHead(204, cors).end();

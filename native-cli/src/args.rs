@@ -153,6 +153,33 @@ impl Dtype {
     }
 }
 
+/// Blocks to leave out.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RemovedArgs {
+    /// Leave these blocks out, for example mha:4,mlp:7
+    #[arg(long, value_name = "BLOCKS")]
+    without: Option<BlockSet>,
+    /// Leave out the blocks that this plan.json or order.json removes
+    #[arg(long, conflicts_with = "without")]
+    plan: Option<String>,
+    /// Only the first K steps of the plan [default: all]
+    #[arg(long, value_name = "K", requires = "plan")]
+    step: Option<usize>,
+}
+
+impl RemovedArgs {
+    /// The blocks, all of which the model has.
+    pub fn blocks(&self, spec: &ModelSpec) -> anyhow::Result<BlockSet> {
+        let removed = match (&self.without, &self.plan) {
+            (Some(blocks), _) => blocks.clone(),
+            (None, Some(plan)) => removed_by_plan(plan, self.step, spec)?,
+            (None, None) => BlockSet::new(),
+        };
+        spec.check_blocks(&removed)?;
+        Ok(removed)
+    }
+}
+
 /// The blocks that the first `step` steps of a plan file remove (all steps without `step`). `order.json` files, the
 /// published ones too, are read as well.
 pub fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow::Result<BlockSet> {

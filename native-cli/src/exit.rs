@@ -56,10 +56,11 @@ pub fn gpu_error(error: &anyhow::Error) -> Option<&GpuError> {
         Some(SearchError::Score(score)) => Some(score),
         _ => error.downcast_ref::<ScoreError>(),
     };
-    let forward = match (score, error.downcast_ref::<MemoryError>(), error.downcast_ref::<GenerateError>()) {
-        (Some(ScoreError::Forward(forward)), ..)
+    let memory = error.downcast_ref::<MemoryError>();
+    let forward = match (score, memory, error.downcast_ref::<GenerateError>()) {
+        (Some(ScoreError::Forward(forward)), _, _)
         | (_, Some(MemoryError::Forward(forward)), _)
-        | (.., Some(GenerateError::Forward(forward))) => Some(forward),
+        | (_, _, Some(GenerateError::Forward(forward))) => Some(forward),
         _ => error.downcast_ref::<ForwardError>(),
     };
     match forward {
@@ -77,7 +78,10 @@ fn is_input(error: &anyhow::Error) -> bool {
         return true;
     }
     if let Some(error) = error.downcast_ref::<ExportError>() {
-        return !matches!(error, ExportError::Write { .. } | ExportError::SinkOrder { .. });
+        return !matches!(
+            error,
+            ExportError::Write { .. } | ExportError::SinkOrder { .. } | ExportError::Differs { .. }
+        );
     }
     if let Some(error) = error.downcast_ref::<SearchError>() {
         return match error {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use blockpruner::export::{DiskFolder, ExportError, HfOptions, HfSummary, export_hf};
+use blockpruner::export::{DiskFolder, ExportError, HfOptions, HfSummary, check_hf, export_hf};
 use blockpruner::model::{BlockSet, Checkpoint};
 use clap::Args;
 
@@ -43,7 +43,7 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let checkpoint = open::checkpoint(&args.model).await?;
     let removed = removed_by_plan(&args.plan, Some(args.step), &checkpoint.spec)?;
     checkpoint.spec.check_blocks(&removed)?;
-    let summary = write(folder, &checkpoint, &removed, args.format, args.dtype).await?;
+    let summary = write(&args.out, folder, &checkpoint, &removed, args.format, args.dtype).await?;
     if args.json {
         return screen::print_json(&serde_json::json!({
             "out": args.out,
@@ -59,8 +59,9 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     screen::print_text(&format!("wrote {out}: {} tensors, {size}, without {} blocks\n", summary.tensors, removed.len()))
 }
 
-/// Writes a model folder, whole or not at all.
+/// Writes a model folder, whole or not at all, and reads it back.
 pub async fn write(
+    out: &Path,
     mut folder: DiskFolder,
     checkpoint: &Checkpoint,
     removed: &BlockSet,
@@ -78,10 +79,24 @@ pub async fn write(
     bar.finish_and_clear();
     let summary = written?;
     folder.finish()?;
+    check(out, checkpoint, &options).await?;
     for tensor in &summary.left_out {
         eprintln!("note: {tensor} is not part of the architecture and was left out");
     }
     Ok(summary)
+}
+
+/// Compares what was written with what should have been.
+async fn check(out: &Path, checkpoint: &Checkpoint, options: &HfOptions) -> anyhow::Result<()> {
+    let written = Checkpoint::open(&out.to_string_lossy()).await.context("the written model does not open")?;
+    let bar = screen::transfer_bar("checking the model");
+    let checked = check_hf(checkpoint, options, &written, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })
+    .await;
+    bar.finish_and_clear();
+    Ok(checked?)
 }
 
 /// Before any work, an output folder that cannot be written is wrong usage, not a failure.

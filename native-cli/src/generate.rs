@@ -5,11 +5,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use blockpruner::generate::{GenerateOptions, Generator, prompt_ids};
-use blockpruner::model::BlockSet;
-use blockpruner::text::DecodeStream;
+use blockpruner::text::{DecodeStream, Windows};
 use clap::Args;
 
-use crate::args::{DeviceArgs, removed_by_plan};
+use crate::args::{DeviceArgs, RemovedArgs};
 use crate::{open, screen};
 
 /// Arguments of `generate`.
@@ -24,15 +23,8 @@ pub struct GenerateArgs {
     /// New tokens at most
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
     max_tokens: usize,
-    /// Leave these blocks out, for example mha:4,mlp:7
-    #[arg(long, value_name = "BLOCKS")]
-    without: Option<BlockSet>,
-    /// Leave out the blocks that this plan.json or order.json removes
-    #[arg(long, conflicts_with = "without")]
-    plan: Option<String>,
-    /// Only the first K steps of the plan [default: all]
-    #[arg(long, value_name = "K", requires = "plan")]
-    step: Option<usize>,
+    #[command(flatten)]
+    removed: RemovedArgs,
     #[command(flatten)]
     device: DeviceArgs,
     /// Print one JSON object on stdout, at the end
@@ -50,17 +42,16 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 /// Continues the prompt and prints the text as it comes.
 pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let checkpoint = open::checkpoint(&args.model).await?;
-    let removed = match (&args.without, &args.plan) {
-        (Some(blocks), _) => blocks.clone(),
-        (None, Some(plan)) => removed_by_plan(plan, args.step, &checkpoint.spec)?,
-        (None, None) => BlockSet::new(),
-    };
-    checkpoint.spec.check_blocks(&removed)?;
+    let removed = args.removed.blocks(&checkpoint.spec)?;
     let tokenizer = checkpoint.tokenizer()?;
     let prompt = prompt_ids(&checkpoint, &args.prompt)?;
     let eos_token_ids = checkpoint.eos_token_ids()?;
     let gpu = open::device(&args.device, &checkpoint).await?;
-    let model = Rc::new(open::load(&gpu, &checkpoint).await?);
+    // The prompt runs as one window.
+    let length = prompt.len().max(2);
+    let window = Windows::from_ids(vec![0; length], length, None)?;
+    let memory = open::memory(&gpu, &checkpoint, &window, (0, 1), &args.device)?;
+    let model = Rc::new(open::load(&gpu, &checkpoint, &memory).await?);
 
     let options = GenerateOptions { max_tokens: args.max_tokens, eos_token_ids };
     let mut generator = Generator::new(model, removed.clone(), prompt.clone(), options)?;

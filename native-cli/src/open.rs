@@ -32,6 +32,12 @@ pub fn windows(checkpoint: &Checkpoint, text: &str, args: &TextArgs) -> anyhow::
     let windows = Windows::cut(&text, tokenizer, args.window(&checkpoint.spec), args.max_windows)
         .with_context(|| format!("cannot use the text {}", text.source))?;
     windows.check_vocabulary(checkpoint.spec.vocab_size)?;
+    if windows.window > checkpoint.spec.max_positions {
+        eprintln!(
+            "note: a window of {} tokens is more than the {} that the model was made for",
+            windows.window, checkpoint.spec.max_positions
+        );
+    }
     eprintln!(
         "text: {} ({} rows, {} tokens; {} windows of {} tokens)",
         text.source,

@@ -1,10 +1,9 @@
 //! `blockpruner perplexity`.
 
-use blockpruner::model::BlockSet;
 use blockpruner::score::Scorer;
 use clap::Args;
 
-use crate::args::{DeviceArgs, TextArgs, removed_by_plan};
+use crate::args::{DeviceArgs, RemovedArgs, TextArgs};
 use crate::{open, screen};
 
 /// Arguments of `perplexity`.
@@ -16,15 +15,8 @@ pub struct PerplexityArgs {
     /// Text, JSON or JSONL file, or builtin:sample
     #[arg(long)]
     text: String,
-    /// Leave these blocks out, for example mha:4,mlp:7
-    #[arg(long, value_name = "BLOCKS")]
-    without: Option<BlockSet>,
-    /// Leave out the blocks that this plan.json or order.json removes
-    #[arg(long, conflicts_with = "without")]
-    plan: Option<String>,
-    /// Only the first K steps of the plan [default: all]
-    #[arg(long, value_name = "K", requires = "plan")]
-    step: Option<usize>,
+    #[command(flatten)]
+    removed: RemovedArgs,
     #[command(flatten)]
     windows: TextArgs,
     #[command(flatten)]
@@ -37,12 +29,7 @@ pub struct PerplexityArgs {
 /// Measures and prints.
 pub async fn run(args: &PerplexityArgs) -> anyhow::Result<()> {
     let checkpoint = open::checkpoint(&args.model).await?;
-    let removed = match (&args.without, &args.plan) {
-        (Some(blocks), _) => blocks.clone(),
-        (None, Some(plan)) => removed_by_plan(plan, args.step, &checkpoint.spec)?,
-        (None, None) => BlockSet::new(),
-    };
-    checkpoint.spec.check_blocks(&removed)?;
+    let removed = args.removed.blocks(&checkpoint.spec)?;
     let (_, windows) = open::windows(&checkpoint, &args.text, &args.windows)?;
     let gpu = open::device(&args.device, &checkpoint).await?;
     let memory = open::memory(&gpu, &checkpoint, &windows, (0, 1), &args.device)?;

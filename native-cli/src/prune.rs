@@ -121,9 +121,10 @@ async fn prune(args: &PruneArgs) -> anyhow::Result<Plan> {
     plan.check().map_err(|(place, problem)| anyhow::anyhow!("the plan contradicts itself at {place}: {problem}"))?;
     out.remove_unfinished_model()?;
     write_order(&out.join("order.json"), &plan.order())?;
-    let folder = export::model_folder(&out.join("model"))?;
+    let model = out.join("model");
+    let folder = export::model_folder(&model)?;
     let removed = plan.removed_after(plan.steps.len())?;
-    export::write(folder, &checkpoint, &removed, args.format, args.dtype).await?;
+    export::write(&model, folder, &checkpoint, &removed, args.format, args.dtype).await?;
     job.check(&out, &plan).await?;
     plan.write(&out.join("plan.json"))?;
     out.remove_state()?;

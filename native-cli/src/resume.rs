@@ -90,7 +90,7 @@ impl OutFolder {
         }
     }
 
-    /// Removes what an interrupted export left behind: the model of an unfinished run and its parts.
+    /// Removes what an interrupted run left behind: its model, and files that were not finished.
     pub fn remove_unfinished_model(&self) -> anyhow::Result<()> {
         let context = || format!("cannot clear {}", self.path.display());
         for entry in fs::read_dir(&self.path).with_context(context)? {
@@ -98,6 +98,8 @@ impl OutFolder {
             let name = entry.file_name();
             if name == "model" || name.to_string_lossy().starts_with(".model.partial-") {
                 fs::remove_dir_all(entry.path()).with_context(context)?;
+            } else if name.to_string_lossy().starts_with(".blockpruner-") {
+                fs::remove_file(entry.path()).with_context(context)?;
             }
         }
         Ok(())

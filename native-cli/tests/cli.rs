@@ -162,10 +162,11 @@ fn the_demo_works_from_end_to_end() {
     }
 }
 
-/// What must not depend on interruptions: everything but the times.
+/// What must not depend on interruptions: everything but the times, and the work, a part of which is done again.
 fn without_times(mut plan: Value) -> Value {
     for step in plan["steps"].as_array_mut().unwrap() {
         step["seconds"] = Value::Null;
+        step["work"] = Value::Null;
     }
     plan
 }
@@ -188,6 +189,47 @@ fn steps_of_a_plan_are_exported() {
     assert!(!other.exists());
 }
 
+/// A written model without blocks is pruned on: its blocks keep their numbers, and the steps are those of one search.
+#[test]
+fn pruning_goes_on_from_a_pruned_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let out = |name: &str| root.path().join(name).to_str().unwrap().to_string();
+    let (whole, first, second) = (out("whole"), out("first"), out("second"));
+    let at_once = json(&prune(&whole, &["--remove", "2", "--json"]));
+    let begin = ["prune", "--remove", "1", "--out", &first, "--json"];
+    let begun = json(&[&begin[..], &SMALL].concat());
+    let model = format!("{first}/model");
+    let go_on = ["prune", "--model", &model, "--remove", "1", "--out", &second, "--json"];
+    let gone_on = json(&[&go_on[..], &SMALL[2..]].concat());
+    assert_eq!(gone_on["model"]["absent"], serde_json::json!([begun["steps"][0]["removed"]]));
+    assert_eq!(gone_on["dense"]["perplexity"], begun["steps"][0]["perplexity"]);
+    for key in ["removed", "perplexity", "params_left"] {
+        assert_eq!(gone_on["steps"][0][key], at_once["steps"][1][key], "{key}");
+    }
+    let config = read(&Path::new(&second).join("model/config.json"));
+    let dropped = |key: &str| config[key].as_array().unwrap().len();
+    assert_eq!(dropped("drop_attn_list") + dropped("drop_mlp_list"), 2);
+}
+
+/// Starts a search and waits until its state satisfies `enough`.
+#[cfg(unix)]
+fn started(args: &[&str], out: &Path, enough: impl Fn(&Value) -> bool) -> std::process::Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blockpruner"));
+    command.args(args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().unwrap();
+    for _ in 0..60_000 {
+        // The file is replaced whole: whenever it is there, it can be read.
+        let state = fs::read(out.join("state/search.json"));
+        if state.is_ok_and(|bytes| enough(&serde_json::from_slice(&bytes).unwrap())) {
+            return child;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was interrupted");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    panic!("no such state was saved within two minutes");
+}
+
 /// Interrupts a search as soon as it has saved something, and goes on.
 #[cfg(unix)]
 #[test]
@@ -196,26 +238,108 @@ fn an_interrupted_search_ends_as_if_it_had_not_been() {
     let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
     let expected = json(&prune(whole.to_str().unwrap(), &["--remove", "3", "--json"]));
     let args = prune(parts.to_str().unwrap(), &["--remove", "3", "--json"]);
-    let mut child = Command::new(env!("CARGO_BIN_EXE_blockpruner"))
-        .args(&args)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let state = parts.join("state/search.json");
-    for _ in 0..6000 {
-        if state.exists() || child.try_wait().unwrap().is_some() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    let mut child = started(&args, &parts, |_| true);
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(4));
-    assert!(state.exists() && !parts.join("plan.json").exists());
+    assert!(parts.join("state/search.json").exists() && !parts.join("plan.json").exists());
     failure(&args, 2, "--resume");
     failure(&prune(parts.to_str().unwrap(), &["--remove", "4", "--resume"]), 2, "search settings");
     let resumed = json(&[&args[..], &["--resume"]].concat());
     assert_eq!(without_times(resumed), without_times(expected));
     assert!(!parts.join("state").exists());
     failure(&prune(parts.to_str().unwrap(), &["--remove", "3", "--resume"]), 2, "finished");
+}
+
+/// The same without any warning, twice: in the first step, and after it.
+#[cfg(unix)]
+#[test]
+fn a_killed_search_ends_as_if_it_had_not_been() {
+    let root = tempfile::tempdir().unwrap();
+    let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
+    let expected = json(&prune(whole.to_str().unwrap(), &["--remove", "3", "--json"]));
+    let args = prune(parts.to_str().unwrap(), &["--remove", "3", "--json"]);
+    let resume = [&args[..], &["--resume"]].concat();
+    let count = |state: &Value, key: &str| state["search"][key].as_array().unwrap().len();
+    let mut child = started(&args, &parts, |state| count(state, "candidates") >= 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut child = started(&resume, &parts, |state| count(state, "steps") >= 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What it would have left behind while it wrote a file or the model.
+    fs::write(parts.join(".blockpruner-x.tmp"), b"{").unwrap();
+    fs::create_dir_all(parts.join(".model.partial-x")).unwrap();
+    assert_eq!(without_times(json(&resume)), without_times(expected));
+    assert!(!parts.join("state").exists());
+    let written = fs::read_dir(&parts).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(
+        written.collect::<std::collections::BTreeSet<_>>(),
+        ["model", "order.json", "plan.json"].map(String::from).into()
+    );
+}
+
+/// Runs a shell script, whose "$@" is the program with `args`, in `root`, where `disk` is a file system with these mount
+/// options that nobody else sees. False, with the reason printed, if this system does not let us.
+#[cfg(target_os = "linux")]
+fn with_a_disk(options: &str, root: &Path, script: &str, args: &[&str]) -> bool {
+    fs::create_dir(root.join("disk")).unwrap();
+    let script = format!("mount -t tmpfs -o {options} tmpfs disk && touch mounted && {{ {script}; }}");
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_blockpruner")]).args(args).current_dir(root);
+    let output = command.output();
+    if root.join("mounted").exists() {
+        return true;
+    }
+    println!("skipped: a small disk could not be mounted: {:?}", output.map(|output| stderr(&output)));
+    false
+}
+
+/// The disk fills up while the state is saved, or while the model is written. More room and --resume are all it takes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_said_so_and_costs_nothing() {
+    let more = ["--remove", "2", "--block-types", "mha", "--json"];
+    let reference = tempfile::tempdir().unwrap();
+    let expected = json(&prune(reference.path().join("out").to_str().unwrap(), &more));
+    for (size, named) in [("4k", "search.json"), ("1m", "model.safetensors")] {
+        let root = tempfile::tempdir().unwrap();
+        let script = r#"
+            "$@" >full.stdout 2>full.stderr; echo $? >full.code
+            find disk -type f >full.files
+            mount -o remount,size=64m disk
+            "$@" --resume >resumed.stdout 2>resumed.stderr; echo $? >resumed.code
+            find disk/out -maxdepth 1 -mindepth 1 | sort >resumed.files"#;
+        if !with_a_disk(&format!("size={size}"), root.path(), script, &prune("disk/out", &more)) {
+            return;
+        }
+        let said = |name: &str| fs::read_to_string(root.path().join(name)).unwrap();
+        assert_eq!(said("full.code").trim(), "1", "{}", said("full.stderr"));
+        assert_eq!(said("full.stdout"), "");
+        for part in [named, "No space left on device", "free some space"] {
+            assert!(said("full.stderr").contains(part), "{size}: {}", said("full.stderr"));
+        }
+        let left: Vec<String> = said("full.files").lines().map(String::from).collect();
+        let whole = ["disk/out/state/search.json", "disk/out/order.json"];
+        assert!(left.iter().all(|file| whole.contains(&file.as_str())) && left.contains(&whole[0].into()), "{left:?}");
+        assert_eq!(said("resumed.code").trim(), "0", "{}", said("resumed.stderr"));
+        let plan = serde_json::from_str(&said("resumed.stdout")).unwrap();
+        assert_eq!(without_times(plan), without_times(expected.clone()), "{size}");
+        assert_eq!(said("resumed.files"), "disk/out/model\ndisk/out/order.json\ndisk/out/plan.json\n");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_cannot_be_written_exits_2() {
+    let root = tempfile::tempdir().unwrap();
+    let script = r#"mkdir disk/empty; mount -o remount,ro disk
+        for out in disk/empty disk/new; do "$@" --out $out 2>>stderr; echo $? >>codes; done"#;
+    let args = [&["prune"], &SMALL[..], &["--remove", "1"]].concat();
+    if !with_a_disk("size=1m", root.path(), script, &args) {
+        return;
+    }
+    let said = |name: &str| fs::read_to_string(root.path().join(name)).unwrap();
+    assert_eq!(said("codes"), "2\n2\n", "{}", said("stderr"));
+    assert_eq!(said("stderr").matches("Read-only file system").count(), 2, "{}", said("stderr"));
+    assert!(said("stderr").contains("choose a folder that you may write to"), "{}", said("stderr"));
 }

@@ -10,6 +10,7 @@ DENSE is the original model (a folder or a .gguf file), ZEROED and HF the folder
 2. HF does so with trust_remote_code, has no parameters for the removed blocks, and generates the same tokens with the KV
    cache as without, from the same logits.
 3. HF without trust_remote_code is refused.
+4. AutoTokenizer gives the ids of their tokenizer.json.
 
 Prints one JSON line. Exits 1 with a message naming the first check that failed.
 """
@@ -119,6 +120,17 @@ def check_pieces(folder, model, ids):
     return difference
 
 
+def check_tokenizer(folder, trust_remote_code):
+    """Not the word-level ones of fixtures made by hand: transformers takes the family's class, which is BPE, instead."""
+    if json.loads((pathlib.Path(folder) / "tokenizer.json").read_text())["model"]["type"] != "BPE":
+        return
+    text = "t1 t2 t30 and others"
+    loaded = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    found, expected = loaded(text)["input_ids"], model_io.load_tokenizer(folder).encode(text).ids
+    if not found or found != expected:
+        raise Failed(f"{folder}: AutoTokenizer gives {found}, tokenizer.json {expected}")
+
+
 def check_refused(folder):
     try:
         transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
@@ -137,7 +149,10 @@ def check(arguments):
     zeroed_perplexity = model_io.perplexity(zeroed, windows)
     zeroed_difference = check_perplexity(arguments.zeroed, zeroed_perplexity, expected, arguments.tolerance)
 
+    check_tokenizer(arguments.zeroed, trust_remote_code=False)
+
     check_refused(arguments.hf)
+    check_tokenizer(arguments.hf, trust_remote_code=True)
     pruned = load_exported(arguments.hf, trust_remote_code=True)
     check_no_parameters(arguments.hf, pruned, removed)
     pruned_perplexity = model_io.perplexity(pruned, windows)

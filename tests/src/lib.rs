@@ -1,17 +1,21 @@
 //! What the tests share: devices to run on, fixtures and their references, seeded inputs, and comparing.
 
+mod download;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use blockpruner::gpu::{Gpu, GpuError, GpuOptions, KernelChoice};
+use blockpruner::gpu::{Gpu, GpuError, GpuOptions, KernelChoice, Tier};
 use blockpruner::model::{Checkpoint, DeviceModel};
 use blockpruner::score::Scorer;
 use blockpruner::search::{Event, MemoryPlan, SearchOptions, SearchState, search};
 use blockpruner::text::Windows;
 use pollster::block_on;
 use serde::Deserialize;
+
+pub use download::{GEMMA3, Published, QWEN2, SMOLLM2};
 
 /// The largest relative difference from the reference that a perplexity may have.
 pub const TOLERANCE: f64 = 1e-4;
@@ -82,15 +86,16 @@ pub fn fixture(name: &str) -> (Checkpoint, Reference) {
 /// # Panics
 /// If a device fails to open for another reason than that it lacks what the kernel needs.
 pub fn every_kernel() -> Vec<(String, GpuOptions)> {
+    let kernel = |kernel| GpuOptions { kernel: Some(kernel), ..Default::default() };
     let choices = [
-        ("tile", KernelChoice::Tile, false),
-        ("tile, strict WebGPU", KernelChoice::Tile, true),
-        ("panel", KernelChoice::Panel, false),
-        ("panel-subgroup", KernelChoice::PanelSubgroup, false),
+        ("tile", kernel(KernelChoice::Tile)),
+        ("tile, strict WebGPU", GpuOptions { strict_webgpu: true, ..kernel(KernelChoice::Tile) }),
+        ("panel", kernel(KernelChoice::Panel)),
+        ("panel-subgroup", kernel(KernelChoice::PanelSubgroup)),
+        ("baseline tier", GpuOptions { tier: Some(Tier::Baseline), ..Default::default() }),
     ];
     let mut available = Vec::new();
-    for (name, kernel, strict_webgpu) in choices {
-        let options = GpuOptions { kernel: Some(kernel), strict_webgpu, ..Default::default() };
+    for (name, options) in choices {
         match block_on(Gpu::open(&options)) {
             Ok(_) => available.push((name.to_string(), options)),
             Err(error @ GpuError::Unsuitable { .. }) => println!("skipped {name}: {error}"),

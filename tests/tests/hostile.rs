@@ -3,12 +3,14 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::rc::Rc;
 
 use blockpruner::gpu::{GpuError, GpuOptions};
 use blockpruner::model::{BlockSet, Checkpoint, DeviceModel, ForwardError, ModelError};
 use blockpruner::score::{ScoreError, Scorer};
 use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchError, SearchOptions, SearchState, Strategy, search};
 use blockpruner::text::{CalibrationText, TextError, Windows};
+use blockpruner::weights::{ByteSource, BytesSource};
 use blockpruner_tests::{fixture, fixture_folder, open};
 use pollster::block_on;
 use serde_json::{Map, Value, json};
@@ -114,6 +116,84 @@ fn truncated_files_are_refused() {
     }
 }
 
+/// Opens what may be damaged and does with it what every command does up to the device; the outcome does not matter.
+fn use_up_to_the_device(opened: Result<Checkpoint, ModelError>) {
+    let Ok(checkpoint) = opened else { return };
+    for info in checkpoint.weights.iter() {
+        let _ = block_on(checkpoint.weights.read_rows(&info.name, 0..info.rows()));
+    }
+    if let Ok(tokenizer) = checkpoint.tokenizer() {
+        let _ = tokenizer.encode("t1 t2 <s> \u{e9}\n\n12").and_then(|ids| tokenizer.decode(&ids));
+    }
+    let _ = checkpoint.spec.parameters();
+}
+
+/// Every byte of a header and some of the data are changed, one at a time: by one bit, and by all.
+fn flipped(bytes: &[u8], header: usize) -> impl Iterator<Item = Vec<u8>> {
+    let data = (header..bytes.len()).step_by(bytes.len() / 50);
+    (0..header).chain(data).flat_map(|place| [1 << (place % 8), 0xff].map(|flip| (place, flip))).map(|(place, flip)| {
+        let mut damaged = bytes.to_vec();
+        damaged[place] ^= flip;
+        damaged
+    })
+}
+
+#[test]
+fn flipped_bits_of_gguf_files_never_panic() {
+    for (name, header) in [("gguf-qwen2", 7552), ("gguf-rope-freqs", 7328)] {
+        let bytes = std::fs::read(fixture_folder(name).join("model.gguf")).unwrap();
+        for damaged in flipped(&bytes, header) {
+            let source = Rc::new(BytesSource::new("model.gguf", damaged));
+            use_up_to_the_device(block_on(Checkpoint::from_gguf("model", source)));
+        }
+    }
+}
+
+#[test]
+fn flipped_bits_of_folders_never_panic() {
+    let names = ["config.json", "tokenizer.json", "model.safetensors"];
+    let files = names.map(|name| std::fs::read(fixture_folder("llama-f32").join(name)).unwrap());
+    let open_with = |changed: &str, damaged: &[u8]| {
+        let source = |(name, bytes): (&&str, &Vec<u8>)| {
+            let bytes = if *name == changed { damaged.to_vec() } else { bytes.clone() };
+            let source: Rc<dyn ByteSource> = Rc::new(BytesSource::new(*name, bytes));
+            (name.to_string(), source)
+        };
+        block_on(Checkpoint::from_folder_files("model", names.iter().zip(&files).map(source).collect()))
+    };
+    for (name, bytes) in names.iter().zip(&files) {
+        let header = if *name == "model.safetensors" {
+            8 + usize::from(bytes[0]) + 256 * usize::from(bytes[1])
+        } else {
+            bytes.len()
+        };
+        for damaged in flipped(bytes, header) {
+            use_up_to_the_device(open_with(name, &damaged));
+        }
+    }
+}
+
+#[test]
+fn tensors_of_gguf_files_that_are_missing_or_misshapen_are_named() {
+    let bytes = std::fs::read(fixture_folder("gguf-legacy").join("model.gguf")).unwrap();
+    let (stored, name) = (b"blk.1.ffn_down.weight", "model.layers.1.mlp.down_proj.weight");
+    let place = bytes.windows(stored.len()).position(|window| window == stored).unwrap();
+    let error = |change: &dyn Fn(&mut [u8])| {
+        let mut bytes = bytes.clone();
+        change(&mut bytes[place..]);
+        let source = Rc::new(BytesSource::new("model.gguf", bytes));
+        block_on(Checkpoint::from_gguf("model", source)).err().unwrap()
+    };
+    assert_says(&error(&|entry| entry[0] = b'x'), &["model.gguf", name, "missing"]);
+    // Behind the name: the number of dimensions (u32) and the dimensions (u64), innermost first.
+    let (inner, outer) = (stored.len() + 4, stored.len() + 12);
+    let size = u64::from_le_bytes(bytes[place + outer..place + outer + 8].try_into().unwrap());
+    let error = error(&|entry| entry[outer..outer + 8].copy_from_slice(&(size - 1).to_le_bytes()));
+    let columns = u64::from_le_bytes(bytes[place + inner..place + inner + 8].try_into().unwrap());
+    let shape = |rows| format!("[{rows}, {columns}]");
+    assert_says(&error, &["model.gguf", name, &shape(size - 1), &shape(size)]);
+}
+
 #[test]
 fn missing_configuration_is_named() {
     let keys =
@@ -205,10 +285,15 @@ fn a_stopped_search_resumes() {
     let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows, (12, 1), None).unwrap();
     let whole = run_until(&scorer, &options, &memory, SearchState::default(), usize::MAX).unwrap();
     assert_eq!(whole.steps.len(), 2);
-    // In the dense pass, in the waves of both steps, and after the second.
-    for stop in [1, 25, 26, 40, 60, 90, 120, 150] {
-        let saved =
-            run_until(&scorer, &options, &memory, SearchState::default(), stop).expect_err("it was not stopped");
+    let mut calls = 0;
+    let mut count = |_: Event<'_>, _: &SearchState| {
+        calls += 1;
+        ControlFlow::Continue(())
+    };
+    block_on(search(&scorer, &options, &memory, SearchState::default(), &mut count)).unwrap();
+    // In the dense pass, in the waves of both steps, and at the very end.
+    for stop in (0..10).map(|part| 1 + part * (calls - 1) / 9) {
+        let saved = run_until(&scorer, &options, &memory, SearchState::default(), stop).expect_err("not stopped");
         let state: SearchState = serde_json::from_str(&saved).unwrap();
         let resumed = run_until(&scorer, &options, &memory, state, usize::MAX).unwrap();
         assert_eq!(resumed.dense, whole.dense, "stopped at {stop}");

@@ -143,9 +143,9 @@ fn fixtures_are_searched_the_same_in_any_memory() {
 /// A race may end in another result, but what it says is true.
 #[test]
 fn races_say_what_they_did() {
-    let (checkpoint, windows) = tiny(64, 8);
+    let (checkpoint, windows) = tiny(128, 16);
     let gpu = open(&GpuOptions::default());
-    let search = |strategy| greedy(&gpu, &checkpoint, &windows, &options(2, BlockTypes::Mix, strategy), None).1;
+    let search = |strategy| greedy(&gpu, &checkpoint, &windows, &options(1, BlockTypes::Mix, strategy), None).1;
     let (exact, raced) = (search(Strategy::Exact), search(Strategy::Racing));
     let step = &raced.steps[0];
     let all = exact.steps[0].candidates.iter().zip(&step.candidates);

@@ -29,25 +29,42 @@ pub fn fixtures() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Exports a fixture in both formats and lets transformers load and score them.
+/// What is exported: a fixture, the published order of its pruning, and the same blocks as check_export.py takes them. Both
+/// families, from folders and from GGUF files; among them a layer without both blocks and no attention at all.
+const EXPORTS: [(&str, &str, &str); 6] = [
+    ("llama-f32", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 0]]}"#, "mha:1,mlp:0"),
+    ("llama-biases", r#"{"1": [["mlp", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mha:0,mlp:0"),
+    ("qwen2-bf16", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 2]]}"#, "mha:0,mlp:2"),
+    ("gguf-legacy", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mha", 1]]}"#, "mha:0,mha:1"),
+    ("gguf-rope-freqs", r#"{"1": [["mlp", 1]], "2": [["mha", 0], ["mlp", 1]]}"#, "mha:0,mlp:1"),
+    ("gguf-qwen2", r#"{"1": [["mlp", 0]], "2": [["mlp", 0], ["mha", 1]]}"#, "mlp:0,mha:1"),
+];
+
+/// Exports fixtures in both formats and lets transformers load and score them.
 pub fn check_exports() -> anyhow::Result<()> {
     let python = python()?;
-    let fixture = root().join("tests/fixtures/llama-f32");
     let work = root().join("target/transformers-check");
     if work.exists() {
         std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     }
-    std::fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
-    let order = work.join("order.json");
-    std::fs::write(&order, r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 0]]}"#)
-        .context("cannot write the order")?;
-    for format in ["hf-zeroed", "hf"] {
-        let mut export = cargo(&["run", "-p", "blockpruner-cli", "--", "export", "--step", "2", "--format", format]);
-        export.arg("--model").arg(&fixture).arg("--plan").arg(&order).arg("--out").arg(work.join(format));
-        run(&mut export)?;
+    for (name, order, without) in EXPORTS {
+        let fixture = root().join("tests/fixtures").join(name);
+        let gguf = fixture.join("model.gguf");
+        let model = if gguf.exists() { &gguf } else { &fixture };
+        let work = work.join(name);
+        std::fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
+        let plan = work.join("order.json");
+        std::fs::write(&plan, order).context("cannot write the order")?;
+        for format in ["hf-zeroed", "hf"] {
+            let args = ["run", "-q", "-p", "blockpruner-cli", "--", "export", "--step", "2", "--format", format];
+            let mut export = cargo(&args);
+            export.arg("--model").arg(model).arg("--plan").arg(&plan).arg("--out").arg(work.join(format));
+            run(&mut export)?;
+        }
+        let mut check = Command::new(&python);
+        check.arg("tests/reference/check_export.py").arg(model).arg(work.join("hf-zeroed")).arg(work.join("hf"));
+        check.arg("--ids").arg(fixture.join("reference.json")).args(["--without", without]).current_dir(root());
+        run(&mut check)?;
     }
-    let mut check = Command::new(python);
-    check.arg("tests/reference/check_export.py").arg(&fixture).arg(work.join("hf-zeroed")).arg(work.join("hf"));
-    check.arg("--ids").arg(fixture.join("reference.json")).args(["--without", "mha:1,mlp:0"]).current_dir(root());
-    run(&mut check)
+    Ok(())
 }

@@ -11,7 +11,7 @@ mod pruning;
 mod saved;
 pub mod sink;
 
-pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, export_hf};
+pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf};
 pub use order::{order_json, parse_order};
 #[cfg(not(target_arch = "wasm32"))]
 pub use order::{read_order, write_order};
@@ -67,6 +67,9 @@ pub enum ExportError {
     /// A value that the requested type cannot hold.
     #[error("tensor `{tensor}` holds {value}, which is beyond the range of {dtype}; export as bf16 or f32 instead")]
     Overflow { tensor: String, value: f32, dtype: FloatType },
+    /// A written folder does not hold what was written.
+    #[error("the written model is not what it should be: {what}; delete it and export again, to another disk")]
+    Differs { what: String },
     /// A tensor could not be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ExportError, JsonPlace};
 use crate::model::{BlockId, BlockSet, ModelSpec};
-use crate::search::{BlockTypes, CandidateState, Step, Strategy};
+use crate::search::{self, BlockTypes, Candidate, CandidateState, Step};
 
 /// The value of [`Plan::format`] that this version reads and writes.
 pub const PLAN_FORMAT: &str = "blockpruner-plan/1";
@@ -80,8 +80,8 @@ pub struct PlanSettings {
     /// How many blocks were to be removed.
     pub remove: usize,
     /// How candidates were scored.
-    pub strategy: Strategy,
-    /// Whether the result may differ from the published loop's: only with [`Strategy::Racing`].
+    pub strategy: search::Strategy,
+    /// Whether the result may differ from the published loop's: only with [`search::Strategy::Racing`].
     pub approximate: bool,
 }
 
@@ -276,9 +276,29 @@ impl Plan {
         if let Some(block) = model.absent.iter().find(|block| block.layer >= model.layers) {
             return Err(("model.absent".into(), format!("{block} is beyond the {} layers", model.layers)));
         }
-        let mut gone = model.absent.clone();
-        let mut params_before = model.parameters;
-        for (index, step) in self.steps.iter().enumerate() {
+        self.searched().check(&self.steps)
+    }
+
+    fn searched(&self) -> Searched<'_> {
+        let PlanModel { layers, parameters, ref absent, .. } = self.model;
+        Searched { layers, parameters, absent, block_types: self.settings.block_types }
+    }
+}
+
+/// What the steps of a search have to fit.
+pub(super) struct Searched<'a> {
+    pub layers: usize,
+    pub parameters: u64,
+    pub absent: &'a BlockSet,
+    pub block_types: BlockTypes,
+}
+
+impl Searched<'_> {
+    /// As [`Plan::check`].
+    pub fn check(&self, steps: &[Step]) -> Result<(), (String, String)> {
+        let mut gone = self.absent.clone();
+        let mut params_before = self.parameters;
+        for (index, step) in steps.iter().enumerate() {
             let at = |field: &str| format!("steps[{index}].{field}");
             if step.step != index + 1 {
                 return Err((at("step"), format!("found {}, expected {}", step.step, index + 1)));
@@ -300,13 +320,13 @@ impl Plan {
 
     fn check_removed(&self, step: &Step, gone: &BlockSet) -> Result<(), String> {
         let block = step.removed;
-        if block.layer >= self.model.layers {
-            return Err(format!("{block} is beyond the {} layers of the model", self.model.layers));
+        if block.layer >= self.layers {
+            return Err(format!("{block} is beyond the {} layers of the model", self.layers));
         }
         if gone.contains(block) {
             return Err(format!("{block} was gone before"));
         }
-        if !self.settings.block_types.has(block.kind) {
+        if !self.block_types.has(block.kind) {
             return Err(format!("{block} is not among the block types of the settings"));
         }
         Ok(())
@@ -329,24 +349,29 @@ impl Plan {
             return Err((format!("candidates[{at}]"), format!("{} was no candidate any more", extra.block)));
         }
         for (at, candidate) in step.candidates.iter().enumerate() {
-            let missing = match candidate.state {
-                CandidateState::Complete if candidate.perplexity.is_none() => "a complete score has a perplexity",
-                CandidateState::Bounded if candidate.at_least.is_none() => "a bounded score has a lower bound",
-                _ => continue,
-            };
-            return Err((format!("candidates[{at}]"), format!("{missing}, {} has none", candidate.block)));
+            check_promise(candidate).map_err(|problem| (format!("candidates[{at}]"), problem))?;
         }
         check_lowest(step)
     }
 
     /// The candidates of a step in the published order.
     fn candidates<'a>(&'a self, gone: &'a BlockSet) -> impl Iterator<Item = BlockId> + 'a {
-        let layers = self.model.layers;
+        let layers = self.layers;
         (0..layers)
             .map(BlockId::mha)
             .chain((0..layers).map(BlockId::mlp))
-            .filter(|block| self.settings.block_types.has(block.kind) && !gone.contains(*block))
+            .filter(|block| self.block_types.has(block.kind) && !gone.contains(*block))
     }
+}
+
+/// Whether a candidate has what its state promises.
+pub(super) fn check_promise(candidate: &Candidate) -> Result<(), String> {
+    let missing = match candidate.state {
+        CandidateState::Complete if candidate.perplexity.is_none() => "a complete score has a perplexity",
+        CandidateState::Bounded if candidate.at_least.is_none() => "a bounded score has a lower bound",
+        _ => return Ok(()),
+    };
+    Err(format!("{missing}, {} has none", candidate.block))
 }
 
 /// The removed block is the first candidate of the lowest perplexity, and that is the step's.
@@ -374,7 +399,7 @@ fn check_lowest(step: &Step) -> Result<(), (String, String)> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
-    use crate::search::{Candidate, Work};
+    use crate::search::Work;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -397,7 +422,7 @@ mod tests {
             settings: PlanSettings {
                 block_types: BlockTypes::Mix,
                 remove: picks.len(),
-                strategy: Strategy::Exact,
+                strategy: search::Strategy::Exact,
                 approximate: false,
             },
             device: PlanDevice {
@@ -413,7 +438,7 @@ mod tests {
         };
         let mut gone = plan.model.absent.clone();
         for (index, pick) in picks.iter().enumerate() {
-            let blocks: Vec<_> = plan.candidates(&gone).collect();
+            let blocks: Vec<_> = plan.searched().candidates(&gone).collect();
             let pick = pick % blocks.len();
             let candidates = blocks.iter().enumerate().map(|(at, &block)| candidate(block, at, pick)).collect();
             plan.steps.push(Step {

@@ -34,7 +34,7 @@ impl Pruning<'_> {
         let SearchOptions { remove, block_types, strategy } = self.options;
         Ok(Fingerprint {
             weights: self.checkpoint.weights.fingerprint().await?,
-            tokenizer: text_hash(&self.checkpoint.tokenizer()?.to_json()),
+            tokenizer: self.checkpoint.tokenizer()?.fingerprint(),
             token_ids: self.windows.fingerprint(),
             settings: format!("remove {remove}, block types {block_types}, strategy {strategy}"),
             device: format!("{}, {}, {}", gpu.name(), gpu.backend(), gpu.driver()),
@@ -83,11 +83,4 @@ impl Pruning<'_> {
             steps: state.steps,
         }
     }
-}
-
-/// A short hash for telling texts apart; FNV-1a (Fowler, Noll and Vo), 64 bits.
-fn text_hash(text: &str) -> String {
-    let start = 0xcbf2_9ce4_8422_2325_u64;
-    let hash = text.bytes().fold(start, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::plan::{Searched, check_promise};
 use super::{Fingerprint, FingerprintDifference};
 use crate::model::{BlockSet, ModelSpec};
 use crate::search::{SearchOptions, SearchState};
@@ -65,21 +66,130 @@ impl SavedSearch {
     }
 }
 
-/// Whether a saved search names only blocks that the model has, each once.
+/// Whether a saved search fits the model and the settings, and has what its candidates' states promise.
 fn check(search: &SearchState, spec: &ModelSpec, options: &SearchOptions) -> Result<(), String> {
-    let mut open: BlockSet = options.candidates(spec).collect();
-    for step in &search.steps {
-        if !open.remove(step.removed) {
-            return Err(format!("step {} removes {}, which is no candidate there", step.step, step.removed));
-        }
+    if search.steps.len() > options.remove {
+        return Err(format!("it has {} steps, {} were asked for", search.steps.len(), options.remove));
     }
-    for candidate in &search.candidates {
+    if search.dense.is_none() && !(search.steps.is_empty() && search.candidates.is_empty()) {
+        return Err("it has candidates, but no score of the dense model".into());
+    }
+    let searched = Searched {
+        layers: spec.layers,
+        parameters: spec.parameters(),
+        absent: &spec.absent,
+        block_types: options.block_types,
+    };
+    searched.check(&search.steps).map_err(|(place, problem)| format!("at {place}: {problem}"))?;
+    let removed = search.removed();
+    let mut open: BlockSet = options.candidates(spec).filter(|block| !removed.contains(*block)).collect();
+    for (at, candidate) in search.candidates.iter().enumerate() {
         if !open.remove(candidate.block) {
-            return Err(format!("{} is no candidate of the step under way", candidate.block));
+            return Err(format!("at candidates[{at}]: {} is no candidate of the step under way", candidate.block));
         }
-    }
-    if search.steps.len() > options.remove || (search.dense.is_none() && !search.steps.is_empty()) {
-        return Err("its steps do not fit the settings".into());
+        check_promise(candidate).map_err(|problem| format!("at candidates[{at}]: {problem}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use crate::model::BlockId;
+    use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Step, Strategy, Work};
+    use serde_json::{Value, json};
+
+    const OPTIONS: SearchOptions = SearchOptions { remove: 2, block_types: BlockTypes::Mlp, strategy: Strategy::Exact };
+
+    fn spec() -> ModelSpec {
+        let config = json!({
+            "model_type": "llama", "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3,
+            "num_attention_heads": 2, "vocab_size": 11,
+        });
+        ModelSpec::from_config(config.as_object().unwrap()).unwrap()
+    }
+
+    fn fingerprint() -> Fingerprint {
+        let name = |name: &str| name.to_string();
+        Fingerprint {
+            weights: name("w"),
+            tokenizer: name("t"),
+            token_ids: name("i"),
+            settings: name("s"),
+            device: name("d"),
+            kernels: name("k"),
+        }
+    }
+
+    /// One step is done, one candidate of the second.
+    fn saved() -> Value {
+        let candidate = |layer, perplexity| Candidate {
+            block: BlockId::mlp(layer),
+            perplexity: Some(perplexity),
+            at_least: None,
+            state: CandidateState::Complete,
+            reason: None,
+        };
+        let step = Step {
+            step: 1,
+            removed: BlockId::mlp(1),
+            perplexity: 2.0,
+            candidates: vec![candidate(0, 3.0), candidate(1, 2.0), candidate(2, 2.0)],
+            work: Work::default(),
+            params_left: spec().parameters() - 100,
+            ratio_removed: 0.1,
+            seconds: 1.0,
+        };
+        let search = SearchState {
+            dense: Some(Dense { perplexity: 1.5, mean_nll: 0.4 }),
+            steps: vec![step],
+            candidates: vec![candidate(0, 4.0)],
+            ..SearchState::default()
+        };
+        serde_json::to_value(SavedSearch::new(fingerprint(), search)).unwrap()
+    }
+
+    fn resume(saved: &Value) -> Result<SearchState, ResumeError> {
+        SavedSearch::resume(saved.to_string().as_bytes(), &fingerprint(), &spec(), &OPTIONS)
+    }
+
+    #[test]
+    fn a_saved_search_reads_back() {
+        let state = resume(&saved()).unwrap();
+        let again = serde_json::to_value(SavedSearch::new(fingerprint(), state)).unwrap();
+        assert_eq!(again, saved());
+    }
+
+    #[test]
+    fn damage_is_found_before_the_search_goes_on() {
+        let cases = [
+            ("/format", json!("blockpruner-state/2"), "blockpruner-state/1"),
+            ("/search/dense", Value::Null, "no score of the dense model"),
+            ("/search/steps/0/step", json!(2), "steps[0].step: found 2, expected 1"),
+            ("/search/steps/0/removed", json!("mha:1"), "steps[0].removed: mha:1 is not among the block types"),
+            ("/search/steps/0/removed", json!("mlp:2"), "mlp:1 has the lowest perplexity"),
+            ("/search/steps/0/perplexity", json!(2.5), "steps[0].perplexity"),
+            ("/search/steps/0/candidates/0/perplexity", Value::Null, "steps[0].candidates[0]: a complete score"),
+            ("/search/steps/0/candidates/1/block", json!("mlp:7"), "found mlp:7, expected mlp:1"),
+            ("/search/candidates/0/block", json!("mlp:1"), "candidates[0]: mlp:1 is no candidate"),
+            ("/search/candidates/0/perplexity", Value::Null, "candidates[0]: a complete score"),
+            ("/search/seconds", json!("x"), "invalid type"),
+        ];
+        for (pointer, value, expected) in cases {
+            let mut damaged = saved();
+            *damaged.pointer_mut(pointer).unwrap() = value;
+            let error = resume(&damaged).unwrap_err();
+            assert!(matches!(error, ResumeError::Damaged { .. }), "{pointer}: {error}");
+            assert!(error.to_string().contains(expected), "{pointer}: {error}");
+        }
+        let whole = saved().to_string();
+        for length in 0..whole.len() {
+            let cut = SavedSearch::resume(&whole.as_bytes()[..length], &fingerprint(), &spec(), &OPTIONS);
+            assert!(matches!(cut, Err(ResumeError::Damaged { .. })), "{length}");
+        }
+        let other = Fingerprint { device: "other".into(), ..fingerprint() };
+        let error = SavedSearch::resume(whole.as_bytes(), &other, &spec(), &OPTIONS).unwrap_err();
+        assert!(matches!(error, ResumeError::Different(_)), "{error}");
+    }
 }

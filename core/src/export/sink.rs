@@ -59,10 +59,13 @@ mod disk {
         /// That the place is writable shows here, before any work.
         pub fn create(target: &Path) -> Result<Self, ExportError> {
             check_empty(target)?;
+            let name = target.file_name().ok_or_else(|| ExportError::Write {
+                path: target.display().to_string(),
+                reason: "it is not the name of a new folder".to_string(),
+                advice: "give the folder a name",
+            })?;
             let parent = parent_of(target);
             fs::create_dir_all(parent).map_err(|e| write_error(parent, &e))?;
-            let name =
-                target.file_name().ok_or_else(|| ExportError::FileName { name: target.display().to_string() })?;
             let prefix = format!(".{}.partial-", name.to_string_lossy());
             let mut builder = tempfile::Builder::new();
             builder.prefix(&prefix);
@@ -308,6 +311,17 @@ mod disk {
             let error = write_atomically(&file.join("plan.json"), b"x").unwrap_err().to_string();
             assert!(error.contains("plan.json") && error.contains("choose another path"), "{error}");
             assert_eq!(names(root.path()), ["file"]);
+        }
+
+        #[test]
+        fn a_place_without_a_name_is_refused() {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join("a")).unwrap();
+            let error = DiskFolder::create(&root.path().join("a/..")).unwrap_err();
+            assert!(matches!(error, ExportError::NotEmpty { .. }), "{error}");
+            let error = DiskFolder::create(&root.path().join("nowhere/..")).unwrap_err().to_string();
+            assert!(error.contains("give the folder a name"), "{error}");
+            assert_eq!(names(root.path()), ["a"]);
         }
 
         #[test]

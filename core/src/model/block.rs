@@ -186,6 +186,7 @@ impl FromStr for BlockSet {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn blocks_print_and_parse() {
@@ -204,5 +205,29 @@ mod tests {
         let set: BlockSet = "mlp:0,mha:3, mha:1".parse().unwrap();
         assert_eq!(set.to_string(), "mha:1,mha:3,mlp:0");
         assert_eq!(serde_json::to_string(&set).unwrap(), r#"["mha:1","mha:3","mlp:0"]"#);
+    }
+
+    fn any_block() -> impl Strategy<Value = BlockId> {
+        (any::<bool>(), any::<usize>())
+            .prop_map(|(mha, layer)| if mha { BlockId::mha(layer) } else { BlockId::mlp(layer) })
+    }
+
+    proptest! {
+        #[test]
+        fn any_set_survives_text_and_json(blocks in prop::collection::vec(any_block(), 0..20)) {
+            let set: BlockSet = blocks.iter().copied().collect();
+            prop_assert_eq!(&set.to_string().parse::<BlockSet>().unwrap(), &set);
+            prop_assert_eq!(&serde_json::from_str::<BlockSet>(&serde_json::to_string(&set).unwrap()).unwrap(), &set);
+            prop_assert!(blocks.iter().all(|block| block.to_string().parse() == Ok(*block)));
+        }
+
+        #[test]
+        fn no_text_panics(text in "(mha|mlp|ffn|:|,|-|[+]|[0-9]{1,12}|\u{663}| ){0,6}") {
+            if let Ok(block) = text.parse::<BlockId>() {
+                let (_, layer) = text.split_once(':').unwrap();
+                prop_assert_eq!(block.layer.to_string(), layer.trim_end().trim_start_matches('0').to_string().max("0".into()));
+            }
+            let _ = text.parse::<BlockSet>();
+        }
     }
 }

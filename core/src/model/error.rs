@@ -62,13 +62,13 @@ pub enum ModelError {
         advice: String,
     },
     /// A block that this model does not have.
-    #[error("block {block} is not in this model: it has layers 0 to {last}, without {absent}")]
+    #[error("block {block} is not in this model: it has layers 0 to {last}{absent}")]
     NoSuchBlock {
         /// The block asked for.
         block: super::BlockId,
         /// The last layer's index.
         last: usize,
-        /// Blocks that an earlier pruning took out, or `nothing`.
+        /// `, without` and the blocks that an earlier pruning took out, if there are any.
         absent: String,
     },
     /// The window is longer or shorter than the rotary embedding allows.

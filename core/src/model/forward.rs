@@ -245,21 +245,30 @@ impl Batch {
 }
 
 impl DeviceModel {
-    /// states = embedding[tokens], submitted chunk by chunk where the embedding is streamed.
+    /// states = embedding[tokens] for every batch.
     pub(crate) async fn embed(
         &self,
         scratch: &Scratch,
         batches: &[(&Batch, &wgpu::Buffer)],
     ) -> Result<(), ForwardError> {
+        let lookups: Vec<(&wgpu::Buffer, u32, &wgpu::Buffer)> =
+            batches.iter().map(|(batch, states)| (&batch.tokens, batch.windows * scratch.window, *states)).collect();
+        Ok(self.gpu.submit(&self.recorded_embedding(&lookups).await?).await?)
+    }
+
+    /// states = embedding[tokens] for (tokens, how many, states).
+    async fn recorded_embedding(
+        &self,
+        lookups: &[(&wgpu::Buffer, u32, &wgpu::Buffer)],
+    ) -> Result<Recording, ForwardError> {
         let mut recording = Recording::new();
         self.embedding_chunks(|first_token, matrix| {
-            for (batch, states) in batches {
-                let rows = batch.windows * scratch.window;
-                matrix.record_lookup(&self.gpu, &mut recording, &batch.tokens, rows, first_token, states);
+            for (tokens, rows, states) in lookups {
+                matrix.record_lookup(&self.gpu, &mut recording, tokens, *rows, first_token, states);
             }
         })
         .await?;
-        Ok(self.gpu.submit(&recording).await?)
+        Ok(recording)
     }
 
     /// states += block(norm(states)) over the first `windows` windows of `states`.
@@ -356,6 +365,7 @@ impl DeviceModel {
 
     /// The log-sum-exp over likely tokens; `place` is the batch and the part of its head. What `running` holds then is
     /// that over the chunks so far, and the logit of the target.
+    #[allow(clippy::too_many_arguments, reason = "one dispatch, spelt out")]
     pub(crate) fn record_likely_head(
         &self,
         recording: &mut Recording,

@@ -167,7 +167,7 @@ impl ModelSpec {
     /// Names the first block of `blocks` that this model does not have.
     pub fn check_blocks(&self, blocks: &BlockSet) -> Result<(), ModelError> {
         let Some(block) = blocks.iter().find(|block| !self.has(*block)) else { return Ok(()) };
-        let absent = if self.absent.is_empty() { "nothing".to_string() } else { self.absent.to_string() };
+        let absent = if self.absent.is_empty() { String::new() } else { format!(", without {}", self.absent) };
         Err(ModelError::NoSuchBlock { block, last: self.layers.saturating_sub(1), absent })
     }
 

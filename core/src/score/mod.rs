@@ -188,7 +188,7 @@ impl<'m> Scorer<'m> {
                     self.model.gpu().submit(&std::mem::take(&mut recording)).await?;
                 }
             }
-            nll.extend(self.finish(recording, batch, &self.states).await?);
+            nll.extend(self.finish(recording, batch, &self.states, 0).await?);
         }
         Ok(nll)
     }
@@ -205,15 +205,16 @@ impl<'m> Scorer<'m> {
         blocks.filter(move |block| spec.has(*block) && !removed.contains(*block))
     }
 
-    /// Runs what is recorded and the whole head, and reads the NLL of a batch whose final states are `states`.
+    /// Runs what is recorded and the whole head, and reads the NLL of a batch whose final states begin at `first_row`.
     pub(crate) async fn finish(
         &self,
         mut recording: Recording,
         batch: &Batch,
         states: &wgpu::Buffer,
+        first_row: u32,
     ) -> Result<Vec<f32>, ScoreError> {
         for part in &batch.head {
-            let normed = self.model.record_final_norm(&mut recording, &self.scratch, part, states, 0);
+            let normed = self.model.record_final_norm(&mut recording, &self.scratch, part, states, first_row);
             let chunks = 0..self.model.vocabulary_chunks();
             self.model.record_head(&mut recording, &self.scratch, part, &normed, chunks);
         }

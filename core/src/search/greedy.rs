@@ -227,7 +227,7 @@ pub enum SearchError {
 }
 
 /// Tells of events; what it returns says whether to go on.
-type Observer<'o> = &'o mut dyn FnMut(Event<'_>, &SearchState) -> ControlFlow<()>;
+pub(super) type Observer<'o> = &'o mut dyn FnMut(Event<'_>, &SearchState) -> ControlFlow<()>;
 
 /// Searches from `state` on: an empty one, or one that an observer kept from an earlier run with the same model, text,
 /// options and device. Every event but [`Event::Progress`] comes with a state that is worth saving: with it the search can be resumed.

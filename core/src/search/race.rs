@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::greedy::{candidate, go_on, open_candidates, record};
+use super::greedy::{Observer, candidate, go_on, open_candidates, record};
 use super::sweep::{Outcome, Sweep};
 use super::{Candidate, CandidateState, Event, MemoryPlan, SearchError, SearchOptions, SearchState};
 use crate::model::BlockId;
@@ -17,8 +17,6 @@ const CONFIDENCE: f64 = 0.999;
 const NORMAL_QUANTILE: f64 = 3.0902;
 /// and differences averaged over so many neighbouring targets, which depend on each other.
 const RUN: usize = 16;
-
-type Observer<'o> = &'o mut dyn FnMut(Event<'_>, &SearchState) -> std::ops::ControlFlow<()>;
 
 /// One step of a racing search. Nothing of it is saved before it is finished.
 pub(super) async fn step(

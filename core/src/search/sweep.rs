@@ -7,8 +7,8 @@ use std::ops::{ControlFlow, Range};
 
 use super::bound::{Bound, least_sum};
 use super::{MemoryPlan, SearchError, Work};
-use crate::gpu::{Operand, Recording};
-use crate::model::forward::{Batch, HeadPart, LikelyHead};
+use crate::gpu::Recording;
+use crate::model::forward::{Batch, LikelyHead};
 use crate::model::{BlockId, BlockSet};
 use crate::score::{Score, ScoreError, Scorer};
 
@@ -93,7 +93,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         self.scorer.batches.len()
     }
 
-    /// Windows that the scorer's model has run over, as exact search and race take them.
+    /// What runs the model over the text.
     pub(super) fn scorer(&self) -> &'s Scorer<'m> {
         self.scorer
     }
@@ -126,16 +126,17 @@ impl<'s, 'm> Sweep<'s, 'm> {
             let runs = self.advance(batch..batch + 1, &[], end, &mut part).await?;
             for run in runs {
                 if let Some((_, states)) = &run.base {
-                    nll.extend(self.finish(run.batch, states).await?);
+                    nll.extend(self.finish(run.batch, states, 0).await?);
                 }
             }
         }
         Ok(Score::from_nll(&nll, self.scorer.kept(), &self.removed)?)
     }
 
-    async fn finish(&mut self, batch: usize, states: &wgpu::Buffer) -> Result<Vec<f32>, ScoreError> {
+    /// NLL of every target of a batch, whose final states begin at `first_row`.
+    async fn finish(&mut self, batch: usize, states: &wgpu::Buffer, first_row: u32) -> Result<Vec<f32>, ScoreError> {
         let scorer = self.scorer;
-        let nll = scorer.finish(Recording::new(), &scorer.batches[batch], states).await?;
+        let nll = scorer.finish(Recording::new(), &scorer.batches[batch], states, first_row).await?;
         self.logits += (nll.len() * scorer.model.spec().vocab_size) as u64;
         Ok(nll)
     }
@@ -326,70 +327,60 @@ impl<'s, 'm> Sweep<'s, 'm> {
         nll: &mut Vec<f32>,
         incumbent: Option<Bound>,
     ) -> Result<Option<Result<Outcome, ScoreError>>, ScoreError> {
-        let scorer = self.scorer;
-        let batch = &scorer.batches[run.batch];
+        if let Some(incumbent) = incumbent
+            && let Some(outcome) = self.bounded(run, block, nll, incumbent).await?
+        {
+            return Ok(Some(Ok(outcome)));
+        }
         let (states, first_row) = self.place(run, block);
-        let kept = scorer.kept();
-        let targets = (kept * scorer.batching.count) as f64;
+        nll.extend(self.finish(run.batch, states, first_row).await?);
+        let finite = nll.iter().all(|loss| loss.is_finite());
+        if finite && nll.len() < self.scorer.kept() * self.scorer.batching.count {
+            return Ok(None);
+        }
+        let score = Score::from_nll(nll, self.scorer.kept(), &self.removed.with(block));
+        Ok(Some(score.map(Outcome::Complete)))
+    }
+
+    /// Whether the losses so far and a lower bound of this batch's show that a candidate cannot win.
+    async fn bounded(
+        &mut self,
+        run: &Run,
+        block: BlockId,
+        nll: &[f32],
+        incumbent: Bound,
+    ) -> Result<Option<Outcome>, ScoreError> {
+        let (model, scratch) = (self.scorer.model, &self.scorer.scratch);
+        let batch = &self.scorer.batches[run.batch];
+        let targets = (self.scorer.kept() * self.scorer.batching.count) as f64;
         let before: f64 = nll.iter().map(|loss| *loss as f64).sum();
         // A lower bound of the mean over the whole text, from one of the sum over this batch: no loss is negative.
         let mean = |sum: f64| (before + sum) / targets;
-        let mut recording = Recording::new();
-        // The norm of a batch's only part stays where it is for all stages.
-        let mut only = None;
-        let mut normed_part = |recording: &mut Recording, part: &HeadPart| -> Operand {
-            if let Some(normed) = &only {
-                return Operand::clone(normed);
+        if incumbent.beats(mean(0.0)) {
+            return Ok(Some(Outcome::Bounded { mean_nll: mean(0.0), by: "the windows scored so far".into() }));
+        }
+        let Some(head) = &self.likely_head else { return Ok(None) };
+        let (states, first_row) = self.place(run, block);
+        let mut done = 0;
+        for end in head.stages().iter().copied() {
+            let mut sum = 0.0;
+            for (index, part) in batch.head.iter().enumerate() {
+                let mut recording = Recording::new();
+                let normed = model.record_final_norm(&mut recording, scratch, part, states, first_row);
+                let place = (run.batch, index);
+                model.record_likely_head(&mut recording, scratch, part, &normed, head, place, done..end);
+                model.gpu().submit(&recording).await?;
+                sum += least_sum(&model.gpu().read(&part.running, part.rows as usize * 4).await?);
+                self.logits += part.rows as u64 * head.entries(done..end);
             }
-            let normed = scorer.model.record_final_norm(recording, &scorer.scratch, part, states, first_row);
-            only = (batch.head.len() == 1).then(|| normed.clone());
-            normed
-        };
-        let mut logits = 0;
-        if let Some(incumbent) = incumbent {
-            if incumbent.beats(mean(0.0)) {
-                return Ok(Some(Ok(Outcome::Bounded { mean_nll: mean(0.0), by: "the windows scored so far".into() })));
-            }
-            let stages = self.likely_head.iter().flat_map(|head| head.stages().iter().map(move |end| (head, *end)));
-            let mut done = 0;
-            for (head, end) in stages {
-                let entries = head.entries(done..end);
-                let mut sum = 0.0;
-                for (index, part) in batch.head.iter().enumerate() {
-                    let normed = normed_part(&mut recording, part);
-                    let place = (run.batch, index);
-                    let (model, scratch) = (scorer.model, &scorer.scratch);
-                    model.record_likely_head(&mut recording, scratch, part, &normed, head, place, done..end);
-                    model.gpu().submit(&std::mem::take(&mut recording)).await?;
-                    sum += least_sum(&model.gpu().read(&part.running, part.rows as usize * 4).await?);
-                    logits += part.rows as u64 * entries;
-                }
-                done = end;
-                if incumbent.beats(mean(sum)) {
-                    self.logits += logits;
-                    let (seen, all) = (head.entries(0..end), scorer.model.spec().vocab_size);
-                    let by = format!("the log-sum-exp over {seen} of {all} vocabulary entries");
-                    return Ok(Some(Ok(Outcome::Bounded { mean_nll: mean(sum), by })));
-                }
+            done = end;
+            if incumbent.beats(mean(sum)) {
+                let (seen, all) = (head.entries(0..end), model.spec().vocab_size);
+                let by = format!("the log-sum-exp over {seen} of {all} vocabulary entries");
+                return Ok(Some(Outcome::Bounded { mean_nll: mean(sum), by }));
             }
         }
-        let chunks = scorer.model.vocabulary_chunks();
-        for part in &batch.head {
-            let normed = normed_part(&mut recording, part);
-            scorer.model.record_head(&mut recording, &scorer.scratch, part, &normed, 0..chunks);
-            logits += part.rows as u64 * scorer.model.spec().vocab_size as u64;
-        }
-        self.logits += logits;
-        scorer.model.gpu().submit(&recording).await?;
-        for part in &batch.head {
-            nll.extend(scorer.model.gpu().read(&part.nll, part.rows as usize).await?);
-        }
-        let finite = nll.iter().all(|loss| loss.is_finite());
-        if finite && nll.len() < kept * scorer.batching.count {
-            return Ok(None);
-        }
-        let score = Score::from_nll(nll, kept, &self.removed.with(block));
-        Ok(Some(score.map(Outcome::Complete)))
+        Ok(None)
     }
 
     /// Where a candidate's final states are: their buffer and first row.

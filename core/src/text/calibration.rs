@@ -94,8 +94,15 @@ impl CalibrationText {
         if path == BUILTIN_NAME {
             return Self::from_bytes(BUILTIN_NAME, BUILTIN_SAMPLE.as_bytes(), options);
         }
-        let bytes = std::fs::read(path)
-            .map_err(|error| TextError::Read { source_name: path.to_owned(), reason: error.to_string() })?;
+        let bytes = std::fs::read(path).map_err(|error| {
+            let advice = match error.kind() {
+                _ if path.starts_with("builtin:") => "the embedded text is `builtin:sample`",
+                std::io::ErrorKind::NotFound => "check the path",
+                std::io::ErrorKind::IsADirectory => "give a file in it",
+                _ => "check the file and its permissions",
+            };
+            TextError::Read { source_name: path.to_owned(), reason: format!("{error}; {advice}") }
+        })?;
         Self::from_bytes(path, &bytes, options)
     }
 
@@ -353,6 +360,16 @@ mod tests {
         fn any_bytes_are_rows_or_a_refusal(bytes in prop::collection::vec(any::<u8>(), 0..60), name in "a\\.(txt|json|jsonl)") {
             if let Ok(text) = CalibrationText::from_bytes(&name, &bytes, &TextOptions::default()) {
                 prop_assert!(!text.joined().trim().is_empty());
+            }
+        }
+
+        #[test]
+        fn rows_survive_json_and_json_lines(rows in prop::collection::vec(any::<String>(), 1..8)) {
+            prop_assume!(rows.iter().any(|row| !row.trim().is_empty()));
+            let objects: Vec<Value> = rows.iter().map(|row| serde_json::json!({ "id": 1, "text": row })).collect();
+            let lines: Vec<String> = objects.iter().map(Value::to_string).collect();
+            for (name, content) in [("a.json", Value::Array(objects).to_string()), ("a.jsonl", lines.join("\n"))] {
+                prop_assert_eq!(&read(name, &content).unwrap().rows, &rows, "{}", name);
             }
         }
 

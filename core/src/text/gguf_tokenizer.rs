@@ -320,6 +320,9 @@ impl Vocabulary {
 
     /// Control and user-defined tokens: what is looked for in the text before anything else is done to it.
     fn added_tokens(&self) -> Vec<Value> {
+        // A SentencePiece text has its spaces replaced before user-defined tokens are looked for, a run of them among these.
+        // Not with a space prefix: it would be put before the token, too.
+        let replaced = matches!(self.merging, Merging::SentencePiece { add_space_prefix: false, .. });
         let mut added = Vec::new();
         for (id, (token, kind)) in self.tokens.iter().zip(&self.types).enumerate() {
             let special = match kind {
@@ -329,7 +332,7 @@ impl Vocabulary {
             };
             added.push(json!({
                 "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": special,
+                "normalized": replaced && token.contains(' '), "special": special,
             }));
         }
         added
@@ -690,6 +693,26 @@ mod tests {
         assert_eq!(ids(&tokenizer, "a\u{e9}zz"), [1, 12, 3, 4, 0]);
         assert_eq!(tokenizer.decode(&[1, 12, 3, 4]).unwrap(), "a\u{e9}");
         assert_eq!(ids(&tokenizer, "a<u>b"), [1, 12, 13, 5, 7]);
+    }
+
+    #[test]
+    fn a_run_of_spaces_is_found_however_it_is_written() {
+        let mut entries = sentence_piece();
+        for (key, value) in &mut entries {
+            match value {
+                MetadataValue::Array(MetadataArray::String(tokens)) => tokens.push("  ".to_owned()),
+                MetadataValue::Array(MetadataArray::Signed(types)) => types.push(4),
+                MetadataValue::Array(MetadataArray::Float(scores)) => scores.push(0.0),
+                _ => assert_eq!(*key, MODEL),
+            }
+        }
+        assert_eq!(ids(&build(&entries).unwrap(), "b  b"), [1, 5, 7, 14, 5, 7]);
+        set(&mut entries, ADD_SPACE_PREFIX, MetadataValue::Bool(false));
+        let bare = build(&entries).unwrap();
+        for text in ["b  b", "b\u{2581} b", "b\u{2581}\u{2581}b"] {
+            assert_eq!(ids(&bare, text), [1, 7, 14, 7], "{text}");
+        }
+        assert_eq!(bare.decode(&[7, 14, 7]).unwrap(), "b  b");
     }
 
     #[test]

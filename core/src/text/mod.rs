@@ -21,7 +21,7 @@ pub enum TextError {
     Read {
         /// Path as it was given.
         source_name: String,
-        /// The system's reason.
+        /// The system's reason, and what to do.
         reason: String,
     },
     /// The text is there but cannot be used.

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{TextError, gguf_tokenizer};
 use crate::weights::gguf::GgufMetadata;
@@ -84,6 +85,11 @@ impl Tokenizer {
     /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
         self.inner.decode(ids, true).map_err(|error| TextError::Tokenizer { reason: error.to_string() })
+    }
+
+    /// SHA-256, in hexadecimal, of the `tokenizer.json`.
+    pub fn fingerprint(&self) -> String {
+        Sha256::digest(&self.json).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// One more than the largest token id. A model's embedding has at least that many rows, often a few more.
@@ -189,6 +195,13 @@ mod tests {
         assert_eq!(tokenizer.vocab_size(), 4096);
         assert_eq!(tokenizer.to_json().as_bytes(), TINY);
         assert_eq!(tokenizer.tokenizer_config(), json!({ "tokenizer_class": "PreTrainedTokenizerFast" }));
+    }
+
+    #[test]
+    fn the_fingerprint_is_that_of_the_file() {
+        // sha256sum assets/tiny/tokenizer.json
+        let expected = "b0bd29cf535a337738dfc36275880d90fccfe6d2c8260a17524f7ce228473685";
+        assert_eq!(Tokenizer::from_json(TINY).unwrap().fingerprint(), expected);
     }
 
     #[test]

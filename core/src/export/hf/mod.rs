@@ -7,6 +7,8 @@
 mod config;
 mod shards;
 
+use std::ops::Range;
+
 use crate::model::{BlockId, BlockKind, BlockSet, Checkpoint, ModelSpec};
 use crate::weights::{FloatType, Rows, Weights};
 use serde_json::{Map, Value};
@@ -104,6 +106,20 @@ impl OutputTensor {
         self.shape.iter().skip(1).product()
     }
 
+    /// Its rows in pieces of about `chunk_bytes`, counted as f32.
+    fn pieces(&self, chunk_bytes: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (rows, step) = (self.rows(), (chunk_bytes / (4 * self.columns()).max(1)).max(1));
+        (0..rows).step_by(step).map(move |row| row..rows.min(row + step))
+    }
+
+    /// The bytes of some of its rows.
+    async fn content(&self, weights: &Weights, rows: Range<usize>) -> Result<Vec<u8>, ExportError> {
+        match self.content {
+            Content::Copied => convert(&self.name, weights.read_rows(&self.name, rows).await?, self.dtype),
+            Content::Constant(value) => Ok(encode(self.dtype, &vec![value; rows.len() * self.columns()])),
+        }
+    }
+
     fn bytes(&self) -> u64 {
         self.rows() as u64 * self.columns() as u64 * self.dtype.bytes() as u64
     }
@@ -124,6 +140,45 @@ pub async fn export_hf(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<HfSummary, ExportError> {
     export_in_chunks(source.into(), options, CHUNK_BYTES, sink, progress).await
+}
+
+/// Checks that `written`, the folder that [`export_hf`] wrote, reads back as the same architecture without the removed
+/// blocks, and that every tensor holds the bits that belong there. `progress` as for [`export_hf`].
+///
+/// # Errors
+/// [`ExportError::Differs`] names what is different; or `source` or `written` cannot be read.
+pub async fn check_hf(
+    source: impl Into<HfSource<'_>>,
+    options: &HfOptions,
+    written: impl Into<HfSource<'_>>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), ExportError> {
+    let (source, written) = (source.into(), written.into());
+    let gone = source.spec.absent.union(&options.removed);
+    let tensors = select(&source, options, &gone)?;
+    let absent = if options.format == HfFormat::Zeroed { BlockSet::new() } else { gone };
+    let expected = ModelSpec { absent, ..source.spec.clone() };
+    if *written.spec != expected {
+        let what = format!("its config.json reads as {:?}, expected {expected:?}", written.spec);
+        return Err(ExportError::Differs { what });
+    }
+    let (mut done, total) = (0, tensors.iter().map(OutputTensor::bytes).sum());
+    for tensor in tensors {
+        let differs = |what: String| ExportError::Differs { what: format!("tensor `{}` {what}", tensor.name) };
+        let info = written.weights.require(&tensor.name, &tensor.shape)?;
+        if info.dtype != tensor.dtype.into() {
+            return Err(differs(format!("is {}, expected {}", info.dtype, tensor.dtype)));
+        }
+        for rows in tensor.pieces(CHUNK_BYTES) {
+            let found = written.weights.read_rows(&tensor.name, rows.clone()).await?.bytes;
+            if found != tensor.content(source.weights, rows.clone()).await? {
+                return Err(differs(format!("has other values in rows {} to {}", rows.start, rows.end - 1)));
+            }
+            done += found.len() as u64;
+            progress(done, total);
+        }
+    }
+    Ok(())
 }
 
 async fn export_in_chunks(
@@ -263,15 +318,8 @@ async fn write_shard(
     sink.begin_file(&shard.file).await?;
     sink.write(&shards::header(&shard.tensors)).await?;
     for tensor in &shard.tensors {
-        let step = (chunk_bytes / (4 * tensor.columns()).max(1)).max(1);
-        let mut row = 0;
-        while row < tensor.rows() {
-            let rows = row..tensor.rows().min(row + step);
-            row = rows.end;
-            let bytes = match tensor.content {
-                Content::Copied => convert(&tensor.name, weights.read_rows(&tensor.name, rows).await?, tensor.dtype)?,
-                Content::Constant(value) => encode(tensor.dtype, &vec![value; rows.len() * tensor.columns()]),
-            };
+        for rows in tensor.pieces(chunk_bytes) {
+            let bytes = tensor.content(weights, rows).await?;
             sink.write(&bytes).await?;
             written(bytes.len() as u64);
         }

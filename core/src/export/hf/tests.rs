@@ -322,6 +322,41 @@ fn a_small_limit_makes_shards() {
 }
 
 #[test]
+fn what_was_written_is_checked_to_the_bit() {
+    let check = |model: &Checkpoint, options: &HfOptions, folder: &MemoryFolder| {
+        block_on(check_hf(model, options, &folder.open(), &mut |_, _| {})).map_err(|error| error.to_string())
+    };
+    for stored in [LLAMA, QWEN2] {
+        let model = model(stored);
+        for format in [HfFormat::Removed, HfFormat::Zeroed] {
+            for dtype in [None, Some(FloatType::F16), Some(FloatType::BF16), Some(FloatType::F32)] {
+                let options = HfOptions { dtype, shard_bytes: 500, ..HfOptions::new(set("mha:1,mlp:2"), format) };
+                let mut folder = export(&model, &options).unwrap();
+                check(&model, &options, &folder).unwrap();
+                // The last byte belongs to some tensor.
+                let last = folder.files.iter_mut().rfind(|(name, _)| name.ends_with(".safetensors")).unwrap();
+                *last.1.last_mut().unwrap() ^= 1;
+                let error = check(&model, &options, &folder).unwrap_err();
+                assert!(error.contains("has other values in rows") && error.contains("export again"), "{error}");
+            }
+        }
+    }
+    let model = model(LLAMA);
+    let options = HfOptions::new(set("mha:1"), HfFormat::Removed);
+    let mut folder = export(&model, &options).unwrap();
+    let as_f32 = HfOptions { dtype: Some(FloatType::F32), ..options.clone() };
+    let error = check(&model, &as_f32, &folder).unwrap_err();
+    assert!(error.contains("is BF16, expected F32"), "{error}");
+    let error = check(&model, &HfOptions::new(set("mha:2"), HfFormat::Removed), &folder).unwrap_err();
+    assert!(error.contains("config.json reads as"), "{error}");
+    let mut config = folder.json("config.json");
+    config["rms_norm_eps"] = json!(1e-6);
+    folder.files.insert("config.json".into(), config.to_string().into_bytes());
+    let error = check(&model, &options, &folder).unwrap_err();
+    assert!(error.contains("config.json reads as"), "{error}");
+}
+
+#[test]
 fn headers_are_as_readers_want_them() {
     let folder = export(&model(LLAMA), &HfOptions::new(BlockSet::new(), HfFormat::Removed)).unwrap();
     let bytes = &folder.files["model.safetensors"];

@@ -103,8 +103,7 @@ impl DeviceModel {
         let scratch = Scratch::new(self, rows, 1)?;
         let tokens = gpu.upload("token ids", bytemuck::cast_slice(prompt))?;
         let states = gpu.storage("hidden states", rows as u64 * stride(self.spec.hidden_size as u32) as u64 * 4)?;
-        let mut recording = Recording::new();
-        self.record_tokens(&mut recording, &tokens, rows, &states).await?;
+        let mut recording = self.recorded_embedding(&[(&tokens, rows, &states)]).await?;
         for (block, cache) in &decode.blocks {
             let Some(weights) = self.block(*block).await? else { continue };
             match (&*weights, cache) {
@@ -116,7 +115,10 @@ impl DeviceModel {
                     let heads = self.record_attend(&mut recording, &scratch, 1);
                     weights.o.record_residual(gpu, &mut recording, &heads, &states, 0);
                 }
-                _ => self.record_block(&mut recording, &scratch, 1, &weights, &states),
+                (weights, _) => self.record_block(&mut recording, &scratch, 1, weights, &states),
+            }
+            if self.streams() {
+                gpu.submit(&std::mem::take(&mut recording)).await?;
             }
         }
         self.record_most_likely(&mut recording, decode, &states, rows - 1);
@@ -138,15 +140,17 @@ impl DeviceModel {
         let turns = rotary::table_row(&frequencies.inv_freq, frequencies.attention_scaling, position);
         gpu.write(&decode.rope, bytemuck::cast_slice(&turns))?;
         gpu.write(&decode.token, bytemuck::bytes_of(&token))?;
-        let mut recording = Recording::new();
-        self.record_tokens(&mut recording, &decode.token, 1, &decode.state).await?;
+        let mut recording = self.recorded_embedding(&[(&decode.token, 1, &decode.state)]).await?;
         for (block, cache) in &decode.blocks {
             let Some(weights) = self.block(*block).await? else { continue };
             match (&*weights, cache) {
                 (BlockWeights::Attention(weights), Some(cache)) => {
                     self.record_cached_attention(&mut recording, decode, weights, cache);
                 }
-                _ => self.record_block(&mut recording, &decode.scratch, 1, &weights, &decode.state),
+                (weights, _) => self.record_block(&mut recording, &decode.scratch, 1, weights, &decode.state),
+            }
+            if self.streams() {
+                gpu.submit(&std::mem::take(&mut recording)).await?;
             }
         }
         self.record_most_likely(&mut recording, decode, &decode.state, 0);
@@ -154,20 +158,6 @@ impl DeviceModel {
         let best = gpu.read(&decode.best, 3).await?;
         decode.positions += 1;
         Ok(most_likely(&best))
-    }
-
-    /// states = embedding[tokens].
-    async fn record_tokens(
-        &self,
-        recording: &mut Recording,
-        tokens: &wgpu::Buffer,
-        rows: u32,
-        states: &wgpu::Buffer,
-    ) -> Result<(), ForwardError> {
-        self.embedding_chunks(|first_token, matrix| {
-            matrix.record_lookup(&self.gpu, recording, tokens, rows, first_token, states);
-        })
-        .await
     }
 
     /// The keys and values in `scratch.qkv [rows, ..]` to the cache, from position `past` on.

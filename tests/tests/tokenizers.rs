@@ -1,0 +1,58 @@
+//! Tokenizers rebuilt from the GGUF metadata of real models: byte-level ones compared with the rules of their published
+//! tokenizer.json, the SentencePiece kind with transformers and the `sentencepiece` package (`tests/reference/tokenizer_ids.py`).
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::path::Path;
+use std::rc::Rc;
+
+use blockpruner::model::Checkpoint;
+use blockpruner::text::Tokenizer;
+use blockpruner::weights::{FileSource, gguf};
+use blockpruner_tests::{GEMMA3, Published, QWEN2, SMOLLM2};
+use pollster::block_on;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Case {
+    text: String,
+    ids: Vec<u32>,
+}
+
+/// Compares the file's tokenizer, and what its exported tokenizer.json reads back as.
+fn compare(path: &Path, reference: &str) {
+    let file = block_on(gguf::open(Rc::new(FileSource::open(path).unwrap()))).unwrap();
+    let rebuilt = Tokenizer::from_gguf(&file.metadata).unwrap();
+    let again = Tokenizer::from_json(rebuilt.to_json().as_bytes()).unwrap();
+    let cases: Vec<Case> = serde_json::from_str(reference).unwrap();
+    assert!(cases.len() > 10 && cases.iter().map(|case| case.ids.len()).sum::<usize>() > 1000);
+    for Case { text, ids } in cases {
+        assert_eq!(rebuilt.encode(&text).unwrap(), ids, "{text:?}");
+        assert_eq!(again.encode(&text).unwrap(), ids, "{text:?}, exported and read back");
+    }
+}
+
+/// Downloads, or says why this is skipped.
+fn fetch(model: &Published) -> Option<std::path::PathBuf> {
+    model.fetch().map_err(|reason| println!("skipped: {} could not be downloaded: {reason}", model.file)).ok()
+}
+
+#[test]
+fn byte_level_with_single_digits_agrees() {
+    let Some(path) = fetch(&SMOLLM2) else { return };
+    compare(&path, include_str!("../reference/tokenizer_smollm2.json"));
+}
+
+#[test]
+fn sentence_piece_agrees() {
+    let Some(path) = fetch(&GEMMA3) else { return };
+    compare(&path, include_str!("../reference/tokenizer_gemma3.json"));
+    let refused = block_on(Checkpoint::open(&path.to_string_lossy())).err().unwrap().to_string();
+    assert!(refused.contains("general.architecture") && refused.contains("gemma3"), "{refused}");
+}
+
+#[test]
+#[ignore = "downloads 491 MB"]
+fn byte_level_of_qwen2_agrees() {
+    let Some(path) = fetch(&QWEN2) else { return };
+    compare(&path, include_str!("../reference/tokenizer_qwen2.json"));
+}

@@ -170,10 +170,8 @@ impl Model {
         let tokenizer = self.checkpoint.tokenizer()?;
         let prompt = prompt_ids(&self.checkpoint, &prompt)?;
         let mut stream = DecodeStream::after(tokenizer, &prompt)?;
-        let options = GenerateOptions {
-            max_tokens: max_tokens.unwrap_or(128),
-            eos_token_ids: self.checkpoint.eos_token_ids()?,
-        };
+        let options =
+            GenerateOptions { max_tokens: max_tokens.unwrap_or(128), eos_token_ids: self.checkpoint.eos_token_ids()? };
         let mut generator = Generator::new(self.model.clone(), without, prompt, options)?;
         let (mut text, mut tokens) = (String::new(), Vec::new());
         let mut tell = |part: String| {

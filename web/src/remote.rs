@@ -100,7 +100,8 @@ async fn whole(url: &str, response: Response) -> Result<Rc<dyn ByteSource>, Erro
     if !response.ok() {
         return Err(failed(format!("the server answers with status {}", response.status())));
     }
-    let blob = blob(&response).await.map_err(|reason| failed(format!("the download broke off ({reason}); try again")))?;
+    let blob =
+        blob(&response).await.map_err(|reason| failed(format!("the download broke off ({reason}); try again")))?;
     Ok(Rc::new(BlobSource::new(url, blob)))
 }
 

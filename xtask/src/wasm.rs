@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::{cargo, root, run, succeeds};
+use crate::{cargo, root, succeeds};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -76,9 +76,4 @@ fn rust_lld() -> anyhow::Result<PathBuf> {
         bail!("{} is missing: install rustup's toolchain, which brings the linker for {TARGET}", lld.display());
     }
     Ok(lld)
-}
-
-/// Lints everything that the browser runs.
-pub fn check(toolchain: &Toolchain) -> anyhow::Result<()> {
-    run(&mut toolchain.cargo(&["check", "-p", "blockpruner-web", "--profile", "web"])?.env("RUSTFLAGS", "-D warnings"))
 }

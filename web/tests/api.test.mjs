@@ -3,14 +3,14 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { join } from "node:path";
-import { ROOT, TINY, close, launch, native, serve } from "./harness.mjs";
+import { ROOT, TINY, close, launch, native, open, serve } from "./harness.mjs";
 
 let site, browser, page;
 before(async () => {
   const blank = (request, response, path) => path === "/" && response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><title>API</title>");
   site = await serve({ pkg: join(ROOT, "web/pkg"), tiny: TINY }, blank);
   browser = await launch();
-  page = await browser.newPage();
+  page = await open(browser);
   await page.goto(site.url);
   await page.evaluate(async () => {
     const api = await import("/pkg/blockpruner_web.js");

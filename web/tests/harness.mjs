@@ -107,6 +107,16 @@ export const launch = ({ webgpu = true } = {}) =>
     ignoreDefaultArgs: ["--disable-gpu"],
   });
 
+/** How long a test waits for anything, in milliseconds: software drivers are slow on a busy machine. */
+export const PATIENCE = 300_000;
+
+/** A new page that waits patiently. */
+export async function open(browser, options) {
+  const page = await browser.newPage(options);
+  page.setDefaultTimeout(PATIENCE);
+  return page;
+}
+
 /** Runs the native program on SwiftShader with the kernel that browsers get, and returns its JSON. */
 export function native(args, { kernel = "tile" } = {}) {
   const output = execFileSync(NATIVE, [...args, "--kernel", kernel, "--tier", "baseline", "--json"], {

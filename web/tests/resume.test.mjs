@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
-import { SITE, launch, serve } from "./harness.mjs";
+import { PATIENCE, SITE, launch, serve } from "./harness.mjs";
 
 let site, browser;
 before(async () => {
@@ -27,6 +27,7 @@ const PATCH = `
 
 async function visit(context) {
   const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE);
   await page.route(/worker-.*\.js$/, async (route) => {
     const response = await route.fetch();
     await route.fulfill({ response, body: PATCH + (await response.text()) });
@@ -39,7 +40,7 @@ async function visit(context) {
 }
 
 async function planOf(page) {
-  await page.waitForSelector("#result:visible", { timeout: 120_000 });
+  await page.waitForSelector("#result:visible", { timeout: PATIENCE });
   const [file] = await Promise.all([page.waitForEvent("download"), page.click("#plan")]);
   const plan = JSON.parse(readFileSync(await file.path()));
   // What may differ between two runs of one search.
@@ -51,7 +52,7 @@ async function planOf(page) {
   return plan;
 }
 
-const stepDone = (page, count) => page.waitForFunction((count) => document.querySelectorAll("#map .gone").length >= count, count, { timeout: 90_000 });
+const stepDone = (page, count) => page.waitForFunction((count) => document.querySelectorAll("#map .gone").length >= count, count, { timeout: PATIENCE });
 
 let whole;
 test("pause, continue, stop and resume end as a search that was never interrupted", async () => {
@@ -101,7 +102,7 @@ test("a lost device is told, and the search goes on where it was", async () => {
   await page.click("#start");
   await stepDone(page, 1);
   await page.workers()[0].evaluate(() => globalThis.devices.at(-1).destroy());
-  await page.waitForSelector("#problem:visible", { timeout: 30_000 });
+  await page.waitForSelector("#problem:visible", { timeout: PATIENCE });
   assert.match(await page.textContent("#problem"), /lost.*press Resume/s);
   await page.click("#resume");
   assert.deepEqual(await planOf(page), whole);
@@ -113,7 +114,7 @@ test("two tabs do not share a saved search", async () => {
   const [first, second] = [await visit(context), await visit(context)];
   await first.bringToFront();
   await first.click("#start");
-  await first.waitForFunction(() => document.querySelector("#f-perplexity").textContent !== "–", null, { timeout: 60_000 });
+  await first.waitForFunction(() => document.querySelector("#f-perplexity").textContent !== "–", null, { timeout: PATIENCE });
   await second.bringToFront();
   await second.click("#start");
   await second.waitForSelector("#problem:visible");

@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { ROOT, SITE, TINY, hub, launch, serve, shot } from "./harness.mjs";
+import { PATIENCE, ROOT, SITE, TINY, hub, launch, open, serve, shot } from "./harness.mjs";
 
 let site, browser, models, folder;
 before(async () => {
@@ -21,7 +21,7 @@ after(async () => {
 });
 
 async function visit(mode = "good") {
-  const page = await browser.newPage({ viewport: { width: 1000, height: 800 } });
+  const page = await open(browser, { viewport: { width: 1000, height: 800 } });
   await page.goto(`${site.url}/?hub=${models.url}/${mode}`);
   await page.fill("#window", "64");
   await page.fill("#windows", "1");
@@ -31,7 +31,7 @@ async function visit(mode = "good") {
 /** What the page says in the end: a perplexity or a problem. */
 async function outcome(page) {
   await page.click("#measure");
-  await page.waitForFunction(() => !document.querySelector("#measure").disabled, null, { timeout: 60_000 });
+  await page.waitForFunction(() => !document.querySelector("#measure").disabled, null, { timeout: PATIENCE });
   const problem = (await page.isVisible("#problem")) ? await page.textContent("#problem") : "";
   return problem || (await page.textContent("#score"));
 }
@@ -88,7 +88,7 @@ test("what a hub refuses is named", async () => {
     assert.match(await fromHub(page), expected, mode);
     await page.close();
   }
-  const page = await browser.newPage();
+  const page = await open(browser);
   await page.goto(`${site.url}/?hub=http://127.0.0.1:9`);
   assert.match(await fromHub(page), /no answer/);
   await page.fill("#repository", "nonsense");
@@ -124,7 +124,7 @@ test("wrong files are named, and the page goes on", async () => {
 
 test("without WebGPU the page says which browsers have it", async () => {
   const plain = await launch({ webgpu: false });
-  const page = await plain.newPage({ viewport: { width: 1000, height: 800 } });
+  const page = await open(plain, { viewport: { width: 1000, height: 800 } });
   await page.addInitScript(() => delete Navigator.prototype.gpu);
   await page.goto(site.url);
   await page.waitForSelector("#problem:visible");

@@ -1,9 +1,10 @@
-//! `cargo xtask demo | test | bench | fixtures`: one entry for every chore.
+//! `cargo xtask demo | web | test | bench | fixtures`: one entry for every chore.
 
 mod bench;
 mod driver;
 mod python;
 mod wasm;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +21,13 @@ enum Xtask {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Formatting, lints, all tests on every software driver there is, and the browser build's check
+    /// Build the page into target/web, which any web server can serve, and the npm package into web/pkg
+    Web {
+        /// Serve it on this machine and open it
+        #[arg(long)]
+        serve: bool,
+    },
+    /// Formatting, lints, all tests on every software driver there is, and in a browser
     Test {
         /// Also load exported models in Hugging Face transformers (downloads torch)
         #[arg(long)]
@@ -38,6 +45,12 @@ fn main() -> anyhow::Result<()> {
             driver::ensure_vulkan()?;
             run(cargo(&["run", "--release", "-p", "blockpruner-cli", "--", "demo"]).args(args))
         }
+        Xtask::Web { serve } => {
+            if !web::build()? {
+                bail!("the page could not be built");
+            }
+            if serve { web::serve() } else { Ok(()) }
+        }
         Xtask::Test { with_transformers } => test(with_transformers),
         Xtask::Bench(args) => bench::bench(&args),
         Xtask::Fixtures => python::fixtures(),
@@ -50,7 +63,7 @@ fn test(with_transformers: bool) -> anyhow::Result<()> {
     run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(&mut cargo(&["test", "--workspace"]))?;
     driver::test_on_swiftshader()?;
-    wasm::check()?;
+    web::test()?;
     if with_transformers {
         python::check_exports()?;
     }

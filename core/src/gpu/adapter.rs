@@ -88,6 +88,8 @@ pub struct GpuOptions {
     /// Asked for the pipeline cache that an earlier [`super::Gpu::pipeline_cache`] returned with this key. None: no cache
     /// is kept.
     pub pipeline_cache: Option<KeptPipelines>,
+    /// What to call an adapter that has no name: browsers may hide it.
+    pub unnamed: Option<String>,
     /// Restrict wgpu to what browsers offer (`STRICT_WEBGPU_COMPLIANCE`).
     pub strict_webgpu: bool,
 }
@@ -233,7 +235,10 @@ pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
         .into_iter()
         .filter(runs_compute)
         .map(|adapter| {
-            let info = adapter.get_info();
+            let mut info = adapter.get_info();
+            if info.name.is_empty() {
+                info.name = options.unnamed.clone().unwrap_or_else(|| "unnamed adapter".into());
+            }
             let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
             let best = if subgroups { Tier::Subgroups } else { Tier::Baseline };
             let tier = options.tier.map_or(best, |wanted| wanted.min(best));

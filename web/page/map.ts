@@ -1,0 +1,98 @@
+// The map of layers: one column a layer, attention above feed-forward, coloured by the perplexity without the block.
+
+import type { BlockId, Candidate, ModelInfo } from "../pkg/blockpruner_web.js";
+import { perplexity } from "./format";
+
+export class LayerMap {
+  private cells = new Map<BlockId, HTMLElement>();
+
+  constructor(private list: HTMLElement, private legend: { low: HTMLElement; high: HTMLElement }) {
+    new ResizeObserver(() => this.markRows()).observe(list);
+  }
+
+  /** Draws a model's layers, nothing known yet. */
+  reset(model: ModelInfo): void {
+    this.cells.clear();
+    const there = new Set(model.blocks.map(({ block }) => block));
+    this.list.replaceChildren(
+      ...Array.from({ length: model.layers }, (_, layer) => {
+        const item = document.createElement("li");
+        for (const block of [`mha:${layer}`, `mlp:${layer}`] as const) {
+          const cell = document.createElement("span");
+          cell.className = there.has(block) ? "cell" : "cell absent";
+          cell.setAttribute("role", "img");
+          this.cells.set(block, cell);
+          this.label(block, there.has(block) ? "not scored yet" : "absent");
+          item.append(cell);
+        }
+        item.append(String(layer));
+        return item;
+      }),
+    );
+    this.markRows();
+  }
+
+  /**
+   * Shows what is known: removed blocks with their step, and the scores of one step, whose base perplexity is given. While
+   * the step is under way, the block that would go is marked.
+   */
+  show(removed: BlockId[], candidates: Candidate[], base: number, underWay: boolean): void {
+    removed.forEach((block, index) => {
+      const cell = this.cells.get(block);
+      if (cell) cell.className = "cell gone";
+      this.label(block, `removed in step ${index + 1}`);
+    });
+    // Perplexities span orders of magnitude, so colour follows the logarithm.
+    const score = (candidate: Candidate) => candidate.perplexity ?? candidate.at_least;
+    const scores = candidates.map(score).flatMap((value) => (value === null ? [] : [Math.log(value)]));
+    const [low, high] = [Math.min(...scores, Math.log(base)), Math.max(...scores, Math.log(base) + 0.05)];
+    let best: Candidate | undefined;
+    for (const candidate of candidates) {
+      const cell = this.cells.get(candidate.block);
+      if (!cell || removed.includes(candidate.block)) continue;
+      cell.style.setProperty("--t", String((Math.log(score(candidate) ?? 1) - low) / (high - low)));
+      if (candidate.perplexity !== null) {
+        cell.className = "cell scored";
+        this.label(candidate.block, `perplexity ${perplexity(candidate.perplexity)} without it`);
+        if (!best || candidate.perplexity < best.perplexity!) best = candidate;
+      } else if (candidate.at_least !== null) {
+        cell.className = "cell bounded";
+        this.label(candidate.block, `perplexity of at least ${perplexity(candidate.at_least)} without it`);
+      } else {
+        cell.className = "cell";
+        this.label(candidate.block, candidate.reason ?? "rejected");
+      }
+    }
+    if (best && underWay) this.cells.get(best.block)?.classList.add("best");
+    if (scores.length > 0) {
+      this.legend.low.textContent = perplexity(Math.exp(low));
+      this.legend.high.textContent = perplexity(Math.exp(high));
+    }
+  }
+
+  /** The next step begins: scores of the step before do not count any more. */
+  clearScores(): void {
+    for (const [block, cell] of this.cells) {
+      if (cell.classList.contains("gone") || cell.classList.contains("absent")) continue;
+      cell.classList.remove("best");
+      cell.title = cell.title.replace(/^([^:]+:\d+), /, "$1, in the step before: ");
+      void block;
+    }
+  }
+
+  private label(block: BlockId, text: string): void {
+    const cell = this.cells.get(block);
+    if (!cell) return;
+    cell.title = `${block}, ${text}`;
+    cell.setAttribute("aria-label", cell.title);
+  }
+
+  /** The first layer of every line carries the names of its two rows. */
+  private markRows(): void {
+    let top = Number.NaN;
+    for (const item of this.list.children as HTMLCollectionOf<HTMLElement>) {
+      item.classList.toggle("first", item.offsetTop !== top);
+      top = item.offsetTop;
+    }
+  }
+}

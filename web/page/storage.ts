@@ -1,0 +1,58 @@
+// The unfinished search, kept by the browser between two visits. One for the whole site: a lock says which tab has it.
+
+import { type DBSchema, openDB } from "idb";
+import type { SavedJob } from "./protocol";
+
+interface Schema extends DBSchema {
+  jobs: { key: "unfinished"; value: SavedJob };
+}
+
+const database = () =>
+  openDB<Schema>("blockpruner", 1, {
+    upgrade(db) {
+      db.createObjectStore("jobs");
+    },
+  });
+
+/** Replaces the saved search, whole or not at all. */
+export async function save(job: SavedJob): Promise<void> {
+  const db = await database();
+  try {
+    await db.put("jobs", job, "unfinished");
+  } finally {
+    db.close();
+  }
+}
+
+export async function load(): Promise<SavedJob | null> {
+  const db = await database();
+  try {
+    return (await db.get("jobs", "unfinished")) ?? null;
+  } finally {
+    db.close();
+  }
+}
+
+export async function discard(): Promise<void> {
+  const db = await database();
+  try {
+    await db.delete("jobs", "unfinished");
+  } finally {
+    db.close();
+  }
+}
+
+/** Takes the saved search for this tab; null if another tab has it. Call the result to give it back. */
+export async function take(): Promise<(() => void) | null> {
+  return new Promise((resolve, reject) => {
+    navigator.locks
+      .request("blockpruner-unfinished", { ifAvailable: true }, (lock) => {
+        if (!lock) {
+          resolve(null);
+          return;
+        }
+        return new Promise<void>((release) => resolve(release));
+      })
+      .catch(reject);
+  });
+}

@@ -1,0 +1,225 @@
+//! Files on a web server, read by HTTP range requests.
+//!
+//! What was fetched is kept as `Blob`s, which the browser moves to disk when there are many: every byte is downloaded
+//! once, though loading, fingerprint and export all read it. A server that ignores ranges or refuses them sends the
+//! file whole, into one `Blob`.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use blockpruner::model::Checkpoint;
+use blockpruner::weights::{ByteSource, ReadFuture, WeightsError, safetensors};
+use futures_util::future::try_join_all;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{Blob, Request, RequestInit, Response};
+
+use crate::describe;
+use crate::error::Error;
+use crate::source::{BlobSource, read_blob};
+
+/// Bytes of one range request: enough that latency does not matter, little enough to show progress.
+const PIECE: u64 = 4 << 20;
+/// A request that fails is made this often in all.
+const ATTEMPTS: u32 = 3;
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = fetch)]
+    fn fetch_request(request: &Request) -> js_sys::Promise;
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(callback: &js_sys::Function, milliseconds: u32) -> JsValue;
+}
+
+type NamedSource = (String, Rc<dyn ByteSource>);
+
+/// The files of the model at `url`: a `.gguf` file, or a folder as Hugging Face lays it out.
+pub async fn open(url: &str) -> Result<Vec<NamedSource>, Error> {
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    if path.to_ascii_lowercase().ends_with(".gguf") {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let file = file(url, name).await?;
+        return file.map(|file| vec![file]).ok_or_else(|| missing(url));
+    }
+    let folder = format!("{}/", url.trim_end_matches('/'));
+    let found = files(&folder, Checkpoint::usual_files().map(str::to_string).collect()).await?;
+    let mut found: Vec<NamedSource> = found.into_iter().flatten().collect();
+    if found.is_empty() {
+        return Err(missing(&folder));
+    }
+    if !found.iter().any(|(name, _)| name.ends_with(".safetensors"))
+        && let Some((_, index)) = found.iter().find(|(name, _)| name.ends_with(".safetensors.index.json"))
+    {
+        let text = index.read(0, index.len() as usize).await?;
+        let shards = files(&folder, safetensors::shard_files(&text)?).await?;
+        // One that is not there is named by the library, which knows what it is for.
+        found.extend(shards.into_iter().flatten());
+    }
+    Ok(found)
+}
+
+fn missing(url: &str) -> Error {
+    let reason = "there is no model here: expected config.json and model.safetensors, or a .gguf file".to_string();
+    Error::Network { url: url.to_string(), reason }
+}
+
+/// Looks for files of a folder, all at once.
+async fn files(folder: &str, names: Vec<String>) -> Result<Vec<Option<NamedSource>>, Error> {
+    try_join_all(names.iter().map(|name| async move { file(&format!("{folder}{name}"), name).await })).await
+}
+
+/// The file at `url` under `name`, if it is there.
+async fn file(url: &str, name: &str) -> Result<Option<NamedSource>, Error> {
+    let network = |reason: String| Error::Network { url: url.to_string(), reason };
+    let first = retried(|| fetch(url, Some((0, 1)))).await.map_err(network)?;
+    let source: Rc<dyn ByteSource> = match first.status() {
+        404 | 410 => return Ok(None),
+        206 => match length(&first) {
+            Some(len) => Rc::new(RangeSource { url: url.to_string(), len, pieces: RefCell::default() }),
+            // Content-Range is not among the headers that a page may see unless the server says so.
+            None => whole(url, fetch(url, None).await.map_err(network)?).await?,
+        },
+        200 => whole(url, first).await?,
+        401 | 403 => {
+            let reason = format!("the server refuses it (status {}): is the model private or gated?", first.status());
+            return Err(network(reason));
+        }
+        // Some servers answer a range request with an error instead of ignoring the range.
+        status => match fetch(url, None).await.map_err(network)? {
+            response if response.ok() => whole(url, response).await?,
+            _ => return Err(network(format!("the server answers with status {status}"))),
+        },
+    };
+    Ok(Some((name.to_string(), source)))
+}
+
+/// The whole file of a response, as the browser keeps it.
+async fn whole(url: &str, response: Response) -> Result<Rc<dyn ByteSource>, Error> {
+    let failed = |reason: String| Error::Network { url: url.to_string(), reason };
+    if !response.ok() {
+        return Err(failed(format!("the server answers with status {}", response.status())));
+    }
+    let blob =
+        blob(&response).await.map_err(|reason| failed(format!("the download broke off ({reason}); try again")))?;
+    Ok(Rc::new(BlobSource::new(url, blob)))
+}
+
+/// The total after the slash of `Content-Range: bytes 0-0/1234`.
+fn length(response: &Response) -> Option<u64> {
+    let range = response.headers().get("content-range").ok()??;
+    range.rsplit_once('/')?.1.parse().ok()
+}
+
+async fn blob(response: &Response) -> Result<Blob, String> {
+    let promise = response.blob().map_err(|error| describe(&error))?;
+    let blob = JsFuture::from(promise).await.map_err(|error| describe(&error))?;
+    blob.dyn_into::<Blob>().map_err(|_| "no data".to_string())
+}
+
+/// One request; with `range`, for its bytes `start .. end`.
+async fn fetch(url: &str, range: Option<(u64, u64)>) -> Result<Response, String> {
+    let request = Request::new_with_str_and_init(url, &RequestInit::new()).map_err(|error| describe(&error))?;
+    if let Some((start, end)) = range {
+        let header = request.headers().set("Range", &format!("bytes={start}-{}", end - 1));
+        header.map_err(|error| describe(&error))?;
+    }
+    let response = JsFuture::from(fetch_request(&request)).await.map_err(|error| {
+        format!(
+            "no answer ({}): check the address and the network; a server of another site must allow cross-origin requests",
+            describe(&error)
+        )
+    })?;
+    response.dyn_into::<Response>().map_err(|_| "no response".to_string())
+}
+
+/// Tries again after 0.5 and 1 seconds.
+async fn retried<T, F: Future<Output = Result<T, String>>>(attempt: impl Fn() -> F) -> Result<T, String> {
+    let mut number = 1;
+    loop {
+        match attempt().await {
+            Err(_) if number < ATTEMPTS => sleep(500 * number).await,
+            result => return result,
+        }
+        number += 1;
+    }
+}
+
+async fn sleep(milliseconds: u32) {
+    let promise = js_sys::Promise::new(&mut |resolve, _| {
+        set_timeout(&resolve, milliseconds);
+    });
+    // Never rejected.
+    let _ = JsFuture::from(promise).await;
+}
+
+/// A file of known length on a server that honours ranges.
+struct RangeSource {
+    url: String,
+    len: u64,
+    /// By number: bytes from `number * PIECE` on.
+    pieces: RefCell<BTreeMap<u64, Blob>>,
+}
+
+impl RangeSource {
+    async fn piece(&self, number: u64) -> Result<Blob, String> {
+        if let Some(piece) = self.pieces.borrow().get(&number) {
+            return Ok(piece.clone());
+        }
+        let (start, end) = (number * PIECE, self.len.min((number + 1) * PIECE));
+        let piece = retried(|| self.download(start, end)).await?;
+        self.pieces.borrow_mut().insert(number, piece.clone());
+        Ok(piece)
+    }
+
+    async fn download(&self, start: u64, end: u64) -> Result<Blob, String> {
+        let response = fetch(&self.url, Some((start, end))).await?;
+        if response.status() != 206 {
+            return Err(format!("the server answers with status {} where it sent ranges before", response.status()));
+        }
+        if length(&response).is_some_and(|len| len != self.len) {
+            return Err("the file changed meanwhile; load it again".to_string());
+        }
+        let piece = blob(&response).await?;
+        match piece.size() as u64 == end - start {
+            true => Ok(piece),
+            false => Err(format!("{} bytes arrived instead of {}", piece.size(), end - start)),
+        }
+    }
+
+    async fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, String> {
+        let end = offset + len as u64;
+        let mut bytes = Vec::with_capacity(len);
+        for number in offset / PIECE..end.div_ceil(PIECE) {
+            let piece = self.piece(number).await?;
+            let start = number * PIECE;
+            let within = offset.max(start) - start..end.min(start + PIECE) - start;
+            bytes.extend(read_blob(&piece, within.start, (within.end - within.start) as usize).await?);
+        }
+        Ok(bytes)
+    }
+}
+
+impl ByteSource for RangeSource {
+    fn name(&self) -> &str {
+        &self.url
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read<'a>(&'a self, offset: u64, len: usize) -> ReadFuture<'a> {
+        Box::pin(async move {
+            if len == 0 {
+                return Ok(Vec::new());
+            }
+            self.read(offset, len).await.map_err(|reason| WeightsError::Read {
+                file: self.url.clone(),
+                offset,
+                len: len as u64,
+                reason,
+            })
+        })
+    }
+}

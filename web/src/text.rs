@@ -1,0 +1,93 @@
+//! Calibration text and its windows.
+
+use blockpruner::text::{CalibrationText, TextOptions, Windows as CoreWindows};
+use serde::{Deserialize, Serialize};
+use wasm_bindgen::prelude::*;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::Error;
+use crate::{options, to_js};
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct JsTextOptions {
+    field: Option<String>,
+    samples: Option<usize>,
+    seed: Option<u32>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WindowOptions {
+    window: Option<usize>,
+    max_windows: Option<usize>,
+}
+
+/// A text that perplexity is measured on.
+#[wasm_bindgen]
+pub struct Text {
+    text: CalibrationText,
+    options: TextOptions,
+}
+
+#[wasm_bindgen]
+impl Text {
+    /// The sample text that comes with the library.
+    pub fn sample() -> Text {
+        Text { text: CalibrationText::builtin_sample(), options: TextOptions::default() }
+    }
+
+    /// A text, JSON or JSON Lines file; the end of `name` says which.
+    #[wasm_bindgen(js_name = fromBytes)]
+    pub fn from_bytes(
+        name: &str,
+        bytes: &[u8],
+        #[wasm_bindgen(unchecked_optional_param_type = "TextOptions")] options: JsValue,
+    ) -> Result<Text, Error> {
+        let JsTextOptions { field, samples, seed } = crate::options(options)?;
+        let options = TextOptions { field, samples, seed: seed.map(u64::from) };
+        Ok(Text { text: CalibrationText::from_bytes(name, bytes, &options)?, options })
+    }
+}
+
+/// A text cut into windows of one model's tokens.
+#[wasm_bindgen]
+#[derive(Clone)]
+pub struct Windows {
+    pub(crate) text: CalibrationText,
+    pub(crate) text_options: TextOptions,
+    pub(crate) windows: CoreWindows,
+}
+
+#[derive(Serialize)]
+struct WindowsInfo<'a> {
+    source: &'a str,
+    rows: usize,
+    tokens: usize,
+    windows: usize,
+    window: usize,
+}
+
+#[wasm_bindgen]
+impl Windows {
+    /// Tokenises a text and cuts it.
+    pub fn cut(
+        text: &Text,
+        checkpoint: &Checkpoint,
+        #[wasm_bindgen(unchecked_optional_param_type = "WindowOptions")] window_options: JsValue,
+    ) -> Result<Windows, Error> {
+        let WindowOptions { window, max_windows } = options(window_options)?;
+        let checkpoint = &*checkpoint.inner;
+        let window = window.unwrap_or_else(|| checkpoint.spec.max_positions.min(2048));
+        let windows = CoreWindows::cut(&text.text, checkpoint.tokenizer()?, window, max_windows)?;
+        windows.check_vocabulary(checkpoint.spec.vocab_size)?;
+        Ok(Windows { text: text.text.clone(), text_options: text.options.clone(), windows })
+    }
+
+    /// How much text that is.
+    #[wasm_bindgen(unchecked_return_type = "WindowsInfo")]
+    pub fn info(&self) -> Result<JsValue, Error> {
+        let CoreWindows { rows, tokens, count, window, .. } = self.windows;
+        to_js(&WindowsInfo { source: &self.text.source, rows, tokens, windows: count, window })
+    }
+}

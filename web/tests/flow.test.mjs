@@ -1,0 +1,122 @@
+// The whole way of a visitor, by clicking; and the numbers against the native program on the same driver.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { PATIENCE, SITE, close, launch, native, open, serve, shot } from "./harness.mjs";
+
+let site, browser, folder;
+before(async () => {
+  site = await serve({ "": SITE });
+  browser = await launch();
+  folder = mkdtempSync(join(tmpdir(), "blockpruner-web-"));
+});
+after(async () => {
+  await browser?.close();
+  site?.close();
+});
+
+async function download(page, selector, name) {
+  const [file] = await Promise.all([page.waitForEvent("download"), page.click(selector)]);
+  await file.saveAs(join(folder, name));
+  return join(folder, name);
+}
+
+test("one button prunes the built-in model, and the native program agrees", async (t) => {
+  const page = await open(browser, { viewport: { width: 1280, height: 900 }, acceptDownloads: true });
+  const problems = [];
+  page.on("pageerror", (error) => problems.push(error.message));
+  page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
+  await page.goto(site.url);
+  await shot(page, "desktop-start");
+  const start = performance.now();
+  await page.click("#start");
+  await page.waitForSelector(".cell.scored", { timeout: PATIENCE });
+  t.diagnostic(`time to first candidate: ${((performance.now() - start) / 1000).toFixed(1)} s`);
+  await page.waitForSelector(".cell.gone", { timeout: PATIENCE });
+  await shot(page, "desktop-running");
+  await page.waitForSelector("#result:visible", { timeout: PATIENCE });
+  const seconds = (performance.now() - start) / 1000;
+  t.diagnostic(`button to result: ${seconds.toFixed(1)} s`);
+  assert.ok(seconds < 120, `a default run took ${seconds} s`);
+  assert.equal(await page.locator(".cell.gone:visible").count() - 1, 4, "four blocks are crossed out, besides the legend's");
+
+  await page.click("#continue button");
+  await page.waitForFunction(() => !document.querySelector("#continue button").disabled);
+  await shot(page, "desktop-result");
+  const plan = JSON.parse(readFileSync(await download(page, "#plan", "plan.json")));
+  const order = JSON.parse(readFileSync(await download(page, "#order", "order.json")));
+  assert.equal(plan.model.name, "builtin:tiny");
+  assert.equal(Object.keys(order).length, 4);
+  assert.deepEqual(problems, []);
+
+  const { window, windows } = plan.calibration;
+  const { kernel } = plan.device;
+  const text = ["--window", String(window), "--max-windows", String(windows)];
+  const reference = native(
+    ["prune", "--model", "builtin:tiny", "--calibration", "builtin:sample", "--remove", "4", ...text, "--out", join(folder, "native")],
+    { kernel },
+  );
+  assert.deepEqual(plan.steps.map((step) => step.removed), reference.steps.map((step) => step.removed));
+  close(plan.dense.perplexity, reference.dense.perplexity, 1e-5, "dense perplexity");
+  plan.steps.forEach((step, index) => {
+    close(step.perplexity, reference.steps[index].perplexity, 1e-5, `step ${index + 1}`);
+    step.candidates.forEach((candidate, at) => {
+      const other = reference.steps[index].candidates[at];
+      assert.equal(candidate.block, other.block);
+      if (candidate.perplexity !== null && other.perplexity !== null) {
+        close(candidate.perplexity, other.perplexity, 1e-5, `step ${index + 1}, ${candidate.block}`);
+      }
+    });
+  });
+
+  // What comes out loads in the native program, with the same perplexity.
+  for (const format of ["hf", "hf-zeroed"]) {
+    await page.selectOption("#format", format);
+    const zip = await download(page, "#zip", `${format}.zip`);
+    execFileSync("unzip", ["-q", zip, "-d", join(folder, format)]);
+    const score = native(["perplexity", "--model", join(folder, format, "model"), "--text", "builtin:sample", ...text], { kernel });
+    close(score.perplexity, plan.steps.at(-1).perplexity, 1e-5, `perplexity of the ${format} download`);
+    assert.deepEqual(JSON.parse(readFileSync(join(folder, format, "plan.json"))), plan);
+  }
+
+  // The continuations are the native ones.
+  const removed = plan.steps.map((step) => step.removed).join(",");
+  for (const [id, without] of [["#dense-text", []], ["#pruned-text", ["--without", removed]]]) {
+    const prompt = "And it came to pass";
+    const { text } = native(["generate", "--model", "builtin:tiny", "--prompt", prompt, "--max-tokens", "32", ...without], { kernel });
+    assert.equal(await page.textContent(id), prompt + text);
+  }
+  await page.close();
+});
+
+test("the page reads well on a phone, in the dark, and works by keyboard", async () => {
+  const page = await open(browser, { viewport: { width: 390, height: 844 }, colorScheme: "dark" });
+  await page.goto(site.url);
+  await page.fill("#window", "64");
+  await page.fill("#windows", "1");
+  await page.fill("#remove", "2");
+  await page.selectOption("#types", "mha");
+  await page.focus("#start");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#result:visible", { timeout: PATIENCE });
+  await page.evaluate(() => scrollTo(0, 0));
+  await shot(page, "phone-dark");
+  const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  assert.ok(width <= 390, `the page is ${width} pixels wide`);
+  // Everything that can be used has a name, and what the map shows is told in words.
+  const nameless = await page.evaluate(() =>
+    Array.from(document.querySelectorAll("button, input, select, textarea"))
+      .filter((element) => !(element.textContent.trim() || element.labels?.length || element.ariaLabel))
+      .map((element) => element.id),
+  );
+  assert.deepEqual(nameless, []);
+  const labels = await page.locator("#map .cell").evaluateAll((cells) => cells.map((cell) => cell.ariaLabel));
+  assert.equal(labels.length, 24);
+  assert.equal(labels.filter((label) => /^mha:\d+, removed in step [12]$/.test(label)).length, 2);
+  assert.ok(labels.some((label) => /^mha:\d+, perplexity (of at least )?\d/.test(label)));
+  await page.close();
+});

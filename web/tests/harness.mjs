@@ -1,0 +1,140 @@
+// What the browser tests share: a server, a hub that can misbehave, a browser, and the native program to compare with.
+
+import { execFileSync } from "node:child_process";
+import { createReadStream, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { createServer } from "node:http";
+import { extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+
+export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+export const SITE = join(ROOT, "target/web");
+export const TINY = join(ROOT, "assets/tiny");
+export const SHOTS = join(ROOT, "target/web-screenshots");
+const NATIVE = process.env.BLOCKPRUNER ?? join(ROOT, "target/debug/blockpruner");
+const SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json";
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm", ".json": "application/json" };
+
+/** Serves `folders` by their first path segments, "" being the rest. Returns its address and a way to close it. */
+export async function serve(folders, handle = () => false) {
+  const server = createServer((request, response) => {
+    const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
+    if (handle(request, response, path)) return;
+    const [, first] = path.split("/");
+    const [folder, rest] = first && folders[first] ? [folders[first], path.slice(first.length + 1)] : [folders[""], path];
+    const file = join(folder ?? "/nowhere", normalize(rest.endsWith("/") ? `${rest}index.html` : rest));
+    if (!existsSync(file) || !statSync(file).isFile()) {
+      response.writeHead(404).end();
+      return;
+    }
+    response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "content-length": statSync(file).size });
+    createReadStream(file).pipe(response);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    close: () => {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+}
+
+/**
+ * Plays a model hub on another origin: `/MODE/name/resolve/main/FILE` is a file of the tiny model, served as MODE says.
+ * `requests` counts what was asked for by mode and file.
+ */
+export async function hub() {
+  const requests = [];
+  const broken = new Map();
+  const server = await serve({}, (request, response, path) => {
+    const [, mode, , , , , file = ""] = path.split("/");
+    const cors = { "access-control-allow-origin": "*", "access-control-allow-headers": "range", "access-control-expose-headers": "content-range" };
+    if (request.method === "OPTIONS") {
+      response.writeHead(204, cors).end();
+      return true;
+    }
+    const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "");
+    requests.push({ mode, file, range: range?.[0] ?? null });
+    const name = join(TINY, file);
+    if (mode === "gated") {
+      response.writeHead(401, cors).end();
+      return true;
+    }
+    if (mode === "nothing" || !existsSync(name) || file === "") {
+      response.writeHead(404, cors).end();
+      return true;
+    }
+    let bytes = readFileSync(name);
+    if (mode === "truncated" && file === "model.safetensors") bytes = bytes.subarray(0, 3_000_000);
+    if (mode === "foreign" && file === "config.json") {
+      bytes = Buffer.from(JSON.stringify({ ...JSON.parse(bytes), model_type: "mamba", architectures: ["MambaForCausalLM"] }));
+    }
+    if (mode === "hidden") delete cors["access-control-expose-headers"];
+    if (mode === "refused" && range) {
+      response.writeHead(416, cors).end();
+      return true;
+    }
+    if (!range || mode === "ignored") {
+      response.writeHead(200, { ...cors, "content-length": bytes.length }).end(bytes);
+      return true;
+    }
+    const [start, end] = [Number(range[1]), Math.min(Number(range[2]), bytes.length - 1)];
+    response.writeHead(206, { ...cors, "content-range": `bytes ${start}-${end}/${bytes.length}`, "content-length": end - start + 1 });
+    // `broken` breaks off in the middle for ever, `flaky` only the first time that a range is asked for.
+    const key = `${mode} ${file} ${range[0]}`;
+    const breaks = end - start > 1000 && (mode === "broken" || (mode === "flaky" && !broken.has(key)));
+    broken.set(key, true);
+    if (breaks) {
+      response.write(bytes.subarray(start, start + 500));
+      setTimeout(() => response.destroy(), 20);
+    } else response.end(bytes.subarray(start, end + 1));
+    return true;
+  });
+  return { ...server, requests };
+}
+
+const FLAGS = [
+  "--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+];
+
+/** Chromium with WebGPU on SwiftShader; without WebGPU if so wanted. */
+export const launch = ({ webgpu = true } = {}) =>
+  chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: webgpu ? FLAGS : [...FLAGS.filter((flag) => !flag.includes("webgpu")), "--disable-features=WebGPU", "--disable-gpu"],
+    ignoreDefaultArgs: ["--disable-gpu"],
+  });
+
+/** How long a test waits for anything, in milliseconds: software drivers are slow on a busy machine. */
+export const PATIENCE = 300_000;
+
+/** A new page that waits patiently. */
+export async function open(browser, options) {
+  const page = await browser.newPage(options);
+  page.setDefaultTimeout(PATIENCE);
+  return page;
+}
+
+/** Runs the native program on SwiftShader with the kernel that browsers get, and returns its JSON. */
+export function native(args, { kernel = "tile" } = {}) {
+  const output = execFileSync(NATIVE, [...args, "--kernel", kernel, "--tier", "baseline", "--json"], {
+    cwd: ROOT,
+    env: { ...process.env, VK_DRIVER_FILES: SWIFTSHADER },
+    stdio: ["ignore", "pipe", "ignore"],
+    maxBuffer: 1 << 28,
+  });
+  return JSON.parse(output);
+}
+
+/** A screenshot to look at. */
+export async function shot(page, name) {
+  mkdirSync(SHOTS, { recursive: true });
+  await page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true });
+}
+
+export function close(actual, expected, tolerance, what) {
+  const difference = Math.abs(actual - expected) / Math.abs(expected);
+  if (!(difference <= tolerance)) throw new Error(`${what}: ${actual} instead of ${expected} (relative difference ${difference})`);
+}

@@ -52,6 +52,7 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let window = Windows::from_ids(vec![0; length], length, None)?;
     let memory = open::memory(&gpu, &checkpoint, &window, (0, 1), &args.device)?;
     let model = Rc::new(open::load(&gpu, &checkpoint, &memory).await?);
+    open::warm_up(&model).await?;
 
     let options = GenerateOptions { max_tokens: args.max_tokens, eos_token_ids };
     let mut generator = Generator::new(model, removed.clone(), prompt.clone(), options)?;

@@ -7,8 +7,15 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+/// The program; what it keeps from run to run stays out of the user's cache folder.
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blockpruner"));
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+    command
+}
+
 fn blockpruner(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_blockpruner")).args(args).output().unwrap()
+    program().args(args).output().unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -271,7 +278,7 @@ fn pruning_goes_on_from_a_pruned_folder() {
 /// Starts a search and waits until its state satisfies `enough`.
 #[cfg(unix)]
 fn started(args: &[&str], out: &Path, enough: impl Fn(&Value) -> bool) -> std::process::Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_blockpruner"));
+    let mut command = program();
     command.args(args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut child = command.spawn().unwrap();
     for _ in 0..60_000 {

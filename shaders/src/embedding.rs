@@ -2,6 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::gemm::texel_elements;
+use crate::{GemmKernel, WeightFormat, groups_of_64};
+
 /// Uniform block of both shaders.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -18,6 +21,15 @@ pub struct Params {
     pub first_token: u32,
     /// Vocabulary rows of this part of the table.
     pub count: u32,
+}
+
+/// The grid for `rows` tokens and a table of `columns` columns.
+pub fn grid(kernel: GemmKernel, weight: WeightFormat, columns: u32, rows: u32) -> [u32; 3] {
+    let elements = match kernel {
+        GemmKernel::Tile if !weight.is_quantised() => 2,
+        _ => texel_elements(weight),
+    };
+    [groups_of_64(columns.div_ceil(elements)), rows, 1]
 }
 
 /// CPU twin: rows of `output [tokens, columns]` whose token lies in `first_token..`, from `table [count, columns]`.

@@ -3,6 +3,7 @@
 //! Also the packed layouts of weights on the device, which the embedding shaders read, too.
 
 use bytemuck::{Pod, Zeroable};
+use half::f16;
 use minijinja::context;
 
 use crate::{GemmKernel, TEXTURE_WIDTH, WeightFormat, stride};
@@ -94,18 +95,29 @@ pub fn block_rows(kernel: GemmKernel) -> u32 {
     }
 }
 
-/// Elements of one texel of a packed weight.
-pub fn texel_elements(weight: WeightFormat) -> u32 {
-    16 / weight.bytes() as u32
+/// Neighbouring elements of one row in one texel of a packed weight. Quantised texels hold as many of four rows.
+pub(crate) fn texel_elements(weight: WeightFormat) -> u32 {
+    match weight {
+        WeightFormat::F32 | WeightFormat::Q8_0 => 4,
+        WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => 8,
+    }
+}
+
+/// u32 words of a quantised block on the device: the scale, then elements in order, the first in the lowest bits.
+pub(crate) fn block_words(weight: WeightFormat) -> u32 {
+    1 + weight.block_elements() / texel_elements(weight)
 }
 
 /// u32 words (tile) or texels (panel) that one weight row of `inner` elements takes on the device.
 pub fn row_units(kernel: GemmKernel, weight: WeightFormat, inner: u32) -> u32 {
+    if weight.is_quantised() {
+        return inner / weight.block_elements() * block_words(weight);
+    }
     match kernel {
         GemmKernel::Tile => match weight {
             // The embedding lookup reads pairs.
             WeightFormat::F32 => inner.next_multiple_of(2),
-            WeightFormat::F16 | WeightFormat::Bf16 => inner.div_ceil(2),
+            _ => inner.div_ceil(2),
         },
         GemmKernel::Panel { .. } => inner_texels(inner) * 4 / texel_elements(weight),
     }
@@ -116,26 +128,41 @@ pub fn packed_bytes(kernel: GemmKernel, weight: WeightFormat, columns: u32, inne
     let units = row_units(kernel, weight, inner) as u64;
     match kernel {
         GemmKernel::Tile => units * 4 * columns as u64,
-        GemmKernel::Panel { .. } => units * 16 * columns.next_multiple_of(block_columns(kernel)) as u64,
+        GemmKernel::Panel { .. } => {
+            let unit = if weight.is_quantised() { 4 } else { 16 };
+            units * unit * columns.next_multiple_of(block_columns(kernel)) as u64
+        }
     }
 }
 
-/// Lays out weight rows (row-major, little-endian, `columns` rows of `inner` elements) as the kernel reads them.
+/// Lays out weight rows (row-major, little-endian, `columns` rows of `inner` elements, as a checkpoint stores them) as
+/// the kernel reads them. `inner` is whole blocks.
 pub fn pack_weight(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &[u8]) -> Vec<u8> {
-    let row_bytes = inner as usize * weight.bytes();
+    let row_bytes = weight.row_bytes(inner);
     let columns = rows.len().checked_div(row_bytes).unwrap_or(0);
     let mut packed = vec![0; packed_bytes(kernel, weight, columns as u32, inner) as usize];
     let units = row_units(kernel, weight, inner) as usize;
     match kernel {
         GemmKernel::Tile => {
             for (row, to) in rows.chunks_exact(row_bytes).zip(packed.chunks_exact_mut(units * 4)) {
-                to[..row_bytes].copy_from_slice(row);
+                if weight.is_quantised() {
+                    to.copy_from_slice(bytemuck::cast_slice(&quantised_words(weight, row)));
+                } else {
+                    to[..row_bytes].copy_from_slice(row);
+                }
             }
         }
         GemmKernel::Panel { lanes, .. } => {
             let lanes = lanes as usize;
             for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
                 let (block, lane, j) = (n / (4 * lanes), n % (4 * lanes) / 4, n % 4);
+                if weight.is_quantised() {
+                    for (unit, word) in quantised_words(weight, row).into_iter().enumerate() {
+                        let t = (block * units + unit) * lanes + lane;
+                        packed[t * 16 + j * 4..][..4].copy_from_slice(&word.to_le_bytes());
+                    }
+                    continue;
+                }
                 for (step, texel) in row.chunks(16).enumerate() {
                     let t = ((block * units + step) * 4 + j) * lanes + lane;
                     packed[t * 16..][..texel.len()].copy_from_slice(texel);
@@ -144,6 +171,31 @@ pub fn pack_weight(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &
         }
     }
     packed
+}
+
+/// A row of ggml's blocks as [`block_words`] each.
+fn quantised_words(weight: WeightFormat, row: &[u8]) -> Vec<u32> {
+    let half = |block: &[u8]| f16::from_le_bytes([block[0], block[1]]).to_f32().to_bits();
+    let mut words = Vec::with_capacity(row.len() / 4 + row.len() / 32);
+    for block in row.chunks_exact(weight.row_bytes(weight.block_elements())) {
+        if weight == WeightFormat::Q8_0 {
+            words.push(half(block));
+            words.extend(block[2..].as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+            continue;
+        }
+        let (scale, nibbles) = match weight {
+            WeightFormat::Q4_1 => (u32::from_le_bytes([block[0], block[1], block[2], block[3]]), &block[4..]),
+            _ => (half(block), &block[2..]),
+        };
+        words.push(scale);
+        // Byte i holds elements i and, in its upper half, 16 + i.
+        for shift in [0, 4] {
+            for bytes in nibbles.as_chunks::<8>().0 {
+                words.push(bytes.iter().rev().fold(0, |word, byte| word << 4 | u32::from(byte >> shift & 15)));
+            }
+        }
+    }
+    words
 }
 
 /// Bytes that `rows` of `inner` elements take as the left side of a product.
@@ -179,6 +231,9 @@ pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat) -> minijinja::Va
     match kernel {
         GemmKernel::Tile => context! {
             WEIGHT => weight.name(),
+            QUANTISED => weight.is_quantised(),
+            BLOCK_WORDS => block_words(weight),
+            TEXEL_K => texel_elements(weight),
             TILE,
             THREADS => TILE_THREADS,
             PER_THREAD => TILE / TILE_THREADS,
@@ -186,6 +241,8 @@ pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat) -> minijinja::Va
         },
         GemmKernel::Panel { lanes, subgroups } => context! {
             WEIGHT => weight.name(),
+            QUANTISED => weight.is_quantised(),
+            BLOCK_WORDS => block_words(weight),
             TEXEL_FORMAT => if weight == WeightFormat::F32 { "rgba32float" } else { "rgba32uint" },
             TEXEL_K => texel_elements(weight),
             ROWS => panel_rows(lanes),

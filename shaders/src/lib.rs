@@ -36,26 +36,52 @@ pub enum WeightFormat {
     F16,
     /// bfloat16, two to a word.
     Bf16,
+    /// ggml's blocks of 32 signed bytes and a scale.
+    Q8_0,
+    /// ggml's blocks of 32 nibbles and a scale.
+    Q4_0,
+    /// ggml's blocks of 32 nibbles, a scale and a minimum.
+    Q4_1,
 }
 
 impl WeightFormat {
     /// All formats.
-    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+    pub const ALL: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0, Self::Q4_1];
 
-    /// Bytes of one element.
-    pub fn bytes(self) -> usize {
+    /// Neighbouring elements of a row that a checkpoint stores together: rows are whole blocks.
+    pub fn block_elements(self) -> u32 {
         match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
+            Self::F32 | Self::F16 | Self::Bf16 => 1,
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => 32,
         }
     }
 
-    /// `f32`, `f16` or `bf16`.
+    /// Bytes of a row of `inner` elements, whole blocks, as a checkpoint stores it.
+    pub fn row_bytes(self, inner: u32) -> usize {
+        let block_bytes = match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::Q8_0 => 34,
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+        };
+        (inner / self.block_elements()) as usize * block_bytes
+    }
+
+    /// Whether elements are unpacked from blocks.
+    pub fn is_quantised(self) -> bool {
+        self.block_elements() > 1
+    }
+
+    /// `f32`, `f16`, `bf16`, `q8_0`, `q4_0` or `q4_1`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+            Self::Q4_1 => "q4_1",
         }
     }
 }
@@ -146,8 +172,14 @@ impl Kernel {
     /// If a template is broken, which the test that renders and validates every variant excludes.
     pub fn render(self) -> Shader {
         let (name, source, bindings) = self.template();
+        let unpack = match self {
+            Self::Embedding { weight, .. } | Self::Gemm { weight, .. } if weight.is_quantised() => {
+                include_str!("../wgsl/unpack.wgsl")
+            }
+            _ => "",
+        };
         let wgsl = Environment::new()
-            .render_str(source, self.context())
+            .render_str(&[source, unpack].concat(), self.context())
             .unwrap_or_else(|error| panic!("template {name}.wgsl does not render for {self:?}: {error:#}"));
         Shader { label: self.label(name), wgsl, bindings }
     }
@@ -223,7 +255,7 @@ impl Kernel {
 fn texture(weight: WeightFormat) -> Binding {
     match weight {
         WeightFormat::F32 => Binding::TextureF32,
-        WeightFormat::F16 | WeightFormat::Bf16 => Binding::TextureU32,
+        _ => Binding::TextureU32,
     }
 }
 

@@ -2,7 +2,7 @@
 //   table:  panels of {{ 4 * LANES }} vocabulary rows, rows first_token .. first_token + count
 //   tokens: [rows] token ids
 //   output: [rows, columns]; a row whose token is not in this part of the table is left alone
-// One invocation a texel ({{ TEXEL_K }} elements); grid = texels of a row x rows.
+// One invocation a texel ({{ TEXEL_K }} elements of the row); grid = texels of a row x rows.
 struct Params {
     rows: u32,
     columns: u32,
@@ -18,10 +18,15 @@ struct Params {
 @group(0) @binding(2) var table: texture_storage_2d<{{ TEXEL_FORMAT }}, read>;
 @group(0) @binding(3) var<storage, read_write> output: array<f32>;
 
+fn at(t: u32) -> vec2u {
+    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
     let row = id.y;
-    if row >= params.rows || id.x >= params.row_texels {
+    let column = id.x * {{ TEXEL_K }}u;
+    if row >= params.rows || column >= params.columns {
         return;
     }
     let token = tokens[row] - params.first_token;
@@ -30,10 +35,22 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
     let block = token / {{ 4 * LANES }}u;
     let lane = (token % {{ 4 * LANES }}u) / 4u;
-    let t = ((block * params.row_texels + id.x) * 4u + token % 4u) * {{ LANES }}u + lane;
-    let texel = textureLoad(table, vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u));
-    let column = id.x * {{ TEXEL_K }}u;
     let base = row * params.stride + column;
+{% if QUANTISED %}
+    // A block is its scales, then its texels; rows are whole blocks.
+    let ts = (block * params.row_texels + id.x / {{ BLOCK_WORDS - 1 }}u * {{ BLOCK_WORDS }}u) * {{ LANES }}u + lane;
+    let scale = vec4u(textureLoad(table, at(ts))[token % 4u]);
+    let word = vec4u(textureLoad(table, at(ts + (1u + id.x % {{ BLOCK_WORDS - 1 }}u) * {{ LANES }}u))[token % 4u]);
+{% for four in range(TEXEL_K // 4) %}
+    {
+        let values = unpack(word, {{ 16 * four }}u + vec4u(0u, 1u, 2u, 3u) * {{ 32 // TEXEL_K }}u, scale);
+{% for i in range(4) %}
+        output[base + {{ 4 * four + i }}u] = values[{{ i }}];
+{% endfor %}
+    }
+{% endfor %}
+{% else %}
+    let texel = textureLoad(table, at(((block * params.row_texels + id.x) * 4u + token % 4u) * {{ LANES }}u + lane));
 {% for k in range(TEXEL_K) %}
     if column + {{ k }}u < params.columns {
 {% if WEIGHT == "f32" %}
@@ -45,4 +62,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 {% endif %}
     }
 {% endfor %}
+{% endif %}
 }

@@ -2,7 +2,11 @@
 //   table:  [count, columns_padded] packed as {{ WEIGHT }}, rows first_token .. first_token + count of the vocabulary
 //   tokens: [rows] token ids
 //   output: [rows, columns]; a row whose token is not in this part of the table is left alone
+{% if QUANTISED %}
+// One invocation a word ({{ TEXEL_K }} elements); a block is its scale, then its words; grid = words of a row x rows.
+{% else %}
 // One invocation a pair of neighbouring elements; grid = pairs of a row x rows.
+{% endif %}
 struct Params {
     rows: u32,
     columns: u32,
@@ -21,7 +25,7 @@ struct Params {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
     let row = id.y;
-    let column = id.x * 2u;
+    let column = id.x * {{ TEXEL_K if QUANTISED else 2 }}u;
     if row >= params.rows || column >= params.columns {
         return;
     }
@@ -31,6 +35,20 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         return;
     }
     let base = token * params.row_words;
+{% if QUANTISED %}
+    let block = base + id.x / {{ BLOCK_WORDS - 1 }}u * {{ BLOCK_WORDS }}u;
+    let scale = vec4u(table[block]);
+    let word = vec4u(table[block + 1u + id.x % {{ BLOCK_WORDS - 1 }}u]);
+    // Rows are whole blocks.
+{% for four in range(TEXEL_K // 4) %}
+    {
+        let values = unpack(word, {{ 16 * four }}u + vec4u(0u, 1u, 2u, 3u) * {{ 32 // TEXEL_K }}u, scale);
+{% for i in range(4) %}
+        output[row * params.stride + column + {{ 4 * four + i }}u] = values[{{ i }}];
+{% endfor %}
+    }
+{% endfor %}
+{% else %}
 {% if WEIGHT == "f32" %}
     let pair = vec2f(bitcast<f32>(table[base + column]), bitcast<f32>(table[base + column + 1u]));
 {% elif WEIGHT == "bf16" %}
@@ -43,4 +61,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     if column + 1u < params.columns {
         output[row * params.stride + column + 1u] = pair.y;
     }
+{% endif %}
 }

@@ -1,8 +1,13 @@
 // Matrix product for CPU-type adapters: c[first_row + m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n],
 // plus what stood there if `add` is 1.
 //   a: blocks of {{ ROWS }} rows; texel (block * inner4 + k4) * {{ ROWS }} + r holds 4 neighbouring k of row block * {{ ROWS }} + r
+{% if QUANTISED %}
+//   w: {{ WEIGHT }} panels of {{ 4 * LANES }} rows n; texel ((block * (inner / 32) + k / 32) * {{ BLOCK_WORDS }} + unit) * {{ LANES }} + lane holds, of the rows
+//      n = block * {{ 4 * LANES }} + 4 * lane + 0 .. 3, the scales of a block in unit 0 and then {{ TEXEL_K }} neighbouring k a unit
+{% else %}
 //   w: {{ WEIGHT }} panels of {{ 4 * LANES }} rows n; texel ((block * steps + step) * 4 + j) * {{ LANES }} + lane holds {{ TEXEL_K }} neighbouring k of
 //      row n = block * {{ 4 * LANES }} + 4 * lane + j
+{% endif %}
 //   c: [.., stride], bias: padded to a multiple of 4
 // One workgroup is one vector of {{ LANES }} lanes: {{ ROWS }} rows x {{ 4 * LANES }} columns, the whole of k in one loop, no shared memory.
 // Software drivers turn such lanes into SIMD; inside loops only storage-texture loads stay whole-vector loads there.
@@ -43,19 +48,34 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 {% else %}
     var ta = group.x * params.inner4 * {{ ROWS }}u;
 {% endif %}
+{% if QUANTISED %}
+    let panel = block * (params.inner4 / 8u) * {{ BLOCK_WORDS * LANES }}u + lane;
+{% else %}
     var tw = block * params.inner4 * {{ LANES * 16 // TEXEL_K }}u + lane;
+{% endif %}
 {% for r in range(ROWS) %}
     var c{{ r }} = vec4f(0.0);
 {% endfor %}
     for (var step = 0u; step < steps; step++) {
-{% if TEXEL_K == 8 %}
+{% if QUANTISED %}
+        let ts = panel + step / 4u * {{ BLOCK_WORDS * LANES }}u;
+        let tw = ts + {{ LANES }}u + step % 4u * {{ 8 // TEXEL_K * LANES }}u;
+        let scales = textureLoad(w, at(ts));
+{% for part in range(8 // TEXEL_K) %}
+        let w{{ part }} = textureLoad(w, at(tw + {{ part * LANES }}u));
+{% endfor %}
+{% elif TEXEL_K == 8 %}
 {% for j in range(4) %}
         let w{{ j }} = textureLoad(w, at(tw + {{ j * LANES }}u));
 {% endfor %}
 {% endif %}
 {% for h in range(2) %}
         {
-{% if WEIGHT == "f32" %}
+{% if QUANTISED %}
+{% for name in ["x", "y", "z", "v"] %}
+            let {{ name }} = unpack(w{{ h * 4 // TEXEL_K }}, vec4u({{ (h * 4 % TEXEL_K + loop.index0) * (32 // TEXEL_K) }}u), scales);
+{% endfor %}
+{% elif WEIGHT == "f32" %}
 {% for j in range(4) %}
             let u{{ j }} = textureLoad(w, at(tw + {{ (h * 4 + j) * LANES }}u));
 {% endfor %}
@@ -68,10 +88,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
             let u{{ j }} = vec4f(unpack2x16float(w{{ j }}[{{ 2 * h }}]), unpack2x16float(w{{ j }}[{{ 2 * h + 1 }}]));
 {% endfor %}
 {% endif %}
+{% if not QUANTISED %}
             let x = vec4f(u0.x, u1.x, u2.x, u3.x);
             let y = vec4f(u0.y, u1.y, u2.y, u3.y);
             let z = vec4f(u0.z, u1.z, u2.z, u3.z);
             let v = vec4f(u0.w, u1.w, u2.w, u3.w);
+{% endif %}
 {% if SUBGROUPS %}
 {% for part in range((ROWS + LANES - 1) // LANES) %}
             let part{{ part }} = textureLoad(a, at(ta + {{ h * ROWS + part * LANES }}u));
@@ -91,7 +113,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
         }
 {% endfor %}
         ta += {{ 2 * ROWS }}u;
+{% if not QUANTISED %}
         tw += {{ LANES * 32 // TEXEL_K }}u;
+{% endif %}
     }
     let column = (block * {{ LANES }}u + lane) * 4u;
     if column >= params.columns {

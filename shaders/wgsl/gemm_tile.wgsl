@@ -1,7 +1,11 @@
 // Matrix product for GPUs: c[first_row + m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n], plus what
 // stood there if `add` is 1.
 //   a: [rows, a_stride]
+{% if QUANTISED %}
+//   w: [columns, inner / 32] {{ WEIGHT }} blocks of {{ BLOCK_WORDS }} u32 words: the scale, then {{ TEXEL_K }} neighbouring k a word
+{% else %}
 //   w: [columns, row_words] u32 words of {{ WEIGHT }}, rows padded with zeros
+{% endif %}
 //   c: [.., stride]
 // One workgroup computes a {{ TILE }} x {{ TILE }} tile: {{ THREADS }} x {{ THREADS }} invocations of {{ PER_THREAD }} x {{ PER_THREAD }} results, {{ STEP }} k at a time staged in workgroup memory.
 // Grid = tiles of rows x tiles of columns.
@@ -52,7 +56,30 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
             tile_a[k * {{ TILE }}u + row] = value;
         }
 {% endfor %}
-{% if WEIGHT == "f32" %}
+{% if QUANTISED %}
+{% for part in range(TILE * STEP // (THREADS * THREADS * TEXEL_K)) %}
+        {
+            let element = index + {{ part * THREADS * THREADS }}u;
+            let part = element % {{ STEP // TEXEL_K }}u;
+            let row = element / {{ STEP // TEXEL_K }}u;
+            var word = vec4u(0u);
+            var scale = vec4u(0u);
+            if column0 + row < params.columns {
+                let block = (column0 + row) * params.row_words + k0 / 32u * {{ BLOCK_WORDS }}u;
+                word = vec4u(w[block + 1u + k0 % 32u / {{ TEXEL_K }}u + part]);
+                scale = vec4u(w[block]);
+            }
+{% for four in range(TEXEL_K // 4) %}
+            {
+                let values = unpack(word, {{ 16 * four }}u + vec4u(0u, 1u, 2u, 3u) * {{ 32 // TEXEL_K }}u, scale);
+{% for i in range(4) %}
+                tile_w[(part * {{ TEXEL_K }}u + {{ 4 * four + i }}u) * {{ TILE }}u + row] = values[{{ i }}];
+{% endfor %}
+            }
+{% endfor %}
+        }
+{% endfor %}
+{% elif WEIGHT == "f32" %}
 {% for part in range(TILE * STEP // (THREADS * THREADS)) %}
         {
             let element = index + {{ part * THREADS * THREADS }}u;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use blockpruner::gpu::{Gpu, GpuOptions, Matrix, Operand, Recording, Resource};
+use blockpruner::weights::{DType, dequantize::dequantize};
 use blockpruner_shaders::{
     GemmKernel, Kernel, WeightFormat, attention, embedding, gemm, groups_of_64, log_sum_exp, rms_norm, rotary, stride,
     swiglu,
@@ -26,12 +27,35 @@ fn stored(format: WeightFormat, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
             let rounded: Vec<bf16> = values.iter().map(|x| bf16::from_f32(*x)).collect();
             (bytemuck::cast_slice(&rounded).to_vec(), rounded.iter().map(|x| x.to_f32()).collect())
         }
+        WeightFormat::Q8_0 => blocks(DType::Q8_0, values),
+        WeightFormat::Q4_0 => blocks(DType::Q4_0, values),
+        WeightFormat::Q4_1 => blocks(DType::Q4_1, values),
     }
+}
+
+/// Blocks with scales and elements from the bits of `values`, and what the library's reader makes of them.
+fn blocks(dtype: DType, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    let mut bytes = Vec::new();
+    for block in values.chunks_exact(32) {
+        bytes.extend(f16::from_f32(block[0] / 16.0).to_le_bytes());
+        if dtype == DType::Q4_1 {
+            bytes.extend(f16::from_f32(block[1]).to_le_bytes());
+        }
+        let elements = if dtype == DType::Q8_0 { 32 } else { 16 };
+        bytes.extend(block[..elements].iter().map(|x| (x.to_bits() >> 9) as u8));
+    }
+    let values = dequantize(dtype, &bytes).unwrap();
+    (bytes, values)
+}
+
+/// Whether rows of `inner` elements are whole blocks.
+fn is_whole(format: WeightFormat, inner: usize) -> bool {
+    inner.is_multiple_of(format.block_elements() as usize)
 }
 
 /// A matrix in as many shards as the device's options ask for.
 fn matrix(gpu: &Gpu, format: WeightFormat, inner: u32, rows: &[u8], bias: Option<&[f32]>) -> (Matrix, usize) {
-    let row_bytes = inner as usize * format.bytes();
+    let row_bytes = format.row_bytes(inner);
     let columns = (rows.len() / row_bytes) as u32;
     // Padded as the shaders ask for: what lies past the end of a binding reads as zero on some drivers.
     let bias = bias.map(|bias| gpu.upload("bias", bytes(&padded(bias, bias.len(), 0.0))).unwrap());
@@ -95,9 +119,20 @@ fn operand_storage(gpu: &Gpu, rows: usize, columns: usize) -> Resource {
 /// The least number of shards that the largest weight here must come in, so that forced sharding is really tested.
 fn check_gemm(gpu: &Gpu, label: &str, formats: &[WeightFormat], least_shards: usize) {
     for (seed, format) in (1..).zip(formats) {
-        for (rows, columns, inner) in
-            [(1, 1, 1), (1, 307, 5), (43, 1, 7), (33, 65, 72), (130, 70, 101), (7, 33, 16), (8, 32, 8), (9, 129, 31)]
-        {
+        let shapes = [
+            [(1, 1, 1), (1, 307, 5), (43, 1, 7), (33, 65, 72), (130, 70, 101), (7, 33, 16), (8, 32, 8), (9, 129, 31)],
+            [
+                (1, 1, 32),
+                (1, 307, 64),
+                (43, 1, 96),
+                (33, 65, 160),
+                (130, 70, 96),
+                (7, 33, 32),
+                (8, 32, 64),
+                (9, 129, 576),
+            ],
+        ];
+        for (rows, columns, inner) in shapes.into_iter().flatten().filter(|(.., inner)| is_whole(*format, *inner)) {
             for with_bias in [false, true] {
                 let what = format!("{label}: gemm {} {rows}x{columns}x{inner}, bias {with_bias}", format.name());
                 let a = random(seed, rows * inner);
@@ -145,7 +180,7 @@ fn check_residual(gpu: &Gpu, what: &str, matrix: &Matrix, a: &Operand, product: 
 fn check_embedding(gpu: &Gpu, label: &str, formats: &[WeightFormat]) {
     let tokens: Vec<u32> = (0..43).map(|i| i * 101 % 307).chain([0, 306]).collect();
     for format in formats {
-        for columns in [1, 50, 72, 131] {
+        for columns in [1, 50, 72, 131, 32, 96, 160].into_iter().filter(|columns| is_whole(*format, *columns)) {
             let (packed, table) = stored(*format, &random(3, 307 * columns));
             let (matrix, _) = matrix(gpu, *format, columns as u32, &packed, None);
             let buffer = gpu.upload("tokens", bytemuck::cast_slice(&tokens)).unwrap();
@@ -382,7 +417,8 @@ fn shards_agree_with_the_cpu_twin() {
     for (label, options) in every_kernel() {
         let gpu = open(&GpuOptions { max_binding_bytes: Some(1), ..options });
         let label = format!("{label}, one block a shard");
-        check_embedding(&gpu, &label, &[WeightFormat::Bf16]);
-        check_gemm(&gpu, &label, &[WeightFormat::Bf16], 5);
+        let formats = [WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4_1];
+        check_embedding(&gpu, &label, &formats);
+        check_gemm(&gpu, &label, &formats, 5);
     }
 }

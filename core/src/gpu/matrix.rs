@@ -96,7 +96,8 @@ impl Matrix {
         Self { columns, inner, format, shards: Vec::new(), bias }
     }
 
-    /// Uploads the rows of one range of [`Matrix::shards`]: row-major elements of the matrix's format.
+    /// Uploads the rows of one range of [`Matrix::shards`]: row-major blocks of the matrix's format, as a
+    /// checkpoint stores them.
     pub fn push(&mut self, gpu: &Gpu, label: &str, range: Range<u32>, rows: &[u8]) -> Result<(), GpuError> {
         let packed = gemm::pack_weight(gpu.gemm(), self.format, self.inner, rows);
         let storage = match gpu.gemm() {
@@ -211,17 +212,12 @@ impl Matrix {
         first_token: u32,
         output: &wgpu::Buffer,
     ) {
-        let row_units = gemm::row_units(gpu.gemm(), self.format, self.inner);
-        let items = match gpu.gemm() {
-            GemmKernel::Tile => self.inner.div_ceil(2),
-            GemmKernel::Panel { .. } => row_units,
-        };
         for shard in &self.shards {
             let params = embedding::Params {
                 rows,
                 columns: self.inner,
                 stride: stride(self.inner),
-                row_units,
+                row_units: gemm::row_units(gpu.gemm(), self.format, self.inner),
                 first_token: first_token + shard.first,
                 count: shard.columns,
             };
@@ -229,7 +225,7 @@ impl Matrix {
                 Kernel::Embedding { kernel: gpu.gemm(), weight: self.format },
                 &params,
                 [tokens.into(), shard.storage.clone(), output.into()],
-                [blockpruner_shaders::groups_of_64(items), rows, 1],
+                embedding::grid(gpu.gemm(), self.format, self.inner, rows),
                 rows as u64 * self.inner as u64,
             );
         }

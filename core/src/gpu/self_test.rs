@@ -42,9 +42,10 @@ pub(super) async fn run(
 }
 
 /// A residual product with a bias: three blocks of rows and of columns, the last ones partly filled, and a k of many steps
-/// that is no multiple of any.
+/// that is no multiple of any, unless it has to be whole blocks.
 async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
-    let (kernel, inner, first_row) = (gpu.gemm(), 203, 3);
+    let (kernel, first_row) = (gpu.gemm(), 3);
+    let inner = if format.is_quantised() { 7 * format.block_elements() } else { 203 };
     let rows = 2 * gemm::block_rows(kernel) + 5;
     let columns = 2 * gemm::block_columns(kernel) + 3;
     let width = stride(columns) as usize;
@@ -85,9 +86,10 @@ async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
 }
 
 /// Two windows of three blocks of queries, the last one partly filled; two query heads share a key head. The result is
-/// seen by a product with the identity in `format`, which changes nothing.
+/// seen by a product with the identity, which changes nothing, in `format` unless that is quantised.
 async fn check_attention(gpu: &Gpu, head_dim: u32, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
     let (kernel, windows) = (gpu.gemm(), 2);
+    let format = if format.is_quantised() { WeightFormat::F32 } else { format };
     let heads = Heads { heads: 2, kv_heads: 1, head_dim };
     let window = 2 * attention::block_queries(kernel, head_dim) + 3;
     let rows = window * windows;
@@ -152,7 +154,7 @@ fn matrix(
     bias: Option<wgpu::Buffer>,
 ) -> Result<Matrix, GpuError> {
     let mut matrix = Matrix::new(format, columns, inner, bias);
-    let row_bytes = inner as usize * format.bytes();
+    let row_bytes = format.row_bytes(inner);
     for range in Matrix::shards(gpu, format, columns, inner)? {
         let part = &rows[range.start as usize * row_bytes..range.end as usize * row_bytes];
         matrix.push(gpu, "self-test", range, part)?;
@@ -187,7 +189,42 @@ fn rounded(format: WeightFormat, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
             let halves: Vec<bf16> = values.iter().map(|value| bf16::from_f32(*value)).collect();
             (bytemuck::cast_slice(&halves).to_vec(), halves.iter().map(|half| half.to_f32()).collect())
         }
+        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 => quantised(format, values),
     }
+}
+
+/// Values in -1..1, whole blocks of them, in ggml's block format, all with one scale.
+fn quantised(format: WeightFormat, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    // An element q is worth scale * (q - zero).
+    let (steps, zero) = match format {
+        WeightFormat::Q8_0 => (127.0, 0.0),
+        WeightFormat::Q4_0 => (8.0, 8.0),
+        _ => (7.5, 7.5),
+    };
+    let scale = f16::from_f32(1.0 / steps);
+    let minimum = f16::from_f32(-scale.to_f32() * zero);
+    let (mut bytes, mut worth) = (Vec::new(), Vec::new());
+    for block in values.chunks(format.block_elements() as usize) {
+        let elements: Vec<f32> = block.iter().map(|value| (value * steps + zero).round().min(2.0 * steps)).collect();
+        bytes.extend(scale.to_le_bytes());
+        match format {
+            WeightFormat::Q8_0 => bytes.extend(elements.iter().map(|element| *element as i8 as u8)),
+            _ => {
+                if format == WeightFormat::Q4_1 {
+                    bytes.extend(minimum.to_le_bytes());
+                }
+                // Byte i holds elements i and, in its upper half, 16 + i.
+                let (low, high) = elements.split_at(elements.len() / 2);
+                bytes.extend(low.iter().zip(high).map(|(low, high)| (*low as u8).min(15) | (*high as u8).min(15) << 4));
+            }
+        }
+        worth.extend(elements.iter().map(|element| match format {
+            WeightFormat::Q8_0 => scale.to_f32() * element,
+            WeightFormat::Q4_0 => scale.to_f32() * (element.min(15.0) - zero),
+            _ => scale.to_f32() * element.min(15.0) + minimum.to_f32(),
+        }));
+    }
+    (bytes, worth)
 }
 
 /// `count` values in -1..1 from a seed (a linear congruential generator with the constants of Numerical Recipes).

@@ -8,7 +8,7 @@ use blockpruner_shaders::{GemmKernel, WeightFormat, stride};
 
 use super::{BlockId, BlockKind, Checkpoint, ModelError, ModelSpec};
 use crate::gpu::{Gpu, GpuError, GpuOptions, Matrix};
-use crate::weights::{FloatType, Weights, WeightsError};
+use crate::weights::{DType, FloatType, Weights, WeightsError};
 
 /// Vocabulary entries whose logits exist at a time. Fixed, so that the order of summation, and with it every bit of a
 /// result, depends on nothing else.
@@ -178,6 +178,16 @@ impl DeviceModel {
             bytes.largest_block = bytes.largest_block.max(block);
         }
         Ok(bytes)
+    }
+
+    /// Bytes that `rows` rows of this checkpoint's head take on a device.
+    pub(crate) fn head_bytes(gpu: &Gpu, checkpoint: &Checkpoint, rows: usize) -> Result<u64, ForwardError> {
+        let spec = &checkpoint.spec;
+        let parts = vec![Part::new(spec.head_name(), 0..rows)];
+        let stack = Stack { parts, inner: spec.hidden_size, biases: Vec::new() };
+        let format = stack.format(&checkpoint.weights);
+        let chunk = |first| Matrix::bytes(gpu, format, VOCABULARY_CHUNK.min(rows - first) as u32, stack.inner as u32);
+        Ok((0..rows).step_by(VOCABULARY_CHUNK).map(chunk).sum::<Result<u64, _>>()?)
     }
 
     /// The model's architecture.
@@ -358,15 +368,19 @@ impl<'a> Loader<'a> {
             let there = start.min(part.rows.len())..end.min(part.rows.len());
             if !there.is_empty() {
                 let rows = part.rows.start + there.start..part.rows.start + there.end;
-                let read = self.weights.read_rows(&part.name, rows).await?;
-                if format == WeightFormat::F32 && read.dtype != FloatType::F32 {
-                    bytes.extend_from_slice(bytemuck::cast_slice(&read.to_f32()));
+                if format.is_quantised() {
+                    bytes.extend(self.weights.read_stored_rows(&part.name, rows).await?);
                 } else {
-                    bytes.extend_from_slice(&read.bytes);
+                    let read = self.weights.read_rows(&part.name, rows).await?;
+                    bytes.extend(if format == WeightFormat::F32 && read.dtype != FloatType::F32 {
+                        bytemuck::cast_slice(&read.to_f32()).to_vec()
+                    } else {
+                        read.bytes
+                    });
                 }
             }
             let zeros = end - start - there.len();
-            bytes.resize(bytes.len() + zeros * inner * format.bytes(), 0);
+            bytes.resize(bytes.len() + zeros * format.row_bytes(inner as u32), 0);
             first += part.height;
         }
         Ok(bytes)
@@ -374,7 +388,7 @@ impl<'a> Loader<'a> {
 }
 
 /// One matrix from rows of one or more tensors, one below the other, `[sum of rows, inner]`; either all of the tensors
-/// have a bias or none. Tensors of different types meet in f32.
+/// have a bias or none. Tensors of different types meet in f32, and rows that are not whole blocks become f32.
 struct Stack {
     parts: Vec<Part>,
     inner: usize,
@@ -436,13 +450,18 @@ impl Stack {
     }
 
     fn format(&self, weights: &Weights) -> WeightFormat {
-        let mut types = self.parts.iter().filter_map(|part| Some(weights.get(&part.name)?.dtype.read_as()));
-        let first = types.next().unwrap_or(FloatType::F32);
-        match types.all(|other| other == first).then_some(first) {
-            Some(FloatType::F16) => WeightFormat::F16,
-            Some(FloatType::BF16) => WeightFormat::Bf16,
-            Some(FloatType::F32) | None => WeightFormat::F32,
-        }
+        let mut types = self.parts.iter().filter_map(|part| Some(weights.get(&part.name)?.dtype));
+        let first = types.next().unwrap_or(DType::F32);
+        let format = match first {
+            DType::F16 => WeightFormat::F16,
+            DType::BF16 => WeightFormat::Bf16,
+            DType::Q8_0 => WeightFormat::Q8_0,
+            DType::Q4_0 => WeightFormat::Q4_0,
+            DType::Q4_1 => WeightFormat::Q4_1,
+            _ => WeightFormat::F32,
+        };
+        let whole = (self.inner as u32).is_multiple_of(format.block_elements());
+        if whole && types.all(|other| other == first) { format } else { WeightFormat::F32 }
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use blockpruner_shaders::WeightFormat;
-
-use crate::gpu::{Gpu, Matrix};
+use crate::gpu::Gpu;
 use crate::model::forward::LikelyHead;
 use crate::model::{Checkpoint, DeviceModel, ForwardError};
 use crate::score::Batching;
@@ -65,11 +63,10 @@ impl MemoryPlan {
         let batching = Batching::new(windows, heats);
         let weights = DeviceModel::weight_bytes(gpu, checkpoint)?;
         let distinct = windows.ids.iter().collect::<BTreeSet<_>>().len().min(spec.vocab_size);
-        let likely = LikelyHead::largest(spec.vocab_size, distinct) as u32;
-        let likely_head = Matrix::bytes(gpu, WeightFormat::F32, likely, spec.hidden_size as u32);
+        let likely = LikelyHead::largest(spec.vocab_size, distinct);
         let bounds = match candidates {
             0 => 0,
-            _ => likely_head.map_err(ForwardError::from)? + windows.ids.len() as u64 * 4,
+            _ => DeviceModel::head_bytes(gpu, checkpoint, likely)? + windows.ids.len() as u64 * 4,
         };
         let scratch = batching.scorer_bytes(gpu, spec) + bounds;
         let sizes = Sizes {

@@ -283,6 +283,45 @@ impl Weights {
     /// Quantised tensors come as F32, others as they are stored. [`WeightsError::NotFinite`] if a value is NaN or
     /// infinite.
     pub async fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Rows, WeightsError> {
+        let info = self.find_rows(name, &rows)?;
+        let dtype = info.dtype.read_as();
+        if rows.is_empty() || info.columns() == 0 {
+            return Ok(Rows { dtype, bytes: Vec::new() });
+        }
+        let stored_rows = info.row_order.stored_range(&rows);
+        let stored = self.read_elements(info, stored_rows.start * info.columns()..stored_rows.end * info.columns());
+        let row_bytes = info.columns() * dtype.bytes();
+        let bytes = in_row_order(info.row_order, row_bytes, stored.await?, &rows, stored_rows.start);
+        match first_not_finite(dtype, &bytes) {
+            None => Ok(Rows { dtype, bytes }),
+            Some((element, value)) => Err(self.not_finite(info, rows.start + element / info.columns(), value)),
+        }
+    }
+
+    /// As [`Weights::read_rows`], but as the file stores them, quantised blocks too. Rows must be whole blocks, or there
+    /// are no bytes.
+    pub async fn read_stored_rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<u8>, WeightsError> {
+        let info = self.find_rows(name, &rows)?;
+        let (block, block_bytes) = (info.dtype.block_elements(), info.dtype.block_bytes());
+        if rows.is_empty() || info.columns() == 0 || !info.columns().is_multiple_of(block) {
+            return Ok(Vec::new());
+        }
+        let row_bytes = info.columns() / block * block_bytes;
+        let stored_rows = info.row_order.stored_range(&rows);
+        let offset = info.offset + (stored_rows.start * row_bytes) as u64;
+        let stored = self.read_bytes(info.source, offset, (stored_rows.len() * row_bytes) as u64).await?;
+        let bytes = in_row_order(info.row_order, row_bytes, stored, &rows, stored_rows.start);
+        for (row, bytes) in rows.zip(bytes.chunks_exact(row_bytes)) {
+            let values = dequantize::dequantize(info.dtype, bytes).unwrap_or_default();
+            if let Some((_, value)) = first_not_finite(FloatType::F32, bytemuck::cast_slice(&values)) {
+                return Err(self.not_finite(info, row, value));
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The tensor of this name, which must have these rows.
+    fn find_rows(&self, name: &str, rows: &Range<usize>) -> Result<&TensorInfo, WeightsError> {
         let info = self.find(name)?;
         if rows.start > rows.end || rows.end > info.rows() {
             return Err(WeightsError::Rows {
@@ -293,22 +332,11 @@ impl Weights {
                 end: rows.end,
             });
         }
-        let dtype = info.dtype.read_as();
-        if rows.is_empty() || info.columns() == 0 {
-            return Ok(Rows { dtype, bytes: Vec::new() });
-        }
-        let stored_rows = info.row_order.stored_range(&rows);
-        let stored = self.read_elements(info, stored_rows.start * info.columns()..stored_rows.end * info.columns());
-        let bytes = in_row_order(info, stored.await?, &rows, stored_rows.start);
-        match first_not_finite(dtype, &bytes) {
-            None => Ok(Rows { dtype, bytes }),
-            Some((element, value)) => Err(WeightsError::NotFinite {
-                file: self.file_of(info).to_string(),
-                tensor: name.to_string(),
-                row: rows.start + element / info.columns(),
-                value,
-            }),
-        }
+        Ok(info)
+    }
+
+    fn not_finite(&self, info: &TensorInfo, row: usize, value: f32) -> WeightsError {
+        WeightsError::NotFinite { file: self.file_of(info).to_string(), tensor: info.name.clone(), row, value }
     }
 
     /// Elements `elements` (not empty, within the tensor) in file order.
@@ -386,14 +414,13 @@ fn fingerprint_pieces(bytes: u64, whole: bool) -> Vec<Range<u64>> {
 }
 
 /// Rows `rows` out of `stored`, which begins with file row `first`.
-fn in_row_order(info: &TensorInfo, stored: Vec<u8>, rows: &Range<usize>, first: usize) -> Vec<u8> {
-    if info.row_order == RowOrder::Stored {
+fn in_row_order(order: RowOrder, row_bytes: usize, stored: Vec<u8>, rows: &Range<usize>, first: usize) -> Vec<u8> {
+    if order == RowOrder::Stored {
         return stored;
     }
-    let row_bytes = info.columns() * info.dtype.read_as().bytes();
     let mut bytes = Vec::with_capacity(rows.len() * row_bytes);
     for row in rows.clone() {
-        let start = (info.row_order.stored_row(row) - first) * row_bytes;
+        let start = (order.stored_row(row) - first) * row_bytes;
         bytes.extend_from_slice(stored.get(start..start + row_bytes).unwrap_or_default());
     }
     bytes

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { PATIENCE, SITE, close, launch, native, open, serve, shot } from "./harness.mjs";
@@ -27,6 +27,7 @@ async function download(page, selector, name) {
 
 test("one button prunes the built-in model, and the native program agrees", async (t) => {
   const page = await open(browser, { viewport: { width: 1280, height: 900 }, acceptDownloads: true });
+  const idle = loadavg()[0] < availableParallelism() / 2;
   const problems = [];
   page.on("pageerror", (error) => problems.push(error.message));
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
@@ -41,7 +42,8 @@ test("one button prunes the built-in model, and the native program agrees", asyn
   await page.waitForSelector("#result:visible", { timeout: PATIENCE });
   const seconds = (performance.now() - start) / 1000;
   t.diagnostic(`button to result: ${seconds.toFixed(1)} s`);
-  assert.ok(seconds < 120, `a default run took ${seconds} s`);
+  // Only a machine with nothing else to do can keep the promise.
+  if (idle) assert.ok(seconds < 60, `a default run took ${seconds} s`);
   assert.equal(await page.locator(".cell.gone:visible").count() - 1, 4, "four blocks are crossed out, besides the legend's");
 
   await page.click("#continue button");

@@ -44,7 +44,6 @@ test("one button prunes the built-in model, and the native program agrees", asyn
   t.diagnostic(`button to result: ${seconds.toFixed(1)} s`);
   // Only a machine with nothing else to do can keep the promise.
   if (idle) assert.ok(seconds < 60, `a default run took ${seconds} s`);
-  assert.equal(await page.locator(".cell.gone:visible").count() - 1, 4, "four blocks are crossed out, besides the legend's");
 
   await page.click("#continue button");
   await page.waitForFunction(() => !document.querySelector("#continue button").disabled);
@@ -52,14 +51,19 @@ test("one button prunes the built-in model, and the native program agrees", asyn
   const plan = JSON.parse(readFileSync(await download(page, "#plan", "plan.json")));
   const order = JSON.parse(readFileSync(await download(page, "#order", "order.json")));
   assert.equal(plan.model.name, "builtin:tiny");
-  assert.equal(Object.keys(order).length, 4);
+  // A busy machine gets a smaller run.
+  const removedBlocks = plan.steps.length;
+  assert.ok(removedBlocks >= 1 && removedBlocks <= 4);
+  assert.equal(removedBlocks, plan.settings.remove);
+  assert.equal(Object.keys(order).length, removedBlocks);
+  assert.equal(await page.locator("#map .gone").count(), removedBlocks);
   assert.deepEqual(problems, []);
 
   const { window, windows } = plan.calibration;
   const { kernel } = plan.device;
   const text = ["--window", String(window), "--max-windows", String(windows)];
   const reference = native(
-    ["prune", "--model", "builtin:tiny", "--calibration", "builtin:sample", "--remove", "4", ...text, "--out", join(folder, "native")],
+    ["prune", "--model", "builtin:tiny", "--calibration", "builtin:sample", "--remove", String(removedBlocks), ...text, "--out", join(folder, "native")],
     { kernel },
   );
   assert.deepEqual(plan.steps.map((step) => step.removed), reference.steps.map((step) => step.removed));

@@ -99,7 +99,8 @@ function takeFiles(name: string, files: Iterable<File>): void {
   local = { name, files: taken };
   choose("model", "files");
   const size = Object.values(taken).reduce((sum, file) => sum + file.size, 0);
-  $("chosen").textContent = `${name}: ${Object.keys(taken).length} files, ${format.bytes(size)}`;
+  const count = Object.keys(taken).length;
+  $("chosen").textContent = `${name}: ${count} ${count === 1 ? "file" : "files"}, ${format.bytes(size)}`;
 }
 
 input("folder").addEventListener("change", () => {

@@ -13,6 +13,7 @@ export class LayerMap {
   /** Draws a model's layers, nothing known yet. */
   reset(model: ModelInfo): void {
     this.cells.clear();
+    this.list.style.setProperty("--layers", String(model.layers));
     const there = new Set(model.blocks.map(({ block }) => block));
     this.list.replaceChildren(
       ...Array.from({ length: model.layers }, (_, layer) => {
@@ -72,11 +73,10 @@ export class LayerMap {
 
   /** The next step begins: scores of the step before do not count any more. */
   clearScores(): void {
-    for (const [block, cell] of this.cells) {
+    for (const cell of this.cells.values()) {
       if (cell.classList.contains("gone") || cell.classList.contains("absent")) continue;
       cell.classList.remove("best");
       cell.title = cell.title.replace(/^([^:]+:\d+), /, "$1, in the step before: ");
-      void block;
     }
   }
 

@@ -41,7 +41,10 @@ fn options<T: DeserializeOwned + Default>(value: JsValue) -> Result<T, Error> {
     if value.is_undefined() || value.is_null() {
         return Ok(T::default());
     }
-    serde_wasm_bindgen::from_value(value).map_err(|error| Error::Argument(format!("options: {error}")))
+    // As JSON, where a misspelt name is an error.
+    let json =
+        js_sys::JSON::stringify(&value).map_err(|error| Error::Argument(format!("options: {}", describe(&error))))?;
+    serde_json::from_str(&String::from(json)).map_err(|error| Error::Argument(format!("options: {error}")))
 }
 
 /// The text of an exception.

@@ -110,7 +110,7 @@ test("a search that is left can be gone on with, and only where it belongs", asy
 test("text, windows, URL, continuation and export", async () => {
   const found = await page.evaluate(async () => {
     const remote = await api.Checkpoint.fromUrl("tiny", new URL("/tiny", location).href);
-    const rows = api.Text.fromBytes("a.jsonl", new TextEncoder().encode('{"body":"one"}\n{"body":"two"}\n'), { field: "body", samples: 1 });
+    const rows = api.Text.fromBytes("a.jsonl", new TextEncoder().encode('{"body":"one and two and three"}\n{"body":"four"}\n'), { field: "body", samples: 1 });
     const device = await api.Device.openFor(remote);
     const model = await device.load(remote);
     let streamed = "";

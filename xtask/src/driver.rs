@@ -66,6 +66,7 @@ pub fn test_on_swiftshader() -> anyhow::Result<()> {
         return Ok(());
     }
     let files = ["--test", "fixtures", "--test", "generate", "--test", "kernels"];
-    let mut tests = cargo(&[&["test", "-p", "blockpruner-tests"], &files[..]].concat());
+    // The whole workspace, so that dependencies keep the features that they are compiled with already.
+    let mut tests = cargo(&[&["test", "--workspace"], &files[..]].concat());
     run(tests.env("VK_DRIVER_FILES", SWIFTSHADER))
 }

@@ -69,7 +69,11 @@ impl Error {
                 GpuError::Lost { .. } => "device-lost",
                 GpuError::OutOfMemory { .. } => "out-of-memory",
                 GpuError::TooLarge { .. } => "too-large",
-                GpuError::Unsuitable { .. } | GpuError::Open { .. } | GpuError::Validation { .. } => "device",
+                GpuError::Unsuitable { .. }
+                | GpuError::Open { .. }
+                | GpuError::SelfTest { .. }
+                | GpuError::Driver { .. }
+                | GpuError::Validation { .. } => "device",
             };
         }
         match self {

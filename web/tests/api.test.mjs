@@ -124,7 +124,10 @@ test("text, windows, URL, continuation and export", async () => {
     };
     const summary = await remote.export(folder, { removed: ["mha:1"], dtype: "f32" });
     const full = await remote
-      .export({ ...folder, write: async () => Promise.reject(new DOMException("the disk is full", "QuotaExceededError")) }, { removed: [] })
+      .export(
+        { beginFile: async () => {}, write: async () => Promise.reject(new DOMException("the disk is full", "QuotaExceededError")), endFile: async () => {} },
+        { removed: [] },
+      )
       .catch((error) => [error.code, error.message]);
     device.destroy();
     return { info: api.Windows.cut(rows, remote, { window: 2 }).info(), text, streamed, tokens, written, summary, full };

@@ -77,10 +77,13 @@ async function textSource(): Promise<TextSource | string> {
   }
 }
 
+/** What the form asks for; null, with a complaint, if something is missing. From here on nothing else can be asked. */
 async function job(): Promise<Job | null> {
+  working(true);
   const [source, text] = [modelSource(), await textSource()];
   for (const problem of [source, text]) {
     if (typeof problem === "string") {
+      working(false);
       complain(problem);
       return null;
     }
@@ -148,14 +151,12 @@ $("setup").addEventListener("submit", async (event) => {
   event.preventDefault();
   const wanted = await job();
   if (!wanted) return;
-  working(true);
   open("run");
   ask({ type: "start", job: wanted });
 });
 $("measure").addEventListener("click", async () => {
   const wanted = await job();
   if (!wanted) return;
-  working(true);
   ask({ type: "perplexity", job: wanted });
 });
 $("resume").addEventListener("click", () => {

@@ -182,7 +182,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
                     incumbent = Some(Bound::new(score.mean_nll));
                 }
             }
-            self.free_slabs.extend(runs.into_iter().flat_map(|run| run.slabs).map(|slab| slab.states));
+            self.release(runs);
         }
         Ok(outcomes.into_iter().collect())
     }
@@ -203,7 +203,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
                 losses.push((*block, nll));
             }
         }
-        self.free_slabs.extend(runs.into_iter().flat_map(|run| run.slabs).map(|slab| slab.states));
+        self.release(runs);
         Ok(losses)
     }
 
@@ -381,6 +381,11 @@ impl<'s, 'm> Sweep<'s, 'm> {
             }
         }
         Ok(None)
+    }
+
+    /// The states of these runs are not needed any more: their memory serves the next ones.
+    fn release(&mut self, runs: Vec<Run>) {
+        self.free_slabs.extend(runs.into_iter().flat_map(|run| run.slabs).map(|slab| slab.states));
     }
 
     /// Where a candidate's final states are: their buffer and first row.

@@ -249,8 +249,7 @@ fn kernels_table(kernels: &[KernelTime]) -> String {
 /// One row a step, and what was saved in all.
 fn search_table(search: &Search) -> String {
     let count = &search.count;
-    let approximate = if search.approximate { ", approximate" } else { "" };
-    let mut text = format!("search ({}{approximate}): {}\n", search.strategy, seconds(count.seconds));
+    let mut text = format!("search ({}): {}\n", search.strategy, seconds(count.seconds));
     text += &format!(
         "{:>4}  {:<8}{:>12}{:>11}{:>12}{:>10}{:>9}{:>7}\n",
         "step", "removed", "perplexity", "time", "candidates", "complete", "bounded", "raced"
@@ -268,13 +267,7 @@ fn search_table(search: &Search) -> String {
             counted.raced
         );
     }
-    for (reason, candidates) in &count.dropped {
-        text += &format!("dropped {candidates}: {reason}\n");
-    }
-    text + &format!(
-        "of the published loop's {} passes: {:.2} of the block work, {:.2} of the head work, {:.2} of the arithmetic\n",
-        count.candidates, count.block_share, count.head_share, count.arithmetic_share
-    )
+    text + &screen::work_lines(search.strategy, count)
 }
 
 fn memory_lines(memory: &Memory) -> String {

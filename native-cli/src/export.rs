@@ -17,9 +17,9 @@ pub struct ExportArgs {
     /// The model that the plan was made for: Hugging Face folder, .gguf file or builtin:tiny
     #[arg(long)]
     model: String,
-    /// plan.json of a pruning, or an order.json
+    /// plan.json of a pruning, or an order.json; --step 0 needs none
     #[arg(long)]
-    plan: String,
+    plan: Option<String>,
     /// Write the model after this step; 0 is the unpruned model
     #[arg(long, value_name = "K")]
     step: usize,
@@ -41,7 +41,13 @@ pub struct ExportArgs {
 pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let folder = DiskFolder::create(&args.out).map_err(as_input)?;
     let checkpoint = open::checkpoint(&args.model).await?;
-    let removed = removed_by_plan(&args.plan, Some(args.step), &checkpoint.spec)?;
+    let removed = match (&args.plan, args.step) {
+        (Some(plan), step) => removed_by_plan(plan, Some(step), &checkpoint.spec)?,
+        (None, 0) => BlockSet::new(),
+        (None, step) => {
+            return Err(bad_input(format!("--step {step} of which pruning? Give its plan.json with --plan")));
+        }
+    };
     checkpoint.spec.check_blocks(&removed)?;
     let summary = write(&args.out, folder, &checkpoint, &removed, args.format, args.dtype).await?;
     if args.json {

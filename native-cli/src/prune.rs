@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
+use blockpruner::bench::SearchCount;
 use blockpruner::export::{Fingerprint, Plan, Pruning, write_order};
 use blockpruner::gpu::{Gpu, GpuError};
 use blockpruner::model::{Checkpoint, ModelSpec};
@@ -82,16 +83,17 @@ struct Job<'a> {
 
 /// Prunes and prints the outcome.
 pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
-    let plan = prune(args).await?;
+    let (plan, count) = prune(args).await?;
     if args.json {
         return screen::print_json(&plan);
     }
     let mut text = screen::steps_table(plan.dense.perplexity, plan.model.parameters, &plan.steps);
+    text += &screen::work_lines(plan.settings.strategy, &count);
     text += &format!("wrote {}: plan.json, order.json, model/\n", args.out.display());
     screen::print_text(&text)
 }
 
-async fn prune(args: &PruneArgs) -> anyhow::Result<Plan> {
+async fn prune(args: &PruneArgs) -> anyhow::Result<(Plan, SearchCount)> {
     let out = OutFolder::prepare(&args.out, args.resume)?;
     let checkpoint = open::checkpoint(&args.model).await?;
     let strategy = match (args.exhaustive, args.racing) {
@@ -128,7 +130,8 @@ async fn prune(args: &PruneArgs) -> anyhow::Result<Plan> {
     job.check(&out, &plan).await?;
     plan.write(&out.join("plan.json"))?;
     out.remove_state()?;
-    Ok(plan)
+    let count = SearchCount::new(&checkpoint.spec, &windows, &plan.steps);
+    Ok((plan, count))
 }
 
 impl Job<'_> {
@@ -245,6 +248,7 @@ struct Reporter {
     /// Blocks to remove.
     remove: u64,
     tokens: u64,
+    approximate: bool,
     /// Time of all passes over that of as many whole ones, at most.
     share: f64,
 }
@@ -265,6 +269,7 @@ impl Reporter {
             blocks,
             remove,
             tokens: windows.ids.len() as u64,
+            approximate: options.strategy == Strategy::Racing,
             share,
         };
         let done = reporter.candidates(state.steps.len() as u64) + state.candidates.len() as u64;
@@ -304,11 +309,14 @@ impl Reporter {
             Event::Step(step) => {
                 self.bar.set_position(self.candidates(step.step as u64) * screen::CANDIDATE);
                 let (perplexity, took) = (screen::short(step.perplexity), screen::duration(step.seconds));
+                let approximate = if self.approximate { ", approximate" } else { "" };
                 let complete = step.candidates.iter().filter(|c| c.state == CandidateState::Complete).count();
                 let (step, removed, all) = (step.step, step.removed, step.candidates.len());
                 let scored =
                     if complete < all { format!(", {complete} of {all} scored to the end") } else { String::new() };
-                self.bar.suspend(|| eprintln!("step {step}: {removed} goes, perplexity {perplexity} ({took}{scored})"));
+                self.bar.suspend(|| {
+                    eprintln!("step {step}: {removed} goes, perplexity {perplexity} ({took}{scored}{approximate})")
+                });
             }
         }
     }

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
+use blockpruner::bench::SearchCount;
 use blockpruner::model::BlockKind;
-use blockpruner::search::{MemoryPlan, Step};
+use blockpruner::search::{MemoryPlan, Step, Strategy};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -62,6 +63,26 @@ pub fn steps_table(dense: f64, parameters: u64, steps: &[Step]) -> String {
         table += &format!("{:>4}  {block:<8}{perplexity:>12}{left:>18}{share:>10}\n", step.step);
     }
     table
+}
+
+/// What a search did of the published loop's work, and why it did not do the rest.
+pub fn work_lines(strategy: Strategy, count: &SearchCount) -> String {
+    let mut text = String::new();
+    for (reason, dropped) in &count.dropped {
+        let (candidates, saved) = (dropped.candidates, 100.0 * dropped.head_share_saved);
+        text += &format!("dropped {candidates}, which saved {saved:.1} % of the head work: {reason}\n");
+    }
+    text += &format!(
+        "of the published loop's {} passes: {:.2} of the block work, {:.2} of the head work, {:.2} of the arithmetic\n",
+        count.candidates, count.block_share, count.head_share, count.arithmetic_share
+    );
+    if strategy == Strategy::Racing {
+        let (scored, all) = (grouped(count.work.head_tokens), grouped(count.exhaustive.head_tokens));
+        text += &format!(
+            "approximate: {scored} of {all} tokens were scored, so the blocks may differ from those of the exact search\n"
+        );
+    }
+    text
 }
 
 /// A perplexity for people.

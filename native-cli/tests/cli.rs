@@ -251,6 +251,14 @@ fn steps_of_a_plan_are_exported() {
     let other = root.path().join("other");
     failure(&[&["export"], &args[..], &[other.to_str().unwrap(), "--step", "3"]].concat(), 2, "step 3 does not exist");
     assert!(!other.exists());
+    // The unpruned model needs no plan.
+    let dense = root.path().join("dense");
+    let args = ["export", "--model", "builtin:tiny", "--out", dense.to_str().unwrap(), "--step"];
+    failure(&[&args[..], &["1"]].concat(), 2, "--plan");
+    assert!(!dense.exists());
+    json(&[&args[..], &["0", "--json"]].concat());
+    let score = json(&[&["perplexity", "--model", dense.to_str().unwrap()], &text[..]].concat());
+    assert_eq!(score["perplexity"], plan["dense"]["perplexity"]);
 }
 
 /// A written model without blocks is pruned on: its blocks keep their numbers, and the steps are those of one search.

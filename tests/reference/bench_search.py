@@ -1,8 +1,9 @@
 """The published search in PyTorch, timed beside what `blockpruner bench --json` measured on the same machine.
 
-    bench_search.py --ours bench.json [--pytorch-candidates N] [--threads N] [--batch N] [--attention sdpa|eager]
+    bench_search.py --ours bench.json [more.json ...] [--pytorch-candidates N] [--threads N] [--batch N] [--attention sdpa|eager]
 
-Model, token ids, windows and the blocks to remove are those of the report. The published loop literally: one whole forward
+Model, token ids, windows and the blocks to remove are those of the first report; further ones are of other searches for the
+same. The published loop literally: one whole forward
 pass in f32 for every candidate, logits and losses for every position. With --pytorch-candidates only so many candidates of
 the first step are run, spread evenly over its order, and the rest is extrapolated: a step's passes are taken to be shorter
 in proportion to the blocks that are left. Prints a table, or one JSON object with --json.
@@ -115,16 +116,29 @@ def measure(arguments, ours):
         else:
             order, perplexities, first, seconds = published_loop(score, candidates, remove)
             result |= {"order": order, "perplexities": perplexities, "first_step": first, "seconds": seconds}
-        scored = {c["block"]: c["perplexity"] for c in search["steps"][0]["candidates"] if c["perplexity"]}
-        both = [abs(scored[block] / value - 1) for block, value in first.items() if block in scored]
-        result["largest_difference"] = max(both, default=None)
-        result["ours_over_pytorch"] = seconds / search["count"]["seconds"]
     result["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return result
 
 
+def compared(search, result):
+    """One of our searches beside the published loop."""
+    scored = {c["block"]: c["perplexity"] for c in search["steps"][0]["candidates"] if c["perplexity"]}
+    both = [abs(scored[block] / value - 1) for block, value in result["first_step"].items() if block in scored]
+    order = [step["removed"] for step in search["steps"]]
+    return {
+        "strategy": search["strategy"],
+        "approximate": search["approximate"],
+        "seconds": search["count"]["seconds"],
+        "speed_over_pytorch": result["seconds"] / search["count"]["seconds"],
+        "largest_difference": max(both, default=None),
+        "order": order,
+        "perplexities": [step["perplexity"] for step in search["steps"]],
+        "same_order": order == result["order"] if "order" in result else None,
+    }
+
+
 def table(ours, torch_result):
-    device, search = ours["device"], ours["search"]
+    device = ours["device"]
     rates = torch_result["product_gflop_per_second"]
     lines = [
         f"{ours['model']}, {ours['text']['windows']} windows of {ours['text']['window']}; ours on {device['name']} "
@@ -140,25 +154,22 @@ def table(ours, torch_result):
     lines.append(f"{'  numpy, GFLOP/s':<26}{'':>14}{rates['numpy']:>14.1f}")
     row("dense pass, tokens/s", ours["pass"]["tokens_per_second"], torch_result["tokens_per_second"])
     row("dense perplexity", ours["pass"]["perplexity"], torch_result["dense_perplexity"], "{:.5f}")
-    if search:
-        seconds = search["count"]["seconds"]
-        speed = torch_result["ours_over_pytorch"]
-        row("search, seconds", seconds, torch_result["seconds"], ratio=seconds / torch_result["seconds"])
-        sampled = torch_result.get("extrapolated_from")
-        if sampled:
-            lines.append(f"  PyTorch's time is extrapolated from {sampled} candidates of the first step")
-        lines.append(f"  our search has {speed:.2f} times the speed of the published loop in PyTorch")
-        if search["approximate"]:
-            lines.append("  our search is approximate (racing)")
-        if torch_result["largest_difference"] is not None:
-            difference = torch_result["largest_difference"]
+    for search in torch_result.get("searches", []):
+        name = f"{search['strategy']} search, seconds"
+        row(name, search["seconds"], torch_result["seconds"], ratio=search["seconds"] / torch_result["seconds"])
+        approximate = ", approximately" if search["approximate"] else ""
+        lines.append(f"  {search['speed_over_pytorch']:.2f} times the speed of the published loop in PyTorch{approximate}")
+        if search["largest_difference"] is not None:
+            difference = search["largest_difference"]
             lines.append(f"  candidates of the first step differ in perplexity by {difference:.1e} at most")
-        order = [step["removed"] for step in search["steps"]]
-        perplexities = [step["perplexity"] for step in search["steps"]]
-        lines.append(f"  ours:    {pairs(order, perplexities)}")
-        if not sampled:
-            lines.append(f"  PyTorch: {pairs(torch_result['order'], torch_result['perplexities'])}")
-            lines.append("  same order" if order == torch_result["order"] else "  THE ORDERS DIFFER")
+        lines.append(f"  ours:    {pairs(search['order'], search['perplexities'])}")
+        if search["same_order"] is not None:
+            lines.append("  same order as PyTorch's" if search["same_order"] else "  ANOTHER ORDER THAN PYTORCH'S")
+    if "extrapolated_from" in torch_result:
+        sampled = torch_result["extrapolated_from"]
+        lines.append(f"PyTorch's time is extrapolated from {sampled} candidates of the first step")
+    elif "order" in torch_result:
+        lines.append(f"PyTorch: {pairs(torch_result['order'], torch_result['perplexities'])}")
     return "\n".join(lines)
 
 
@@ -168,7 +179,7 @@ def pairs(order, perplexities):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ours", required=True, help="what blockpruner bench --json printed")
+    parser.add_argument("--ours", required=True, nargs="+", help="what blockpruner bench --json printed")
     parser.add_argument("--pytorch-candidates", type=int, help="run only so many candidates of the first step")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--batch", type=int, default=1, help="windows in one forward pass")
@@ -177,10 +188,14 @@ def main():
     arguments = parser.parse_args()
     if arguments.pytorch_candidates is not None and arguments.pytorch_candidates < 1:
         parser.error("--pytorch-candidates: at least 1")
-    ours = json.loads(pathlib.Path(arguments.ours).read_text(encoding="utf-8"))
+    reports = [json.loads(pathlib.Path(report).read_text(encoding="utf-8")) for report in arguments.ours]
+    for report in reports[1:]:
+        if report["text"]["ids"] != reports[0]["text"]["ids"] or report["model"] != reports[0]["model"]:
+            parser.error(f"the reports are of different models or texts: {', '.join(arguments.ours)}")
     with torch.inference_mode():
-        result = measure(arguments, ours)
-    print(json.dumps(result) if arguments.json else table(ours, result))
+        result = measure(arguments, reports[0])
+    result["searches"] = [compared(report["search"], result) for report in reports if report["search"]]
+    print(json.dumps(result) if arguments.json else table(reports[0], result))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,11 @@ pub struct BenchArgs {
     /// Let PyTorch run only so many candidates of the first step, and extrapolate
     #[arg(long, value_name = "N", requires = "against_pytorch")]
     pytorch_candidates: Option<u32>,
+    /// Then run the approximate search, too
+    #[arg(long)]
+    racing: bool,
     /// Write docs/growth.md: how the cost of a search grows
-    #[arg(long, conflicts_with_all = ["model", "against_pytorch"])]
+    #[arg(long, conflicts_with_all = ["model", "against_pytorch", "racing"])]
     growth: bool,
     #[command(flatten)]
     passed: PassedArgs,
@@ -49,9 +52,6 @@ struct PassedArgs {
     /// Blocks to remove [default: 1]
     #[arg(long)]
     remove: Option<u32>,
-    /// The approximate search
-    #[arg(long)]
-    racing: bool,
     /// Device memory to keep to
     #[arg(long)]
     memory_budget: Option<String>,
@@ -75,9 +75,6 @@ impl PassedArgs {
         ] {
             options.extend(value.into_iter().flat_map(|value| [name.to_string(), value]));
         }
-        if self.racing {
-            options.push("--racing".into());
-        }
         options
     }
 }
@@ -99,16 +96,25 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     };
     for model in models {
         let options = args.passed.options();
+        let mut searches = vec![("exact", program(&model))];
+        if args.racing {
+            let mut racing = program(&model);
+            racing.arg("--racing");
+            searches.push(("racing", racing));
+        }
         if !args.against_pytorch {
-            run(program(&model).args(options))?;
+            searches.iter_mut().try_for_each(|(_, search)| run(search.args(&options)))?;
             continue;
         }
         let python = python::python()?;
-        let report = root().join("target/bench.json");
-        fs::write(&report, measured(program(&model).args(options))?)
-            .with_context(|| format!("cannot write {}", report.display()))?;
         let mut reference = Command::new(python);
-        reference.arg("tests/reference/bench_search.py").arg("--ours").arg(&report).current_dir(root());
+        reference.arg("tests/reference/bench_search.py").arg("--ours").current_dir(root());
+        for (name, search) in &mut searches {
+            let report = root().join(format!("target/bench-{name}.json"));
+            fs::write(&report, measured(search.args(&options))?)
+                .with_context(|| format!("cannot write {}", report.display()))?;
+            reference.arg(report);
+        }
         if let Some(count) = args.pytorch_candidates {
             reference.args(["--pytorch-candidates", &count.to_string()]);
         }
@@ -132,42 +138,72 @@ fn measured(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Searches on the embedded model: blocks removed at one window, windows at one block.
+/// Tokens of a window in the growth tables.
+const WINDOW: &str = "128";
+
+/// A search for `remove` blocks of a model over some windows.
+fn searched(model: &str, remove: usize, windows: usize) -> anyhow::Result<Value> {
+    let (remove, windows) = (remove.to_string(), windows.to_string());
+    let mut command = program(model);
+    let command = command.args(["--window", WINDOW, "--max-windows", &windows, "--remove", &remove]);
+    serde_json::from_slice(&measured(command)?).context("the program's JSON")
+}
+
+/// Searches on the embedded model: blocks removed at one window, windows at one block; and on SmolLM2's first layers.
 fn growth() -> anyhow::Result<()> {
     const SIZES: [usize; 4] = [1, 2, 4, 8];
-    const WINDOW: &str = "128";
-    let report = |remove: usize, windows: usize| -> anyhow::Result<Value> {
-        let (remove, windows) = (remove.to_string(), windows.to_string());
-        let mut command = program("builtin:tiny");
-        let command = command.args(["--window", WINDOW, "--max-windows", &windows, "--remove", &remove]);
-        serde_json::from_slice(&measured(command)?).context("the program's JSON")
-    };
+    const LAYERS: [usize; 3] = [6, 12, 30];
+    anyhow::ensure!(root().join(SMOLLM2).is_file(), "{SMOLLM2} is missing: `cargo xtask test` downloads it");
     // The search for eight blocks begins with those for fewer.
-    let longest = report(8, 1)?;
+    let longest = searched("builtin:tiny", 8, 1)?;
     let device = |key: &str| longest["device"][key].as_str().unwrap_or_default().to_string();
     let mut text = format!(
-        "# How the cost of a search grows\n\nMeasured by `cargo xtask bench --growth` with `builtin:tiny` ({}, {}; kernel {}), \
-         windows of {WINDOW} tokens.\nWall times are those of one run on a machine that may have had other work.\n",
+        "# How the cost of a search grows\n\nMeasured by `cargo xtask bench --growth` with `builtin:tiny` and SmolLM2-135M ({}, {}; \
+         kernel {}), windows of {WINDOW} tokens.\nWall times are those of one run on a machine that may have had other work.\n",
         device("name"),
         device("driver"),
         device("kernel"),
     );
-    text += "\n## Blocks removed, one window\n\n";
-    text += HEADER;
+    text += "\n## Blocks removed from the embedded model, one window\n\n";
+    text += &header("blocks");
     for remove in SIZES {
         text += &row(remove, &longest, remove);
     }
-    text += "\n## Windows, one block removed\n\n";
-    text += HEADER;
+    text += "\n## Windows, one block removed from the embedded model\n\n";
+    text += &header("windows");
     for windows in SIZES {
-        text += &row(windows, &report(1, windows)?, 1);
+        text += &row(windows, &searched("builtin:tiny", 1, windows)?, 1);
+    }
+    text += "\n## Layers, one block removed from the first layers of SmolLM2-135M, two windows\n\n";
+    text += &header("layers");
+    for layers in LAYERS {
+        let model = first_layers(layers)?;
+        text += &row(layers, &searched(&model.to_string_lossy(), 1, 2)?, 1);
     }
     let path: &Path = &root().join("docs/growth.md");
     fs::create_dir_all(path.parent().map_or_else(PathBuf::new, Path::to_path_buf)).context("cannot make docs")?;
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-const HEADER: &str = "| | seconds | candidates | to the end | block work | head work |\n|---|---|---|---|---|---|\n";
+/// A folder with the first layers of SmolLM2 in f32.
+fn first_layers(layers: usize) -> anyhow::Result<PathBuf> {
+    let folder = root().join("target/tmp/first-layers");
+    if !folder.exists() {
+        let mut export = Command::new(root().join("target/release/blockpruner"));
+        run(export.args(["export", "--model", SMOLLM2, "--step", "0", "--out"]).arg(&folder).current_dir(root()))?;
+    }
+    let file = folder.join("config.json");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut config: Value = serde_json::from_str(&text).with_context(|| format!("cannot read {}", file.display()))?;
+    config["num_hidden_layers"] = layers.into();
+    fs::write(&file, config.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(folder)
+}
+
+/// The head of a table whose rows differ in `what`.
+fn header(what: &str) -> String {
+    format!("| {what} | seconds | candidates | to the end | block work | head work |\n|---|---|---|---|---|---|\n")
+}
 
 /// The first `steps` steps of a report; work as a share of the published loop's.
 fn row(label: usize, report: &Value, steps: usize) -> String {

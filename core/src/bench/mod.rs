@@ -11,5 +11,5 @@ mod timing;
 
 pub use device::DeviceRates;
 pub use kernels::{DensePass, KernelTime, Rate, kernels};
-pub use search::{SearchCount, StepCount};
+pub use search::{Dropped, SearchCount, StepCount};
 pub use timing::Timing;

@@ -31,6 +31,17 @@ pub struct StepCount {
     pub seconds: f64,
 }
 
+/// Candidates that were dropped for the same reason.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Dropped {
+    /// How many.
+    pub candidates: usize,
+    /// Tokens that did not go through the head for it.
+    pub head_tokens_saved: u64,
+    /// The same as a share of all that the published loop's head does.
+    pub head_share_saved: f64,
+}
+
 /// All steps.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SearchCount {
@@ -39,7 +50,7 @@ pub struct SearchCount {
     /// Candidates of all steps.
     pub candidates: usize,
     /// Candidates that were dropped early, by the reason.
-    pub dropped: BTreeMap<String, usize>,
+    pub dropped: BTreeMap<String, Dropped>,
     /// Done.
     pub work: Work,
     /// What the published loop does.
@@ -62,13 +73,20 @@ impl SearchCount {
         for (gone, step) in steps.iter().enumerate() {
             let state = |state| step.candidates.iter().filter(|candidate| candidate.state == state).count();
             let passes = step.candidates.len() as u64;
+            let tokens = (windows.count * (windows.window - 1)) as u64;
             let exhaustive = Work {
                 block_tokens: passes * (blocks.saturating_sub(gone + 1) * windows.ids.len()) as u64,
-                head_tokens: passes * (windows.count * (windows.window - 1)) as u64,
+                head_tokens: passes * tokens,
             };
-            let early = |state| matches!(state, CandidateState::Bounded | CandidateState::Raced);
-            for dropped in step.candidates.iter().filter(|candidate| early(candidate.state)) {
-                *count.dropped.entry(dropped.reason.clone().unwrap_or_default()).or_default() += 1;
+            for candidate in &step.candidates {
+                let reason = match candidate.state {
+                    CandidateState::Bounded => candidate.reason.clone().unwrap_or_default(),
+                    CandidateState::Raced => format!("approximate: behind after {} tokens", candidate.head_tokens),
+                    CandidateState::Complete | CandidateState::Rejected => continue,
+                };
+                let dropped = count.dropped.entry(reason).or_default();
+                dropped.candidates += 1;
+                dropped.head_tokens_saved += tokens.saturating_sub(candidate.head_tokens);
             }
             count.work += step.work;
             count.exhaustive += exhaustive;
@@ -89,7 +107,11 @@ impl SearchCount {
         let share = |done: f64, all: f64| if all > 0.0 { done / all } else { 1.0 };
         let flops = |work: &Work| flops(spec, windows.window, work);
         count.block_share = share(count.work.block_tokens as f64, count.exhaustive.block_tokens as f64);
-        count.head_share = share(count.work.head_tokens as f64, count.exhaustive.head_tokens as f64);
+        let head_tokens = count.exhaustive.head_tokens as f64;
+        for dropped in count.dropped.values_mut() {
+            dropped.head_share_saved = share(dropped.head_tokens_saved as f64, head_tokens);
+        }
+        count.head_share = share(count.work.head_tokens as f64, head_tokens);
         count.arithmetic_share = share(flops(&count.work), flops(&count.exhaustive));
         count
     }
@@ -117,7 +139,8 @@ mod tests {
         let checkpoint = pollster::block_on(Checkpoint::open("builtin:tiny")).unwrap();
         let spec = &checkpoint.spec;
         let windows = Windows::from_ids(vec![1; 64], 32, None).unwrap();
-        let candidate = |block, state| Candidate { block, perplexity: None, at_least: None, state, reason: None };
+        let candidate =
+            |block, state| Candidate { block, perplexity: None, at_least: None, state, head_tokens: 2, reason: None };
         let blocks: Vec<_> = spec.blocks().collect();
         let step = |step: usize, state: CandidateState| Step {
             step,
@@ -137,7 +160,10 @@ mod tests {
         assert_eq!(count.work, Work { block_tokens: 128, head_tokens: 124 });
         assert_eq!((count.candidates, count.seconds), (47, 1.0));
         assert_eq!((count.steps[0].complete, count.steps[1].bounded), (24, 23));
-        assert_eq!(count.dropped.values().sum::<usize>(), 23);
+        // Each of them saw 2 of 62 targets.
+        let dropped = count.dropped.values().next().unwrap();
+        assert_eq!((count.dropped.len(), dropped.candidates, dropped.head_tokens_saved), (1, 23, 23 * 60));
+        assert!((dropped.head_share_saved - 23.0 * 60.0 / (47.0 * 62.0)).abs() < 1e-12);
         let (blocks, head) = (count.block_share, count.head_share);
         assert!(blocks < count.arithmetic_share && count.arithmetic_share < head, "{count:?}");
     }

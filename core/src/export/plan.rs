@@ -457,7 +457,14 @@ mod tests {
     }
 
     fn candidate(block: BlockId, at: usize, pick: usize) -> Candidate {
-        let candidate = |perplexity, at_least, state, reason| Candidate { block, perplexity, at_least, state, reason };
+        let candidate = |perplexity, at_least, state, reason| Candidate {
+            block,
+            perplexity,
+            at_least,
+            state,
+            head_tokens: 5,
+            reason,
+        };
         match at % 4 {
             _ if at == pick => candidate(Some(13.1), None, CandidateState::Complete, None),
             0 if at > pick => candidate(Some(13.1), None, CandidateState::Complete, None),

@@ -128,6 +128,7 @@ mod tests {
             block: BlockId::mlp(layer),
             perplexity: Some(perplexity),
             at_least: None,
+            head_tokens: 0,
             state: CandidateState::Complete,
             reason: None,
         };

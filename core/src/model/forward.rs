@@ -372,14 +372,15 @@ impl DeviceModel {
         self.record_log_sum_exp(recording, scratch, part, normed, (&head.chunks, targets), chunks);
     }
 
-    /// The tokens in the order of their mean probability over some rows of a part, the most likely first.
+    /// The tokens in the order of their mean probability over some rows of a part, the most likely first; and how many
+    /// logits that took.
     pub(crate) async fn likely_tokens(
         &self,
         scratch: &Scratch,
         part: &HeadPart,
         states: &wgpu::Buffer,
         first_row: u32,
-    ) -> Result<Vec<u32>, ForwardError> {
+    ) -> Result<(Vec<u32>, u64), ForwardError> {
         let vocabulary = self.spec.vocab_size;
         let rows = (LIKELY_LOGITS / vocabulary.max(1)).clamp(1, part.rows as usize);
         let mut recording = Recording::new();
@@ -405,7 +406,7 @@ impl DeviceModel {
         }
         let mut tokens: Vec<u32> = (0..vocabulary as u32).collect();
         tokens.sort_by(|a, b| mass[*b as usize].total_cmp(&mass[*a as usize]));
-        Ok(tokens)
+        Ok((tokens, (rows * vocabulary) as u64))
     }
 
     fn record_log_sum_exp(

@@ -174,6 +174,11 @@ impl<'m> Scorer<'m> {
         self.batching.window - 1
     }
 
+    /// Targets of the text.
+    pub(crate) fn targets(&self) -> usize {
+        self.batching.count * self.kept()
+    }
+
     /// NLL of every target without the blocks `removed`, `[windows, window - 1]`, in nats.
     pub async fn nll(&self, removed: &BlockSet) -> Result<Vec<f32>, ScoreError> {
         self.model.spec().check_blocks(removed)?;

@@ -9,7 +9,7 @@ use web_time::Instant;
 
 use super::bound::Bound;
 use super::race;
-use super::sweep::{Outcome, Sweep};
+use super::sweep::{Outcome, Scored, Sweep};
 use super::{Candidate, CandidateState, MemoryPlan, Step, Work};
 use crate::gpu::GpuError;
 use crate::model::{BlockId, BlockKind, BlockSet, ForwardError, ModelSpec};
@@ -320,10 +320,11 @@ async fn exhaustive_step(
     for block in open {
         let start = Instant::now();
         let without = removed.with(block);
-        let candidate = candidate(block, scorer.perplexity(&without).await.map(Outcome::Complete))?;
-        let (blocks, windows) = (scorer.suffix(0, &without).count(), scorer.tokens() / (scorer.kept() + 1));
-        let (block_tokens, head_tokens) = (blocks * scorer.tokens(), windows * scorer.kept());
-        state.work += Work { block_tokens: block_tokens as u64, head_tokens: head_tokens as u64 };
+        let outcome = scorer.perplexity(&without).await.map(Outcome::Complete);
+        let block_tokens = (scorer.suffix(0, &without).count() * scorer.tokens()) as u64;
+        let head_tokens = scorer.targets() as u64;
+        let candidate = candidate(Scored { block, outcome, head_tokens })?;
+        state.work += Work { block_tokens, head_tokens };
         state.seconds += start.elapsed().as_secs_f64();
         record(candidate, total, state, observe)?;
     }
@@ -370,8 +371,8 @@ async fn exact_step(
         let seconds = start.elapsed().as_secs_f64();
         state.work += sweep.take_work();
         state.seconds += seconds;
-        for (block, outcome) in scored {
-            record(candidate(block, outcome)?, total, state, observe)?;
+        for scored in scored {
+            record(candidate(scored)?, total, state, observe)?;
         }
         incumbent = incumbent.or_else(|| self::incumbent(favourite, &state.candidates));
         if memory.keeps_prefixes {
@@ -396,10 +397,16 @@ fn incumbent(favourite: Option<BlockId>, candidates: &[Candidate]) -> Option<Bou
 }
 
 /// A loss that is not finite rejects the candidate, by name; any other error ends the search.
-pub(super) fn candidate(block: BlockId, outcome: Result<Outcome, ScoreError>) -> Result<Candidate, ScoreError> {
-    let mut candidate =
-        Candidate { block, perplexity: None, at_least: None, state: CandidateState::Rejected, reason: None };
-    match outcome {
+pub(super) fn candidate(scored: Scored) -> Result<Candidate, ScoreError> {
+    let mut candidate = Candidate {
+        block: scored.block,
+        perplexity: None,
+        at_least: None,
+        state: CandidateState::Rejected,
+        head_tokens: scored.head_tokens,
+        reason: None,
+    };
+    match scored.outcome {
         // The mean can be finite where its exponential is not.
         Ok(Outcome::Complete(Score { perplexity, .. })) if perplexity.is_finite() => {
             (candidate.perplexity, candidate.state) = (Some(perplexity), CandidateState::Complete);

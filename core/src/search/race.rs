@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::greedy::{Observer, candidate, go_on, open_candidates, record};
-use super::sweep::{Outcome, Sweep};
+use super::sweep::{Outcome, Scored, Sweep};
 use super::{Candidate, CandidateState, Event, MemoryPlan, SearchError, SearchOptions, SearchState};
 use crate::model::BlockId;
 use crate::score::Score;
@@ -49,7 +49,8 @@ pub(super) async fn step(
             let Some(error) = Score::from_nll(&nll[block], kept, &state.removed().with(*block)).err() else {
                 return true;
             };
-            settled.extend(candidate(*block, Err(error)));
+            let head_tokens = nll[block].len() as u64;
+            settled.extend(candidate(Scored { block: *block, outcome: Err(error), head_tokens }));
             false
         });
         if batch + 1 < batches {
@@ -58,8 +59,8 @@ pub(super) async fn step(
     }
     state.work += sweep.take_work();
     for block in live {
-        let score = Score::from_nll(&nll[&block], kept, &state.removed().with(block));
-        settled.push(candidate(block, score.map(Outcome::Complete))?);
+        let outcome = Score::from_nll(&nll[&block], kept, &state.removed().with(block)).map(Outcome::Complete);
+        settled.push(candidate(Scored { block, outcome, head_tokens: nll[&block].len() as u64 })?);
     }
     for candidate in settled {
         record(candidate, total, state, observe)?;
@@ -80,6 +81,7 @@ fn drop_losers(live: &mut Vec<BlockId>, nll: &BTreeMap<BlockId, Vec<f32>>, settl
             perplexity: None,
             at_least: None,
             state: CandidateState::Raced,
+            head_tokens: nll[block].len() as u64,
             reason: Some(format!(
                 "approximate: behind {leader} by {:.4} nats a token, standard error {:.4}, after {} tokens ({} % \
                  confidence)",

@@ -29,6 +29,9 @@ pub struct Candidate {
     pub at_least: Option<f64>,
     /// How far the scoring went.
     pub state: CandidateState,
+    /// Tokens that went through the head for it; one that saw a part of the vocabulary counts as that part.
+    #[serde(default)]
+    pub head_tokens: u64,
     /// Why it was rejected or dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

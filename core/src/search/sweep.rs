@@ -26,6 +26,15 @@ pub(super) enum Outcome {
     },
 }
 
+/// What a wave found out about one candidate.
+#[derive(Debug)]
+pub(super) struct Scored {
+    pub block: BlockId,
+    pub outcome: Result<Outcome, ScoreError>,
+    /// As [`super::Candidate::head_tokens`].
+    pub head_tokens: u64,
+}
+
 /// Told of the share of a wave that is done, 0 to 1; says whether to go on.
 pub(super) type Progress<'p> = &'p mut dyn FnMut(f64) -> ControlFlow<()>;
 
@@ -111,9 +120,13 @@ impl<'s, 'm> Sweep<'s, 'm> {
 
     /// The arithmetic done since this was asked last.
     pub(super) fn take_work(&mut self) -> Work {
-        let vocabulary = self.scorer.model.spec().vocab_size as u64;
-        let head_tokens = std::mem::take(&mut self.logits).div_ceil(vocabulary.max(1));
-        Work { block_tokens: std::mem::take(&mut self.block_tokens), head_tokens }
+        let logits = std::mem::take(&mut self.logits);
+        Work { block_tokens: std::mem::take(&mut self.block_tokens), head_tokens: self.head_tokens(logits) }
+    }
+
+    /// Tokens that would have had so many logits over the whole vocabulary.
+    fn head_tokens(&self, logits: u64) -> u64 {
+        logits.div_ceil((self.scorer.model.spec().vocab_size as u64).max(1))
     }
 
     /// Scores the model without any candidate left out, keeping the states before each candidate on the way.
@@ -149,8 +162,9 @@ impl<'s, 'm> Sweep<'s, 'm> {
         mut incumbent: Option<Bound>,
         lead: Option<BlockId>,
         progress: Progress<'_>,
-    ) -> Result<Vec<(BlockId, Result<Outcome, ScoreError>)>, SearchError> {
+    ) -> Result<Vec<Scored>, SearchError> {
         let mut outcomes: BTreeMap<BlockId, Result<Outcome, ScoreError>> = BTreeMap::new();
+        let mut logits: BTreeMap<BlockId, u64> = BTreeMap::new();
         let mut nll: BTreeMap<BlockId, Vec<f32>> = wave.iter().map(|block| (*block, Vec::new())).collect();
         let rounds = self.batches().div_ceil(self.plan.round.max(1));
         for index in 0..rounds {
@@ -170,7 +184,10 @@ impl<'s, 'm> Sweep<'s, 'm> {
                     if Some(block) == lead && self.likely_head.is_none() {
                         self.find_likely_tokens(run, block).await?;
                     }
-                    if let Some(outcome) = self.head(run, block, so_far, incumbent).await? {
+                    let before = self.logits;
+                    let outcome = self.head(run, block, so_far, incumbent).await?;
+                    *logits.entry(block).or_default() += self.logits - before;
+                    if let Some(outcome) = outcome {
                         outcomes.insert(block, outcome);
                         break;
                     }
@@ -184,7 +201,10 @@ impl<'s, 'm> Sweep<'s, 'm> {
             }
             self.release(runs);
         }
-        Ok(outcomes.into_iter().collect())
+        let head_tokens = |block: &BlockId| self.head_tokens(logits.get(block).copied().unwrap_or_default());
+        let scored =
+            outcomes.into_iter().map(|(block, outcome)| Scored { head_tokens: head_tokens(&block), block, outcome });
+        Ok(scored.collect())
     }
 
     /// NLL of every target of one batch without each of the candidates, which `wave` at most may be together.
@@ -335,7 +355,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         let (states, first_row) = self.place(run, block);
         nll.extend(self.finish(run.batch, states, first_row).await?);
         let finite = nll.iter().all(|loss| loss.is_finite());
-        if finite && nll.len() < self.scorer.kept() * self.scorer.batching.count {
+        if finite && nll.len() < self.scorer.targets() {
             return Ok(None);
         }
         let score = Score::from_nll(nll, self.scorer.kept(), &self.removed.with(block));
@@ -352,7 +372,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     ) -> Result<Option<Outcome>, ScoreError> {
         let (model, scratch) = (self.scorer.model, &self.scorer.scratch);
         let batch = &self.scorer.batches[run.batch];
-        let targets = (self.scorer.kept() * self.scorer.batching.count) as f64;
+        let targets = self.scorer.targets() as f64;
         let before: f64 = nll.iter().map(|loss| *loss as f64).sum();
         // A lower bound of the mean over the whole text, from one of the sum over this batch: no loss is negative.
         let mean = |sum: f64| (before + sum) / targets;
@@ -403,7 +423,8 @@ impl<'s, 'm> Sweep<'s, 'm> {
         let scorer = self.scorer;
         let Some(part) = scorer.batches[run.batch].head.first() else { return Ok(()) };
         let (states, first_row) = self.place(run, block);
-        let likely = scorer.model.likely_tokens(&scorer.scratch, part, states, first_row).await?;
+        let (likely, logits) = scorer.model.likely_tokens(&scorer.scratch, part, states, first_row).await?;
+        self.logits += logits;
         self.likely_head = Some(LikelyHead::new(scorer.model, &scorer.batches, &likely).await?);
         Ok(())
     }

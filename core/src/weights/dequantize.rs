@@ -31,6 +31,16 @@ pub fn dequantize(dtype: DType, bytes: &[u8]) -> Option<Vec<f32>> {
     })
 }
 
+/// How many f16 factors a block of `dtype` begins with, if its elements are finite whenever these are; 0 if that is not so.
+pub(super) fn leading_factors(dtype: DType) -> usize {
+    // An f16 times an integer of five bits or a byte is far below f32's largest value.
+    match dtype {
+        DType::Q8_0 | DType::Q4_0 | DType::Q5_0 => 1,
+        DType::Q4_1 | DType::Q5_1 => 2,
+        _ => 0,
+    }
+}
+
 /// Blocks of `B` bytes become `N` elements each. Fixed sizes spare the bounds checks inside the blocks.
 fn each<const B: usize, const N: usize>(bytes: &[u8], block: impl Fn(&[u8; B], &mut [f32; N])) -> Vec<f32> {
     let (blocks, _) = bytes.as_chunks::<B>();

@@ -20,7 +20,7 @@ pub struct DeviceArgs {
     /// Use no more than this tier: baseline or subgroups
     #[arg(long, value_name = "TIER")]
     pub tier: Option<Tier>,
-    /// Use this matrix kernel: tile, panel or panel-subgroup
+    /// Use this matrix kernel: tile, tile-subgroup, cooperative-f32, cooperative-f16, panel or panel-subgroup
     #[arg(long, value_name = "KERNEL")]
     pub kernel: Option<KernelChoice>,
     /// Store weights in pieces of at most this many bytes

@@ -77,7 +77,7 @@ pub fn head_texels(head_dim: u32) -> u32 {
 /// Queries that one workgroup handles.
 pub fn block_queries(kernel: GemmKernel, head_dim: u32) -> u32 {
     match kernel {
-        GemmKernel::Tile => tile_queries(head_dim),
+        GemmKernel::Tile { .. } => tile_queries(head_dim),
         GemmKernel::Panel { lanes, .. } => lanes * panel_queries(head_dim),
     }
 }
@@ -108,7 +108,7 @@ fn tile_keys(head_dim: u32) -> u32 {
 pub(crate) fn context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
     let texels = head_texels(head_dim);
     match kernel {
-        GemmKernel::Tile => {
+        GemmKernel::Tile { .. } => {
             let queries = tile_queries(head_dim);
             let per_query = 64 / queries;
             context! {

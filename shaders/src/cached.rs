@@ -73,7 +73,7 @@ pub(crate) fn attend_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Va
     let lanes_per_part = texels.next_power_of_two().clamp(4, KEYS);
     let parts = KEYS / lanes_per_part;
     let rows = match kernel {
-        GemmKernel::Tile => 0,
+        GemmKernel::Tile { .. } => 0,
         GemmKernel::Panel { lanes, .. } => panel_rows(lanes),
     };
     context! {
@@ -83,7 +83,7 @@ pub(crate) fn attend_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Va
         PARTS => parts,
         KEYS_PER_PART => KEYS / parts,
         PER_INVOCATION => texels.div_ceil(KEYS),
-        PANEL => kernel != GemmKernel::Tile,
+        PANEL => !matches!(kernel, GemmKernel::Tile { .. }),
         ROWS => rows,
         TEXTURE_WIDTH,
     }

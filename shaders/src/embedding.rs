@@ -26,7 +26,7 @@ pub struct Params {
 /// The grid for `rows` tokens and a table of `columns` columns.
 pub fn grid(kernel: GemmKernel, weight: WeightFormat, columns: u32, rows: u32) -> [u32; 3] {
     let elements = match kernel {
-        GemmKernel::Tile if !weight.is_quantised() => 2,
+        GemmKernel::Tile { .. } if !weight.is_quantised() => 2,
         _ => texel_elements(weight),
     };
     [groups_of_64(columns.div_ceil(elements)), rows, 1]

@@ -1,4 +1,4 @@
-//! Products with a weight matrix: `gemm_tile.wgsl` and `gemm_panel.wgsl`.
+//! Products with a weight matrix: `gemm_tile.wgsl`, `gemm_cooperative.wgsl` and `gemm_panel.wgsl`.
 //!
 //! Also the packed layouts of weights on the device, which the embedding shaders read, too.
 
@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use half::f16;
 use minijinja::context;
 
-use crate::{GemmKernel, TEXTURE_WIDTH, WeightFormat, stride};
+use crate::{Cooperative, GemmKernel, TEXTURE_WIDTH, WeightFormat, stride};
 
 /// Rows and columns of a tile of `gemm_tile.wgsl`.
 ///
@@ -16,7 +16,18 @@ pub const TILE: u32 = 32;
 const TILE_THREADS: u32 = 8;
 const TILE_STEP: u32 = 16;
 
-/// Uniform block of `gemm_tile.wgsl`.
+/// Rows and columns of a tile of `gemm_cooperative.wgsl`,
+const COOPERATIVE_TILE: u32 = 64;
+/// of the part of it that is one subgroup's,
+const COOPERATIVE_PART: u32 = 32;
+/// and the invocations of its workgroup: one subgroup of 32 a part, and whole subgroups of every other size up to 128.
+const COOPERATIVE_INVOCATIONS: u32 = 128;
+/// What A is divided by before it is split into f16: values up to a million fit.
+const A_SCALE: f32 = 16.0;
+/// What the second f16 of a split value is multiplied by: what the first leaves is about 11 bits smaller.
+const REST_SCALE: f32 = 2048.0;
+
+/// Uniform block of `gemm_tile.wgsl` and `gemm_cooperative.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct TileParams {
@@ -82,7 +93,8 @@ pub fn inner_texels(inner: u32) -> u32 {
 /// Columns of C that one workgroup computes: shards begin at multiples of it.
 pub fn block_columns(kernel: GemmKernel) -> u32 {
     match kernel {
-        GemmKernel::Tile => TILE,
+        GemmKernel::Tile { cooperative: Some(_), .. } => COOPERATIVE_TILE,
+        GemmKernel::Tile { .. } => TILE,
         GemmKernel::Panel { lanes, .. } => 4 * lanes,
     }
 }
@@ -90,7 +102,8 @@ pub fn block_columns(kernel: GemmKernel) -> u32 {
 /// Rows of C that one workgroup computes.
 pub fn block_rows(kernel: GemmKernel) -> u32 {
     match kernel {
-        GemmKernel::Tile => TILE,
+        GemmKernel::Tile { cooperative: Some(_), .. } => COOPERATIVE_TILE,
+        GemmKernel::Tile { .. } => TILE,
         GemmKernel::Panel { lanes, .. } => panel_rows(lanes),
     }
 }
@@ -114,7 +127,7 @@ pub fn row_units(kernel: GemmKernel, weight: WeightFormat, inner: u32) -> u32 {
         return inner / weight.block_elements() * block_words(weight);
     }
     match kernel {
-        GemmKernel::Tile => match weight {
+        GemmKernel::Tile { .. } => match weight {
             // The embedding lookup reads pairs.
             WeightFormat::F32 => inner.next_multiple_of(2),
             _ => inner.div_ceil(2),
@@ -127,7 +140,7 @@ pub fn row_units(kernel: GemmKernel, weight: WeightFormat, inner: u32) -> u32 {
 pub fn packed_bytes(kernel: GemmKernel, weight: WeightFormat, columns: u32, inner: u32) -> u64 {
     let units = row_units(kernel, weight, inner) as u64;
     match kernel {
-        GemmKernel::Tile => units * 4 * columns as u64,
+        GemmKernel::Tile { .. } => units * 4 * columns as u64,
         GemmKernel::Panel { .. } => {
             let unit = if weight.is_quantised() { 4 } else { 16 };
             units * unit * columns.next_multiple_of(block_columns(kernel)) as u64
@@ -143,7 +156,7 @@ pub fn pack_weight(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &
     let mut packed = vec![0; packed_bytes(kernel, weight, columns as u32, inner) as usize];
     let units = row_units(kernel, weight, inner) as usize;
     match kernel {
-        GemmKernel::Tile => {
+        GemmKernel::Tile { .. } => {
             for (row, to) in rows.chunks_exact(row_bytes).zip(packed.chunks_exact_mut(units * 4)) {
                 if weight.is_quantised() {
                     to.copy_from_slice(bytemuck::cast_slice(&quantised_words(weight, row)));
@@ -201,7 +214,7 @@ fn quantised_words(weight: WeightFormat, row: &[u8]) -> Vec<u32> {
 /// Bytes that `rows` of `inner` elements take as the left side of a product.
 pub fn operand_bytes(kernel: GemmKernel, rows: u32, inner: u32) -> u64 {
     match kernel {
-        GemmKernel::Tile => rows as u64 * stride(inner) as u64 * 4,
+        GemmKernel::Tile { .. } => rows as u64 * stride(inner) as u64 * 4,
         GemmKernel::Panel { lanes, .. } => {
             rows.next_multiple_of(panel_rows(lanes)) as u64 * inner_texels(inner) as u64 * 16
         }
@@ -214,7 +227,7 @@ pub fn pack_operand(kernel: GemmKernel, inner: u32, values: &[f32]) -> Vec<f32> 
     let mut packed = vec![0.0; operand_bytes(kernel, rows as u32, inner) as usize / 4];
     for (row, values) in values.chunks_exact(columns).enumerate() {
         match kernel {
-            GemmKernel::Tile => packed[row * stride(inner) as usize..][..columns].copy_from_slice(values),
+            GemmKernel::Tile { .. } => packed[row * stride(inner) as usize..][..columns].copy_from_slice(values),
             GemmKernel::Panel { lanes, .. } => {
                 let block = panel_rows(lanes) as usize;
                 for (k4, texel) in values.chunks(4).enumerate() {
@@ -229,16 +242,31 @@ pub fn pack_operand(kernel: GemmKernel, inner: u32, values: &[f32]) -> Vec<f32> 
 
 pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat) -> minijinja::Value {
     match kernel {
-        GemmKernel::Tile => context! {
-            WEIGHT => weight.name(),
-            QUANTISED => weight.is_quantised(),
-            BLOCK_WORDS => block_words(weight),
-            TEXEL_K => texel_elements(weight),
-            TILE,
+        GemmKernel::Tile { cooperative: None, .. } => context! {
             THREADS => TILE_THREADS,
             PER_THREAD => TILE / TILE_THREADS,
-            STEP => TILE_STEP,
+            ..tile_context(weight, TILE, TILE_THREADS * TILE_THREADS)
         },
+        GemmKernel::Tile { cooperative: Some(cooperative), .. } => {
+            let (size, element) = match cooperative {
+                Cooperative::F32 => (8, "f32"),
+                Cooperative::F16 { size } => (size, "f16"),
+            };
+            let split = element == "f16";
+            context! {
+                SIZE => size,
+                MATRIX => format!("coop_mat{size}x{size}"),
+                ELEMENT => element,
+                SPLIT => split,
+                // f16 weights are f16 as they are.
+                REST_W => split && weight != WeightFormat::F16,
+                A_SCALE,
+                REST_SCALE,
+                PART => COOPERATIVE_PART,
+                PARTS => (COOPERATIVE_TILE / COOPERATIVE_PART).pow(2),
+                ..tile_context(weight, COOPERATIVE_TILE, COOPERATIVE_INVOCATIONS)
+            }
+        }
         GemmKernel::Panel { lanes, subgroups } => context! {
             WEIGHT => weight.name(),
             QUANTISED => weight.is_quantised(),
@@ -250,6 +278,19 @@ pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat) -> minijinja::Va
             SUBGROUPS => subgroups,
             TEXTURE_WIDTH,
         },
+    }
+}
+
+/// What `gemm_stage.wgsl` is rendered with.
+fn tile_context(weight: WeightFormat, tile: u32, invocations: u32) -> minijinja::Value {
+    context! {
+        WEIGHT => weight.name(),
+        QUANTISED => weight.is_quantised(),
+        BLOCK_WORDS => block_words(weight),
+        TEXEL_K => texel_elements(weight),
+        TILE => tile,
+        INVOCATIONS => invocations,
+        STEP => TILE_STEP,
     }
 }
 

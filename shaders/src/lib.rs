@@ -104,8 +104,13 @@ pub enum Binding {
 /// A matrix product kernel, with its conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GemmKernel {
-    /// Workgroup tiles in shared memory, for real GPUs. Needs baseline WebGPU only.
-    Tile,
+    /// Workgroup tiles in shared memory, for real GPUs. Without the two additions it needs baseline WebGPU only.
+    Tile {
+        /// Whether reductions over a row go by subgroups.
+        subgroups: bool,
+        /// The cooperative matrices that compute the products, if any.
+        cooperative: Option<Cooperative>,
+    },
     /// One vector of lanes a workgroup, operands in storage textures, for CPU-type adapters.
     Panel {
         /// Lanes of a workgroup; with `subgroups`, the exact size of the device's subgroups.
@@ -115,11 +120,37 @@ pub enum GemmKernel {
     },
 }
 
+/// Cooperative matrices (tensor cores, simdgroup matrices), which a device may offer; they sum up in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cooperative {
+    /// 8 x 8 of f32.
+    F32,
+    /// Of f16; an operand is the sum of two, so that products are good to about 22 bits.
+    F16 {
+        /// Rows and columns of a matrix, 8 or 16.
+        size: u32,
+    },
+}
+
 impl GemmKernel {
+    /// The tile kernel that needs baseline WebGPU only.
+    pub const BASELINE: Self = Self::Tile { subgroups: false, cooperative: None };
+
+    /// The cooperative matrices that compute the products, if any.
+    pub fn cooperative(self) -> Option<Cooperative> {
+        match self {
+            Self::Tile { cooperative, .. } => cooperative,
+            Self::Panel { .. } => None,
+        }
+    }
+
     /// The name that `--kernel` takes.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Tile => "tile",
+            Self::Tile { cooperative: Some(Cooperative::F32), .. } => "cooperative-f32",
+            Self::Tile { cooperative: Some(Cooperative::F16 { .. }), .. } => "cooperative-f16",
+            Self::Tile { subgroups: true, .. } => "tile-subgroup",
+            Self::Tile { .. } => "tile",
             Self::Panel { subgroups: false, .. } => "panel",
             Self::Panel { subgroups: true, .. } => "panel-subgroup",
         }
@@ -172,14 +203,24 @@ impl Kernel {
     /// If a template is broken, which the test that renders and validates every variant excludes.
     pub fn render(self) -> Shader {
         let (name, source, bindings) = self.template();
-        let unpack = match self {
+        let mut parts = vec![source];
+        match self {
             Self::Embedding { weight, .. } | Self::Gemm { weight, .. } if weight.is_quantised() => {
-                include_str!("../wgsl/unpack.wgsl")
+                parts.push(include_str!("../wgsl/unpack.wgsl"));
             }
-            _ => "",
-        };
+            _ => {}
+        }
+        match self {
+            Self::Gemm { kernel: GemmKernel::Tile { .. }, .. } => {
+                parts.push(include_str!("../wgsl/gemm_stage.wgsl"));
+            }
+            Self::RmsNorm { kernel: GemmKernel::Tile { .. } } | Self::LogSumExp { kernel: GemmKernel::Tile { .. } } => {
+                parts.push(include_str!("../wgsl/reduce.wgsl"));
+            }
+            _ => {}
+        }
         let wgsl = Environment::new()
-            .render_str(&[source, unpack].concat(), self.context())
+            .render_str(&parts.concat(), self.context())
             .unwrap_or_else(|error| panic!("template {name}.wgsl does not render for {self:?}: {error:#}"));
         Shader { label: self.label(name), wgsl, bindings }
     }
@@ -205,27 +246,32 @@ impl Kernel {
             };
         }
         let ((name, source), bindings) = match self {
-            Self::Embedding { kernel: GemmKernel::Tile, .. } => (wgsl!("embedding_rows"), vec![Read, Read, ReadWrite]),
+            Self::Embedding { kernel: GemmKernel::Tile { .. }, .. } => {
+                (wgsl!("embedding_rows"), vec![Read, Read, ReadWrite])
+            }
             Self::Embedding { weight, .. } => (wgsl!("embedding_panel"), vec![Read, texture(weight), ReadWrite]),
-            Self::RmsNorm { kernel: GemmKernel::Tile } => (wgsl!("rms_norm"), vec![Read, Read, ReadWrite]),
+            Self::RmsNorm { kernel: GemmKernel::Tile { .. } } => (wgsl!("rms_norm"), vec![Read, Read, ReadWrite]),
             Self::RmsNorm { .. } => (wgsl!("rms_norm_panel"), vec![Read, Read, TextureWrite]),
-            Self::Gemm { kernel: GemmKernel::Tile, .. } => (wgsl!("gemm_tile"), vec![Read, Read, Read, ReadWrite]),
+            Self::Gemm { kernel: GemmKernel::Tile { cooperative, .. }, .. } => {
+                let template = if cooperative.is_some() { wgsl!("gemm_cooperative") } else { wgsl!("gemm_tile") };
+                (template, vec![Read, Read, Read, ReadWrite])
+            }
             Self::Gemm { weight, .. } => (wgsl!("gemm_panel"), vec![TextureF32, texture(weight), Read, ReadWrite]),
             Self::Rotary => (wgsl!("rotary"), vec![Read, ReadWrite]),
             Self::AttentionPack { .. } => (wgsl!("attention_pack"), vec![Read, Read, TextureWrite]),
-            Self::Attention { kernel: GemmKernel::Tile, .. } => (wgsl!("attention_tile"), vec![Read, ReadWrite]),
+            Self::Attention { kernel: GemmKernel::Tile { .. }, .. } => (wgsl!("attention_tile"), vec![Read, ReadWrite]),
             Self::Attention { .. } => {
                 (wgsl!("attention_panel"), vec![TextureF32, TextureF32, TextureF32, TextureWrite])
             }
-            Self::SwiGlu { kernel: GemmKernel::Tile } => (wgsl!("swiglu"), vec![Read, ReadWrite]),
+            Self::SwiGlu { kernel: GemmKernel::Tile { .. } } => (wgsl!("swiglu"), vec![Read, ReadWrite]),
             Self::SwiGlu { .. } => (wgsl!("swiglu_panel"), vec![Read, TextureWrite]),
-            Self::LogSumExp { kernel: GemmKernel::Tile } => {
+            Self::LogSumExp { kernel: GemmKernel::Tile { .. } } => {
                 (wgsl!("log_sum_exp"), vec![Read, Read, ReadWrite, ReadWrite])
             }
             Self::LogSumExp { .. } => (wgsl!("log_sum_exp_panel"), vec![Read, Read, ReadWrite, ReadWrite]),
             Self::CacheAppend { .. } => (wgsl!("cache_append"), vec![Read, Read, ReadWrite, ReadWrite]),
             Self::CachedAttention { kernel, .. } => {
-                let output = if kernel == GemmKernel::Tile { ReadWrite } else { TextureWrite };
+                let output = if matches!(kernel, GemmKernel::Tile { .. }) { ReadWrite } else { TextureWrite };
                 (wgsl!("attention_cached"), vec![Read, Read, Read, Read, output])
             }
             Self::Argmax => (wgsl!("argmax"), vec![Read, ReadWrite]),
@@ -240,7 +286,7 @@ impl Kernel {
             Self::AttentionPack { head_dim } => attention::pack_context(head_dim),
             Self::Attention { kernel, head_dim } => attention::context(kernel, head_dim),
             Self::RmsNorm { kernel } | Self::SwiGlu { kernel } | Self::LogSumExp { kernel } => match kernel {
-                GemmKernel::Tile => context! {},
+                GemmKernel::Tile { subgroups, .. } => context! { SUBGROUPS => subgroups },
                 GemmKernel::Panel { lanes, .. } => {
                     context! { LANES => lanes, ROWS => gemm::panel_rows(lanes), TEXTURE_WIDTH }
                 }
@@ -279,7 +325,11 @@ mod tests {
         let gemms = [4, 8, 16]
             .into_iter()
             .flat_map(|lanes| [true, false].map(|subgroups| GemmKernel::Panel { lanes, subgroups }))
-            .chain([GemmKernel::Tile]);
+            .chain(
+                [None, Some(Cooperative::F32), Some(Cooperative::F16 { size: 8 }), Some(Cooperative::F16 { size: 16 })]
+                    .into_iter()
+                    .flat_map(|cooperative| [true, false].map(|subgroups| GemmKernel::Tile { subgroups, cooperative })),
+            );
         let mut kernels = vec![Kernel::Rotary, Kernel::Argmax];
         for kernel in gemms {
             kernels.extend([Kernel::RmsNorm { kernel }, Kernel::SwiGlu { kernel }, Kernel::LogSumExp { kernel }]);
@@ -292,7 +342,7 @@ mod tests {
                 kernels.push(Kernel::CachedAttention { kernel, head_dim });
             }
         }
-        let kernel = GemmKernel::Tile;
+        let kernel = GemmKernel::BASELINE;
         let odd = [2, 6, 50].map(|head_dim| Kernel::Attention { kernel, head_dim });
         let packs = [4, 12, 24, 64, 128].map(|head_dim| Kernel::AttentionPack { head_dim });
         let cached = [2, 6, 50, 512].map(|head_dim| Kernel::CachedAttention { kernel, head_dim });
@@ -311,6 +361,8 @@ mod tests {
             // unpack2x16float is part of WebGPU; naga keeps it apart for old GL.
             let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
             capabilities.set(Capabilities::SUBGROUP, shader.wgsl.contains("subgroup"));
+            capabilities.set(Capabilities::COOPERATIVE_MATRIX, shader.wgsl.contains("enable wgpu_cooperative_matrix;"));
+            capabilities.set(Capabilities::SHADER_FLOAT16, shader.wgsl.contains("enable f16;"));
             Validator::new(ValidationFlags::all(), capabilities)
                 .subgroup_operations(SubgroupOperationSet::all())
                 .subgroup_stages(wgpu::naga::valid::ShaderStages::COMPUTE)

@@ -26,7 +26,7 @@ pub struct Params {
 /// Workgroups for `rows` rows.
 pub fn grid(kernel: GemmKernel, rows: u32) -> [u32; 3] {
     match kernel {
-        GemmKernel::Tile => folded_grid(rows),
+        GemmKernel::Tile { .. } => folded_grid(rows),
         GemmKernel::Panel { lanes, .. } => [rows.div_ceil(lanes), 1, 1],
     }
 }

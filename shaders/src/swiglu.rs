@@ -20,7 +20,7 @@ impl Params {
     /// Workgroups for these rows.
     pub fn grid(&self, kernel: GemmKernel) -> [u32; 3] {
         let items = match kernel {
-            GemmKernel::Tile => self.stride,
+            GemmKernel::Tile { .. } => self.stride,
             GemmKernel::Panel { .. } => self.inner4,
         };
         [groups_of_64(items), self.rows, 1]

@@ -3,7 +3,7 @@
 //   targets: [rows] token ids
 //   running: [rows] of (maximum, sum of exp(logit - maximum), logit of the target, unused), carried from chunk to chunk
 //   nll:     [rows], written at the last chunk: maximum + log(sum) - target logit, in nats
-// One workgroup a row; fixed trees, so a row's result does not depend on its neighbours.
+// One workgroup a row, put together in a fixed order (reduce.wgsl), so a row's result does not depend on its neighbours.
 struct Params {
     rows: u32,
     columns: u32,
@@ -22,49 +22,31 @@ struct Params {
 // Lower than any logit; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
 
-var<workgroup> maxima: array<f32, 64>;
-var<workgroup> sums: array<f32, 64>;
-
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, lane: Lane) {
     let row = group.y * groups.x + group.x;
     if row >= params.rows {
         return;
     }
     let base = row * params.stride;
     var largest = LOWEST;
-    for (var column = lane; column < params.columns; column += 64u) {
+    for (var column = lane.index; column < params.columns; column += 64u) {
         largest = max(largest, logits[base + column]);
     }
-    maxima[lane] = largest;
-    workgroupBarrier();
-{% for half in [32, 16, 8, 4, 2, 1] %}
-    if lane < {{ half }}u {
-        maxima[lane] = max(maxima[lane], maxima[lane + {{ half }}u]);
-    }
-    workgroupBarrier();
-{% endfor %}
-    largest = maxima[0];
+    largest = reduce_max(largest, lane);
     var sum = 0.0;
-    for (var column = lane; column < params.columns; column += 64u) {
+    for (var column = lane.index; column < params.columns; column += 64u) {
         sum += exp(logits[base + column] - largest);
     }
-    sums[lane] = sum;
-    workgroupBarrier();
-{% for half in [32, 16, 8, 4, 2, 1] %}
-    if lane < {{ half }}u {
-        sums[lane] += sums[lane + {{ half }}u];
-    }
-    workgroupBarrier();
-{% endfor %}
-    if lane > 0u {
+    sum = reduce_add(sum, lane);
+    if lane.index > 0u {
         return;
     }
-    var state = vec4f(largest, sums[0], 0.0, 0.0);
+    var state = vec4f(largest, sum, 0.0, 0.0);
     if params.is_first == 0u {
         let before = running[row];
         let top = max(before.x, largest);
-        state = vec4f(top, before.y * exp(before.x - top) + sums[0] * exp(largest - top), before.z, 0.0);
+        state = vec4f(top, before.y * exp(before.x - top) + sum * exp(largest - top), before.z, 0.0);
     }
     let target_column = targets[row] - params.first_token;
     if target_column < params.columns {

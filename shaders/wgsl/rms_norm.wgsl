@@ -3,7 +3,7 @@
 //           kept = window takes every row, kept = window - 1 leaves out the last position of each window
 //   weight: [columns]
 //   output: [rows, stride]
-// One workgroup a row; the sum is a fixed tree, so a row's result does not depend on its neighbours.
+// One workgroup a row, put together in a fixed order (reduce.wgsl), so a row's result does not depend on its neighbours.
 struct Params {
     rows: u32,
     columns: u32,
@@ -20,30 +20,20 @@ struct Params {
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read_write> output: array<f32>;
 
-var<workgroup> partial: array<f32, 64>;
-
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, lane: Lane) {
     let row = group.y * groups.x + group.x;
     if row >= params.rows {
         return;
     }
     let base = (params.first_row + (row / params.kept) * params.window + row % params.kept) * params.stride;
     var sum = 0.0;
-    for (var column = lane; column < params.columns; column += 64u) {
+    for (var column = lane.index; column < params.columns; column += 64u) {
         let value = input[base + column];
         sum += value * value;
     }
-    partial[lane] = sum;
-    workgroupBarrier();
-{% for half in [32, 16, 8, 4, 2, 1] %}
-    if lane < {{ half }}u {
-        partial[lane] += partial[lane + {{ half }}u];
-    }
-    workgroupBarrier();
-{% endfor %}
-    let scale = 1.0 / sqrt(partial[0] / f32(params.columns) + params.epsilon);
-    for (var column = lane; column < params.columns; column += 64u) {
+    let scale = 1.0 / sqrt(reduce_add(sum, lane) / f32(params.columns) + params.epsilon);
+    for (var column = lane.index; column < params.columns; column += 64u) {
         output[row * params.stride + column] = weight[column] * (input[base + column] * scale);
     }
 }

@@ -89,6 +89,9 @@ pub fn every_kernel() -> Vec<(String, GpuOptions)> {
     let kernel = |kernel| GpuOptions { kernel: Some(kernel), ..Default::default() };
     let choices = [
         ("tile", kernel(KernelChoice::Tile)),
+        ("tile-subgroup", kernel(KernelChoice::TileSubgroup)),
+        ("cooperative-f32", kernel(KernelChoice::CooperativeF32)),
+        ("cooperative-f16", kernel(KernelChoice::CooperativeF16)),
         ("tile, strict WebGPU", GpuOptions { strict_webgpu: true, ..kernel(KernelChoice::Tile) }),
         ("panel", kernel(KernelChoice::Panel)),
         ("panel-subgroup", kernel(KernelChoice::PanelSubgroup)),

@@ -221,7 +221,7 @@ fn check_cached_attention(gpu: &Gpu, label: &str, head_dim: u32, window: u32, pa
                 scale: 1.0 / (head_dim as f32).sqrt(),
                 stride: stride(columns),
                 output_stride: match gpu.gemm() {
-                    GemmKernel::Tile => stride(output_columns),
+                    GemmKernel::Tile { .. } => stride(output_columns),
                     GemmKernel::Panel { .. } => gemm::inner_texels(output_columns),
                 },
             };
@@ -290,7 +290,7 @@ fn every_shader_agrees_with_its_cpu_twin() {
     for (label, options) in every_kernel() {
         let gpu = open(&options);
         check_argmax(&gpu, &label);
-        let ragged: &[u32] = if gpu.gemm() == GemmKernel::Tile { &[6, 50] } else { &[] };
+        let ragged: &[u32] = if matches!(gpu.gemm(), GemmKernel::Tile { .. }) { &[6, 50] } else { &[] };
         for &head_dim in [24, 12, 32, 64, 40, 128, 256].iter().chain(ragged) {
             // One position at a time, several, and all at once; windows on both sides of a block of 64 keys.
             for (window, past, rows) in [(66, 60, 1), (43, 20, 7), (5, 0, 5)] {
@@ -314,7 +314,7 @@ fn the_longest_cache_is_read_to_its_end() {
     let no_turn: Vec<f32> = [1.0, 0.0].repeat(head_dim / 2);
     let scale = 1.0 / (head_dim as f32).sqrt();
     let output_stride = match gpu.gemm() {
-        GemmKernel::Tile => head_dim as u32,
+        GemmKernel::Tile { .. } => head_dim as u32,
         GemmKernel::Panel { .. } => gemm::inner_texels(head_dim as u32),
     };
     let past = positions as u32 - 1;

@@ -1,7 +1,7 @@
 //! Every shader against its CPU twin, for every kernel choice that the default device has.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use blockpruner::gpu::{Gpu, GpuOptions, Matrix, Operand, Recording, Resource};
+use blockpruner::gpu::{AttentionBuffers, Gpu, GpuOptions, Heads, Matrix, Operand, Recording, Resource};
 use blockpruner::weights::{DType, dequantize::dequantize};
 use blockpruner_shaders::{
     GemmKernel, Kernel, WeightFormat, attention, embedding, gemm, groups_of_64, log_sum_exp, rms_norm, rotary, stride,
@@ -87,7 +87,7 @@ fn unpadded(rows: &[f32], columns: usize) -> Vec<f32> {
 fn operand(gpu: &Gpu, values: &[f32], inner: u32) -> Operand {
     let packed = gemm::pack_operand(gpu.gemm(), inner, values);
     let storage: Resource = match gpu.gemm() {
-        GemmKernel::Tile => (&gpu.upload("a", bytes(&packed)).unwrap()).into(),
+        GemmKernel::Tile { .. } => (&gpu.upload("a", bytes(&packed)).unwrap()).into(),
         GemmKernel::Panel { .. } => (&gpu.upload_texture("a", false, bytes(&packed)).unwrap()).into(),
     };
     Operand::new(&storage, values.len() as u32 / inner)
@@ -299,101 +299,45 @@ fn check_log_sum_exp(gpu: &Gpu, label: &str) {
     }
 }
 
-struct Heads {
-    window: u32,
-    windows: u32,
-    heads: u32,
-    share: u32,
-    head_dim: u32,
-}
-
-impl Heads {
-    /// Elements from one row of the fused projection to the next.
-    fn stride(&self) -> u32 {
-        stride((self.heads + 2 * self.heads / self.share) * self.head_dim)
-    }
-}
-
-/// Copies heads to a texture as the panel kernel reads them: `part` is the first head, their number, the rows of a
-/// group, and whether to turn them.
-fn pack_heads(
-    gpu: &Gpu,
-    recording: &mut Recording,
-    [table, qkv]: [&wgpu::Buffer; 2],
-    shape: &Heads,
-    part: [u32; 4],
-) -> Resource {
-    let [first, heads, group, rotate] = part;
-    let params = attention::PackParams {
-        window: shape.window,
-        stride: shape.stride(),
-        first_column: first * shape.head_dim,
-        heads,
-        group,
-        blocks: shape.window.div_ceil(group),
-        rotate,
-    };
-    let texels = params.blocks * group * attention::head_texels(shape.head_dim);
-    let texture = gpu.texture("heads", (texels * heads * shape.windows) as u64, false).unwrap();
-    let kernel = Kernel::AttentionPack { head_dim: shape.head_dim };
-    let grid = [groups_of_64(texels), heads, shape.windows];
-    recording.dispatch(kernel, &params, [table.into(), qkv.into(), (&texture).into()], grid, 1000);
-    (&texture).into()
-}
-
 /// Rotary embedding and attention, which the kernels split between their shaders in different ways.
-fn check_attention(gpu: &Gpu, label: &str, shape: Heads) {
-    let Heads { window, windows, heads, share, head_dim } = shape;
-    let (kv_heads, stride, half_dim) = (heads / share, shape.stride(), head_dim / 2);
-    let inv_freq: Vec<f32> = (0..half_dim).map(|i| 1e4f32.powf(-(i as f32) / half_dim as f32)).collect();
+fn check_attention(gpu: &Gpu, label: &str, heads: Heads, window: u32, windows: u32) {
+    let head_dim = heads.head_dim;
+    let inv_freq: Vec<f32> = (0..head_dim / 2).map(|i| 1e4f32.powf(-(i as f32) / (head_dim / 2) as f32)).collect();
     let table = rotary::table(&inv_freq, 1.25, window as usize);
-    let columns = ((heads + 2 * kv_heads) * head_dim) as usize;
-    let values: Vec<f32> = random(12, (window * windows) as usize * columns).iter().map(|x| x * 2.0).collect();
+    let columns = ((heads.heads + 2 * heads.kv_heads) * head_dim) as usize;
+    let rows = window * windows;
+    let mut values: Vec<f32> = random(12, rows as usize * columns).iter().map(|x| x * 2.0).collect();
     let qkv = gpu.upload("qkv", bytes(&padded(&values, columns, 3.0))).unwrap();
-    let turns = gpu.upload("table", bytemuck::cast_slice(&table)).unwrap();
-    let (rows, output_columns) = ((window * windows) as usize, (heads * head_dim) as usize);
-    let output = operand_storage(gpu, rows, output_columns);
+    let rope = gpu.upload("table", bytemuck::cast_slice(&table)).unwrap();
+    let output_columns = (heads.heads * head_dim) as usize;
+    let output = operand_storage(gpu, rows as usize, output_columns);
+    let packed = heads.packed(gpu, window, windows).unwrap();
+    let buffers = AttentionBuffers { rope: &rope, qkv: &qkv, packed: &packed, output: &output };
     let mut recording = Recording::new();
-    let kernel = Kernel::Attention { kernel: gpu.gemm(), head_dim };
-    let queries = attention::block_queries(gpu.gemm(), head_dim);
-    let blocks = window.div_ceil(queries);
-    let grid = [blocks, heads, windows];
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let rotation = rotary::Params { rows: rows as u32, stride, heads: heads + kv_heads, half_dim, window };
-    match gpu.gemm() {
-        GemmKernel::Tile => {
-            let rotary_grid = [groups_of_64((heads + kv_heads) * half_dim), rows as u32, 1];
-            recording.dispatch(Kernel::Rotary, &rotation, [(&turns).into(), (&qkv).into()], rotary_grid, 1000);
-            let output_stride = blockpruner_shaders::stride(heads * head_dim);
-            let params =
-                attention::TileParams { window, heads, share, head_dim, scale, first_window: 0, stride, output_stride };
-            recording.dispatch(kernel, &params, [(&qkv).into(), output.clone()], grid, 1_000_000);
-        }
-        GemmKernel::Panel { lanes, .. } => {
-            let keys = attention::panel_keys(lanes);
-            let parts = [[0, heads, queries, 1], [heads, kv_heads, keys, 1], [heads + kv_heads, kv_heads, keys, 0]];
-            let [q, k, v] = parts.map(|part| pack_heads(gpu, &mut recording, [&turns, &qkv], &shape, part));
-            let inner4 = gemm::inner_texels(heads * head_dim);
-            let params = attention::PanelParams { window, heads, share, blocks, inner4, scale, first_window: 0 };
-            recording.dispatch(kernel, &params, [q, k, v, output.clone()], grid, 1_000_000);
-        }
-    }
-    let found = read_operand(gpu, &recording, &output, rows, output_columns);
-    let mut turned = values;
-    rotary::cpu(&rotary::Params { stride: columns as u32, ..rotation }, &table, &mut turned);
-    let expected = attention::cpu(&turned, window as usize, heads as usize, share as usize, head_dim as usize);
+    heads.record(gpu, &mut recording, &buffers, window, windows);
+    let found = read_operand(gpu, &recording, &output, rows as usize, output_columns);
+    let turned = rotary::Params {
+        rows,
+        stride: columns as u32,
+        heads: heads.heads + heads.kv_heads,
+        half_dim: head_dim / 2,
+        window,
+    };
+    rotary::cpu(&turned, &table, &mut values);
+    let share = heads.heads / heads.kv_heads;
+    let expected = attention::cpu(&values, window as usize, heads.heads as usize, share as usize, head_dim as usize);
     assert_close(&format!("{label}: attention, head_dim {head_dim}, window {window}"), &found, &expected);
 }
 
 fn check_every_attention(gpu: &Gpu, label: &str) {
     // Heads that are no whole vectors are for the tile kernel alone.
-    let ragged: &[u32] = if gpu.gemm() == GemmKernel::Tile { &[6, 50] } else { &[] };
+    let ragged: &[u32] = if matches!(gpu.gemm(), GemmKernel::Tile { .. }) { &[6, 50] } else { &[] };
     for &head_dim in [24, 12, 32, 64, 40, 128, 256].iter().chain(ragged) {
         for window in [2, 43] {
-            check_attention(gpu, label, Heads { window, windows: 2, heads: 4, share: 2, head_dim });
+            check_attention(gpu, label, Heads { heads: 4, kv_heads: 2, head_dim }, window, 2);
         }
     }
-    check_attention(gpu, label, Heads { window: 2048, windows: 1, heads: 2, share: 2, head_dim: 24 });
+    check_attention(gpu, label, Heads { heads: 2, kv_heads: 1, head_dim: 24 }, 2048, 1);
 }
 
 #[test]

@@ -67,7 +67,7 @@ async fn product(gpu: &Gpu, size: u32) -> Result<f64, GpuError> {
     let packed = gemm::pack_operand(gpu.gemm(), size, &values);
     let label = "left side of the measured product";
     let storage = match gpu.gemm() {
-        GemmKernel::Tile => Resource::from(&gpu.upload(label, bytemuck::cast_slice(&packed))?),
+        GemmKernel::Tile { .. } => Resource::from(&gpu.upload(label, bytemuck::cast_slice(&packed))?),
         GemmKernel::Panel { .. } => Resource::from(&gpu.upload_texture(label, false, bytemuck::cast_slice(&packed))?),
     };
     let output = gpu.storage("the measured product", size as u64 * stride(size) as u64 * 4)?;

@@ -168,7 +168,7 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
 
 /// Whether Q and K are turned where they lie, as the tile kernels want it.
 fn gpu_turns_in_place(scorer: &Scorer<'_>) -> bool {
-    scorer.model.gpu().gemm() == blockpruner_shaders::GemmKernel::Tile
+    matches!(scorer.model.gpu().gemm(), blockpruner_shaders::GemmKernel::Tile { .. })
 }
 
 /// Takes a recording apart that repeats kernels in the order of `names`.

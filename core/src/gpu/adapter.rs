@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use blockpruner_shaders::{GemmKernel, WeightFormat};
+use blockpruner_shaders::{Cooperative, GemmKernel, WeightFormat};
 use serde::Serialize;
 
 use super::GpuError;
@@ -39,14 +39,15 @@ impl FromStr for Tier {
     }
 }
 
-/// A GEMM kernel by name, as `--kernel` takes it.
+/// A GEMM kernel by name, as `--kernel` takes it; see [`GemmKernel`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the kernels say what they are")]
 pub enum KernelChoice {
-    /// Workgroup tiles, for real GPUs.
     Tile,
-    /// Storage-texture panels, for CPU-type adapters.
+    TileSubgroup,
+    CooperativeF32,
+    CooperativeF16,
     Panel,
-    /// Panels with subgroup shuffles.
     PanelSubgroup,
 }
 
@@ -56,9 +57,15 @@ impl FromStr for KernelChoice {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "tile" => Ok(Self::Tile),
+            "tile-subgroup" => Ok(Self::TileSubgroup),
+            "cooperative-f32" => Ok(Self::CooperativeF32),
+            "cooperative-f16" => Ok(Self::CooperativeF16),
             "panel" => Ok(Self::Panel),
             "panel-subgroup" => Ok(Self::PanelSubgroup),
-            _ => Err(format!("`{text}` is not a kernel: expected tile, panel or panel-subgroup")),
+            _ => Err(format!(
+                "`{text}` is not a kernel: expected tile, tile-subgroup, cooperative-f32, cooperative-f16, panel or \
+                 panel-subgroup"
+            )),
         }
     }
 }
@@ -131,37 +138,58 @@ pub(super) struct Candidate {
     pub info: wgpu::AdapterInfo,
     pub tier: Tier,
     pub textures: bool,
+    pub cooperative: Vec<Cooperative>,
 }
 
 impl Candidate {
-    /// The kernel table: which GEMM kernels this device can be given, the fastest first. Where one fails its test, the next
-    /// one is tried; one that was asked for is the only one.
+    /// The kernel table: which GEMM kernels this device is given, the fastest first. Where one fails its test, the next
+    /// one is tried; one that was asked for is the only one, on any type of adapter.
     ///
     /// | kernel | conditions |
     /// |---|---|
+    /// | `cooperative-f32` | not a CPU-type adapter, tier subgroups, native, cooperative matrices of 8 x 8 f32 |
+    /// | `cooperative-f16` | the same with 16 x 16 or 8 x 8 f16 that sum up in f32 |
+    /// | `tile-subgroup` | not a CPU-type adapter, tier subgroups, native |
     /// | `panel-subgroup` | CPU-type adapter, read-only storage textures, head_dim a multiple of 4, subgroups of exactly 4, 8 or 16 lanes |
     /// | `panel` | CPU-type adapter, read-only storage textures, head_dim a multiple of 4 |
     /// | `tile` | everything else |
     pub fn kernels(&self, choice: Option<KernelChoice>) -> Result<Vec<GemmKernel>, String> {
-        let fixed = self.info.subgroup_min_size == self.info.subgroup_max_size;
-        let size = self.info.subgroup_max_size;
-        let subgroups = self.tier >= Tier::Subgroups && fixed && [4, 8, 16].contains(&size);
-        let panel = GemmKernel::Panel { lanes: 8, subgroups: false };
-        let panel_subgroup = GemmKernel::Panel { lanes: size, subgroups: true };
+        use KernelChoice::{CooperativeF16, CooperativeF32, Panel, PanelSubgroup, Tile, TileSubgroup};
+        if let Some(choice) = choice {
+            return Ok(vec![self.kernel(choice)?]);
+        }
+        let table: &[KernelChoice] = match self.info.device_type {
+            wgpu::DeviceType::Cpu => &[PanelSubgroup, Panel, Tile],
+            _ => &[CooperativeF32, CooperativeF16, TileSubgroup, Tile],
+        };
+        Ok(table.iter().filter_map(|choice| self.kernel(*choice).ok()).collect())
+    }
+
+    /// The kernel, or what the device lacks for it.
+    fn kernel(&self, choice: KernelChoice) -> Result<GemmKernel, String> {
+        // Browsers want a directive for subgroups that naga does not know.
+        let subgroups = self.tier >= Tier::Subgroups && cfg!(not(target_arch = "wasm32"));
+        let one_size = self.info.subgroup_min_size == self.info.subgroup_max_size;
+        let lanes = self.info.subgroup_max_size;
+        let cooperative = |wanted: fn(&Cooperative) -> bool| {
+            let offered = self.cooperative.iter().copied().find(|kind| subgroups && wanted(kind));
+            let cooperative = offered.ok_or("it has no such cooperative matrices at this tier")?;
+            Ok(GemmKernel::Tile { subgroups, cooperative: Some(cooperative) })
+        };
         match choice {
-            None => {
-                let software = self.info.device_type == wgpu::DeviceType::Cpu && self.textures;
-                let table =
-                    [(software && subgroups, panel_subgroup), (software, panel), (true, GemmKernel::Tile)].into_iter();
-                Ok(table.filter_map(|(possible, kernel)| possible.then_some(kernel)).collect())
-            }
-            Some(KernelChoice::Tile) => Ok(vec![GemmKernel::Tile]),
-            Some(_) if !self.textures => {
+            KernelChoice::Tile => Ok(GemmKernel::BASELINE),
+            KernelChoice::TileSubgroup if subgroups => Ok(GemmKernel::Tile { subgroups, cooperative: None }),
+            KernelChoice::TileSubgroup => Err("it has no subgroups at this tier".into()),
+            KernelChoice::CooperativeF32 => cooperative(|kind| *kind == Cooperative::F32),
+            KernelChoice::CooperativeF16 => cooperative(|kind| matches!(kind, Cooperative::F16 { .. })),
+            KernelChoice::Panel | KernelChoice::PanelSubgroup if !self.textures => {
                 Err("it has no read-only storage textures, or head_dim is not a multiple of 4".into())
             }
-            Some(KernelChoice::Panel) => Ok(vec![panel]),
-            Some(KernelChoice::PanelSubgroup) if subgroups => Ok(vec![panel_subgroup]),
-            Some(KernelChoice::PanelSubgroup) => {
+            KernelChoice::Panel => Ok(GemmKernel::Panel { lanes: 8, subgroups: false }),
+            KernelChoice::PanelSubgroup if subgroups && one_size && [4, 8, 16].contains(&lanes) => {
+                Ok(GemmKernel::Panel { lanes, subgroups: true })
+            }
+            KernelChoice::PanelSubgroup => {
                 Err("it has no subgroups of one size of 4, 8 or 16 lanes at this tier".into())
             }
         }
@@ -220,6 +248,31 @@ fn runs_compute(adapter: &wgpu::Adapter) -> bool {
         && limits.max_compute_invocations_per_workgroup >= 64
 }
 
+/// The cooperative matrices that an adapter offers and a kernel exists for, the larger ones first.
+fn cooperative_matrices(adapter: &wgpu::Adapter) -> Vec<Cooperative> {
+    use wgpu::{CooperativeScalarType as Scalar, Features};
+    let features = adapter.features();
+    let offered = if features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        adapter.cooperative_matrix_properties()
+    } else {
+        Vec::new()
+    };
+    let offers = |size, scalar| {
+        offered.iter().any(|matrix| {
+            [matrix.m_size, matrix.n_size, matrix.k_size] == [size; 3]
+                && matrix.ab_type == scalar
+                && matrix.cr_type == Scalar::F32
+        })
+    };
+    let f16 = |size| features.contains(Features::SHADER_F16) && offers(size, Scalar::F16);
+    let kinds = [
+        (Cooperative::F16 { size: 16 }, f16(16)),
+        (Cooperative::F16 { size: 8 }, f16(8)),
+        (Cooperative::F32, offers(8, Scalar::F32)),
+    ];
+    kinds.into_iter().filter_map(|(kind, offered)| offered.then_some(kind)).collect()
+}
+
 /// Every adapter that can run the compute shaders, best first.
 pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -244,7 +297,8 @@ pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
             let tier = options.tier.map_or(best, |wanted| wanted.min(best));
             let whole_heads = options.head_dim.is_none_or(|head_dim| head_dim.is_multiple_of(4));
             let textures = textures && whole_heads && adapter.limits().max_storage_textures_per_shader_stage >= 4;
-            Candidate { adapter, info, tier, textures }
+            let cooperative = cooperative_matrices(&adapter);
+            Candidate { adapter, info, tier, textures, cooperative }
         })
         .collect();
     found.sort_by_key(|candidate| rank(&candidate.info));

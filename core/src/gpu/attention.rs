@@ -69,7 +69,7 @@ impl Heads {
         let blocks = window.div_ceil(attention::block_queries(kernel, head_dim));
         let name = Kernel::Attention { kernel, head_dim };
         match kernel {
-            GemmKernel::Tile => self.record_rotary(recording, buffers, window, windows),
+            GemmKernel::Tile { .. } => self.record_rotary(recording, buffers, window, windows),
             GemmKernel::Panel { lanes, .. } => self.record_pack(recording, buffers, kernel, lanes, (window, windows)),
         }
         let window_flops = heads as u64 * window as u64 * window as u64 * head_dim as u64 * 2;
@@ -80,7 +80,7 @@ impl Heads {
             let flops = window_flops * count as u64;
             let output = buffers.output.clone();
             match kernel {
-                GemmKernel::Tile => {
+                GemmKernel::Tile { .. } => {
                     let (stride, output_stride) = (self.stride(), stride(heads * head_dim));
                     let params = attention::TileParams {
                         window,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use blockpruner_shaders::{Binding, GemmKernel, Kernel, Shader, TEXTURE_WIDTH};
+use blockpruner_shaders::{Binding, Cooperative, GemmKernel, Kernel, Shader, TEXTURE_WIDTH};
 use futures_channel::oneshot;
 use web_time::Instant;
 
@@ -89,11 +89,15 @@ impl Gpu {
                 reason: format!("the attention kernels take heads of at most {MOST_HEAD_DIM}"),
             });
         }
-        let kernels = chosen.kernels(options.kernel).map_err(|reason| GpuError::Unsuitable {
+        let mut kernels = chosen.kernels(options.kernel).map_err(|reason| GpuError::Unsuitable {
             wanted: "the kernel".into(),
             device: name.clone(),
             reason,
         })?;
+        if options.kernel.is_none() && options.formats.is_empty() {
+            // Untested, they are not to be used.
+            kernels.retain(|kernel| kernel.cooperative().is_none());
+        }
         let limits = required_limits(&chosen.adapter.limits(), chosen.tier, options.largest_weight);
         let mut features = wgpu::Features::empty();
         if chosen.tier >= Tier::Subgroups {
@@ -102,10 +106,24 @@ impl Gpu {
         if options.pipeline_cache.is_some() {
             features |= wgpu::Features::PIPELINE_CACHE & chosen.adapter.features();
         }
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        for cooperative in kernels.iter().filter_map(|kernel| kernel.cooperative()) {
+            features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            if matches!(cooperative, Cooperative::F16 { .. }) {
+                features |= wgpu::Features::SHADER_F16;
+            }
+            // SAFETY: wgpu asks to be told that its checks of an experimental feature may have gaps. The shaders here stay
+            // within their memory by themselves, and what they compute is compared with their twin before it is used.
+            #[allow(unsafe_code, reason = "wgpu offers no other way")]
+            {
+                experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+            }
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("blockpruner"),
             required_features: features,
             required_limits: limits.clone(),
+            experimental_features,
             ..Default::default()
         };
         let (device, queue) = chosen
@@ -132,7 +150,7 @@ impl Gpu {
             queue,
             info: chosen.info,
             tier: chosen.tier,
-            gemm: GemmKernel::Tile,
+            gemm: GemmKernel::BASELINE,
             warnings: Vec::new(),
             max_binding,
             weight_binding: options.max_binding_bytes.map_or(max_binding, |bytes| bytes.min(max_binding)),
@@ -733,7 +751,7 @@ mod tests {
     }
 
     fn every_panel(kernel: GemmKernel, _: &str, values: &mut [f32]) {
-        if kernel != GemmKernel::Tile {
+        if !matches!(kernel, GemmKernel::Tile { .. }) {
             spoil(values);
         }
     }
@@ -753,7 +771,7 @@ mod tests {
         };
         for (distort, expected) in [(without_subgroups, "panel"), (every_panel as Distort, "tile")] {
             let used = block_on(Gpu::open_distorted(&options(), distort)).unwrap();
-            if tested.gemm() == GemmKernel::Tile {
+            if matches!(tested.gemm(), GemmKernel::Tile { .. }) {
                 println!("only the tile kernel is to be had here");
                 continue;
             }

@@ -35,7 +35,7 @@ impl Operand {
     /// A storage of [`gemm::operand_bytes`] bytes: a buffer or a texture.
     pub fn storage(gpu: &Gpu, label: &str, bytes: u64) -> Result<Resource, GpuError> {
         Ok(match gpu.gemm() {
-            GemmKernel::Tile => Resource::Buffer(gpu.storage(label, bytes)?),
+            GemmKernel::Tile { .. } => Resource::Buffer(gpu.storage(label, bytes)?),
             GemmKernel::Panel { .. } => Resource::Texture(gpu.texture(label, bytes / 16, false)?),
         })
     }
@@ -43,7 +43,7 @@ impl Operand {
     /// Bytes that a storage of `bytes` really takes: textures have whole rows.
     pub fn allocated(gpu: &Gpu, bytes: u64) -> u64 {
         match gpu.gemm() {
-            GemmKernel::Tile => bytes,
+            GemmKernel::Tile { .. } => bytes,
             GemmKernel::Panel { .. } => bytes.next_multiple_of(TEXTURE_WIDTH as u64 * 16),
         }
     }
@@ -101,7 +101,7 @@ impl Matrix {
     pub fn push(&mut self, gpu: &Gpu, label: &str, range: Range<u32>, rows: &[u8]) -> Result<(), GpuError> {
         let packed = gemm::pack_weight(gpu.gemm(), self.format, self.inner, rows);
         let storage = match gpu.gemm() {
-            GemmKernel::Tile => Resource::Buffer(gpu.upload(label, &packed)?),
+            GemmKernel::Tile { .. } => Resource::Buffer(gpu.upload(label, &packed)?),
             GemmKernel::Panel { .. } => {
                 Resource::Texture(gpu.upload_texture(label, self.format != WeightFormat::F32, &packed)?)
             }
@@ -169,7 +169,7 @@ impl Matrix {
         let grid = [operand.rows.div_ceil(gemm::block_rows(gpu.gemm())), count, 1];
         let has_bias = self.bias.is_some() as u32;
         match gpu.gemm() {
-            GemmKernel::Tile => {
+            GemmKernel::Tile { .. } => {
                 let params = gemm::TileParams {
                     rows: operand.rows,
                     columns: shard.columns,

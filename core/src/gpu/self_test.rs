@@ -1,6 +1,8 @@
 //! The kernels that a device is about to use, against their CPU twins: drivers exist that compute wrong values silently.
 
-use blockpruner_shaders::{GemmKernel, WeightFormat, attention, gemm, rotary, stride};
+use blockpruner_shaders::{
+    GemmKernel, Kernel, WeightFormat, attention, gemm, log_sum_exp, rms_norm, rotary, stride, swiglu,
+};
 use half::{bf16, f16};
 
 use super::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Resource};
@@ -25,7 +27,8 @@ impl From<GpuError> for Failure {
     }
 }
 
-/// Compares the GEMM kernel in use for each format, and the attention kernel for heads of `head_dim` elements.
+/// Compares the GEMM kernel in use for each format, the kernels that go with it, and attention over heads of `head_dim`
+/// elements.
 pub(super) async fn run(
     gpu: &Gpu,
     formats: &[WeightFormat],
@@ -35,9 +38,15 @@ pub(super) async fn run(
     for format in WeightFormat::ALL.into_iter().filter(|format| formats.contains(format)) {
         check_gemm(gpu, format, distort).await?;
     }
-    match (formats.first(), head_dim) {
-        (Some(format), Some(head_dim)) => check_attention(gpu, head_dim, *format, distort).await,
-        _ => Ok(()),
+    let Some(format) = formats.first() else { return Ok(()) };
+    // What they write is seen by a product that shall not round.
+    let format = if format.is_quantised() { WeightFormat::F32 } else { *format };
+    check_norm(gpu, format, distort).await?;
+    check_swiglu(gpu, format, distort).await?;
+    check_log_sum_exp(gpu, distort).await?;
+    match head_dim {
+        Some(head_dim) => check_attention(gpu, head_dim, format, distort).await,
+        None => Ok(()),
     }
 }
 
@@ -57,7 +66,7 @@ async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
     let packed = gemm::pack_operand(kernel, inner, &a);
     let packed = bytemuck::cast_slice(&packed);
     let operand = match kernel {
-        GemmKernel::Tile => Resource::Buffer(gpu.upload("self-test", packed)?),
+        GemmKernel::Tile { .. } => Resource::Buffer(gpu.upload("self-test", packed)?),
         GemmKernel::Panel { .. } => Resource::Texture(gpu.upload_texture("self-test", false, packed)?),
     };
     let mut padded = bias.clone();
@@ -85,11 +94,94 @@ async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
     compare(kernel, &what, &found, &expected)
 }
 
+/// Rows, and elements of one, that no workgroup divides evenly.
+const ROWS: u32 = 37;
+const COLUMNS: u32 = 203;
+
+/// The norm of the first of every two rows.
+async fn check_norm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
+    let kernel = gpu.gemm();
+    let params = rms_norm::Params {
+        rows: ROWS,
+        columns: COLUMNS,
+        stride: stride(COLUMNS),
+        inner4: gemm::inner_texels(COLUMNS),
+        first_row: 0,
+        window: 2,
+        kept: 1,
+        epsilon: 1e-5,
+    };
+    let (input, weight) = (values(6, (2 * ROWS * COLUMNS) as usize), values(7, COLUMNS as usize));
+    let (on_device, scales) = (upload_rows(gpu, &input, COLUMNS)?, upload_rows(gpu, &weight, COLUMNS)?);
+    let output = Operand::storage(gpu, "self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
+    let mut recording = Recording::new();
+    let bindings = [(&on_device).into(), (&scales).into(), output.clone()];
+    recording.dispatch(Kernel::RmsNorm { kernel }, &params, bindings, rms_norm::grid(kernel, ROWS), 1);
+    let mut found = read_operand(gpu, recording, &Operand::new(&output, ROWS), COLUMNS, format).await?;
+    let what = "the root mean square norm";
+    distort(kernel, what, &mut found);
+    compare(kernel, what, &found, &rms_norm::cpu(&params, &input, &weight))
+}
+
+async fn check_swiglu(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
+    let kernel = gpu.gemm();
+    let gate_up: Vec<f32> = values(8, (ROWS * 2 * COLUMNS) as usize).iter().map(|value| 8.0 * value).collect();
+    // Gate and up each are padded to whole vectors.
+    let on_device = upload_rows(gpu, &gate_up, COLUMNS)?;
+    let output = Operand::storage(gpu, "self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
+    let params = swiglu::Params { rows: ROWS, stride: stride(COLUMNS), inner4: gemm::inner_texels(COLUMNS) };
+    let mut recording = Recording::new();
+    let bindings = [(&on_device).into(), output.clone()];
+    recording.dispatch(Kernel::SwiGlu { kernel }, &params, bindings, params.grid(kernel), 1);
+    let mut found = read_operand(gpu, recording, &Operand::new(&output, ROWS), COLUMNS, format).await?;
+    distort(kernel, "SwiGLU", &mut found);
+    compare(kernel, "SwiGLU", &found, &swiglu::cpu(COLUMNS as usize, &gate_up))
+}
+
+/// The vocabulary in two chunks; every target lies in one of them.
+async fn check_log_sum_exp(gpu: &Gpu, distort: Distort) -> Result<(), Failure> {
+    let (kernel, vocabulary) = (gpu.gemm(), 2 * COLUMNS);
+    let logits: Vec<f32> = values(9, (ROWS * vocabulary) as usize).iter().map(|value| 16.0 * value).collect();
+    let targets: Vec<u32> = (0..ROWS).map(|row| row * 101 % vocabulary).collect();
+    let on_device = gpu.upload("self-test", bytemuck::cast_slice(&targets))?;
+    let (running, nll) = (gpu.storage("self-test", ROWS as u64 * 16)?, gpu.storage("self-test", ROWS as u64 * 4)?);
+    let mut recording = Recording::new();
+    for chunk in 0..2 {
+        let first_token = chunk * COLUMNS;
+        let part = logits.chunks(vocabulary as usize).flat_map(|row| &row[first_token as usize..][..COLUMNS as usize]);
+        let part = upload_rows(gpu, &part.copied().collect::<Vec<f32>>(), COLUMNS)?;
+        let params = log_sum_exp::Params {
+            rows: ROWS,
+            columns: COLUMNS,
+            stride: stride(COLUMNS),
+            first_token,
+            is_first: 1 - chunk,
+            is_last: chunk,
+        };
+        let bindings = [(&part).into(), (&on_device).into(), (&running).into(), (&nll).into()];
+        recording.dispatch(Kernel::LogSumExp { kernel }, &params, bindings, log_sum_exp::grid(kernel, ROWS), 1);
+    }
+    gpu.submit(&recording).await?;
+    let mut found = gpu.read(&nll, ROWS as usize).await?;
+    let what = "the negative log-likelihood";
+    distort(kernel, what, &mut found);
+    compare(kernel, what, &found, &log_sum_exp::cpu(vocabulary as usize, &logits, &targets))
+}
+
+/// Rows as activations lie on the device.
+fn upload_rows(gpu: &Gpu, values: &[f32], columns: u32) -> Result<wgpu::Buffer, GpuError> {
+    let mut rows = Vec::new();
+    for row in values.chunks(columns as usize) {
+        rows.extend_from_slice(row);
+        rows.resize(rows.len().next_multiple_of(4), 0.0);
+    }
+    gpu.upload("self-test", bytemuck::cast_slice(&rows))
+}
+
 /// Two windows of three blocks of queries, the last one partly filled; two query heads share a key head. The result is
-/// seen by a product with the identity, which changes nothing, in `format` unless that is quantised.
+/// seen by a product with the identity, which changes nothing, in `format`.
 async fn check_attention(gpu: &Gpu, head_dim: u32, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
     let (kernel, windows) = (gpu.gemm(), 2);
-    let format = if format.is_quantised() { WeightFormat::F32 } else { format };
     let heads = Heads { heads: 2, kv_heads: 1, head_dim };
     let window = 2 * attention::block_queries(kernel, head_dim) + 3;
     let rows = window * windows;

@@ -277,7 +277,7 @@ impl<'a> Loader<'a> {
         progress: &'a mut dyn FnMut(u64, u64),
     ) -> Result<Self, ForwardError> {
         let head_dim = checkpoint.spec.head_dim;
-        if gpu.gemm() != GemmKernel::Tile && !head_dim.is_multiple_of(4) {
+        if !matches!(gpu.gemm(), GemmKernel::Tile { .. }) && !head_dim.is_multiple_of(4) {
             return Err(GpuError::Unsuitable {
                 wanted: format!("the kernel {}", gpu.gemm().name()),
                 device: gpu.name().into(),

@@ -201,7 +201,7 @@ impl DeviceModel {
             scale: 1.0 / (head_dim as f32).sqrt(),
             stride: shape.stride(),
             output_stride: match gpu.gemm() {
-                GemmKernel::Tile => stride(heads * head_dim),
+                GemmKernel::Tile { .. } => stride(heads * head_dim),
                 GemmKernel::Panel { .. } => gemm::inner_texels(heads * head_dim),
             },
         };

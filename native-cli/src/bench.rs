@@ -122,7 +122,7 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let plan = open::memory(&gpu, &checkpoint, &windows, (candidates, heats), &args.device)?;
     let before = process_memory("VmRSS");
     let model = open::load(&gpu, &checkpoint, &plan).await?;
-    let scorer = Scorer::in_heats(&model, &windows, heats)?;
+    let scorer = Scorer::batched(&model, &windows, plan.batching)?;
     eprintln!("compiling shaders");
     scorer.perplexity(&BlockSet::new()).await?;
     let found = match remove {

@@ -48,6 +48,24 @@ pub fn code(error: &anyhow::Error) -> u8 {
     if is_input(error) { 2 } else { 1 }
 }
 
+/// The options that may help, where the library's message cannot name them.
+pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(gpu) = gpu_error(error) {
+        return match gpu {
+            GpuError::Lost { .. } => Some("A search goes on with the same command and --resume."),
+            GpuError::OutOfMemory { .. } => Some("See --window, --max-windows, --memory-budget and --device."),
+            GpuError::TooLarge { .. } => Some("See --window and --device."),
+            GpuError::SelfTest { .. } | GpuError::Driver { .. } => Some("See --device and --kernel."),
+            _ => None,
+        };
+    }
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(MemoryError::TooSmall { .. }), _) => Some("See --window, --max-windows and --memory-budget."),
+        (_, Some(TextError::MissingField { .. })) => Some("See --field."),
+        _ => None,
+    }
+}
+
 /// The device's error inside of the library's other errors.
 pub fn gpu_error(error: &anyhow::Error) -> Option<&GpuError> {
     if let Some(gpu) = error.downcast_ref::<GpuError>() {

@@ -1,9 +1,7 @@
 //! `blockpruner inspect`.
 
-use std::collections::BTreeMap;
-
 use blockpruner::gpu::{Gpu, GpuError, GpuOptions};
-use blockpruner::model::{BlockId, Checkpoint, DeviceModel, device_needs};
+use blockpruner::model::{BlockId, BlockSummary, Checkpoint, DeviceModel, ModelSummary, device_needs};
 use blockpruner::search::MemoryPlan;
 use blockpruner::text::Windows;
 use clap::Args;
@@ -27,29 +25,10 @@ pub struct InspectArgs {
 #[derive(Serialize)]
 struct Report {
     model: String,
-    family: String,
-    layers: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    vocab_size: usize,
-    max_positions: usize,
-    tied_embeddings: bool,
-    parameters: u64,
-    dtypes: BTreeMap<String, usize>,
-    tokenizer_problem: Option<String>,
-    absent: Vec<BlockId>,
-    blocks: Vec<Block>,
+    #[serde(flatten)]
+    summary: ModelSummary,
     /// None without a device.
     memory: Option<Memory>,
-}
-
-#[derive(Serialize)]
-struct Block {
-    block: BlockId,
-    parameters: u64,
 }
 
 /// Bytes on the default device, for pruning by one window of the default length.
@@ -76,36 +55,8 @@ pub async fn run(args: &InspectArgs) -> anyhow::Result<()> {
         }
         Err(error) => return Err(error),
     };
-    let report = report(&args.model, &checkpoint, memory);
+    let report = Report { model: args.model.clone(), summary: checkpoint.summary(), memory };
     if args.json { screen::print_json(&report) } else { screen::print_text(&text(&report)) }
-}
-
-fn report(model: &str, checkpoint: &Checkpoint, memory: Option<Memory>) -> Report {
-    let spec = &checkpoint.spec;
-    let mut dtypes = BTreeMap::new();
-    for tensor in checkpoint.weights.iter() {
-        *dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
-    }
-    let block = |block| Block { block, parameters: spec.block_parameters(block) };
-    Report {
-        model: model.into(),
-        family: spec.family.to_string(),
-        layers: spec.layers,
-        hidden_size: spec.hidden_size,
-        intermediate_size: spec.intermediate_size,
-        heads: spec.heads,
-        kv_heads: spec.kv_heads,
-        head_dim: spec.head_dim,
-        vocab_size: spec.vocab_size,
-        max_positions: spec.max_positions,
-        tied_embeddings: spec.tied_embeddings,
-        parameters: spec.parameters(),
-        dtypes,
-        tokenizer_problem: checkpoint.tokenizer_problem.clone(),
-        absent: spec.absent.iter().collect(),
-        blocks: spec.blocks().map(block).collect(),
-        memory,
-    }
 }
 
 async fn memory(checkpoint: &Checkpoint) -> anyhow::Result<Memory> {
@@ -129,29 +80,30 @@ async fn memory(checkpoint: &Checkpoint) -> anyhow::Result<Memory> {
 }
 
 fn text(report: &Report) -> String {
-    let Report { family, layers, hidden_size, intermediate_size, heads, kv_heads, head_dim, .. } = report;
-    let types = report.dtypes.iter().map(|(dtype, count)| format!("{count} x {dtype}")).collect::<Vec<_>>().join(", ");
-    let tied = if report.tied_embeddings { ", tied to the head" } else { "" };
+    let summary = &report.summary;
+    let ModelSummary { family, layers, hidden_size, intermediate_size, heads, kv_heads, head_dim, .. } = summary;
+    let types = summary.dtypes.iter().map(|(dtype, count)| format!("{count} x {dtype}")).collect::<Vec<_>>().join(", ");
+    let tied = if summary.tied_embeddings { ", tied to the head" } else { "" };
     let mut text = format!(
         "{}\n  architecture   {family}, {layers} layers, hidden size {hidden_size}, feed-forward {intermediate_size}\n  \
          attention      {heads} heads, {kv_heads} key-value heads, head size {head_dim}\n  \
          vocabulary     {} entries{tied}\n  context        {} positions\n  parameters     {}\n  tensors        {types}\n",
         report.model,
-        grouped(report.vocab_size as u64),
-        grouped(report.max_positions as u64),
-        grouped(report.parameters),
+        grouped(summary.vocab_size as u64),
+        grouped(summary.max_positions as u64),
+        grouped(summary.parameters),
     );
-    if let Some(problem) = &report.tokenizer_problem {
+    if let Some(problem) = &summary.tokenizer_problem {
         text += &format!("  tokenizer      none: {problem}\n");
     }
-    if !report.absent.is_empty() {
-        let names: Vec<_> = report.absent.iter().map(BlockId::to_string).collect();
+    if !summary.absent.is_empty() {
+        let names: Vec<_> = summary.absent.iter().map(BlockId::to_string).collect();
         text += &format!("  already gone   {}\n", names.join(", "));
     }
-    text += &format!("blocks ({})\n", report.blocks.len());
-    for run in report.blocks.chunk_by(|a, b| a.block.kind == b.block.kind && a.parameters == b.parameters) {
+    text += &format!("blocks ({})\n", summary.blocks.len());
+    for run in summary.blocks.chunk_by(|a, b| a.block.kind == b.block.kind && a.parameters == b.parameters) {
         let names: Vec<_> = run.iter().map(|block| block.block.layer.to_string()).collect();
-        if let Some(Block { block, parameters }) = run.first() {
+        if let Some(BlockSummary { block, parameters }) = run.first() {
             let (kind, words) = (block.kind.as_str(), screen::kind_in_words(block.kind));
             text += &format!("  {kind} ({words}), {} parameters each: {}\n", grouped(*parameters), names.join(" "));
         }

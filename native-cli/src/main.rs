@@ -71,6 +71,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
+            if let Some(hint) = exit::hint(&error) {
+                eprintln!("{hint}");
+            }
             ExitCode::from(exit::code(&error))
         }
     }

@@ -35,7 +35,7 @@ pub async fn run(args: &PerplexityArgs) -> anyhow::Result<()> {
     let memory = open::memory(&gpu, &checkpoint, &windows, (0, 1), &args.device)?;
     let model = open::load(&gpu, &checkpoint, &memory).await?;
     open::warm_up(&model).await?;
-    let score = Scorer::new(&model, &windows)?.perplexity(&removed).await?;
+    let score = Scorer::batched(&model, &windows, memory.batching)?.perplexity(&removed).await?;
     if args.json {
         return screen::print_json(&serde_json::json!({
             "perplexity": score.perplexity,

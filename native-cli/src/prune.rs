@@ -162,7 +162,7 @@ impl Job<'_> {
         let memory = open::memory(&self.gpu, self.checkpoint, self.windows, (candidates, heats), &self.args.device)?;
         let model = open::load(&self.gpu, self.checkpoint, &memory).await?;
         open::warm_up(&model).await?;
-        let scorer = Scorer::in_heats(&model, self.windows, heats)?;
+        let scorer = Scorer::batched(&model, self.windows, memory.batching)?;
         let mut saved = state.dense.is_some();
         watch_ctrl_c()?;
         let mut reporter = Reporter::new(&self.checkpoint.spec, &self.options, self.windows, &state);
@@ -203,7 +203,7 @@ impl Job<'_> {
         let written = Checkpoint::open(&path.to_string_lossy()).await.context("the written model does not open")?;
         let memory = MemoryPlan::new(&self.gpu, &written, self.windows, (0, 1), self.args.device.memory_budget)?;
         let model = open::load(&self.gpu, &written, &memory).await?;
-        let score = Scorer::new(&model, self.windows)?.perplexity(&Default::default()).await?;
+        let score = Scorer::batched(&model, self.windows, memory.batching)?.perplexity(&Default::default()).await?;
         let planned = plan.steps.last().map_or(plan.dense.perplexity, |step| step.perplexity);
         let difference = (score.perplexity - planned).abs() / planned;
         // Another type rounds the weights, so that only damage shows.

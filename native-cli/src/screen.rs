@@ -120,6 +120,9 @@ pub fn memory(plan: &MemoryPlan) -> String {
     if plan.states > 0 {
         text += &format!(", hidden states {}, up to {} candidates together", bytes(plan.states), plan.wave);
     }
+    if plan.wave > 0 && !plan.likely_head {
+        text += ", no room to drop candidates by their likely tokens";
+    }
     text + &format!(", scratch {})", bytes(plan.scratch))
 }
 

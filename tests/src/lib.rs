@@ -137,7 +137,7 @@ pub fn greedy(
         false => block_on(DeviceModel::load(gpu.clone(), checkpoint, &mut quiet)),
     };
     let model = model.unwrap_or_else(|e| panic!("{e}"));
-    let scorer = Scorer::in_heats(&model, windows, heats).unwrap_or_else(|e| panic!("{e}"));
+    let scorer = Scorer::batched(&model, windows, memory.batching).unwrap_or_else(|e| panic!("{e}"));
     let mut observe = |_: Event<'_>, _: &SearchState| ControlFlow::Continue(());
     let state = block_on(search(&scorer, options, &memory, SearchState::default(), &mut observe));
     (memory, state.unwrap_or_else(|e| panic!("{e}")))

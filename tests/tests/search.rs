@@ -46,27 +46,32 @@ fn assert_consistent(fast: &SearchState, exhaustive: &SearchState) {
     }
 }
 
-/// The budgets that make the plan stream, advance one candidate at a time, or do without kept prefixes.
+/// The budgets that make the plan stream, with and without room for likely tokens, advance one candidate at a time, or do
+/// without kept prefixes.
 fn budgets(gpu: &Rc<Gpu>, checkpoint: &Checkpoint, windows: &Windows) -> Vec<u64> {
     let plan = |budget| MemoryPlan::new(gpu, checkpoint, windows, (24, 1), budget);
     let Err(MemoryError::TooSmall { needed, .. }) = plan(Some(1)) else { panic!("one byte is enough?") };
     let all = plan(None).unwrap();
-    let (mut streamed, mut wave, mut prefixes) = (false, false, false);
+    let (mut streamed, mut likely, mut wave, mut prefixes) = (false, false, false, false);
     let mut budgets = Vec::new();
     let mut budget = needed;
     while budget <= all.total() {
         let plan = plan(Some(budget)).unwrap();
         assert!(plan.total() <= budget);
-        let new = (plan.streamed && !streamed) || (!plan.streamed && !wave) || (plan.keeps_prefixes && !prefixes);
+        let new = (plan.streamed && !streamed)
+            || (plan.streamed && plan.likely_head && !likely)
+            || (!plan.streamed && !wave)
+            || (plan.keeps_prefixes && !prefixes);
         if new {
             budgets.push(budget);
         }
         streamed |= plan.streamed;
+        likely |= plan.streamed && plan.likely_head;
         wave |= !plan.streamed;
         prefixes |= plan.keeps_prefixes;
         budget += 1 << 14;
     }
-    assert!(streamed && wave && prefixes, "a path is not tried");
+    assert!(streamed && likely && wave && prefixes, "a path is not tried");
     budgets
 }
 

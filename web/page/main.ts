@@ -433,6 +433,15 @@ function showResult(plan: Plan, seconds: number): void {
   open("result");
 }
 
+function showScore({ perplexity, windows, seconds }: Extract<Reply, { type: "score" }>): void {
+  const value = document.createElement("data");
+  // All digits, for programs; people see some.
+  value.value = String(perplexity);
+  value.textContent = format.perplexity(perplexity);
+  const count = windows.windows === 1 ? "1 window" : `${windows.windows} windows`;
+  $("score").replaceChildren("Perplexity ", value, ` on ${count} of ${windows.window} tokens of ${windows.source}, in ${format.duration(seconds)}.`);
+}
+
 /** What would fit where a device's limit is too small: scratch grows with the window. */
 function advice(reply: Extract<Reply, { type: "error" }>): string[] {
   switch (reply.code) {
@@ -506,7 +515,7 @@ worker.onmessage = ({ data }: MessageEvent<Reply>) => {
     case "score":
       working(false);
       say("", 0);
-      $("score").textContent = `Perplexity ${format.perplexity(data.perplexity)} on ${data.windows.windows} windows of ${data.windows.window} tokens of ${data.windows.source}, in ${data.seconds.toFixed(1)} s.`;
+      showScore(data);
       break;
     case "text":
       $(data.which === "dense" ? "dense-text" : "pruned-text").lastChild!.textContent += data.part;
@@ -529,7 +538,7 @@ worker.onmessage = ({ data }: MessageEvent<Reply>) => {
       say("", 0);
       $("score").textContent = "";
       if (!shown) $("run").hidden = true;
-      complain(data.message.replace(/; saved progress is kept, run again with --resume$/, ""), advice(data));
+      complain(data.message.replace(/; what was saved is kept$/, ""), advice(data));
       break;
   }
 };

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use blockpruner::export::{HfFormat, HfOptions, export_hf};
-use blockpruner::model::{BlockId, BlockSet, Checkpoint as CoreCheckpoint};
+use blockpruner::model::{BlockSet, Checkpoint as CoreCheckpoint, ModelSummary};
 use blockpruner::weights::{ByteSource, FloatType};
 use js_sys::{Array, Object, Uint8Array};
 use serde::{Deserialize, Serialize};
@@ -24,25 +24,8 @@ pub struct Checkpoint {
 #[derive(Serialize)]
 struct ModelInfo<'a> {
     name: &'a str,
-    family: &'static str,
-    layers: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    vocab_size: usize,
-    max_positions: usize,
-    parameters: u64,
-    blocks: Vec<Block>,
-    absent: Vec<BlockId>,
-    tokenizer_problem: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Block {
-    block: BlockId,
-    parameters: u64,
+    #[serde(flatten)]
+    summary: ModelSummary,
 }
 
 #[derive(Default, Deserialize)]
@@ -93,24 +76,7 @@ impl Checkpoint {
     /// What the model is.
     #[wasm_bindgen(unchecked_return_type = "ModelInfo")]
     pub fn info(&self) -> Result<JsValue, Error> {
-        let checkpoint = &*self.inner;
-        let spec = &checkpoint.spec;
-        to_js(&ModelInfo {
-            name: &checkpoint.name,
-            family: spec.family.as_str(),
-            layers: spec.layers,
-            hidden_size: spec.hidden_size,
-            intermediate_size: spec.intermediate_size,
-            heads: spec.heads,
-            kv_heads: spec.kv_heads,
-            head_dim: spec.head_dim,
-            vocab_size: spec.vocab_size,
-            max_positions: spec.max_positions,
-            parameters: spec.parameters(),
-            blocks: spec.blocks().map(|block| Block { block, parameters: spec.block_parameters(block) }).collect(),
-            absent: spec.absent.iter().collect(),
-            tokenizer_problem: checkpoint.tokenizer_problem.as_deref(),
-        })
+        to_js(&ModelInfo { name: &self.inner.name, summary: self.inner.summary() })
     }
 
     /// Streams the model without some blocks into `folder`, as a Hugging Face folder. After an error it is up to the

@@ -137,7 +137,7 @@ async fn run(
     state: SearchState,
     told: Rc<RefCell<Told>>,
 ) -> Result<(), Error> {
-    let scorer = Scorer::in_heats(&model, &windows.windows, options.strategy.heats())?;
+    let scorer = Scorer::batched(&model, &windows.windows, memory.batching)?;
     let mut observe = |event: Event<'_>, state: &SearchState| {
         let mut told = told.borrow_mut();
         if !matches!(event, Event::Progress { .. }) {

@@ -36,7 +36,11 @@ export interface ModelInfo {
   head_dim: number;
   vocab_size: number;
   max_positions: number;
+  /** Whether the head is the embedding. */
+  tied_embeddings: boolean;
   parameters: number;
+  /** Tensors by the type that they are stored in. */
+  dtypes: Record<string, number>;
   /** In the published order; `absent` ones are not among them. */
   blocks: { block: BlockId; parameters: number }[];
   /** Blocks that an earlier pruning took out. */
@@ -111,6 +115,8 @@ export interface Candidate {
   /** A lower bound of that, if it was dropped early. */
   at_least: number | null;
   state: "complete" | "bounded" | "raced" | "rejected";
+  /** Target tokens that the head was computed for, a part of the vocabulary by its share. */
+  head_tokens: number;
   reason?: string;
 }
 

@@ -2,9 +2,10 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { after, before, test } from "node:test";
 import { PATIENCE, SITE, close, launch, native, open, serve, shot } from "./harness.mjs";
 
@@ -88,6 +89,35 @@ test("one button prunes the built-in model, and the native program agrees", asyn
     close(score.perplexity, plan.steps.at(-1).perplexity, 1e-5, `perplexity of the ${format} download`);
     assert.deepEqual(JSON.parse(readFileSync(join(folder, format, "plan.json"))), plan);
   }
+
+  // Into a folder goes what goes into the zip. Its picker wants a person: a folder of the browser's own stands in.
+  await page.evaluate(async () => {
+    const chosen = await (await navigator.storage.getDirectory()).getDirectoryHandle("chosen", { create: true });
+    globalThis.showDirectoryPicker = async () => chosen;
+  });
+  await page.selectOption("#format", "hf");
+  await page.click("#to-folder");
+  await page.waitForFunction(() => /^Wrote tiny-pruned-\d+,/.test(document.querySelector("#exported").textContent));
+  const inFolder = await page.evaluate(async () => {
+    const digests = {};
+    const walk = async (folder, path) => {
+      for await (const [name, handle] of folder.entries()) {
+        if (handle.kind === "directory") await walk(handle, [...path, name]);
+        else {
+          const digest = await crypto.subtle.digest("SHA-256", await (await handle.getFile()).arrayBuffer());
+          digests[[...path, name].slice(1).join("/")] = Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+        }
+      }
+    };
+    await walk(await (await navigator.storage.getDirectory()).getDirectoryHandle("chosen"), []);
+    return digests;
+  });
+  const inZip = readdirSync(join(folder, "hf"), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  const digest = (path) => createHash("sha256").update(readFileSync(path)).digest("hex");
+  assert.deepEqual(
+    inFolder,
+    Object.fromEntries(inZip.map(({ parentPath, name }) => [relative(join(folder, "hf"), join(parentPath, name)), digest(join(parentPath, name))])),
+  );
 
   // The continuations are the native ones.
   const removed = plan.steps.map((step) => step.removed).join(",");

@@ -11,7 +11,7 @@ export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 export const SITE = join(ROOT, "target/web");
 export const TINY = join(ROOT, "assets/tiny");
 export const SHOTS = join(ROOT, "target/web-screenshots");
-const NATIVE = process.env.BLOCKPRUNER ?? join(ROOT, "target/debug/blockpruner");
+export const NATIVE = process.env.BLOCKPRUNER ?? join(ROOT, "target/debug/blockpruner");
 const SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json";
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".wasm": "application/wasm", ".json": "application/json" };
 

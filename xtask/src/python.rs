@@ -1,23 +1,35 @@
-//! What needs Hugging Face transformers: making fixtures, and loading exported models.
+//! Python environments, and what needs Hugging Face transformers: making fixtures, and loading exported models.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
 
+use crate::driver::apt_install;
 use crate::{cargo, root, run};
 
 /// The Python of a virtual environment with `tests/reference/requirements.txt`.
 pub fn python() -> anyhow::Result<PathBuf> {
-    let venv = root().join("target/transformers-venv");
-    let python = venv.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    if !python.exists() {
-        let system = if cfg!(windows) { "python" } else { "python3" };
-        run(Command::new(system).args(["-m", "venv"]).arg(&venv))?;
-    }
+    let python = programs(&root().join("target/transformers-venv"))?.join("python");
     let requirements = root().join("tests/reference/requirements.txt");
     run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(requirements))?;
     Ok(python)
+}
+
+/// The folder of the programs of a virtual environment, which is made if it is not there.
+pub fn programs(venv: &Path) -> anyhow::Result<PathBuf> {
+    let programs = venv.join(if cfg!(windows) { "Scripts" } else { "bin" });
+    // What a failed attempt leaves has no pip.
+    if !programs.join(if cfg!(windows) { "pip.exe" } else { "pip" }).exists() {
+        let system = if cfg!(windows) { "python" } else { "python3" };
+        let make = || run(Command::new(system).args(["-m", "venv"]).arg(venv));
+        if let Err(error) = make() {
+            eprintln!("xtask: {error:#}; installing python3-venv, which Debian and Ubuntu leave out");
+            apt_install(&["python3-venv"])?;
+            make()?;
+        }
+    }
+    Ok(programs)
 }
 
 /// Makes `tests/fixtures` again.

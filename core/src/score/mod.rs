@@ -24,7 +24,7 @@ pub enum ScoreError {
     #[error(transparent)]
     Text(#[from] TextError),
     /// The window does not fit a dispatch.
-    #[error("a window of {window} tokens is longer than the {most} that are possible; use a smaller --window")]
+    #[error("a window of {window} tokens is longer than the {most} that are possible; use shorter windows")]
     WindowTooLong {
         /// Asked for.
         window: usize,
@@ -86,23 +86,34 @@ impl Score {
     }
 }
 
-/// How a text's windows are batched and what a batch takes; depends on the text alone.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Batching {
+/// How a text's windows are batched. What a token comes to does not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batching {
     /// Tokens of a window.
-    pub window: usize,
+    pub(crate) window: usize,
     /// Windows of the text.
-    pub count: usize,
+    pub(crate) count: usize,
     /// Windows that one dispatch takes at most.
-    pub most: usize,
+    pub(crate) most: usize,
     /// Parts that the text comes in at least, if it has so many windows.
     heats: usize,
 }
 
 impl Batching {
-    pub(crate) fn new(windows: &Windows, heats: usize) -> Self {
-        let most = (BATCH_TOKENS / windows.window.max(1)).max(1);
-        Self { window: windows.window, count: windows.count, most, heats }
+    /// Batches of the usual size, the text in at least `heats` parts, if it has so many windows, of which each can be scored
+    /// by itself.
+    pub fn new(windows: &Windows, heats: usize) -> Self {
+        Self { window: windows.window, count: windows.count, most: 0, heats }.of(BATCH_TOKENS)
+    }
+
+    /// This and ever smaller batches, which take less memory and more time.
+    pub(crate) fn smaller(self) -> impl Iterator<Item = Self> {
+        let sizes = (0..4).map(move |half| self.of(BATCH_TOKENS >> half));
+        sizes.filter(move |batching| batching.most <= self.most)
+    }
+
+    fn of(self, tokens: usize) -> Self {
+        Self { most: (tokens / self.window.max(1)).max(1), ..self }
     }
 
     /// Windows of a batch; the last batch may have fewer.
@@ -141,17 +152,16 @@ pub struct Scorer<'m> {
 impl<'m> Scorer<'m> {
     /// Uploads the windows and allocates the scratch memory.
     pub fn new(model: &'m DeviceModel, windows: &Windows) -> Result<Self, ScoreError> {
-        Self::in_heats(model, windows, 1)
+        Self::batched(model, windows, Batching::new(windows, 1))
     }
 
-    /// The same with the text in at least `heats` parts, if it has so many windows, of which each can be scored by itself.
-    pub fn in_heats(model: &'m DeviceModel, windows: &Windows, heats: usize) -> Result<Self, ScoreError> {
+    /// The same with these windows in other batches.
+    pub fn batched(model: &'m DeviceModel, windows: &Windows, batching: Batching) -> Result<Self, ScoreError> {
         windows.check_vocabulary(model.spec().vocab_size)?;
         let window = windows.window;
         if window > MOST_ROWS {
             return Err(ScoreError::WindowTooLong { window, most: MOST_ROWS });
         }
-        let batching = Batching::new(windows, heats);
         let scratch = Scratch::new(model, window as u32, batching.most as u32)?;
         let batches = windows.ids.chunks(batching.together() * window);
         let batches = batches.map(|ids| Batch::new(model.gpu(), ids, window)).collect::<Result<_, GpuError>>()?;

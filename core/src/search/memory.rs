@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::gpu::Gpu;
 use crate::model::forward::LikelyHead;
-use crate::model::{Checkpoint, DeviceModel, ForwardError};
+use crate::model::{Checkpoint, DeviceModel, ForwardError, ModelSpec};
 use crate::score::Batching;
 use crate::text::Windows;
 
@@ -19,8 +19,8 @@ pub enum MemoryError {
     Forward(#[from] ForwardError),
     /// Even with streamed weights and one candidate at a time it does not fit.
     #[error(
-        "a memory budget of {budget} bytes is too small: this model and text need at least {needed}; use a shorter \
-         --window, fewer windows or a larger --memory-budget"
+        "a memory budget of {budget} bytes is too small: this model and text need at least {needed}; use \
+         shorter or fewer windows or a larger budget"
     )]
     TooSmall {
         /// Asked for, in bytes.
@@ -47,11 +47,16 @@ pub struct MemoryPlan {
     pub wave: usize,
     /// Batches of windows that advance together: each weight is bound or streamed once for all of them.
     pub round: usize,
+    /// How the text is batched.
+    pub batching: Batching,
+    /// Whether there is room for the head over likely tokens, which shows early that a candidate cannot win.
+    pub likely_head: bool,
 }
 
 impl MemoryPlan {
-    /// A plan for `candidates` blocks (0 to score only) over a text in so many heats, within `budget` bytes of device memory; without a
-    /// budget the weights stay on the device, whatever they take.
+    /// A plan for `candidates` blocks (0 to score only) over a text in so many heats, within `budget` bytes of device memory;
+    /// without a budget the weights stay on the device, whatever they take. Where memory is short, the weights are streamed;
+    /// then batches are made smaller; then the head over likely tokens is done without.
     pub fn new(
         gpu: &Gpu,
         checkpoint: &Checkpoint,
@@ -60,32 +65,42 @@ impl MemoryPlan {
         budget: Option<u64>,
     ) -> Result<Self, MemoryError> {
         let spec = &checkpoint.spec;
-        let batching = Batching::new(windows, heats);
         let weights = DeviceModel::weight_bytes(gpu, checkpoint)?;
         let distinct = windows.ids.iter().collect::<BTreeSet<_>>().len().min(spec.vocab_size);
-        let likely = LikelyHead::largest(spec.vocab_size, distinct);
-        let bounds = match candidates {
+        let likely = match candidates {
             0 => 0,
-            _ => DeviceModel::head_bytes(gpu, checkpoint, likely)? + windows.ids.len() as u64 * 4,
+            _ => DeviceModel::head_bytes(gpu, checkpoint, LikelyHead::largest(spec.vocab_size, distinct))?,
         };
-        let scratch = batching.scorer_bytes(gpu, spec) + bounds;
-        let sizes = Sizes {
-            candidates,
-            batches: batching.batches(),
-            batch: batching.states_bytes(spec, batching.together()),
-            slab: batching.states_bytes(spec, batching.most),
-            group: batching.most / batching.together(),
+        let usual = Batching::new(windows, heats);
+        let sizes = |batching| Sizes::new(spec, batching, candidates);
+        let plan = |streamed: bool, batching: Batching, likely_head: bool| Self {
+            weights: if streamed { weights.streamed() } else { weights.resident() },
+            streamed,
+            scratch: batching.scorer_bytes(gpu, spec)
+                + if likely_head { likely + windows.ids.len() as u64 * 4 } else { 0 },
+            states: if candidates == 0 { 0 } else { sizes(batching).least() },
+            keeps_prefixes: false,
+            wave: 0,
+            round: 0,
+            batching,
+            likely_head,
         };
-        let least = if candidates == 0 { 0 } else { sizes.least() };
-        let budget = budget.unwrap_or(weights.resident() + scratch + least.max(DEFAULT_STATES));
-        let streamed = weights.resident() + scratch + least > budget;
-        let weights = if streamed { weights.streamed() } else { weights.resident() };
-        let needed = weights + scratch + least;
-        if needed > budget {
-            return Err(MemoryError::TooSmall { budget, needed });
+        let with_likely_head = candidates > 0;
+        let resident = plan(false, usual, with_likely_head);
+        let budget = budget.unwrap_or(resident.total() - resident.states + resident.states.max(DEFAULT_STATES));
+        let streamed = [true, false].into_iter().filter(|likely_head| *likely_head <= with_likely_head);
+        let streamed = streamed.flat_map(|likely_head| usual.smaller().map(move |batching| (batching, likely_head)));
+        let streamed = streamed.map(|(batching, likely_head)| plan(true, batching, likely_head));
+        let mut needed = resident.total();
+        for plan in std::iter::once(resident).chain(streamed) {
+            needed = needed.min(plan.total());
+            if plan.total() > budget {
+                continue;
+            }
+            let room = budget - plan.weights - plan.scratch;
+            return Ok(if candidates == 0 { plan } else { sizes(plan.batching).fill(plan, room) });
         }
-        let plan = Self { weights, streamed, scratch, states: 0, keeps_prefixes: false, wave: 0, round: 0 };
-        Ok(if candidates == 0 { plan } else { sizes.fill(plan, budget - weights - scratch) })
+        Err(MemoryError::TooSmall { budget, needed })
     }
 
     /// Bytes in all.
@@ -107,6 +122,16 @@ struct Sizes {
 }
 
 impl Sizes {
+    fn new(spec: &ModelSpec, batching: Batching, candidates: usize) -> Self {
+        Self {
+            candidates,
+            batches: batching.batches(),
+            batch: batching.states_bytes(spec, batching.together()),
+            slab: batching.states_bytes(spec, batching.most),
+            group: batching.most / batching.together(),
+        }
+    }
+
     /// Every batch's embeddings, the states before the next candidate, and one slab.
     fn least(&self) -> u64 {
         self.batches as u64 * self.batch + self.batch + self.slab
@@ -137,11 +162,23 @@ impl Sizes {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
 
     fn empty(streamed: bool) -> MemoryPlan {
-        MemoryPlan { weights: 0, streamed, scratch: 0, states: 0, keeps_prefixes: false, wave: 0, round: 0 }
+        let windows = Windows::from_ids(vec![0; 4], 2, None).unwrap();
+        MemoryPlan {
+            weights: 0,
+            streamed,
+            scratch: 0,
+            states: 0,
+            keeps_prefixes: false,
+            wave: 0,
+            round: 0,
+            batching: Batching::new(&windows, 1),
+            likely_head: true,
+        }
     }
 
     /// Whatever the room, the states fit into it, and more room never means less.

@@ -181,7 +181,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
             for block in order {
                 let so_far = nll.entry(block).or_default();
                 for run in &runs {
-                    if Some(block) == lead && self.likely_head.is_none() {
+                    if Some(block) == lead && self.plan.likely_head && self.likely_head.is_none() {
                         self.find_likely_tokens(run, block).await?;
                     }
                     let before = self.logits;

@@ -160,7 +160,7 @@ fn row_text(source: &str, number: usize, row: &Value, options: &TextOptions) -> 
     match fields.get(field) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(other) => Err(refuse(format!(
-            "row {number}: field `{field}` is {}, expected a string; name the field that holds the text with --field",
+            "row {number}: field `{field}` is {}, expected a string; name the field that holds the text",
             kind(other)
         ))),
         None => alpaca_text(fields).filter(|_| field == "text").ok_or_else(|| TextError::MissingField {
@@ -293,7 +293,7 @@ mod tests {
     fn a_missing_field_names_the_row_its_fields_and_the_option() {
         let message = refusal("a.jsonl", "{\"text\": \"one\"}\n{\"body\": \"b\", \"id\": 3}", &TextOptions::default());
         assert!(message.contains("a.jsonl: row 2 has no field `text`"), "{message}");
-        assert!(message.contains("`body`, `id`") && message.contains("--field"), "{message}");
+        assert!(message.contains("`body`, `id`") && message.contains("name the field"), "{message}");
     }
 
     #[test]

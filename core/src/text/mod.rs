@@ -34,8 +34,8 @@ pub enum TextError {
     },
     /// A row does not have the field that was asked for.
     #[error(
-        "{source_name}: row {row} has no field `{field}` (its fields: {available}); name the field that holds the text \
-         with --field"
+        "{source_name}: row {row} has no field `{field}` (its fields: {available}); name the field that holds the \
+         text"
     )]
     MissingField {
         /// File name.

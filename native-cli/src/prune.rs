@@ -13,7 +13,8 @@ use blockpruner::gpu::{Gpu, GpuError};
 use blockpruner::model::{Checkpoint, ModelSpec};
 use blockpruner::score::Scorer;
 use blockpruner::search::{
-    BlockTypes, CandidateState, Event, MemoryPlan, SearchError, SearchOptions, SearchState, Strategy, search,
+    BlockTypes, CandidateState, Event, MemoryError, MemoryPlan, SearchError, SearchOptions, SearchState, Strategy,
+    search,
 };
 use blockpruner::text::{CalibrationText, TextOptions, Windows};
 use clap::Args;
@@ -157,9 +158,7 @@ impl Job<'_> {
         if state.steps.len() == self.options.remove {
             return Ok(state);
         }
-        let (spec, heats) = (&self.checkpoint.spec, self.options.strategy.heats());
-        let candidates = self.options.candidates(spec).count();
-        let memory = open::memory(&self.gpu, self.checkpoint, self.windows, (candidates, heats), &self.args.device)?;
+        let memory = open::memory(&self.gpu, self.checkpoint, self.windows, self.work(), &self.args.device)?;
         let model = open::load(&self.gpu, self.checkpoint, &memory).await?;
         open::warm_up(&model).await?;
         let scorer = Scorer::batched(&model, self.windows, memory.batching)?;
@@ -197,11 +196,32 @@ impl Job<'_> {
         }
     }
 
+    /// Candidates and heats that memory is planned for.
+    fn work(&self) -> (usize, usize) {
+        (self.options.candidates(&self.checkpoint.spec).count(), self.options.strategy.heats())
+    }
+
+    /// No more than the search had, or the least that works where the written weights need more than those that were read:
+    /// a search must not end at a check that does not fit.
+    fn memory_of_check(&self, written: &Checkpoint) -> anyhow::Result<MemoryPlan> {
+        let budget = self.args.device.memory_budget;
+        let searched = MemoryPlan::new(&self.gpu, self.checkpoint, self.windows, self.work(), budget)?.total();
+        let plan = |budget| MemoryPlan::new(&self.gpu, written, self.windows, (0, 1), Some(budget));
+        Ok(match plan(searched) {
+            Err(MemoryError::TooSmall { needed, .. }) => {
+                let (more, less) = (screen::bytes(needed), screen::bytes(searched));
+                eprintln!("checking the written model takes {more} of device memory, more than the search's {less}");
+                plan(needed)?
+            }
+            plan => plan?,
+        })
+    }
+
     /// Reads the written model back and scores the same windows.
     async fn check(&self, out: &OutFolder, plan: &Plan) -> anyhow::Result<()> {
         let path = out.join("model");
         let written = Checkpoint::open(&path.to_string_lossy()).await.context("the written model does not open")?;
-        let memory = MemoryPlan::new(&self.gpu, &written, self.windows, (0, 1), self.args.device.memory_budget)?;
+        let memory = self.memory_of_check(&written)?;
         let model = open::load(&self.gpu, &written, &memory).await?;
         let score = Scorer::batched(&model, self.windows, memory.batching)?.perplexity(&Default::default()).await?;
         let planned = plan.steps.last().map_or(plan.dense.perplexity, |step| step.perplexity);

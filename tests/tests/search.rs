@@ -148,18 +148,26 @@ fn fixtures_are_searched_the_same_in_any_memory() {
 /// A race may end in another result, but what it says is true.
 #[test]
 fn races_say_what_they_did() {
-    let (checkpoint, windows) = tiny(128, 16);
+    // Windows for every heat; and fewer, so that the race opens with the beginning of the first.
+    for (window, count) in [(128, 16), (512, 4)] {
+        race(window, count);
+    }
+}
+
+fn race(window: usize, count: usize) {
+    let (checkpoint, windows) = tiny(window, count);
     let gpu = open(&GpuOptions::default());
     let search = |strategy| greedy(&gpu, &checkpoint, &windows, &options(1, BlockTypes::Mix, strategy), None).1;
     let (exact, raced) = (search(Strategy::Exact), search(Strategy::Racing));
     let step = &raced.steps[0];
     let all = exact.steps[0].candidates.iter().zip(&step.candidates);
-    let mut dropped = 0;
+    let (mut dropped, mut soonest) = (0, u64::MAX);
     for (exact, raced) in all {
         match raced.state {
             CandidateState::Complete => assert_eq!(exact.perplexity, raced.perplexity, "{}", raced.block),
             CandidateState::Raced => {
                 dropped += 1;
+                soonest = soonest.min(raced.head_tokens);
                 assert!(raced.perplexity.is_none() && raced.at_least.is_none());
                 assert!(raced.reason.as_ref().unwrap().contains("approximate"), "{:?}", raced.reason);
             }
@@ -167,5 +175,6 @@ fn races_say_what_they_did() {
         }
     }
     assert!(dropped >= 8, "only {dropped} candidates were dropped");
+    assert!(soonest < 256, "the first candidates were dropped after {soonest} of {} tokens", windows.ids.len());
     assert!(step.work.head_tokens < exact.steps[0].work.head_tokens);
 }

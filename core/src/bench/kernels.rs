@@ -107,7 +107,7 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
     let (model, scratch, states) = (scorer.model, &scorer.scratch, &scorer.states);
     let spec = model.spec();
     let Some(batch) = scorer.batches.first() else { return Ok(Vec::new()) };
-    let rows = batch.windows as u64 * scorer.batching.window as u64;
+    let rows = batch.rows() as u64;
     let [hidden, inner, head_dim] = [spec.hidden_size, spec.intermediate_size, spec.head_dim].map(|size| size as u64);
     let [heads, kv_heads] = [spec.heads, spec.kv_heads].map(|count| count as u64);
     let product = |matrix: &Matrix| Amount::Flops(2 * rows * matrix.columns() as u64 * matrix.inner() as u64);
@@ -117,7 +117,7 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
     let mut stages = Vec::new();
 
     let mut recording = Recording::new();
-    model.record_embedding(&mut recording, scratch, &[(batch, states)]).await?;
+    model.record_embedding(&mut recording, &[(batch, states)]).await?;
     stages.push(Stage { kernel: "embedding", times: 1, amount: moved(2 * rows * hidden), recording });
 
     for kind in [BlockKind::Mha, BlockKind::Mlp] {
@@ -125,11 +125,11 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
         let Some(first) = blocks.first() else { continue };
         let Some(weights) = model.block(*first).await? else { continue };
         let mut recording = Recording::new();
-        model.record_block(&mut recording, scratch, batch.windows, &weights, states);
+        model.record_block(&mut recording, scratch, (batch.windows, batch.window), &weights, states);
         let names = match &*weights {
             BlockWeights::Attention(weights) => {
                 // Scores and weighted values over the keys up to each query.
-                let pairs = rows * (scorer.batching.window as u64 + 1) / 2;
+                let pairs = rows * (batch.window as u64 + 1) / 2;
                 let turned = match gpu_turns_in_place(scorer) {
                     true => ("rotary", moved(2 * rows * (heads + kv_heads) * head_dim)),
                     false => ("rotary and pack", moved(2 * rows * (heads + 2 * kv_heads) * head_dim)),

@@ -16,9 +16,8 @@ use crate::gpu::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Record
 /// Targets whose logits exist at a time.
 const HEAD_ROWS: u32 = 2048;
 
-/// Device memory that a forward pass over up to `windows` windows works in, shared by all batches.
+/// Device memory that a forward pass works in, over as many rows as it was made for or fewer; shared by all batches.
 pub(crate) struct Scratch {
-    window: u32,
     /// `[window, head_dim / 2]` of (cos, sin).
     rope: wgpu::Buffer,
     /// The left side of the product under way: normed states, attention output or activated feed-forward rows.
@@ -73,7 +72,6 @@ impl Scratch {
         let frequencies = spec.rope.frequencies(window as usize)?;
         let table = rotary::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);
         Ok(Self {
-            window,
             rope: gpu.upload("rotary table", bytemuck::cast_slice(&table))?,
             operand: Operand::storage(gpu, "left side of a product", sizes.operand)?,
             qkv: gpu.storage("Q, K and V", sizes.qkv)?,
@@ -185,6 +183,8 @@ pub(crate) struct HeadPart {
 /// Windows that run together.
 pub(crate) struct Batch {
     pub(crate) windows: u32,
+    /// Tokens of a window.
+    pub(crate) window: u32,
     tokens: wgpu::Buffer,
     pub(crate) head: Vec<HeadPart>,
 }
@@ -221,19 +221,20 @@ impl Batch {
                 part(first_row, targets.len(), targets.len(), targets)?;
             }
         }
-        Ok(Self { windows: (ids.len() / window) as u32, tokens, head })
+        Ok(Self { windows: (ids.len() / window) as u32, window: window as u32, tokens, head })
+    }
+
+    /// Rows of its states.
+    pub(crate) fn rows(&self) -> u32 {
+        self.windows * self.window
     }
 }
 
 impl DeviceModel {
     /// states = embedding[tokens] for every batch.
-    pub(crate) async fn embed(
-        &self,
-        scratch: &Scratch,
-        batches: &[(&Batch, &wgpu::Buffer)],
-    ) -> Result<(), ForwardError> {
+    pub(crate) async fn embed(&self, batches: &[(&Batch, &wgpu::Buffer)]) -> Result<(), ForwardError> {
         let mut recording = Recording::new();
-        self.record_embedding(&mut recording, scratch, batches).await?;
+        self.record_embedding(&mut recording, batches).await?;
         Ok(self.gpu.submit(&recording).await?)
     }
 
@@ -241,11 +242,10 @@ impl DeviceModel {
     pub(crate) async fn record_embedding(
         &self,
         recording: &mut Recording,
-        scratch: &Scratch,
         batches: &[(&Batch, &wgpu::Buffer)],
     ) -> Result<(), ForwardError> {
         let lookups: Vec<(&wgpu::Buffer, u32, &wgpu::Buffer)> =
-            batches.iter().map(|(batch, states)| (&batch.tokens, batch.windows * scratch.window, *states)).collect();
+            batches.iter().map(|(batch, states)| (&batch.tokens, batch.rows(), *states)).collect();
         self.record_lookups(recording, &lookups).await
     }
 
@@ -263,19 +263,21 @@ impl DeviceModel {
         .await
     }
 
-    /// states += block(norm(states)) over the first `windows` windows of `states`.
+    /// states += block(norm(states)) over the first `windows` windows of `states`, each of `window` tokens.
     pub(crate) fn record_block(
         &self,
         recording: &mut Recording,
         scratch: &Scratch,
-        windows: u32,
+        (windows, window): (u32, u32),
         weights: &BlockWeights,
         states: &wgpu::Buffer,
     ) {
         match weights {
-            BlockWeights::Attention(weights) => self.record_attention(recording, scratch, windows, weights, states),
+            BlockWeights::Attention(weights) => {
+                self.record_attention(recording, scratch, (windows, window), weights, states);
+            }
             BlockWeights::FeedForward(weights) => {
-                self.record_feed_forward(recording, scratch, windows, weights, states);
+                self.record_feed_forward(recording, scratch, windows * window, weights, states);
             }
         }
     }
@@ -284,15 +286,15 @@ impl DeviceModel {
         &self,
         recording: &mut Recording,
         scratch: &Scratch,
-        windows: u32,
+        (windows, window): (u32, u32),
         weights: &Attention,
         states: &wgpu::Buffer,
     ) {
         let gpu = &*self.gpu;
-        let rows = windows * scratch.window;
+        let rows = windows * window;
         let normed = self.record_norm(recording, scratch, states, &weights.norm, 0, rows, (1, 1));
         weights.qkv.record_product(gpu, recording, &normed, &scratch.qkv);
-        let heads = self.record_attend(recording, scratch, windows);
+        let heads = self.record_attend(recording, scratch, (windows, window));
         weights.o.record_residual(gpu, recording, &heads, states, 0);
     }
 
@@ -300,12 +302,11 @@ impl DeviceModel {
         &self,
         recording: &mut Recording,
         scratch: &Scratch,
-        windows: u32,
+        all: u32,
         weights: &FeedForward,
         states: &wgpu::Buffer,
     ) {
         let gpu = &*self.gpu;
-        let all = windows * scratch.window;
         for first_row in (0..all).step_by(scratch.mlp_rows as usize) {
             let rows = scratch.mlp_rows.min(all - first_row);
             let normed = self.record_norm(recording, scratch, states, &weights.norm, first_row, rows, (1, 1));
@@ -470,10 +471,10 @@ impl DeviceModel {
         Operand::new(&scratch.operand, rows)
     }
 
-    fn record_attend(&self, recording: &mut Recording, scratch: &Scratch, windows: u32) -> Operand {
-        let Scratch { rope, qkv, packed_heads: packed, operand: output, window, .. } = scratch;
+    fn record_attend(&self, recording: &mut Recording, scratch: &Scratch, (windows, window): (u32, u32)) -> Operand {
+        let Scratch { rope, qkv, packed_heads: packed, operand: output, .. } = scratch;
         let buffers = AttentionBuffers { rope, qkv, packed, output };
-        heads(&self.spec).record(&self.gpu, recording, &buffers, *window, windows)
+        heads(&self.spec).record(&self.gpu, recording, &buffers, window, windows)
     }
 }
 

@@ -25,7 +25,7 @@ impl DeviceModel {
         }
         for block in self.different_blocks() {
             let Some(weights) = self.block(block).await? else { continue };
-            self.record_block(&mut recording, &scratch, 1, &weights, &states);
+            self.record_block(&mut recording, &scratch, (1, WINDOW as u32), &weights, &states);
             // Streamed weights are not kept longer than needed.
             gpu.submit(&std::mem::take(&mut recording)).await?;
         }

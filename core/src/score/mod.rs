@@ -11,6 +11,10 @@ use crate::text::{TextError, Windows};
 
 /// Tokens that run together, unless one window alone has more: enough to fill a GPU, little enough to keep scratch small.
 const BATCH_TOKENS: usize = 2048;
+/// A race needs more than so many tokens to see a difference,
+const LEAST_OPENING: usize = 128;
+/// and begins on a multiple of so many, which fills the blocks of every attention kernel.
+const OPENING_GRAIN: usize = 64;
 /// Rows are a dimension of dispatch grids.
 const MOST_ROWS: usize = 65_535;
 
@@ -97,13 +101,21 @@ pub struct Batching {
     pub(crate) most: usize,
     /// Parts that the text comes in at least, if it has so many windows.
     heats: usize,
+    /// Tokens that a race begins with, the first ones of the first window, where the windows are too few for the heats; or 0.
+    pub(crate) opening: usize,
 }
 
 impl Batching {
     /// Batches of the usual size, the text in at least `heats` parts, if it has so many windows, of which each can be scored
     /// by itself.
     pub fn new(windows: &Windows, heats: usize) -> Self {
-        Self { window: windows.window, count: windows.count, most: 0, heats }.of(BATCH_TOKENS)
+        let (window, count) = (windows.window, windows.count);
+        let half_a_heat = window * count / (2 * heats.max(1)) / OPENING_GRAIN * OPENING_GRAIN;
+        let opening = match heats > 1 && count < heats && half_a_heat >= LEAST_OPENING {
+            true => half_a_heat,
+            false => 0,
+        };
+        Self { window, count, most: 0, heats, opening }.of(BATCH_TOKENS)
     }
 
     /// This and ever smaller batches, which take less memory and more time.
@@ -126,17 +138,22 @@ impl Batching {
         self.count.div_ceil(self.together())
     }
 
-    /// Bytes of the hidden states of `windows` windows.
-    pub(crate) fn states_bytes(&self, spec: &ModelSpec, windows: usize) -> u64 {
-        (windows * self.window) as u64 * stride(spec.hidden_size as u32) as u64 * 4
+    /// Rows that the states of one dispatch have at most.
+    pub(crate) fn most_rows(&self) -> usize {
+        self.most * self.window
     }
 
     /// Bytes of everything that a [`Scorer`] allocates.
     pub(crate) fn scorer_bytes(&self, gpu: &Gpu, spec: &ModelSpec) -> u64 {
         // A token id; a target, its running log-sum-exp and its NLL.
-        let text = (self.count * self.window) as u64 * (4 + 4 + 16 + 4);
-        Scratch::bytes(gpu, spec, self.window as u32, self.most as u32) + text + self.states_bytes(spec, self.most)
+        let text = (self.count * self.window + self.opening) as u64 * (4 + 4 + 16 + 4);
+        Scratch::bytes(gpu, spec, self.window as u32, self.most as u32) + text + states_bytes(spec, self.most_rows())
     }
+}
+
+/// Bytes of hidden states.
+pub(crate) fn states_bytes(spec: &ModelSpec, rows: usize) -> u64 {
+    rows as u64 * stride(spec.hidden_size as u32) as u64 * 4
 }
 
 /// A model and a text on the device, ready to be scored.
@@ -144,6 +161,8 @@ pub struct Scorer<'m> {
     pub(crate) model: &'m DeviceModel,
     pub(crate) batching: Batching,
     pub(crate) batches: Vec<Batch>,
+    /// What a race begins with; its tokens are those of the first batch's beginning.
+    pub(crate) opening: Option<Batch>,
     pub(crate) scratch: Scratch,
     /// The hidden states under way.
     pub(crate) states: wgpu::Buffer,
@@ -165,8 +184,11 @@ impl<'m> Scorer<'m> {
         let scratch = Scratch::new(model, window as u32, batching.most as u32)?;
         let batches = windows.ids.chunks(batching.together() * window);
         let batches = batches.map(|ids| Batch::new(model.gpu(), ids, window)).collect::<Result<_, GpuError>>()?;
-        let states = model.gpu().storage("hidden states", batching.states_bytes(model.spec(), batching.most))?;
-        Ok(Self { model, batching, batches, scratch, states })
+        let opening = (batching.opening > 0)
+            .then(|| Batch::new(model.gpu(), &windows.ids[..batching.opening], batching.opening))
+            .transpose()?;
+        let states = model.gpu().storage("hidden states", states_bytes(model.spec(), batching.most_rows()))?;
+        Ok(Self { model, batching, batches, opening, scratch, states })
     }
 
     /// The model that is scored.
@@ -194,11 +216,12 @@ impl<'m> Scorer<'m> {
         self.model.spec().check_blocks(removed)?;
         let mut nll = Vec::new();
         for batch in &self.batches {
-            self.model.embed(&self.scratch, &[(batch, &self.states)]).await?;
+            self.model.embed(&[(batch, &self.states)]).await?;
             let mut recording = Recording::new();
             for block in self.suffix(0, removed) {
                 let Some(weights) = self.model.block(block).await? else { continue };
-                self.model.record_block(&mut recording, &self.scratch, batch.windows, &weights, &self.states);
+                let shape = (batch.windows, batch.window);
+                self.model.record_block(&mut recording, &self.scratch, shape, &weights, &self.states);
                 if self.model.streams() {
                     self.model.gpu().submit(&std::mem::take(&mut recording)).await?;
                 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::gpu::Gpu;
 use crate::model::forward::LikelyHead;
 use crate::model::{Checkpoint, DeviceModel, ForwardError, ModelSpec};
-use crate::score::Batching;
+use crate::score::{Batching, states_bytes};
 use crate::text::Windows;
 
 /// Hidden states take up to this much where no budget is given: devices do not tell how much memory they have.
@@ -113,6 +113,8 @@ impl MemoryPlan {
 struct Sizes {
     candidates: usize,
     batches: usize,
+    /// Embeddings of all batches and of a race's opening.
+    embeddings: u64,
     /// States of one batch.
     batch: u64,
     /// States of as many windows as a dispatch takes.
@@ -123,18 +125,20 @@ struct Sizes {
 
 impl Sizes {
     fn new(spec: &ModelSpec, batching: Batching, candidates: usize) -> Self {
+        let (batches, batch) = (batching.batches(), states_bytes(spec, batching.together() * batching.window));
         Self {
             candidates,
-            batches: batching.batches(),
-            batch: batching.states_bytes(spec, batching.together()),
-            slab: batching.states_bytes(spec, batching.most),
+            batches,
+            embeddings: batches as u64 * batch + states_bytes(spec, batching.opening),
+            batch,
+            slab: states_bytes(spec, batching.most_rows()),
             group: batching.most / batching.together(),
         }
     }
 
-    /// Every batch's embeddings, the states before the next candidate, and one slab.
+    /// The embeddings, the states before the next candidate, and one slab.
     fn least(&self) -> u64 {
-        self.batches as u64 * self.batch + self.batch + self.slab
+        self.embeddings + self.batch + self.slab
     }
 
     fn slabs(&self, wave: usize) -> u64 {
@@ -143,12 +147,11 @@ impl Sizes {
 
     /// Divides `room`, at least [`Sizes::least`], among the states.
     fn fill(&self, plan: MemoryPlan, room: u64) -> MemoryPlan {
-        let embeddings = self.batches as u64 * self.batch;
         // Before every candidate, besides the embeddings.
-        let kept = embeddings * self.candidates as u64;
+        let kept = self.embeddings * self.candidates as u64;
         let all = self.slabs(self.candidates);
         let keeps_prefixes = !plan.streamed && room >= self.least() + kept;
-        let fixed = embeddings + if keeps_prefixes { kept } else { 0 };
+        let fixed = self.embeddings + if keeps_prefixes { kept } else { 0 };
         let slabs = ((room - fixed - self.batch) / self.slab).clamp(1, all);
         let wave = (slabs as usize * self.group).min(self.candidates);
         // What is left serves more batches at a time, so that weights are streamed less often.
@@ -184,10 +187,11 @@ mod tests {
     /// Whatever the room, the states fit into it, and more room never means less.
     #[test]
     fn states_fit_into_the_room() {
-        for (candidates, batches, batch, slab, group) in
-            [(24, 1, 100, 100, 1), (60, 7, 64, 64, 1), (24, 1, 30, 100, 3), (1, 3, 10, 10, 1)]
+        for (candidates, batches, batch, slab, group, opening) in
+            [(24, 1, 100, 100, 1, 0), (60, 7, 64, 64, 1, 8), (24, 1, 30, 100, 3, 0), (1, 3, 10, 10, 1, 2)]
         {
-            let sizes = Sizes { candidates, batches, batch, slab, group };
+            let embeddings = batches as u64 * batch + opening;
+            let sizes = Sizes { candidates, batches, embeddings, batch, slab, group };
             for streamed in [false, true] {
                 let mut before = 0;
                 for room in (sizes.least()..40_000).step_by(7) {

@@ -1,5 +1,5 @@
 //! Racing, an approximation: all candidates run over the first windows, and those that are clearly behind the best one
-//! there are dropped. Differences are paired, target by target, because most of a loss is the text's and not the candidate's.
+//! there are dropped. Where windows are few, a race opens with the beginning of the first one. Differences are paired, target by target, because most of a loss is the text's and not the candidate's.
 
 use std::collections::BTreeMap;
 
@@ -32,17 +32,19 @@ pub(super) async fn step(
     live.sort_by_key(|block| block.depth());
     let kept = sweep.scorer().kept();
     let mut nll: BTreeMap<BlockId, Vec<f32>> = BTreeMap::new();
+    let mut head_tokens: BTreeMap<BlockId, u64> = BTreeMap::new();
     let mut settled: Vec<Candidate> = Vec::new();
-    let batches = sweep.batches();
-    for batch in 0..batches {
+    let heats: Vec<usize> = sweep.opening().into_iter().chain(0..sweep.batches()).collect();
+    for (heat, batch) in heats.iter().copied().enumerate() {
         let waves = live.len().div_ceil(memory.wave.max(1));
         for (index, wave) in live.chunks(memory.wave.max(1)).enumerate() {
             let step = state.steps.len() + 1;
             let mut progress = |share: f64| {
-                let heat = (index as f64 + share) / waves as f64;
-                observe(Event::Progress { step, done: (batch as f64 + heat) / batches as f64 }, state)
+                let part = (index as f64 + share) / waves as f64;
+                observe(Event::Progress { step, done: (heat as f64 + part) / heats.len() as f64 }, state)
             };
             for (block, losses) in sweep.nll(batch, wave, &mut progress).await? {
+                *head_tokens.entry(block).or_default() += losses.len() as u64;
                 nll.entry(block).or_default().extend(losses);
             }
         }
@@ -50,18 +52,21 @@ pub(super) async fn step(
             let Some(error) = Score::from_nll(&nll[block], kept, &state.removed().with(*block)).err() else {
                 return true;
             };
-            let head_tokens = nll[block].len() as u64;
-            settled.extend(candidate(Scored { block: *block, outcome: Err(error), head_tokens }));
+            settled.extend(candidate(Scored { block: *block, outcome: Err(error), head_tokens: head_tokens[block] }));
             false
         });
-        if batch + 1 < batches {
-            drop_losers(&mut live, &nll, &mut settled);
+        if heat + 1 < heats.len() {
+            drop_losers(&mut live, &nll, &head_tokens, &mut settled);
+        }
+        if sweep.opening() == Some(batch) {
+            // These tokens come again, with their whole window.
+            nll.clear();
         }
     }
     state.work += sweep.take_work();
     for block in live {
         let outcome = Score::from_nll(&nll[&block], kept, &state.removed().with(block)).map(Outcome::Complete);
-        settled.push(candidate(Scored { block, outcome, head_tokens: nll[&block].len() as u64 })?);
+        settled.push(candidate(Scored { block, outcome, head_tokens: head_tokens[&block] })?);
     }
     for candidate in settled {
         record(candidate, total, state, observe)?;
@@ -69,7 +74,12 @@ pub(super) async fn step(
     go_on(observe(Event::Progress { step: state.steps.len() + 1, done: 1.0 }, state))
 }
 
-fn drop_losers(live: &mut Vec<BlockId>, nll: &BTreeMap<BlockId, Vec<f32>>, settled: &mut Vec<Candidate>) {
+fn drop_losers(
+    live: &mut Vec<BlockId>,
+    nll: &BTreeMap<BlockId, Vec<f32>>,
+    head_tokens: &BTreeMap<BlockId, u64>,
+    settled: &mut Vec<Candidate>,
+) {
     let mean = |block: &BlockId| nll[block].iter().map(|loss| *loss as f64).sum::<f64>();
     let Some(leader) = live.iter().copied().min_by(|a, b| mean(a).total_cmp(&mean(b))) else { return };
     live.retain(|block| {
@@ -82,7 +92,7 @@ fn drop_losers(live: &mut Vec<BlockId>, nll: &BTreeMap<BlockId, Vec<f32>>, settl
             perplexity: None,
             at_least: None,
             state: CandidateState::Raced,
-            head_tokens: nll[block].len() as u64,
+            head_tokens: head_tokens[block],
             reason: Some(format!(
                 "approximate: behind {leader} by {:.4} nats a token, standard error {:.4}, after {} tokens ({} % \
                  confidence)",

@@ -10,7 +10,7 @@ use super::{MemoryPlan, SearchError, Work};
 use crate::gpu::Recording;
 use crate::model::forward::{Batch, LikelyHead};
 use crate::model::{BlockId, BlockSet};
-use crate::score::{Score, ScoreError, Scorer};
+use crate::score::{Score, ScoreError, Scorer, states_bytes};
 
 /// What scoring a candidate came to.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ struct Slab {
 /// Scores candidates over a scorer's text, without the blocks that were removed before.
 pub(super) struct Sweep<'s, 'm> {
     scorer: &'s Scorer<'m>,
+    /// Those of the text, and the opening of a race as the last.
+    batches: Vec<&'s Batch>,
     plan: MemoryPlan,
     removed: BlockSet,
     /// Blocks that are candidates in this step or a later one: prefixes are kept before them.
@@ -77,15 +79,17 @@ impl<'s, 'm> Sweep<'s, 'm> {
         removed: BlockSet,
         candidates: impl Iterator<Item = BlockId>,
     ) -> Result<Self, ScoreError> {
+        let batches: Vec<&Batch> = scorer.batches.iter().chain(&scorer.opening).collect();
         let mut prefixes = Vec::new();
-        for batch in &scorer.batches {
-            prefixes.push(BTreeMap::from([(0, states(scorer, batch.windows as usize)?)]));
+        for batch in &batches {
+            prefixes.push(BTreeMap::from([(0, states(scorer, batch.rows() as usize)?)]));
         }
         let embeddings = prefixes.iter().flat_map(BTreeMap::values);
-        let pairs: Vec<(&Batch, &wgpu::Buffer)> = scorer.batches.iter().zip(embeddings).collect();
-        scorer.model.embed(&scorer.scratch, &pairs).await?;
+        let pairs: Vec<(&Batch, &wgpu::Buffer)> = batches.iter().copied().zip(embeddings).collect();
+        scorer.model.embed(&pairs).await?;
         Ok(Self {
             scorer,
+            batches,
             plan,
             removed,
             candidates: candidates.map(BlockId::depth).collect(),
@@ -97,9 +101,14 @@ impl<'s, 'm> Sweep<'s, 'm> {
         })
     }
 
-    /// Batches of windows.
+    /// Batches of windows, numbered from 0, that the text is in.
     pub(super) fn batches(&self) -> usize {
         self.scorer.batches.len()
+    }
+
+    /// The number of the batch that a race begins with, if there is one besides those of the text.
+    pub(super) fn opening(&self) -> Option<usize> {
+        self.scorer.opening.as_ref().map(|_| self.batches())
     }
 
     /// What runs the model over the text.
@@ -149,7 +158,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// NLL of every target of a batch, whose final states begin at `first_row`.
     async fn finish(&mut self, batch: usize, states: &wgpu::Buffer, first_row: u32) -> Result<Vec<f32>, ScoreError> {
         let scorer = self.scorer;
-        let nll = scorer.finish(Recording::new(), &scorer.batches[batch], states, first_row).await?;
+        let nll = scorer.finish(Recording::new(), self.batches[batch], states, first_row).await?;
         self.logits += (nll.len() * scorer.model.spec().vocab_size) as u64;
         Ok(nll)
     }
@@ -252,12 +261,13 @@ impl<'s, 'm> Sweep<'s, 'm> {
             let weights = if there { scorer.model.block(block).await? } else { None };
             for run in &mut runs {
                 let mut recording = Recording::new();
-                let windows = scorer.batches[run.batch].windows;
+                let (windows, window) = (self.batches[run.batch].windows, self.batches[run.batch].window);
                 if let Some(weights) = &weights {
                     for slab in &run.slabs {
                         let windows = windows * slab.candidates.len() as u32;
-                        scorer.model.record_block(&mut recording, &scorer.scratch, windows, weights, &slab.states);
-                        self.block_tokens += (windows as usize * scorer.batching.window) as u64;
+                        let shape = (windows, window);
+                        scorer.model.record_block(&mut recording, &scorer.scratch, shape, weights, &slab.states);
+                        self.block_tokens += windows as u64 * window as u64;
                     }
                 }
                 if births.contains(&depth) {
@@ -269,8 +279,9 @@ impl<'s, 'm> Sweep<'s, 'm> {
                     && depth < base_end
                 {
                     if let Some(weights) = &weights {
-                        scorer.model.record_block(&mut recording, &scorer.scratch, windows, weights, states);
-                        self.block_tokens += (windows as usize * scorer.batching.window) as u64;
+                        let shape = (windows, window);
+                        scorer.model.record_block(&mut recording, &scorer.scratch, shape, weights, states);
+                        self.block_tokens += windows as u64 * window as u64;
                     }
                     *base_depth = depth + 1;
                 }
@@ -291,10 +302,10 @@ impl<'s, 'm> Sweep<'s, 'm> {
         let missing = needed.filter(|depth| !prefixes.contains_key(depth)).min();
         let mut base = None;
         if let Some((depth, prefix)) = missing.and_then(|missing| prefixes.range(..=missing).next_back()) {
-            let windows = scorer.batches[batch].windows as usize;
-            let states = states(scorer, windows)?;
+            let rows = self.batches[batch].rows() as usize;
+            let states = states(scorer, rows)?;
             let mut recording = Recording::new();
-            recording.copy(prefix, &states, 0, scorer.batching.states_bytes(scorer.model.spec(), windows));
+            recording.copy(prefix, &states, 0, states_bytes(scorer.model.spec(), rows));
             scorer.model.gpu().submit(&recording).await?;
             base = Some((*depth, states));
         }
@@ -304,12 +315,12 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// Gives a candidate its states: those before its block.
     fn bear(&mut self, recording: &mut Recording, run: &mut Run, block: BlockId) -> Result<(), ScoreError> {
         let scorer = self.scorer;
-        let (batch, depth) = (&scorer.batches[run.batch], block.depth());
-        let group = (scorer.batching.most / batch.windows as usize).max(1);
+        let (rows, depth) = (self.batches[run.batch].rows() as usize, block.depth());
+        let group = (scorer.batching.most_rows() / rows).max(1);
         if run.slabs.last().is_none_or(|slab| slab.candidates.len() >= group) {
             let states = match self.free_slabs.pop() {
                 Some(states) => states,
-                None => states(scorer, scorer.batching.most)?,
+                None => states(scorer, scorer.batching.most_rows())?,
             };
             run.slabs.push(Slab { states, candidates: Vec::new() });
         }
@@ -318,7 +329,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         let (Some(source), Some(slab)) = (source, run.slabs.last_mut()) else {
             unreachable!("the base comes by every candidate whose prefix is not kept");
         };
-        let bytes = scorer.batching.states_bytes(scorer.model.spec(), batch.windows as usize);
+        let bytes = states_bytes(scorer.model.spec(), rows);
         recording.copy(source, &slab.states, slab.candidates.len() as u64 * bytes, bytes);
         slab.candidates.push(block);
         Ok(())
@@ -330,9 +341,9 @@ impl<'s, 'm> Sweep<'s, 'm> {
         let wanted = self.plan.keeps_prefixes && *base_depth == depth && self.candidates.contains(&depth);
         if wanted && !self.prefixes[run.batch].contains_key(&depth) {
             let scorer = self.scorer;
-            let windows = scorer.batches[run.batch].windows as usize;
-            let kept = states(scorer, windows)?;
-            recording.copy(base, &kept, 0, scorer.batching.states_bytes(scorer.model.spec(), windows));
+            let rows = self.batches[run.batch].rows() as usize;
+            let kept = states(scorer, rows)?;
+            recording.copy(base, &kept, 0, states_bytes(scorer.model.spec(), rows));
             self.prefixes[run.batch].insert(depth, kept);
         }
         Ok(())
@@ -371,7 +382,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         incumbent: Bound,
     ) -> Result<Option<Outcome>, ScoreError> {
         let (model, scratch) = (self.scorer.model, &self.scorer.scratch);
-        let batch = &self.scorer.batches[run.batch];
+        let batch = self.batches[run.batch];
         let targets = self.scorer.targets() as f64;
         let before: f64 = nll.iter().map(|loss| *loss as f64).sum();
         // A lower bound of the mean over the whole text, from one of the sum over this batch: no loss is negative.
@@ -410,7 +421,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
 
     /// Where a candidate's final states are: their buffer and first row.
     fn place<'r>(&self, run: &'r Run, block: BlockId) -> (&'r wgpu::Buffer, u32) {
-        let rows = self.scorer.batches[run.batch].windows * self.scorer.batching.window as u32;
+        let rows = self.batches[run.batch].rows();
         let place = run.slabs.iter().find_map(|slab| {
             let position = slab.candidates.iter().position(|candidate| *candidate == block)?;
             Some((&slab.states, position as u32 * rows))
@@ -421,7 +432,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// The likely tokens of this step, by a candidate's final states.
     async fn find_likely_tokens(&mut self, run: &Run, block: BlockId) -> Result<(), ScoreError> {
         let scorer = self.scorer;
-        let Some(part) = scorer.batches[run.batch].head.first() else { return Ok(()) };
+        let Some(part) = self.batches[run.batch].head.first() else { return Ok(()) };
         let (states, first_row) = self.place(run, block);
         let (likely, logits) = scorer.model.likely_tokens(&scorer.scratch, part, states, first_row).await?;
         self.logits += logits;
@@ -430,7 +441,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     }
 }
 
-fn states(scorer: &Scorer<'_>, windows: usize) -> Result<wgpu::Buffer, ScoreError> {
-    let bytes = scorer.batching.states_bytes(scorer.model.spec(), windows);
+fn states(scorer: &Scorer<'_>, rows: usize) -> Result<wgpu::Buffer, ScoreError> {
+    let bytes = states_bytes(scorer.model.spec(), rows);
     Ok(scorer.model.gpu().storage("hidden states", bytes)?)
 }

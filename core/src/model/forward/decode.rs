@@ -113,10 +113,10 @@ impl DeviceModel {
                     weights.qkv.record_product(gpu, &mut recording, &normed, &scratch.qkv);
                     // Before attention, which may turn the keys in place.
                     self.record_append(&mut recording, &scratch, &scratch.rope, cache, 0, rows);
-                    let heads = self.record_attend(&mut recording, &scratch, 1);
+                    let heads = self.record_attend(&mut recording, &scratch, (1, rows));
                     weights.o.record_residual(gpu, &mut recording, &heads, &states, 0);
                 }
-                (weights, _) => self.record_block(&mut recording, &scratch, 1, weights, &states),
+                (weights, _) => self.record_block(&mut recording, &scratch, (1, rows), weights, &states),
             }
             if self.streams() {
                 gpu.submit(&std::mem::take(&mut recording)).await?;
@@ -149,7 +149,7 @@ impl DeviceModel {
                 (BlockWeights::Attention(weights), Some(cache)) => {
                     self.record_cached_attention(&mut recording, decode, weights, cache);
                 }
-                (weights, _) => self.record_block(&mut recording, &decode.scratch, 1, weights, &decode.state),
+                (weights, _) => self.record_block(&mut recording, &decode.scratch, (1, 1), weights, &decode.state),
             }
             if self.streams() {
                 gpu.submit(&std::mem::take(&mut recording)).await?;

@@ -4,10 +4,10 @@
 use std::rc::Rc;
 
 use blockpruner::gpu::{Gpu, GpuOptions};
-use blockpruner::model::Checkpoint;
+use blockpruner::model::{Checkpoint, device_needs};
 use blockpruner::search::{BlockTypes, CandidateState, MemoryError, MemoryPlan, SearchOptions, SearchState, Strategy};
 use blockpruner::text::{CalibrationText, Windows};
-use blockpruner_tests::{fixture, greedy, open};
+use blockpruner_tests::{SMOLLM2, fixture, greedy, open};
 use pollster::block_on;
 
 fn tiny(window: usize, count: usize) -> (Checkpoint, Windows) {
@@ -100,6 +100,31 @@ fn the_fast_search_is_the_published_one() {
         println!("{budget} bytes: {memory:?}");
         assert_consistent(&state, &exhaustive);
     }
+}
+
+/// On a real model, which is downloaded once; skipped without a network. Two steps, so that the second one drops candidates.
+fn smollm2(window: usize, count: usize) {
+    let file = match SMOLLM2.fetch() {
+        Ok(file) => file,
+        Err(reason) => return println!("skipped: {} could not be downloaded: {reason}", SMOLLM2.file),
+    };
+    let checkpoint = block_on(Checkpoint::open(&file.to_string_lossy())).unwrap();
+    let text = CalibrationText::builtin_sample();
+    let windows = Windows::cut(&text, checkpoint.tokenizer().unwrap(), window, Some(count)).unwrap();
+    let gpu = open(&device_needs(&checkpoint));
+    let search = |strategy| greedy(&gpu, &checkpoint, &windows, &options(2, BlockTypes::Mix, strategy), None).1;
+    assert_consistent(&search(Strategy::Exact), &search(Strategy::Exhaustive));
+}
+
+#[test]
+fn the_fast_search_is_the_published_one_on_smollm2() {
+    smollm2(32, 1);
+}
+
+#[test]
+#[ignore = "a quarter of an hour on two cores"]
+fn the_fast_search_is_the_published_one_on_four_windows_of_smollm2() {
+    smollm2(256, 4);
 }
 
 /// Many windows in several batches, some of which run together, and the smallest shards.

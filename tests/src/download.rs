@@ -55,7 +55,7 @@ impl Published {
     ///
     /// # Panics
     /// If the file is there but not the one that was published.
-    pub fn fetch(&self) -> Result<PathBuf, String> {
+    fn fetch(&self) -> Result<PathBuf, String> {
         let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/models");
         let path = cache.join(self.file);
         if !path.is_file() {
@@ -65,6 +65,14 @@ impl Published {
         let found: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(found, self.sha256, "{} is damaged: delete it and run again", path.display());
         Ok(path)
+    }
+
+    /// The file's path, or None and a word on the output that its test is skipped.
+    ///
+    /// # Panics
+    /// If the file is there but not the one that was published.
+    pub fn fetch_or_skip(&self) -> Option<PathBuf> {
+        self.fetch().map_err(|reason| println!("skipped: {} could not be downloaded: {reason}", self.file)).ok()
     }
 
     /// Puts the pieces together beside `path` and renames the whole, so that an interruption leaves no part of it there.

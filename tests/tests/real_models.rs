@@ -10,10 +10,7 @@ use blockpruner_tests::{Published, QWEN2, Reference, SMOLLM2, TOLERANCE, open, r
 use pollster::block_on;
 
 fn compare_with_transformers(model: &Published, reference: &str) {
-    let file = match model.fetch() {
-        Ok(file) => file,
-        Err(reason) => return println!("skipped: {} could not be downloaded: {reason}", model.file),
-    };
+    let Some(file) = model.fetch_or_skip() else { return };
     let reference: Reference = serde_json::from_str(reference).unwrap();
     let checkpoint = block_on(Checkpoint::open(&file.to_string_lossy())).unwrap();
     let text = CalibrationText::builtin_sample();

@@ -104,10 +104,7 @@ fn the_fast_search_is_the_published_one() {
 
 /// On a real model, which is downloaded once; skipped without a network. Two steps, so that the second one drops candidates.
 fn smollm2(window: usize, count: usize) {
-    let file = match SMOLLM2.fetch() {
-        Ok(file) => file,
-        Err(reason) => return println!("skipped: {} could not be downloaded: {reason}", SMOLLM2.file),
-    };
+    let Some(file) = SMOLLM2.fetch_or_skip() else { return };
     let checkpoint = block_on(Checkpoint::open(&file.to_string_lossy())).unwrap();
     let text = CalibrationText::builtin_sample();
     let windows = Windows::cut(&text, checkpoint.tokenizer().unwrap(), window, Some(count)).unwrap();

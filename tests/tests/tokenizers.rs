@@ -8,7 +8,7 @@ use std::rc::Rc;
 use blockpruner::model::Checkpoint;
 use blockpruner::text::Tokenizer;
 use blockpruner::weights::{FileSource, gguf};
-use blockpruner_tests::{GEMMA3, Published, QWEN2, SMOLLM2};
+use blockpruner_tests::{GEMMA3, QWEN2, SMOLLM2};
 use pollster::block_on;
 use serde::Deserialize;
 
@@ -31,20 +31,15 @@ fn compare(path: &Path, reference: &str) {
     }
 }
 
-/// Downloads, or says why this is skipped.
-fn fetch(model: &Published) -> Option<std::path::PathBuf> {
-    model.fetch().map_err(|reason| println!("skipped: {} could not be downloaded: {reason}", model.file)).ok()
-}
-
 #[test]
 fn byte_level_with_single_digits_agrees() {
-    let Some(path) = fetch(&SMOLLM2) else { return };
+    let Some(path) = SMOLLM2.fetch_or_skip() else { return };
     compare(&path, include_str!("../reference/tokenizer_smollm2.json"));
 }
 
 #[test]
 fn sentence_piece_agrees() {
-    let Some(path) = fetch(&GEMMA3) else { return };
+    let Some(path) = GEMMA3.fetch_or_skip() else { return };
     compare(&path, include_str!("../reference/tokenizer_gemma3.json"));
     let refused = block_on(Checkpoint::open(&path.to_string_lossy())).err().unwrap().to_string();
     assert!(refused.contains("general.architecture") && refused.contains("gemma3"), "{refused}");
@@ -53,6 +48,6 @@ fn sentence_piece_agrees() {
 #[test]
 #[ignore = "downloads 491 MB"]
 fn byte_level_of_qwen2_agrees() {
-    let Some(path) = fetch(&QWEN2) else { return };
+    let Some(path) = QWEN2.fetch_or_skip() else { return };
     compare(&path, include_str!("../reference/tokenizer_qwen2.json"));
 }

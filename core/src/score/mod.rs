@@ -11,7 +11,7 @@ use crate::text::{TextError, Windows};
 
 /// Tokens that run together, unless one window alone has more: enough to fill a GPU, little enough to keep scratch small.
 const BATCH_TOKENS: usize = 2048;
-/// A race needs more than so many tokens to see a difference,
+/// A race needs so many tokens at least to see a difference,
 const LEAST_OPENING: usize = 128;
 /// and begins on a multiple of so many, which fills the blocks of every attention kernel.
 const OPENING_GRAIN: usize = 64;

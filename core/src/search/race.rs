@@ -1,5 +1,6 @@
 //! Racing, an approximation: all candidates run over the first windows, and those that are clearly behind the best one
-//! there are dropped. Where windows are few, a race opens with the beginning of the first one. Differences are paired, target by target, because most of a loss is the text's and not the candidate's.
+//! there are dropped. Where windows are few, a race opens with the beginning of the first one. Differences are paired, target
+//! by target, because most of a loss is the text's and not the candidate's.
 
 use std::collections::BTreeMap;
 

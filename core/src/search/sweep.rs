@@ -261,13 +261,12 @@ impl<'s, 'm> Sweep<'s, 'm> {
             let weights = if there { scorer.model.block(block).await? } else { None };
             for run in &mut runs {
                 let mut recording = Recording::new();
-                let (windows, window) = (self.batches[run.batch].windows, self.batches[run.batch].window);
+                let batch = self.batches[run.batch];
                 if let Some(weights) = &weights {
                     for slab in &run.slabs {
-                        let windows = windows * slab.candidates.len() as u32;
-                        let shape = (windows, window);
+                        let shape = (batch.windows * slab.candidates.len() as u32, batch.window);
                         scorer.model.record_block(&mut recording, &scorer.scratch, shape, weights, &slab.states);
-                        self.block_tokens += windows as u64 * window as u64;
+                        self.block_tokens += batch.rows() as u64 * slab.candidates.len() as u64;
                     }
                 }
                 if births.contains(&depth) {
@@ -279,9 +278,9 @@ impl<'s, 'm> Sweep<'s, 'm> {
                     && depth < base_end
                 {
                     if let Some(weights) = &weights {
-                        let shape = (windows, window);
+                        let shape = (batch.windows, batch.window);
                         scorer.model.record_block(&mut recording, &scorer.scratch, shape, weights, states);
-                        self.block_tokens += windows as u64 * window as u64;
+                        self.block_tokens += batch.rows() as u64;
                     }
                     *base_depth = depth + 1;
                 }

@@ -117,9 +117,7 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let text = TextArgs { max_windows: args.text.max_windows.or(Some(together)), ..args.text.clone() };
     let (text, windows) = open::windows(&checkpoint, &args.calibration, &text)?;
     let gpu = open::device(&args.device, &checkpoint).await?;
-    let candidates = if remove == 0 { 0 } else { options.candidates(&checkpoint.spec).count() };
-    let heats = strategy.heats();
-    let plan = open::memory(&gpu, &checkpoint, &windows, (candidates, heats), &args.device)?;
+    let plan = open::memory(&gpu, &checkpoint, &windows, (remove > 0).then_some(&options), &args.device)?;
     let before = process_memory("VmRSS");
     let model = open::load(&gpu, &checkpoint, &plan).await?;
     let scorer = Scorer::batched(&model, &windows, plan.batching)?;

@@ -50,7 +50,7 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     // The prompt runs as one window.
     let length = prompt.len().max(2);
     let window = Windows::from_ids(vec![0; length], length, None)?;
-    let memory = open::memory(&gpu, &checkpoint, &window, (0, 1), &args.device)?;
+    let memory = open::memory(&gpu, &checkpoint, &window, None, &args.device)?;
     let model = Rc::new(open::load(&gpu, &checkpoint, &memory).await?);
     open::warm_up(&model).await?;
 

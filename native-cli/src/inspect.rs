@@ -2,7 +2,7 @@
 
 use blockpruner::gpu::{Gpu, GpuError, GpuOptions};
 use blockpruner::model::{BlockId, BlockSummary, Checkpoint, DeviceModel, ModelSummary, device_needs};
-use blockpruner::search::MemoryPlan;
+use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Strategy};
 use blockpruner::text::Windows;
 use clap::Args;
 use serde::Serialize;
@@ -67,7 +67,8 @@ async fn memory(checkpoint: &Checkpoint) -> anyhow::Result<Memory> {
     let window = default_window(spec);
     let weights = DeviceModel::weight_bytes(&gpu, checkpoint)?;
     let windows = Windows::from_ids(vec![0; window], window, None)?;
-    let plan = MemoryPlan::new(&gpu, checkpoint, &windows, (spec.blocks().count(), 1), None)?;
+    let search = SearchOptions { remove: 1, block_types: BlockTypes::Mix, strategy: Strategy::Exact };
+    let plan = MemoryPlan::new(&gpu, checkpoint, &windows, Some(&search), None)?;
     Ok(Memory {
         device: gpu.name().into(),
         window,

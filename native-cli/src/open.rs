@@ -5,7 +5,7 @@ use std::rc::Rc;
 use anyhow::Context;
 use blockpruner::gpu::Gpu;
 use blockpruner::model::{Checkpoint, DeviceModel, device_needs};
-use blockpruner::search::MemoryPlan;
+use blockpruner::search::{MemoryPlan, SearchOptions};
 use blockpruner::text::{CalibrationText, Windows};
 
 use crate::args::{DeviceArgs, TextArgs};
@@ -97,15 +97,15 @@ pub async fn warm_up(model: &DeviceModel) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Plans the device's memory for scoring `candidates` blocks on a text in so many heats, and says how.
+/// Plans the device's memory for a search on a text, or for scoring it only, and says how.
 pub fn memory(
     gpu: &Gpu,
     checkpoint: &Checkpoint,
     windows: &Windows,
-    work: (usize, usize),
+    search: Option<&SearchOptions>,
     args: &DeviceArgs,
 ) -> anyhow::Result<MemoryPlan> {
-    let plan = MemoryPlan::new(gpu, checkpoint, windows, work, args.memory_budget)?;
-    eprintln!("memory: {}", screen::memory(&plan));
+    let plan = MemoryPlan::new(gpu, checkpoint, windows, search, args.memory_budget)?;
+    eprintln!("memory: {}", screen::memory(&plan, search));
     Ok(plan)
 }

@@ -32,7 +32,7 @@ pub async fn run(args: &PerplexityArgs) -> anyhow::Result<()> {
     let removed = args.removed.blocks(&checkpoint.spec)?;
     let (_, windows) = open::windows(&checkpoint, &args.text, &args.windows)?;
     let gpu = open::device(&args.device, &checkpoint).await?;
-    let memory = open::memory(&gpu, &checkpoint, &windows, (0, 1), &args.device)?;
+    let memory = open::memory(&gpu, &checkpoint, &windows, None, &args.device)?;
     let model = open::load(&gpu, &checkpoint, &memory).await?;
     open::warm_up(&model).await?;
     let score = Scorer::batched(&model, &windows, memory.batching)?.perplexity(&removed).await?;

@@ -158,7 +158,7 @@ impl Job<'_> {
         if state.steps.len() == self.options.remove {
             return Ok(state);
         }
-        let memory = open::memory(&self.gpu, self.checkpoint, self.windows, self.work(), &self.args.device)?;
+        let memory = open::memory(&self.gpu, self.checkpoint, self.windows, Some(&self.options), &self.args.device)?;
         let model = open::load(&self.gpu, self.checkpoint, &memory).await?;
         open::warm_up(&model).await?;
         let scorer = Scorer::batched(&model, self.windows, memory.batching)?;
@@ -196,17 +196,13 @@ impl Job<'_> {
         }
     }
 
-    /// Candidates and heats that memory is planned for.
-    fn work(&self) -> (usize, usize) {
-        (self.options.candidates(&self.checkpoint.spec).count(), self.options.strategy.heats())
-    }
-
     /// No more than the search had, or the least that works where the written weights need more than those that were read:
     /// a search must not end at a check that does not fit.
     fn memory_of_check(&self, written: &Checkpoint) -> anyhow::Result<MemoryPlan> {
         let budget = self.args.device.memory_budget;
-        let searched = MemoryPlan::new(&self.gpu, self.checkpoint, self.windows, self.work(), budget)?.total();
-        let plan = |budget| MemoryPlan::new(&self.gpu, written, self.windows, (0, 1), Some(budget));
+        let options = Some(&self.options);
+        let searched = MemoryPlan::new(&self.gpu, self.checkpoint, self.windows, options, budget)?.total();
+        let plan = |budget| MemoryPlan::new(&self.gpu, written, self.windows, None, Some(budget));
         Ok(match plan(searched) {
             Err(MemoryError::TooSmall { needed, .. }) => {
                 let (more, less) = (screen::bytes(needed), screen::bytes(searched));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use blockpruner::bench::SearchCount;
 use blockpruner::model::BlockKind;
-use blockpruner::search::{MemoryPlan, Step, Strategy};
+use blockpruner::search::{MemoryPlan, SearchOptions, Step, Strategy};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -113,14 +113,14 @@ pub fn bytes(value: u64) -> String {
     }
 }
 
-/// A plan of device memory for people.
-pub fn memory(plan: &MemoryPlan) -> String {
+/// A plan of device memory for a search, or for scoring only, for people.
+pub fn memory(plan: &MemoryPlan, search: Option<&SearchOptions>) -> String {
     let how = if plan.streamed { ", streamed from the file" } else { "" };
     let mut text = format!("{} (weights {}{how}", bytes(plan.total()), bytes(plan.weights));
     if plan.states > 0 {
         text += &format!(", hidden states {}, up to {} candidates together", bytes(plan.states), plan.wave);
     }
-    if plan.wave > 0 && !plan.likely_head {
+    if search.is_some_and(|options| options.strategy == Strategy::Exact) && !plan.likely_head {
         text += ", no room to drop candidates by their likely tokens";
     }
     text + &format!(", scratch {})", bytes(plan.scratch))

@@ -127,10 +127,7 @@ pub fn greedy(
     options: &SearchOptions,
     budget: Option<u64>,
 ) -> (MemoryPlan, SearchState) {
-    let heats = options.strategy.heats();
-    let candidates = options.candidates(&checkpoint.spec).count();
-    let memory =
-        MemoryPlan::new(gpu, checkpoint, windows, (candidates, heats), budget).unwrap_or_else(|e| panic!("{e}"));
+    let memory = MemoryPlan::new(gpu, checkpoint, windows, Some(options), budget).unwrap_or_else(|e| panic!("{e}"));
     let mut quiet = |_, _| {};
     let model = match memory.streamed {
         true => block_on(DeviceModel::stream(gpu.clone(), checkpoint, &mut quiet)),

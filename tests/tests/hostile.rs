@@ -227,7 +227,7 @@ fn unfit_texts_and_counts_are_refused() {
     let windows = Windows::from_ids(reference.ids, reference.window, Some(1)).unwrap();
     let scorer = Scorer::new(&model, &windows).unwrap();
     let options = SearchOptions { remove: 5, block_types: BlockTypes::Mix, strategy: Strategy::Exact };
-    let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows, (4, 1), None).unwrap();
+    let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows, Some(&options), None).unwrap();
     let mut observe = |_: Event<'_>, _: &SearchState| ControlFlow::Continue(());
     let found = block_on(search(&scorer, &options, &memory, SearchState::default(), &mut observe));
     assert!(matches!(found, Err(SearchError::TooMany { remove: 5, blocks: 4, .. })), "{found:?}");
@@ -282,7 +282,7 @@ fn a_stopped_search_resumes() {
         let of = steps.map(|step| (step.removed, step.perplexity.to_bits(), step.candidates.clone(), step.params_left));
         of.collect::<Vec<_>>()
     };
-    let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows, (12, 1), None).unwrap();
+    let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows, Some(&options), None).unwrap();
     let whole = run_until(&scorer, &options, &memory, SearchState::default(), usize::MAX).unwrap();
     assert_eq!(whole.steps.len(), 2);
     let mut calls = 0;

@@ -49,7 +49,8 @@ fn assert_consistent(fast: &SearchState, exhaustive: &SearchState) {
 /// The budgets that make the plan stream, with and without room for likely tokens, advance one candidate at a time, or do
 /// without kept prefixes.
 fn budgets(gpu: &Rc<Gpu>, checkpoint: &Checkpoint, windows: &Windows) -> Vec<u64> {
-    let plan = |budget| MemoryPlan::new(gpu, checkpoint, windows, (24, 1), budget);
+    let options = options(3, BlockTypes::Mix, Strategy::Exact);
+    let plan = |budget| MemoryPlan::new(gpu, checkpoint, windows, Some(&options), budget);
     let Err(MemoryError::TooSmall { needed, .. }) = plan(Some(1)) else { panic!("one byte is enough?") };
     let all = plan(None).unwrap();
     let (mut streamed, mut likely, mut wave, mut prefixes) = (false, false, false, false);
@@ -134,11 +135,12 @@ fn batches_and_shards_change_nothing() {
     let (_, exhaustive) = greedy(&whole, &checkpoint, &windows, &mlp(Strategy::Exhaustive), None);
     let (memory, fast) = greedy(&sharded, &checkpoint, &windows, &mlp(Strategy::Exact), None);
     assert_consistent(&fast, &exhaustive);
-    let plan = MemoryPlan::new(&whole, &checkpoint, &windows, (12, 1), Some(1));
-    let Err(MemoryError::TooSmall { needed, .. }) = plan else { panic!("one byte is enough?") };
+    let exact = mlp(Strategy::Exact);
+    let plan = |budget| MemoryPlan::new(&whole, &checkpoint, &windows, Some(&exact), Some(budget));
+    let Err(MemoryError::TooSmall { needed, .. }) = plan(1) else { panic!("one byte is enough?") };
     // Room for all candidates in two batches at a time, but not for the weights.
     let mut budget = needed;
-    while MemoryPlan::new(&whole, &checkpoint, &windows, (12, 1), Some(budget)).unwrap().wave < 12 {
+    while plan(budget).unwrap().wave < 12 {
         budget += 1 << 16;
     }
     let (streamed, state) = greedy(&whole, &checkpoint, &windows, &mlp(Strategy::Exact), Some(budget));
@@ -152,13 +154,13 @@ fn fixtures_are_searched_the_same_in_any_memory() {
     for name in ["qwen2-bf16", "llama-f16-sharded", "gguf-legacy"] {
         let (checkpoint, reference) = fixture(name);
         let windows = Windows::from_ids(reference.ids, reference.window, None).unwrap();
-        let candidates = checkpoint.spec.blocks().count();
         let search = |strategy, budget| {
             let options = options(2, BlockTypes::Mix, strategy);
             greedy(&gpu, &checkpoint, &windows, &options, budget)
         };
         let (_, exhaustive) = search(Strategy::Exhaustive, None);
-        let plan = MemoryPlan::new(&gpu, &checkpoint, &windows, (candidates, 1), Some(1));
+        let exact = options(2, BlockTypes::Mix, Strategy::Exact);
+        let plan = MemoryPlan::new(&gpu, &checkpoint, &windows, Some(&exact), Some(1));
         let Err(MemoryError::TooSmall { needed, .. }) = plan else { panic!("{name}: one byte is enough?") };
         let (memory, least) = search(Strategy::Exact, Some(needed));
         assert!(memory.streamed && memory.total() == needed, "{name}: {memory:?}");

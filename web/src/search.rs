@@ -113,8 +113,7 @@ pub async fn start(
         None => SearchState::default(),
     };
     let told = Rc::new(RefCell::new(Told { events: VecDeque::new(), state: state.clone() }));
-    let (candidates, heats) = (options.candidates(&checkpoint.spec).count(), options.strategy.heats());
-    let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows.windows, (candidates, heats), None)?;
+    let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows.windows, Some(&options), None)?;
     let run = run(model.clone(), windows.clone(), options, memory, state, told.clone());
     let inner = Inner {
         checkpoint,

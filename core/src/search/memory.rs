@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::{SearchOptions, Strategy};
 use crate::gpu::Gpu;
 use crate::model::forward::LikelyHead;
 use crate::model::{Checkpoint, DeviceModel, ForwardError, ModelSpec};
@@ -43,52 +44,57 @@ pub struct MemoryPlan {
     pub states: u64,
     /// Whether the states before every candidate are kept, so that no prefix is run twice.
     pub keeps_prefixes: bool,
-    /// Candidates that advance together.
+    /// Candidates that advance together, at least 1.
     pub wave: usize,
     /// Batches of windows that advance together: each weight is bound or streamed once for all of them.
     pub round: usize,
     /// How the text is batched.
     pub batching: Batching,
-    /// Whether there is room for the head over likely tokens, which shows early that a candidate cannot win.
+    /// Whether an exact search has room for the head over likely tokens, which shows early that a candidate cannot win.
     pub likely_head: bool,
 }
 
 impl MemoryPlan {
-    /// A plan for `candidates` blocks (0 to score only) over a text in so many heats, within `budget` bytes of device memory;
-    /// without a budget the weights stay on the device, whatever they take. Where memory is short, the weights are streamed;
-    /// then batches are made smaller; then the head over likely tokens is done without.
+    /// A plan for a search over a text, or (None) for scoring it only, within `budget` bytes of device memory; without a budget
+    /// the weights stay on the device, whatever they take. Where memory is short, the weights are streamed; then batches are
+    /// made smaller; then the head over likely tokens is done without.
     pub fn new(
         gpu: &Gpu,
         checkpoint: &Checkpoint,
         windows: &Windows,
-        (candidates, heats): (usize, usize),
+        search: Option<&SearchOptions>,
         budget: Option<u64>,
     ) -> Result<Self, MemoryError> {
         let spec = &checkpoint.spec;
         let weights = DeviceModel::weight_bytes(gpu, checkpoint)?;
-        let distinct = windows.ids.iter().collect::<BTreeSet<_>>().len().min(spec.vocab_size);
-        let likely = match candidates {
-            0 => 0,
-            _ => DeviceModel::head_bytes(gpu, checkpoint, LikelyHead::largest(spec.vocab_size, distinct))?,
+        // The published loop only scores, one candidate after the other.
+        let search = search.filter(|options| options.strategy != Strategy::Exhaustive);
+        let candidates = search.map_or(0, |options| options.candidates(spec).count());
+        let exact = search.is_some_and(|options| options.strategy == Strategy::Exact);
+        let likely = match exact {
+            false => 0,
+            true => {
+                let distinct = windows.ids.iter().collect::<BTreeSet<_>>().len().min(spec.vocab_size);
+                let rows = LikelyHead::largest(spec.vocab_size, distinct);
+                DeviceModel::head_bytes(gpu, checkpoint, rows)? + windows.ids.len() as u64 * 4
+            }
         };
-        let usual = Batching::new(windows, heats);
+        let usual = Batching::new(windows, search.map_or(1, |options| options.strategy.heats()));
         let sizes = |batching| Sizes::new(spec, batching, candidates);
         let plan = |streamed: bool, batching: Batching, likely_head: bool| Self {
             weights: if streamed { weights.streamed() } else { weights.resident() },
             streamed,
-            scratch: batching.scorer_bytes(gpu, spec)
-                + if likely_head { likely + windows.ids.len() as u64 * 4 } else { 0 },
+            scratch: batching.scorer_bytes(gpu, spec) + if likely_head { likely } else { 0 },
             states: if candidates == 0 { 0 } else { sizes(batching).least() },
             keeps_prefixes: false,
-            wave: 0,
-            round: 0,
+            wave: 1,
+            round: 1,
             batching,
             likely_head,
         };
-        let with_likely_head = candidates > 0;
-        let resident = plan(false, usual, with_likely_head);
+        let resident = plan(false, usual, exact);
         let budget = budget.unwrap_or(resident.total() - resident.states + resident.states.max(DEFAULT_STATES));
-        let streamed = [true, false].into_iter().filter(|likely_head| *likely_head <= with_likely_head);
+        let streamed = [true, false].into_iter().filter(|likely_head| *likely_head <= exact);
         let streamed = streamed.flat_map(|likely_head| usual.smaller().map(move |batching| (batching, likely_head)));
         let streamed = streamed.map(|(batching, likely_head)| plan(true, batching, likely_head));
         let mut needed = resident.total();
@@ -177,8 +183,8 @@ mod tests {
             scratch: 0,
             states: 0,
             keeps_prefixes: false,
-            wave: 0,
-            round: 0,
+            wave: 1,
+            round: 1,
             batching: Batching::new(&windows, 1),
             likely_head: true,
         }

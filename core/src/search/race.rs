@@ -37,8 +37,8 @@ pub(super) async fn step(
     let mut settled: Vec<Candidate> = Vec::new();
     let heats: Vec<usize> = sweep.opening().into_iter().chain(0..sweep.batches()).collect();
     for (heat, batch) in heats.iter().copied().enumerate() {
-        let waves = live.len().div_ceil(memory.wave.max(1));
-        for (index, wave) in live.chunks(memory.wave.max(1)).enumerate() {
+        let waves = live.len().div_ceil(memory.wave);
+        for (index, wave) in live.chunks(memory.wave).enumerate() {
             let step = state.steps.len() + 1;
             let mut progress = |share: f64| {
                 let part = (index as f64 + share) / waves as f64;

@@ -175,7 +175,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         let mut outcomes: BTreeMap<BlockId, Result<Outcome, ScoreError>> = BTreeMap::new();
         let mut logits: BTreeMap<BlockId, u64> = BTreeMap::new();
         let mut nll: BTreeMap<BlockId, Vec<f32>> = wave.iter().map(|block| (*block, Vec::new())).collect();
-        let rounds = self.batches().div_ceil(self.plan.round.max(1));
+        let rounds = self.batches().div_ceil(self.plan.round);
         for index in 0..rounds {
             let live: Vec<BlockId> = wave.iter().copied().filter(|block| !outcomes.contains_key(block)).collect();
             if live.is_empty() {

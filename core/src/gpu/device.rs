@@ -31,7 +31,7 @@ const IN_FLIGHT: usize = 2;
 /// After an error, work on its way is given so much time to end.
 const LAST_WORK: Duration = Duration::from_secs(5);
 /// Uploads are flushed to the device after this many bytes, because staging memory grows until a submit.
-const UPLOAD_FLUSH: u64 = 64 << 20;
+const UPLOAD_FLUSH: u64 = 32 << 20;
 
 /// An open device with its pipelines.
 pub struct Gpu {
@@ -124,6 +124,9 @@ impl Gpu {
             required_features: features,
             required_limits: limits.clone(),
             experimental_features,
+            // By default wgpu takes device memory in blocks of 128 MiB and more, whatever is put into them: real memory would
+            // stay far above a plan for a small device. There are few buffers, and they live long.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
         let (device, queue) = chosen
@@ -277,14 +280,17 @@ impl Gpu {
 
     /// Overwrites the start of a buffer.
     pub fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<(), GpuError> {
-        let whole = bytes.len() / 4 * 4;
-        self.queue.write_buffer(buffer, 0, &bytes[..whole]);
-        if whole < bytes.len() {
-            let mut word = [0; 4];
-            word[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-            self.queue.write_buffer(buffer, whole as u64, &word);
+        let (whole, rest) = bytes.split_at(bytes.len() / 4 * 4);
+        for (piece, at) in whole.chunks(UPLOAD_FLUSH as usize).zip((0..).step_by(UPLOAD_FLUSH as usize)) {
+            self.queue.write_buffer(buffer, at, piece);
+            self.flush_uploads(piece.len() as u64)?;
         }
-        self.flush_uploads(bytes.len() as u64)
+        if !rest.is_empty() {
+            let mut word = [0; 4];
+            word[..rest.len()].copy_from_slice(rest);
+            self.queue.write_buffer(buffer, whole.len() as u64, &word);
+        }
+        self.check()
     }
 
     /// A storage texture of `texels` texels of 16 bytes, [`TEXTURE_WIDTH`] to a row; `words` for u32, else f32.

@@ -12,6 +12,7 @@ mod matrix;
 mod pipeline_cache;
 mod recording;
 mod self_test;
+mod upload;
 
 pub use adapter::{AdapterSummary, GpuOptions, KeptPipelines, KernelChoice, Tier, adapters};
 pub use attention::{AttentionBuffers, Heads};

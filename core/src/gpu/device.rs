@@ -772,7 +772,8 @@ mod tests {
             println!("this backend does not tell what it has allocated");
             return;
         };
-        let weights: u64 = report.allocations.iter().filter(|taken| taken.name == "weight").map(|taken| taken.size).sum();
+        let weights: u64 =
+            report.allocations.iter().filter(|taken| taken.name == "weight").map(|taken| taken.size).sum();
         assert!(weights > 64 * 2 * MIB as u64, "{report:?}");
         // Besides them 32 MiB for uploads, and blocks of up to 32 MiB that are not full.
         assert!(report.total_reserved_bytes < weights + 96 * MIB as u64, "{report:?}");

@@ -1,7 +1,8 @@
 //! Copies from the host into device memory.
 
-use super::{Gpu, GpuError};
 use blockpruner_shaders::TEXTURE_WIDTH;
+
+use super::{Gpu, GpuError};
 
 /// Staging memory that is filled before it is submitted.
 const CHUNK: usize = 16 << 20;

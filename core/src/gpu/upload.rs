@@ -166,8 +166,9 @@ impl Staging {
 
     /// Its staging memory grows until a submit.
     fn flush(&mut self) -> Option<wgpu::SubmissionIndex> {
-        self.pending = 0;
-        self.queue.submit([]);
+        if std::mem::take(&mut self.pending) > 0 {
+            self.queue.submit([]);
+        }
         None
     }
 }

@@ -29,8 +29,8 @@ pub struct DeviceArgs {
     /// Use only what browsers offer
     #[arg(long)]
     pub strict_webgpu: bool,
-    /// Device memory to keep to, for example 6GiB; weights that do not fit are streamed from the file [default: weights stay on
-    /// the device]
+    /// Device memory to keep to, for example 6GiB; weights that do not fit are streamed from the file [default: three
+    /// quarters of the device's own memory, or half of what it shares with the computer, where the driver tells]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory_budget: Option<u64>,
 }

@@ -41,7 +41,7 @@ pub async fn run(args: &DevicesArgs) -> anyhow::Result<()> {
                 (least, most) => format!("subgroups of {least} to {most}"),
             };
             text += &format!(
-                "{}: {} ({}, {}, {})\n   tier {}, kernel {}, {subgroups}{}\n   bindings up to {}, buffers up to {}, \
+                "{}: {} ({}, {}, {})\n   tier {}, kernel {}, {subgroups}{}\n   {}bindings up to {}, buffers up to {}, \
                  workgroups of up to {} invocations and {}\n",
                 device.index,
                 device.name,
@@ -51,6 +51,7 @@ pub async fn run(args: &DevicesArgs) -> anyhow::Result<()> {
                 device.tier,
                 device.kernel,
                 if device.f16 { ", f16 arithmetic" } else { "" },
+                device.memory_bytes.map(|memory| screen::bytes(memory) + " of memory, ").unwrap_or_default(),
                 screen::bytes(device.max_binding_bytes),
                 screen::bytes(device.max_buffer_bytes),
                 device.max_workgroup_invocations,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use blockpruner_shaders::{Cooperative, GemmKernel, WeightFormat};
 use serde::Serialize;
 
-use super::GpuError;
+use super::{DeviceMemory, GpuError};
 
 /// What a device is trusted with, from the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -120,6 +120,8 @@ pub struct AdapterSummary {
     pub kernel: String,
     /// Smallest and largest subgroup, in lanes; 0 without subgroups.
     pub subgroup_sizes: [u32; 2],
+    /// Memory that the device computes in, in bytes; None where nobody tells.
+    pub memory_bytes: Option<u64>,
     /// Largest storage binding in bytes.
     pub max_binding_bytes: u64,
     /// Largest buffer in bytes.
@@ -137,6 +139,7 @@ pub(super) struct Candidate {
     pub adapter: wgpu::Adapter,
     pub info: wgpu::AdapterInfo,
     pub tier: Tier,
+    pub memory: Option<DeviceMemory>,
     pub textures: bool,
     pub cooperative: Vec<Cooperative>,
 }
@@ -208,6 +211,7 @@ impl Candidate {
             tier: self.tier,
             kernel: self.kernels(None).ok().and_then(|table| Some(table.first()?.name().into())).unwrap_or_default(),
             subgroup_sizes: if subgroups { [self.info.subgroup_min_size, self.info.subgroup_max_size] } else { [0, 0] },
+            memory_bytes: self.memory.map(|memory| memory.bytes),
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             max_buffer_bytes: limits.max_buffer_size,
             max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -298,7 +302,8 @@ pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
             let whole_heads = options.head_dim.is_none_or(|head_dim| head_dim.is_multiple_of(4));
             let textures = textures && whole_heads && adapter.limits().max_storage_textures_per_shader_stage >= 4;
             let cooperative = cooperative_matrices(&adapter);
-            Candidate { adapter, info, tier, textures, cooperative }
+            let memory = DeviceMemory::of(&adapter);
+            Candidate { adapter, info, tier, memory, textures, cooperative }
         })
         .collect();
     found.sort_by_key(|candidate| rank(&candidate.info));

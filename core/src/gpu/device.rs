@@ -10,12 +10,12 @@ use blockpruner_shaders::{Binding, Cooperative, GemmKernel, Kernel, Shader, TEXT
 use futures_channel::oneshot;
 use web_time::Instant;
 
-use super::GpuError;
 use super::adapter::{self, GpuOptions, Tier};
 use super::pipeline_cache;
 use super::recording::{Command, Recording, Resource};
 use super::self_test::{self, Distort};
 use super::upload::Staging;
+use super::{DeviceMemory, GpuError};
 
 /// The largest heads whose tiles fit WebGPU's guaranteed workgroup memory.
 const MOST_HEAD_DIM: u32 = 256;
@@ -37,6 +37,7 @@ pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
+    memory: Option<DeviceMemory>,
     tier: Tier,
     gemm: GemmKernel,
     warnings: Vec<String>,
@@ -150,6 +151,7 @@ impl Gpu {
             device,
             queue,
             info: chosen.info,
+            memory: chosen.memory,
             tier: chosen.tier,
             gemm: GemmKernel::BASELINE,
             warnings: Vec::new(),
@@ -225,6 +227,11 @@ impl Gpu {
     /// Driver and version.
     pub fn driver(&self) -> String {
         format!("{} {}", self.info.driver, self.info.driver_info).trim().to_string()
+    }
+
+    /// Memory that the device computes in; None where nobody tells, as in browsers.
+    pub fn memory(&self) -> Option<DeviceMemory> {
+        self.memory
     }
 
     /// The tier that the device is used at.

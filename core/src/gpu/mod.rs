@@ -7,6 +7,7 @@
 mod adapter;
 mod attention;
 mod device;
+mod device_memory;
 mod error;
 mod matrix;
 mod pipeline_cache;
@@ -17,6 +18,7 @@ mod upload;
 pub use adapter::{AdapterSummary, GpuOptions, KeptPipelines, KernelChoice, Tier, adapters};
 pub use attention::{AttentionBuffers, Heads};
 pub use device::Gpu;
+pub use device_memory::DeviceMemory;
 pub use error::GpuError;
 pub use matrix::{Matrix, Operand};
 pub use recording::{Recording, Resource};

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::{SearchOptions, Strategy};
-use crate::gpu::Gpu;
+use crate::gpu::{DeviceMemory, Gpu};
 use crate::model::forward::LikelyHead;
 use crate::model::{Checkpoint, DeviceModel, ForwardError, ModelSpec};
 use crate::score::{Batching, states_bytes};
 use crate::text::Windows;
 
-/// Hidden states take up to this much where no budget is given: devices do not tell how much memory they have.
-const DEFAULT_STATES: u64 = 1 << 30;
+/// Hidden states take up to this much where no budget is given and the device has no memory of its own.
+const USUAL_STATES: u64 = 1 << 30;
 
 /// Why no plan was made.
 #[derive(Debug, thiserror::Error)]
@@ -55,9 +55,10 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// A plan for a search over a text, or (None) for scoring it only, within `budget` bytes of device memory; without a budget
-    /// the weights stay on the device, whatever they take. Where memory is short, the weights are streamed; then batches are
-    /// made smaller; then the head over likely tokens is done without.
+    /// A plan for a search over a text, or (None) for scoring it only, within `budget` bytes of device memory. Without a budget
+    /// it keeps to three quarters of a device's own memory, or to half of what it shares with the computer; where nobody tells
+    /// how much there is, the weights stay on the device, whatever they take. Where memory is short, the weights are streamed;
+    /// then batches are made smaller; then the head over likely tokens is done without.
     pub fn new(
         gpu: &Gpu,
         checkpoint: &Checkpoint,
@@ -93,7 +94,8 @@ impl MemoryPlan {
             likely_head,
         };
         let resident = plan(false, usual, exact);
-        let budget = budget.unwrap_or(resident.total() - resident.states + resident.states.max(DEFAULT_STATES));
+        let usual_total = resident.total() - resident.states + resident.states.max(USUAL_STATES);
+        let budget = budget.unwrap_or(usual_budget(gpu.memory(), usual_total));
         let streamed = [true, false].into_iter().filter(|likely_head| *likely_head <= exact);
         let streamed = streamed.flat_map(|likely_head| usual.smaller().map(move |batching| (batching, likely_head)));
         let streamed = streamed.map(|(batching, likely_head)| plan(true, batching, likely_head));
@@ -112,6 +114,16 @@ impl MemoryPlan {
     /// Bytes in all.
     pub fn total(&self) -> u64 {
         self.weights + self.scratch + self.states
+    }
+}
+
+/// What to keep to where no budget is given, in bytes; `usual` is enough for all weights and a reasonable number of states.
+fn usual_budget(memory: Option<DeviceMemory>, usual: u64) -> u64 {
+    match memory {
+        // The rest is left to the screen and to other programs.
+        Some(DeviceMemory { bytes, own: true }) => bytes / 4 * 3,
+        Some(DeviceMemory { bytes, own: false }) => usual.min(bytes / 2),
+        None => usual,
     }
 }
 
@@ -187,6 +199,21 @@ mod tests {
             round: 1,
             batching: Batching::new(&windows, 1),
             likely_head: true,
+        }
+    }
+
+    #[test]
+    fn without_a_budget_a_device_keeps_some_memory() {
+        const GIB: u64 = 1 << 30;
+        let of = |bytes, own| Some(DeviceMemory { bytes, own });
+        for (memory, usual, budget) in [
+            (None, 20 * GIB, 20 * GIB),
+            (of(8 * GIB, true), 2 * GIB, 6 * GIB),
+            (of(8 * GIB, true), 20 * GIB, 6 * GIB),
+            (of(8 * GIB, false), 2 * GIB, 2 * GIB),
+            (of(8 * GIB, false), 20 * GIB, 4 * GIB),
+        ] {
+            assert_eq!(usual_budget(memory, usual), budget, "{memory:?}");
         }
     }
 

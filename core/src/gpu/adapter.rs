@@ -302,7 +302,7 @@ pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
             let whole_heads = options.head_dim.is_none_or(|head_dim| head_dim.is_multiple_of(4));
             let textures = textures && whole_heads && adapter.limits().max_storage_textures_per_shader_stage >= 4;
             let cooperative = cooperative_matrices(&adapter);
-            let memory = DeviceMemory::of(&adapter);
+            let memory = DeviceMemory::of(&adapter, info.device_type);
             Candidate { adapter, info, tier, memory, textures, cooperative }
         })
         .collect();

@@ -3,7 +3,7 @@
 /// Memory that a device computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceMemory {
-    /// How much there is in all, in bytes, whoever uses it.
+    /// How much there is, in bytes: with Vulkan in all, with Metal and DX12 what the system would give to this process.
     pub bytes: u64,
     /// Whether it is the device's own, not also the computer's.
     pub own: bool,
@@ -12,8 +12,8 @@ pub struct DeviceMemory {
 impl DeviceMemory {
     /// Asks Vulkan, Metal or DX12; None where nobody tells: in browsers, with GL, and of drivers that run on the CPU, which
     /// may name any figure (Mesa 22's says 2 GiB on every machine).
-    pub(super) fn of(adapter: &wgpu::Adapter) -> Option<Self> {
-        let own = match adapter.get_info().device_type {
+    pub(super) fn of(adapter: &wgpu::Adapter, kind: wgpu::DeviceType) -> Option<Self> {
+        let own = match kind {
             wgpu::DeviceType::Cpu => return None,
             kind => kind == wgpu::DeviceType::DiscreteGpu,
         };

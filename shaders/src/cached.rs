@@ -63,8 +63,8 @@ pub fn cache_bytes(positions: u32, kv_heads: u32, head_dim: u32) -> u64 {
     positions as u64 * kv_heads as u64 * head_texels(head_dim) as u64 * 16
 }
 
-pub(crate) fn append_context(head_dim: u32) -> minijinja::Value {
-    context! { HEAD_DIM => head_dim, HEAD_TEXELS => head_texels(head_dim) }
+pub(crate) fn append_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
+    context! { HEAD_DIM => head_dim, HEAD_TEXELS => head_texels(head_dim), PANEL => kernel.is_panel(), TEXTURE_WIDTH }
 }
 
 pub(crate) fn attend_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
@@ -83,7 +83,7 @@ pub(crate) fn attend_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Va
         PARTS => parts,
         KEYS_PER_PART => KEYS / parts,
         PER_INVOCATION => texels.div_ceil(KEYS),
-        PANEL => !matches!(kernel, GemmKernel::Tile { .. }),
+        PANEL => kernel.is_panel(),
         ROWS => rows,
         TEXTURE_WIDTH,
     }

@@ -73,9 +73,7 @@ pub struct PanelParams {
     pub has_bias: u32,
     /// First panel of columns of this dispatch.
     pub first_block: u32,
-    /// Row of C that the first row of A belongs to.
-    pub first_row: u32,
-    /// 1 to add to C instead of overwriting it.
+    /// 1 to add the residual.
     pub add: u32,
 }
 

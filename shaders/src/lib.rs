@@ -144,6 +144,11 @@ impl GemmKernel {
         }
     }
 
+    /// Whether operands and activations lie in storage textures.
+    pub fn is_panel(self) -> bool {
+        matches!(self, Self::Panel { .. })
+    }
+
     /// The name that `--kernel` takes.
     pub fn name(self) -> &'static str {
         match self {
@@ -178,11 +183,11 @@ pub enum Kernel {
     /// Log-sum-exp and the NLL of targets.
     LogSumExp { kernel: GemmKernel },
     /// Keys, turned by their position, and values of new positions to the KV cache.
-    CacheAppend { head_dim: u32 },
+    CacheAppend { kernel: GemmKernel, head_dim: u32 },
     /// Causal attention of new positions to the KV cache, to the left side of a product.
     CachedAttention { kernel: GemmKernel, head_dim: u32 },
     /// The most likely token of one position.
-    Argmax,
+    Argmax { kernel: GemmKernel },
 }
 
 /// A rendered shader, ready for a device. The entry point is `main`.
@@ -230,7 +235,7 @@ impl Kernel {
             Self::Embedding { weight, .. } | Self::Gemm { weight, .. } => format!("{name} {}", weight.name()),
             Self::Attention { head_dim, .. }
             | Self::AttentionPack { head_dim, .. }
-            | Self::CacheAppend { head_dim }
+            | Self::CacheAppend { head_dim, .. }
             | Self::CachedAttention { head_dim, .. } => {
                 format!("{name} head_dim {head_dim}")
             }
@@ -251,30 +256,38 @@ impl Kernel {
             }
             Self::Embedding { weight, .. } => (wgsl!("embedding_panel"), vec![Read, texture(weight), ReadWrite]),
             Self::RmsNorm { kernel: GemmKernel::Tile { .. } } => (wgsl!("rms_norm"), vec![Read, Read, ReadWrite]),
-            Self::RmsNorm { .. } => (wgsl!("rms_norm_panel"), vec![Read, Read, TextureWrite]),
+            Self::RmsNorm { .. } => (wgsl!("rms_norm_panel"), vec![TextureF32, TextureF32, TextureWrite]),
             Self::Gemm { kernel: GemmKernel::Tile { cooperative, .. }, .. } => {
                 let template = if cooperative.is_some() { wgsl!("gemm_cooperative") } else { wgsl!("gemm_tile") };
                 (template, vec![Read, Read, Read, ReadWrite])
             }
-            Self::Gemm { weight, .. } => (wgsl!("gemm_panel"), vec![TextureF32, texture(weight), Read, ReadWrite]),
+            Self::Gemm { weight, .. } => {
+                (wgsl!("gemm_panel"), vec![TextureF32, texture(weight), Read, TextureF32, TextureWrite])
+            }
             Self::Rotary => (wgsl!("rotary"), vec![Read, ReadWrite]),
-            Self::AttentionPack { .. } => (wgsl!("attention_pack"), vec![Read, Read, TextureWrite]),
+            Self::AttentionPack { .. } => (wgsl!("attention_pack"), vec![TextureF32, TextureF32, TextureWrite]),
             Self::Attention { kernel: GemmKernel::Tile { .. }, .. } => (wgsl!("attention_tile"), vec![Read, ReadWrite]),
             Self::Attention { .. } => {
                 (wgsl!("attention_panel"), vec![TextureF32, TextureF32, TextureF32, TextureWrite])
             }
             Self::SwiGlu { kernel: GemmKernel::Tile { .. } } => (wgsl!("swiglu"), vec![Read, ReadWrite]),
-            Self::SwiGlu { .. } => (wgsl!("swiglu_panel"), vec![Read, TextureWrite]),
+            Self::SwiGlu { .. } => (wgsl!("swiglu_panel"), vec![TextureF32, TextureWrite]),
             Self::LogSumExp { kernel: GemmKernel::Tile { .. } } => {
                 (wgsl!("log_sum_exp"), vec![Read, Read, ReadWrite, ReadWrite])
             }
-            Self::LogSumExp { .. } => (wgsl!("log_sum_exp_panel"), vec![Read, Read, ReadWrite, ReadWrite]),
-            Self::CacheAppend { .. } => (wgsl!("cache_append"), vec![Read, Read, ReadWrite, ReadWrite]),
-            Self::CachedAttention { kernel, .. } => {
-                let output = if matches!(kernel, GemmKernel::Tile { .. }) { ReadWrite } else { TextureWrite };
-                (wgsl!("attention_cached"), vec![Read, Read, Read, Read, output])
+            Self::LogSumExp { .. } => (wgsl!("log_sum_exp_panel"), vec![TextureF32, Read, ReadWrite, ReadWrite]),
+            Self::CacheAppend { kernel, .. } => {
+                let input = if kernel.is_panel() { TextureF32 } else { Read };
+                (wgsl!("cache_append"), vec![input, input, ReadWrite, ReadWrite])
             }
-            Self::Argmax => (wgsl!("argmax"), vec![Read, ReadWrite]),
+            Self::CachedAttention { kernel, .. } => {
+                let (input, output) = if kernel.is_panel() { (TextureF32, TextureWrite) } else { (Read, ReadWrite) };
+                (wgsl!("attention_cached"), vec![input, input, Read, Read, output])
+            }
+            Self::Argmax { kernel } => {
+                let input = if kernel.is_panel() { TextureF32 } else { Read };
+                (wgsl!("argmax"), vec![input, ReadWrite])
+            }
         };
         (name, source, bindings)
     }
@@ -291,9 +304,10 @@ impl Kernel {
                     context! { LANES => lanes, ROWS => gemm::panel_rows(lanes), TEXTURE_WIDTH }
                 }
             },
-            Self::CacheAppend { head_dim } => cached::append_context(head_dim),
+            Self::CacheAppend { kernel, head_dim } => cached::append_context(kernel, head_dim),
             Self::CachedAttention { kernel, head_dim } => cached::attend_context(kernel, head_dim),
-            Self::Rotary | Self::Argmax => context! {},
+            Self::Argmax { kernel } => context! { PANEL => kernel.is_panel() },
+            Self::Rotary => context! {},
         }
     }
 }
@@ -330,9 +344,10 @@ mod tests {
                     .into_iter()
                     .flat_map(|cooperative| [true, false].map(|subgroups| GemmKernel::Tile { subgroups, cooperative })),
             );
-        let mut kernels = vec![Kernel::Rotary, Kernel::Argmax];
+        let mut kernels = vec![Kernel::Rotary];
         for kernel in gemms {
             kernels.extend([Kernel::RmsNorm { kernel }, Kernel::SwiGlu { kernel }, Kernel::LogSumExp { kernel }]);
+            kernels.push(Kernel::Argmax { kernel });
             for weight in WeightFormat::ALL {
                 kernels.push(Kernel::Embedding { kernel, weight });
                 kernels.push(Kernel::Gemm { kernel, weight });
@@ -340,13 +355,14 @@ mod tests {
             for head_dim in [4, 12, 16, 24, 32, 40, 64, 80, 96, 128, 192, 256] {
                 kernels.push(Kernel::Attention { kernel, head_dim });
                 kernels.push(Kernel::CachedAttention { kernel, head_dim });
+                kernels.push(Kernel::CacheAppend { kernel, head_dim });
             }
         }
         let kernel = GemmKernel::BASELINE;
         let odd = [2, 6, 50].map(|head_dim| Kernel::Attention { kernel, head_dim });
         let packs = [4, 12, 24, 64, 128].map(|head_dim| Kernel::AttentionPack { head_dim });
         let cached = [2, 6, 50, 512].map(|head_dim| Kernel::CachedAttention { kernel, head_dim });
-        let appends = [2, 6, 24, 50, 64, 512].map(|head_dim| Kernel::CacheAppend { head_dim });
+        let appends = [2, 6, 50, 512].map(|head_dim| Kernel::CacheAppend { kernel, head_dim });
         kernels.into_iter().chain(odd).chain(packs).chain(cached).chain(appends).collect()
     }
 

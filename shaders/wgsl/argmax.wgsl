@@ -9,7 +9,11 @@ struct Params {
     is_first: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
+{% if PANEL %}
+@group(0) @binding(1) var logits: texture_storage_2d<rgba32float, read>;
+{% else %}
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
+{% endif %}
 @group(0) @binding(2) var<storage, read_write> best: array<vec4f>;
 
 // Lower than any logit; WGSL may assume that there are no infinities.
@@ -26,7 +30,12 @@ fn better(a: vec4f, b: vec4f) -> vec4f {
 fn main(@builtin(local_invocation_index) lane: u32) {
     var mine = vec4f(LOWEST, f32(params.first_token + lane), 0.0, 0.0);
     for (var column = lane; column < params.columns; column += 64u) {
+{% if PANEL %}
+        // A chunk is far shorter than a row of the texture.
+        let logit = textureLoad(logits, vec2u(column / 4u, 0u))[column % 4u];
+{% else %}
         let logit = logits[column];
+{% endif %}
         // All ones in the exponent: infinite or NaN, which comparisons of floats may be compiled not to see.
         if (bitcast<u32>(logit) & 0x7f800000u) == 0x7f800000u {
             mine.z = 1.0;

@@ -26,8 +26,13 @@ struct Params {
     output_stride: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
+{% if PANEL %}
+@group(0) @binding(1) var table: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var qkv: texture_storage_2d<rgba32float, read>;
+{% else %}
 @group(0) @binding(1) var<storage, read> table: array<vec2f>;
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
+{% endif %}
 @group(0) @binding(3) var<storage, read> keys: array<vec4f>;
 @group(0) @binding(4) var<storage, read> values: array<vec4f>;
 {% if PANEL %}
@@ -47,6 +52,29 @@ var<workgroup> tops: array<f32, 8>;
 var<workgroup> partial: array<vec4f, 64>;
 var<workgroup> sums: array<f32, 64>;
 
+{% if PANEL %}
+fn at(t: u32) -> vec2u {
+    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
+}
+
+fn turn(i: u32) -> vec2f {
+    let turns = textureLoad(table, at(i / 2u));
+    return select(turns.xy, turns.zw, i % 2u == 1u);
+}
+
+fn projected(i: u32) -> f32 {
+    return textureLoad(qkv, at(i / 4u))[i % 4u];
+}
+{% else %}
+fn turn(i: u32) -> vec2f {
+    return table[i];
+}
+
+fn projected(i: u32) -> f32 {
+    return qkv[i];
+}
+{% endif %}
+
 // Four neighbouring elements of the query, turned and scaled; 0 past its end.
 fn query(row: u32, head: u32, d: u32) -> vec4f {
     let base = row * params.stride + head * HEAD_DIM;
@@ -56,22 +84,16 @@ fn query(row: u32, head: u32, d: u32) -> vec4f {
         if i >= HEAD_DIM {
             break;
         }
-        let turn = table[row * HALF + i % HALF];
+        let by = turn(row * HALF + i % HALF);
         if i < HALF {
-            texel[e] = qkv[base + i] * turn.x - qkv[base + i + HALF] * turn.y;
+            texel[e] = projected(base + i) * by.x - projected(base + i + HALF) * by.y;
         } else {
-            texel[e] = qkv[base + i] * turn.x + qkv[base + i - HALF] * turn.y;
+            texel[e] = projected(base + i) * by.x + projected(base + i - HALF) * by.y;
         }
     }
     return texel * params.scale;
 }
 
-{% if PANEL %}
-fn at(t: u32) -> vec2u {
-    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
-}
-
-{% endif %}
 fn store(row: u32, head: u32, texel: u32, value: vec4f) {
 {% if PANEL %}
     let block = row / {{ ROWS }}u * params.output_stride;

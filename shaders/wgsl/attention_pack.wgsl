@@ -1,6 +1,6 @@
 // Copies the heads of a fused projection into a texture that attention_panel.wgsl reads: 4 neighbouring elements of a
 // head a texel; rows that do not exist are zeros. Q and K are turned on the way, as rotary.wgsl does.
-//   table:  [window, head_dim / 2] of (cos, sin), the scaling of attention included
+//   table:  [window, head_dim / 2] of (cos, sin), the scaling of attention included; two a texel
 //   qkv:    [rows, stride]; the heads start at first_column; a batch of windows of `window` rows
 //   output: texel t = (((window_index * heads + head) * blocks + block) * {{ HEAD_TEXELS }} + d4) * group + r
 //           holds row block * group + r of its window
@@ -18,23 +18,19 @@ struct Params {
     rotate: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> table: array<vec2f>;
-{% if ALIGNED %}
-@group(0) @binding(2) var<storage, read> qkv: array<vec4f>;
-{% else %}
-@group(0) @binding(2) var<storage, read> qkv: array<f32>;
-{% endif %}
+@group(0) @binding(1) var table: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var qkv: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(3) var output: texture_storage_2d<rgba32float, write>;
 
 const HALF = {{ HEAD_DIM // 2 }}u;
 
-// Four neighbouring elements of the projection.
+fn at(t: u32) -> vec2u {
+    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
+}
+
+// Four neighbouring elements of the projection, from a multiple of 4 on.
 fn load(i: u32) -> vec4f {
-{% if ALIGNED %}
-    return qkv[i / 4u];
-{% else %}
-    return vec4f(qkv[i], qkv[i + 1u], qkv[i + 2u], qkv[i + 3u]);
-{% endif %}
+    return textureLoad(qkv, at(i / 4u));
 }
 
 @compute @workgroup_size(64)
@@ -53,8 +49,10 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         if params.rotate == 1u {
 {% if ALIGNED %}
             let i = row * HALF + d % HALF;
-            let cosines = vec4f(table[i].x, table[i + 1u].x, table[i + 2u].x, table[i + 3u].x);
-            let sines = vec4f(table[i].y, table[i + 1u].y, table[i + 2u].y, table[i + 3u].y);
+            let first = textureLoad(table, at(i / 2u));
+            let second = textureLoad(table, at(i / 2u + 1u));
+            let cosines = vec4f(first.xz, second.xz);
+            let sines = vec4f(first.yw, second.yw);
             if d < HALF {
                 texel = texel * cosines - load(base + d + HALF) * sines;
             } else {
@@ -62,16 +60,20 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
             }
 {% else %}
             for (var e = 0u; e < 4u; e++) {
-                let turn = table[row * HALF + (d + e) % HALF];
+                let i = row * HALF + (d + e) % HALF;
+                let turns = textureLoad(table, at(i / 2u));
+                let turn = select(turns.xy, turns.zw, i % 2u == 1u);
                 if d + e < HALF {
-                    texel[e] = texel[e] * turn.x - qkv[base + d + e + HALF] * turn.y;
+                    let other = base + d + e + HALF;
+                    texel[e] = texel[e] * turn.x - load(other)[other % 4u] * turn.y;
                 } else {
-                    texel[e] = texel[e] * turn.x + qkv[base + d + e - HALF] * turn.y;
+                    let other = base + d + e - HALF;
+                    texel[e] = texel[e] * turn.x + load(other)[other % 4u] * turn.y;
                 }
             }
 {% endif %}
         }
     }
     let t = (id.z * params.heads + id.y) * texels + id.x;
-    textureStore(output, vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u), texel);
+    textureStore(output, at(t), texel);
 }

@@ -13,13 +13,41 @@ struct Params {
     stride: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
+{% if PANEL %}
+@group(0) @binding(1) var table: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var qkv: texture_storage_2d<rgba32float, read>;
+{% else %}
 @group(0) @binding(1) var<storage, read> table: array<vec2f>;
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
+{% endif %}
 @group(0) @binding(3) var<storage, read_write> keys: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> values: array<vec4f>;
 
 const HEAD_DIM = {{ HEAD_DIM }}u;
 const HALF = {{ HEAD_DIM // 2 }}u;
+
+{% if PANEL %}
+fn at(t: u32) -> vec2u {
+    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
+}
+
+fn turn(i: u32) -> vec2f {
+    let turns = textureLoad(table, at(i / 2u));
+    return select(turns.xy, turns.zw, i % 2u == 1u);
+}
+
+fn projected(i: u32) -> f32 {
+    return textureLoad(qkv, at(i / 4u))[i % 4u];
+}
+{% else %}
+fn turn(i: u32) -> vec2f {
+    return table[i];
+}
+
+fn projected(i: u32) -> f32 {
+    return qkv[i];
+}
+{% endif %}
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -39,13 +67,13 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         if i >= HEAD_DIM {
             break;
         }
-        var x = qkv[base + i];
+        var x = projected(base + i);
         if is_key {
-            let turn = table[row * HALF + i % HALF];
+            let by = turn(row * HALF + i % HALF);
             if i < HALF {
-                x = x * turn.x - qkv[base + i + HALF] * turn.y;
+                x = x * by.x - projected(base + i + HALF) * by.y;
             } else {
-                x = x * turn.x + qkv[base + i - HALF] * turn.y;
+                x = x * by.x + projected(base + i - HALF) * by.y;
             }
         }
         texel[e] = x;

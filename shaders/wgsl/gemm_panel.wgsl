@@ -1,5 +1,5 @@
-// Matrix product for CPU-type adapters: c[first_row + m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n],
-// plus what stood there if `add` is 1.
+// Matrix product for CPU-type adapters: c[m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n],
+// plus residual[m, column_offset + n] if `add` is 1.
 //   a: blocks of {{ ROWS }} rows; texel (block * inner4 + k4) * {{ ROWS }} + r holds 4 neighbouring k of row block * {{ ROWS }} + r
 {% if QUANTISED %}
 //   w: {{ WEIGHT }} panels of {{ 4 * LANES }} rows n; texel ((block * (inner / 32) + k / 32) * {{ BLOCK_WORDS }} + unit) * {{ LANES }} + lane holds, of the rows
@@ -8,9 +8,10 @@
 //   w: {{ WEIGHT }} panels of {{ 4 * LANES }} rows n; texel ((block * steps + step) * 4 + j) * {{ LANES }} + lane holds {{ TEXEL_K }} neighbouring k of
 //      row n = block * {{ 4 * LANES }} + 4 * lane + j
 {% endif %}
-//   c: [.., stride], bias: padded to a multiple of 4
+//   residual, c: [rows, stride], bias: padded to a multiple of 4
 // One workgroup is one vector of {{ LANES }} lanes: {{ ROWS }} rows x {{ 4 * LANES }} columns, the whole of k in one loop, no shared memory.
-// Software drivers turn such lanes into SIMD; inside loops only storage-texture loads stay whole-vector loads there.
+// Software drivers turn such lanes into SIMD; only loads and stores of storage textures stay whole vectors there, buffers
+// are read and written lane by lane.
 // Grid = blocks of rows x panels.
 struct Params {
     rows: u32,
@@ -24,14 +25,14 @@ struct Params {
     has_bias: u32,
     // first panel of this dispatch
     first_block: u32,
-    first_row: u32,
     add: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var w: texture_storage_2d<{{ TEXEL_FORMAT }}, read>;
 @group(0) @binding(3) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
+@group(0) @binding(4) var residual: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(5) var c: texture_storage_2d<rgba32float, write>;
 
 fn at(t: u32) -> vec2u {
     return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
@@ -126,14 +127,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if params.has_bias == 1u {
         b = bias[column4];
     }
-    let base = (params.first_row + row0) * stride4 + column4;
+    let base = row0 * stride4 + column4;
 {% for r in range(ROWS) %}
     if row0 + {{ r }}u < params.rows {
         c{{ r }} += b;
         if params.add == 1u {
-            c{{ r }} += c[base + {{ r }}u * stride4];
+            c{{ r }} += textureLoad(residual, at(base + {{ r }}u * stride4));
         }
-        c[base + {{ r }}u * stride4] = c{{ r }};
+        textureStore(c, at(base + {{ r }}u * stride4), c{{ r }});
     }
 {% endfor %}
 }

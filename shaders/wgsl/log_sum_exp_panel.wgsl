@@ -11,13 +11,17 @@ struct Params {
     is_last: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> logits: array<vec4f>;
+@group(0) @binding(1) var logits: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var<storage, read> targets: array<u32>;
 @group(0) @binding(3) var<storage, read_write> running: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> nll: array<f32>;
 
 // Lower than any logit; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
+
+fn at(t: u32) -> vec2u {
+    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
+}
 
 fn there(i: u32) -> vec4<bool> {
     return vec4u(4u * i, 4u * i + 1u, 4u * i + 2u, 4u * i + 3u) < vec4u(params.columns);
@@ -33,12 +37,12 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let base = row * stride4;
     var maxima = vec4f(LOWEST);
     for (var i = 0u; i < stride4; i++) {
-        maxima = max(maxima, select(vec4f(LOWEST), logits[base + i], there(i)));
+        maxima = max(maxima, select(vec4f(LOWEST), textureLoad(logits, at(base + i)), there(i)));
     }
     let largest = max(max(maxima.x, maxima.y), max(maxima.z, maxima.w));
     var sums = vec4f(0.0);
     for (var i = 0u; i < stride4; i++) {
-        sums += select(vec4f(0.0), exp(logits[base + i] - largest), there(i));
+        sums += select(vec4f(0.0), exp(textureLoad(logits, at(base + i)) - largest), there(i));
     }
     let sum = (sums.x + sums.y) + (sums.z + sums.w);
     var state = vec4f(largest, sum, 0.0, 0.0);
@@ -49,7 +53,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
     let target_column = targets[row] - params.first_token;
     if target_column < params.columns {
-        state.z = logits[base + target_column / 4u][target_column % 4u];
+        state.z = textureLoad(logits, at(base + target_column / 4u))[target_column % 4u];
     }
     running[row] = state;
     if params.is_last == 1u {

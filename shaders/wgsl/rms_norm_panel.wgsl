@@ -13,8 +13,8 @@ struct Params {
     epsilon: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> input: array<vec4f>;
-@group(0) @binding(2) var<storage, read> weight: array<vec4f>;
+@group(0) @binding(1) var input: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var weight: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(3) var output: texture_storage_2d<rgba32float, write>;
 
 fn at(t: u32) -> vec2u {
@@ -31,14 +31,14 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let base = (params.first_row + (row / params.kept) * params.window + row % params.kept) * stride4;
     var squares = vec4f(0.0);
     for (var i = 0u; i < stride4; i++) {
-        let value = input[base + i];
+        let value = textureLoad(input, at(base + i));
         squares += value * value;
     }
     let sum = (squares.x + squares.y) + (squares.z + squares.w);
     let scale = 1.0 / sqrt(sum / f32(params.columns) + params.epsilon);
     let to = row / {{ ROWS }}u * params.inner4 * {{ ROWS }}u + row % {{ ROWS }}u;
     for (var i = 0u; i < stride4; i++) {
-        textureStore(output, at(to + i * {{ ROWS }}u), weight[i] * (input[base + i] * scale));
+        textureStore(output, at(to + i * {{ ROWS }}u), textureLoad(weight, at(i)) * (textureLoad(input, at(base + i)) * scale));
     }
     for (var i = stride4; i < params.inner4; i++) {
         textureStore(output, at(to + i * {{ ROWS }}u), vec4f(0.0));

@@ -8,8 +8,12 @@ struct Params {
     inner4: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> gate_up: array<vec4f>;
+@group(0) @binding(1) var gate_up: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var output: texture_storage_2d<rgba32float, write>;
+
+fn at(t: u32) -> vec2u {
+    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -21,11 +25,11 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     var value = vec4f(0.0);
     if id.x < stride4 {
         let base = row * stride4 * 2u + id.x;
-        let gate = gate_up[base];
+        let gate = textureLoad(gate_up, at(base));
         // Beyond -88 exp overflows f32, where WGSL promises nothing; silu is 0 to f32 precision there.
         let silu = gate / (1.0 + exp(min(-gate, vec4f(87.0))));
-        value = silu * gate_up[base + stride4];
+        value = silu * textureLoad(gate_up, at(base + stride4));
     }
     let t = (row / {{ ROWS }}u * params.inner4 + id.x) * {{ ROWS }}u + row % {{ ROWS }}u;
-    textureStore(output, vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u), value);
+    textureStore(output, at(t), value);
 }

@@ -175,7 +175,7 @@ fn read_operand(gpu: &Gpu, storage: &blockpruner::gpu::Resource, rows: usize, co
         identity.push(gpu, "identity", range, bytemuck::cast_slice(part)).unwrap();
     }
     let padded = columns.next_multiple_of(4);
-    let output = gpu.storage("rows", (rows * padded * 4) as u64).unwrap();
+    let output = gpu.readable("rows", (rows * padded * 4) as u64).unwrap();
     let mut recording = Recording::new();
     identity.record_product(gpu, &mut recording, &Operand::new(storage, rows as u32), &output);
     block_on(gpu.submit(&recording)).unwrap();
@@ -203,16 +203,22 @@ fn check_cached_attention(gpu: &Gpu, label: &str, head_dim: u32, window: u32, pa
             piece.extend_from_slice(row);
             piece.resize(piece.len().next_multiple_of(4), 3.0);
         }
-        let qkv = gpu.upload("qkv", bytemuck::cast_slice(&piece)).unwrap();
+        let qkv = gpu.upload_readable("qkv", &piece).unwrap();
         let turns = &table[(first * half_dim) as usize..][..(count * half_dim) as usize];
-        let turns = gpu.upload("table", bytemuck::cast_slice(turns)).unwrap();
+        let turns = gpu.upload_readable("table", turns.as_flattened()).unwrap();
         let append = cached::AppendParams { rows: count, past: first, heads, kv_heads, stride: stride(columns) };
         let mut recording = Recording::new();
-        let bindings = [(&turns).into(), (&qkv).into(), (&keys).into(), (&cached_values).into()];
-        recording.dispatch(Kernel::CacheAppend { head_dim }, &append, bindings, append.grid(head_dim), 1000);
+        let bindings = [turns.clone(), qkv.clone(), (&keys).into(), (&cached_values).into()];
+        recording.dispatch(
+            Kernel::CacheAppend { kernel: gpu.gemm(), head_dim },
+            &append,
+            bindings,
+            append.grid(head_dim),
+            1000,
+        );
         let output_columns = heads * head_dim;
         let bytes = gemm::operand_bytes(gpu.gemm(), count, output_columns);
-        let output = Operand::storage(gpu, "operand", bytes).unwrap();
+        let output = gpu.readable("operand", bytes).unwrap();
         if first >= past {
             let attend = cached::AttendParams {
                 past: first,
@@ -226,7 +232,7 @@ fn check_cached_attention(gpu: &Gpu, label: &str, head_dim: u32, window: u32, pa
                 },
             };
             let kernel = Kernel::CachedAttention { kernel: gpu.gemm(), head_dim };
-            let bindings = [(&turns).into(), (&qkv).into(), (&keys).into(), (&cached_values).into(), output.clone()];
+            let bindings = [turns, qkv, (&keys).into(), (&cached_values).into(), output.clone()];
             recording.dispatch(kernel, &attend, bindings, [heads, count, 1], 1_000_000);
         }
         block_on(gpu.submit(&recording)).unwrap();
@@ -271,11 +277,13 @@ fn check_argmax(gpu: &Gpu, label: &str) {
             for first in (0..vocabulary).step_by(step) {
                 let chunk = &logits[first..(first + step).min(vocabulary)];
                 // What stands behind a chunk's logits must not count.
-                let padded = [chunk, &[1e30; 5]].concat();
-                let padded = gpu.upload("chunk", bytemuck::cast_slice(&padded)).unwrap();
+                let mut padded = [chunk, &[1e30; 5]].concat();
+                padded.resize(padded.len().next_multiple_of(4), 1e30);
+                let padded = gpu.upload_readable("chunk", &padded).unwrap();
                 let is_first = (first == 0) as u32;
                 let params = argmax::Params { columns: chunk.len() as u32, first_token: first as u32, is_first };
-                recording.dispatch(Kernel::Argmax, &params, [(&padded).into(), (&best).into()], [1, 1, 1], 1000);
+                let kernel = Kernel::Argmax { kernel: gpu.gemm() };
+                recording.dispatch(kernel, &params, [padded, (&best).into()], [1, 1, 1], 1000);
             }
             block_on(gpu.submit(&recording)).unwrap();
             let best = block_on(gpu.read(&best, 3)).unwrap();
@@ -319,10 +327,10 @@ fn the_longest_cache_is_read_to_its_end() {
     };
     let past = positions as u32 - 1;
     let params = cached::AttendParams { past, heads: 1, share: 1, scale, stride: 3 * head_dim as u32, output_stride };
-    let output = Operand::storage(&gpu, "operand", gemm::operand_bytes(gpu.gemm(), 1, head_dim as u32)).unwrap();
+    let output = gpu.readable("operand", gemm::operand_bytes(gpu.gemm(), 1, head_dim as u32)).unwrap();
     let bindings = [
-        (&buffer(&no_turn)).into(),
-        (&buffer(&query)).into(),
+        gpu.upload_readable("table", &no_turn).unwrap(),
+        gpu.upload_readable("query", &query).unwrap(),
         (&buffer(&keys)).into(),
         (&buffer(&values)).into(),
         output.clone(),

@@ -1,7 +1,7 @@
 //! Every shader against its CPU twin, for every kernel choice that the default device has.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use blockpruner::gpu::{AttentionBuffers, Gpu, GpuOptions, Heads, Matrix, Operand, Recording, Resource};
+use blockpruner::gpu::{AttentionBuffers, Gpu, GpuOptions, Heads, Matrix, Operand, Recording, Residual, Resource};
 use blockpruner::weights::{DType, dequantize::dequantize};
 use blockpruner_shaders::{
     GemmKernel, Kernel, WeightFormat, attention, embedding, gemm, groups_of_64, log_sum_exp, rms_norm, rotary, stride,
@@ -86,16 +86,12 @@ fn unpadded(rows: &[f32], columns: usize) -> Vec<f32> {
 /// The left side of a product from values `[rows, inner]`.
 fn operand(gpu: &Gpu, values: &[f32], inner: u32) -> Operand {
     let packed = gemm::pack_operand(gpu.gemm(), inner, values);
-    let storage: Resource = match gpu.gemm() {
-        GemmKernel::Tile { .. } => (&gpu.upload("a", bytes(&packed)).unwrap()).into(),
-        GemmKernel::Panel { .. } => (&gpu.upload_texture("a", false, bytes(&packed)).unwrap()).into(),
-    };
-    Operand::new(&storage, values.len() as u32 / inner)
+    Operand::new(&gpu.upload_readable("a", &packed).unwrap(), values.len() as u32 / inner)
 }
 
 fn product(gpu: &Gpu, matrix: &Matrix, a: &Operand, rows: usize) -> Vec<f32> {
     let columns = matrix.columns() as usize;
-    let output = gpu.storage("c", (rows * columns.next_multiple_of(4)) as u64 * 4).unwrap();
+    let output = gpu.readable("c", (rows * columns.next_multiple_of(4)) as u64 * 4).unwrap();
     let mut recording = Recording::new();
     matrix.record_product(gpu, &mut recording, a, &output);
     block_on(gpu.submit(&recording)).unwrap();
@@ -113,7 +109,7 @@ fn read_operand(gpu: &Gpu, recording: &Recording, storage: &Resource, rows: usiz
 
 fn operand_storage(gpu: &Gpu, rows: usize, columns: usize) -> Resource {
     let bytes = gemm::operand_bytes(gpu.gemm(), rows as u32, columns as u32);
-    Operand::storage(gpu, "operand", bytes).unwrap()
+    gpu.readable("operand", bytes).unwrap()
 }
 
 /// The least number of shards that the largest weight here must come in, so that forced sharding is really tested.
@@ -165,7 +161,11 @@ fn check_residual(gpu: &Gpu, what: &str, matrix: &Matrix, a: &Operand, product: 
     let before = random(30, product.len() + 5 * columns);
     let states = gpu.upload("states", bytes(&padded(&before, columns, 0.0))).unwrap();
     let mut recording = Recording::new();
-    matrix.record_residual(gpu, &mut recording, a, &states, 3);
+    let bytes = (a.rows() * stride(columns as u32)) as u64 * 4;
+    let copy = gpu.gemm().is_panel().then(|| gpu.texture("copy", bytes / 16, false).unwrap());
+    let sums = gpu.readable("sums", bytes).unwrap();
+    let residual = Residual::new(&mut recording, &states, 3, (a.rows(), columns as u32), copy.as_ref());
+    matrix.record_residual(gpu, &mut recording, a, &residual, &sums);
     block_on(gpu.submit(&recording)).unwrap();
     let count = before.len() / columns * columns.next_multiple_of(4);
     let found = unpadded(&block_on(gpu.read(&states, count)).unwrap(), columns);
@@ -214,12 +214,13 @@ fn check_rms_norm(gpu: &Gpu, label: &str) {
         };
         let input = random(4, 15 * columns as usize);
         let weight = random(5, columns as usize);
-        let on_device = |label: &str, values| gpu.upload(label, bytes(&padded(values, columns as usize, 0.0))).unwrap();
+        let on_device =
+            |label: &str, values| gpu.upload_readable(label, &padded(values, columns as usize, 0.0)).unwrap();
         let (x, w) = (on_device("x", &input), on_device("w", &weight));
         let output = operand_storage(gpu, rows as usize, columns as usize);
         let mut recording = Recording::new();
         let kernel = gpu.gemm();
-        let bindings = [(&x).into(), (&w).into(), output.clone()];
+        let bindings = [x, w, output.clone()];
         recording.dispatch(Kernel::RmsNorm { kernel }, &params, bindings, rms_norm::grid(kernel, rows), 1000);
         assert_close(
             &format!("{label}: rms_norm, {columns} columns, {kept} kept"),
@@ -253,13 +254,13 @@ fn check_swiglu(gpu: &Gpu, label: &str) {
         // Far out, too, where exp would overflow.
         let mut gate_up: Vec<f32> = random(7, rows * 2 * columns).iter().map(|x| x * 8.0).collect();
         gate_up[0] = if columns > 1 { -200.0 } else { 2.0 };
-        let input = gpu.upload("gate_up", bytes(&padded(&gate_up, columns, 0.0))).unwrap();
+        let input = gpu.upload_readable("gate_up", &padded(&gate_up, columns, 0.0)).unwrap();
         let output = operand_storage(gpu, rows, columns);
         let inner4 = gemm::inner_texels(columns as u32);
         let params = swiglu::Params { rows: rows as u32, stride: stride(columns as u32), inner4 };
         let kernel = gpu.gemm();
         let mut recording = Recording::new();
-        let bindings = [(&input).into(), output.clone()];
+        let bindings = [input, output.clone()];
         recording.dispatch(Kernel::SwiGlu { kernel }, &params, bindings, params.grid(kernel), 1000);
         let found = read_operand(gpu, &recording, &output, rows, columns);
         assert_close(&format!("{label}: swiglu {rows}x{columns}"), &found, &swiglu::cpu(columns, &gate_up));
@@ -280,7 +281,7 @@ fn check_log_sum_exp(gpu: &Gpu, label: &str) {
         for first in (0..vocabulary).step_by(step) {
             let columns = step.min(vocabulary - first);
             let chunk: Vec<f32> = logits.chunks(vocabulary).flat_map(|row| row[first..][..columns].to_vec()).collect();
-            let chunk = gpu.upload("chunk", bytes(&padded(&chunk, columns, 1e30))).unwrap();
+            let chunk = gpu.upload_readable("chunk", &padded(&chunk, columns, 1e30)).unwrap();
             let params = log_sum_exp::Params {
                 rows: rows as u32,
                 columns: columns as u32,
@@ -289,7 +290,7 @@ fn check_log_sum_exp(gpu: &Gpu, label: &str) {
                 is_first: (first == 0) as u32,
                 is_last: (first + columns == vocabulary) as u32,
             };
-            let bindings = [(&chunk).into(), (&targets).into(), (&running).into(), (&nll).into()];
+            let bindings = [chunk, (&targets).into(), (&running).into(), (&nll).into()];
             let (kernel, grid) = (gpu.gemm(), log_sum_exp::grid(gpu.gemm(), rows as u32));
             recording.dispatch(Kernel::LogSumExp { kernel }, &params, bindings, grid, 1000);
         }
@@ -307,8 +308,8 @@ fn check_attention(gpu: &Gpu, label: &str, heads: Heads, window: u32, windows: u
     let columns = ((heads.heads + 2 * heads.kv_heads) * head_dim) as usize;
     let rows = window * windows;
     let mut values: Vec<f32> = random(12, rows as usize * columns).iter().map(|x| x * 2.0).collect();
-    let qkv = gpu.upload("qkv", bytes(&padded(&values, columns, 3.0))).unwrap();
-    let rope = gpu.upload("table", bytemuck::cast_slice(&table)).unwrap();
+    let qkv = gpu.upload_readable("qkv", &padded(&values, columns, 3.0)).unwrap();
+    let rope = gpu.upload_readable("table", table.as_flattened()).unwrap();
     let output_columns = (heads.heads * head_dim) as usize;
     let output = operand_storage(gpu, rows as usize, output_columns);
     let packed = heads.packed(gpu, window, windows).unwrap();

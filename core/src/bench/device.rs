@@ -1,10 +1,10 @@
 //! What a device can do at best: the limits that kernels are measured by.
 
-use blockpruner_shaders::{GemmKernel, WeightFormat, gemm, stride};
+use blockpruner_shaders::{WeightFormat, gemm, stride};
 use serde::Serialize;
 
 use super::Timing;
-use crate::gpu::{Gpu, GpuError, Matrix, Operand, Recording, Resource};
+use crate::gpu::{Gpu, GpuError, Matrix, Operand, Recording};
 
 /// Bytes that are copied at a time, unless a binding holds fewer: more than caches hold.
 const COPY_BYTES: u64 = 128 << 20;
@@ -66,11 +66,8 @@ async fn product(gpu: &Gpu, size: u32) -> Result<f64, GpuError> {
     }
     let packed = gemm::pack_operand(gpu.gemm(), size, &values);
     let label = "left side of the measured product";
-    let storage = match gpu.gemm() {
-        GemmKernel::Tile { .. } => Resource::from(&gpu.upload(label, bytemuck::cast_slice(&packed))?),
-        GemmKernel::Panel { .. } => Resource::from(&gpu.upload_texture(label, false, bytemuck::cast_slice(&packed))?),
-    };
-    let output = gpu.storage("the measured product", size as u64 * stride(size) as u64 * 4)?;
+    let storage = gpu.upload_readable(label, &packed)?;
+    let output = gpu.readable("the measured product", size as u64 * stride(size) as u64 * 4)?;
     let mut recording = Recording::new();
     matrix.record_product(gpu, &mut recording, &Operand::new(&storage, size), &output);
     Ok(Timing::of(gpu, &recording).await?.minimum)

@@ -176,7 +176,7 @@ fn split(recording: &Recording, names: Vec<(&'static str, Amount)>, times: usize
     let stage = |(kernel, amount)| Stage { kernel, times, amount, recording: Recording::new() };
     let mut stages: Vec<Stage> = names.into_iter().map(stage).collect();
     let count = stages.len();
-    for (index, part) in recording.by_kernel().enumerate() {
+    for (index, part) in recording.by_kernel().into_iter().enumerate() {
         stages[index % count].recording.append(&part);
     }
     stages

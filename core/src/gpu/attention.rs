@@ -20,10 +20,10 @@ pub struct Heads {
 
 /// What attention reads and writes on the device.
 pub struct AttentionBuffers<'a> {
-    /// `[window, head_dim / 2]` of (cos, sin), as [`rotary::table`] makes it.
-    pub rope: &'a wgpu::Buffer,
-    /// The projection; the tile kernels turn Q and K in place.
-    pub qkv: &'a wgpu::Buffer,
+    /// `[window, head_dim / 2]` of (cos, sin), as [`rotary::table`] makes it, as [`Gpu::readable`].
+    pub rope: &'a Resource,
+    /// The projection, as [`Gpu::readable`]; the tile kernels turn Q and K in place.
+    pub qkv: &'a Resource,
     /// Q, K and V of [`Heads::packed_texels`], for the panel kernels.
     pub packed: &'a [wgpu::TextureView; 3],
     /// The left side of the output projection.
@@ -92,7 +92,7 @@ impl Heads {
                         stride,
                         output_stride,
                     };
-                    recording.dispatch(name, &params, [buffers.qkv.into(), output], grid, flops);
+                    recording.dispatch(name, &params, [buffers.qkv.clone(), output], grid, flops);
                 }
                 GemmKernel::Panel { .. } => {
                     let inner4 = gemm::inner_texels(heads * head_dim);
@@ -109,7 +109,7 @@ impl Heads {
         let params = rotary::Params { rows, stride: self.stride(), heads, half_dim, window };
         let grid = [groups_of_64(heads * half_dim), rows, 1];
         let flops = rows as u64 * (heads * half_dim) as u64 * 8;
-        recording.dispatch(Kernel::Rotary, &params, [buffers.rope.into(), buffers.qkv.into()], grid, flops);
+        recording.dispatch(Kernel::Rotary, &params, [buffers.rope.clone(), buffers.qkv.clone()], grid, flops);
     }
 
     fn record_pack(
@@ -137,7 +137,7 @@ impl Heads {
             recording.dispatch(
                 Kernel::AttentionPack { head_dim },
                 &params,
-                [buffers.rope.into(), buffers.qkv.into(), texture.into()],
+                [buffers.rope.clone(), buffers.qkv.clone(), texture.into()],
                 [groups_of_64(texels), part_heads, windows],
                 texels as u64 * part_heads as u64 * windows as u64 * 8,
             );

@@ -12,10 +12,10 @@ use web_time::Instant;
 
 use super::adapter::{self, GpuOptions, Tier};
 use super::pipeline_cache;
-use super::recording::{Command, Recording, Resource};
+use super::recording::{Command, Recording};
 use super::self_test::{self, Distort};
-use super::upload::Staging;
-use super::{DeviceMemory, GpuError};
+use super::upload::{self, Staging};
+use super::{DeviceMemory, GpuError, Resource};
 
 /// The largest heads whose tiles fit WebGPU's guaranteed workgroup memory.
 const MOST_HEAD_DIM: u32 = 256;
@@ -278,51 +278,37 @@ impl Gpu {
     /// A storage buffer with contents; padded with zeros to a multiple of 4 bytes.
     pub fn upload(&self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer, GpuError> {
         let buffer = self.storage(label, bytes.len() as u64)?;
-        self.write(&buffer, bytes)?;
+        self.write(&Resource::from(&buffer), bytes)?;
         Ok(buffer)
     }
 
-    /// A storage texture of `texels` texels of 16 bytes, [`TEXTURE_WIDTH`] to a row; `words` for u32, else f32.
+    /// A storage texture of `texels` texels of 16 bytes, [`TEXTURE_WIDTH`] to a row unless there are fewer; `words` for u32,
+    /// else f32.
     pub fn texture(&self, label: &str, texels: u64, words: bool) -> Result<wgpu::TextureView, GpuError> {
-        self.texture_with(label, texels, words, None)
-    }
-
-    /// A storage texture with contents, 16 bytes a texel.
-    pub fn upload_texture(&self, label: &str, words: bool, bytes: &[u8]) -> Result<wgpu::TextureView, GpuError> {
-        self.texture_with(label, bytes.len() as u64 / 16, words, Some(bytes))
-    }
-
-    fn texture_with(
-        &self,
-        label: &str,
-        texels: u64,
-        words: bool,
-        bytes: Option<&[u8]>,
-    ) -> Result<wgpu::TextureView, GpuError> {
-        let width = TEXTURE_WIDTH as u64;
+        let width = texels.clamp(1, TEXTURE_WIDTH as u64);
         let height = texels.max(1).div_ceil(width);
-        if height > width {
+        if height > TEXTURE_WIDTH as u64 {
             return Err(self.too_large(label, texels * 16));
-        }
-        let mut usage = wgpu::TextureUsages::STORAGE_BINDING;
-        if bytes.is_some() {
-            usage |= wgpu::TextureUsages::COPY_DST;
         }
         let texture = self.device.create_texture(&wgpu::TextureDescriptor {
             label: Some(label),
-            size: wgpu::Extent3d { width: TEXTURE_WIDTH, height: height as u32, depth_or_array_layers: 1 },
+            size: wgpu::Extent3d { width: width as u32, height: height as u32, depth_or_array_layers: 1 },
             mip_level_count: 1,
             sample_count: 1,
             dimension: wgpu::TextureDimension::D2,
             format: if words { wgpu::TextureFormat::Rgba32Uint } else { wgpu::TextureFormat::Rgba32Float },
-            usage,
+            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_SRC | wgpu::TextureUsages::COPY_DST,
             view_formats: &[],
         });
         self.check()?;
-        if let Some(bytes) = bytes {
-            self.write_texture(&texture, bytes)?;
-        }
         Ok(texture.create_view(&wgpu::TextureViewDescriptor::default()))
+    }
+
+    /// A storage texture with contents, 16 bytes a texel.
+    pub fn upload_texture(&self, label: &str, words: bool, bytes: &[u8]) -> Result<wgpu::TextureView, GpuError> {
+        let view = self.texture(label, bytes.len() as u64 / 16, words)?;
+        self.write(&Resource::from(&view), bytes)?;
+        Ok(view)
     }
 
     /// Runs a recording in slices. Returns when the last slices are on their way, not when they are done: the caller may
@@ -406,10 +392,27 @@ impl Gpu {
         let mut slot = 0;
         let mut position = 0;
         while position < commands.len() {
-            if let Command::Copy { source, target, offset, bytes } = &commands[position] {
-                encoder.copy_buffer_to_buffer(source, 0, target, *offset, Some(*bytes));
-                position += 1;
-                continue;
+            match &commands[position] {
+                Command::Dispatch { .. } => {}
+                Command::Copy { source, target, offset, bytes } => {
+                    encoder.copy_buffer_to_buffer(source, 0, target, *offset, Some(*bytes));
+                    position += 1;
+                    continue;
+                }
+                Command::Load { source, offset, target, bytes } => {
+                    for (texels, buffer, extent) in upload::pieces(target, source, *offset, *bytes) {
+                        encoder.copy_buffer_to_texture(buffer, texels, extent);
+                    }
+                    position += 1;
+                    continue;
+                }
+                Command::Store { source, target, offset, bytes } => {
+                    for (texels, buffer, extent) in upload::pieces(source, target, *offset, *bytes) {
+                        encoder.copy_texture_to_buffer(texels, buffer, extent);
+                    }
+                    position += 1;
+                    continue;
+                }
             }
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             while let Some(Command::Dispatch { kernel, bindings, grid, .. }) = commands.get(position) {
@@ -538,9 +541,14 @@ impl Gpu {
         Pipeline { layout, pipeline }
     }
 
-    /// Reads the first `count` f32 of a buffer, after everything submitted before.
-    pub async fn read(&self, buffer: &wgpu::Buffer, count: usize) -> Result<Vec<f32>, GpuError> {
-        let size = (count * 4) as u64;
+    /// Reads the first `count` f32 of a buffer or a texture, after everything submitted before.
+    pub async fn read(&self, source: impl Into<Resource>, count: usize) -> Result<Vec<f32>, GpuError> {
+        // Textures are copied by whole texels.
+        let source = source.into();
+        let size = match &source {
+            Resource::Buffer(_) => count as u64 * 4,
+            Resource::Texture(_) => (count as u64 * 4).next_multiple_of(16),
+        };
         if size == 0 {
             return Ok(Vec::new());
         }
@@ -553,7 +561,14 @@ impl Gpu {
             mapped_at_creation: false,
         });
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, Some(size));
+        match &source {
+            Resource::Buffer(buffer) => encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, Some(size)),
+            Resource::Texture(view) => {
+                for (texels, buffer, extent) in upload::pieces(view, &staging, 0, size) {
+                    encoder.copy_texture_to_buffer(texels, buffer, extent);
+                }
+            }
+        }
         self.queue.submit([encoder.finish()]);
         let (sender, mapped) = oneshot::channel();
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
@@ -570,7 +585,9 @@ impl Gpu {
             Err(_) => return Err(self.lost("a read-back was dropped")),
         }
         let view = staging.slice(..).get_mapped_range().map_err(|error| self.lost(&error.to_string()))?;
-        Ok(bytemuck::pod_collect_to_vec(&view))
+        let mut values: Vec<f32> = bytemuck::pod_collect_to_vec(&view);
+        values.truncate(count);
+        Ok(values)
     }
 
     async fn wait(&self, submitted: Submitted) -> Result<(), GpuError> {

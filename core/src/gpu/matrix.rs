@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use blockpruner_shaders::{GemmKernel, Kernel, TEXTURE_WIDTH, WeightFormat, embedding, gemm, stride};
+use blockpruner_shaders::{GemmKernel, Kernel, WeightFormat, embedding, gemm, stride};
 
-use super::{Gpu, GpuError, Recording, Resource};
+use super::{Gpu, GpuError, Recording, Residual, Resource};
 
 /// One dispatch of a product does at most this much arithmetic, so that slow devices stay below their watchdog.
 const DISPATCH_FLOPS: u64 = 8_000_000_000;
@@ -32,22 +32,6 @@ pub struct Operand {
 }
 
 impl Operand {
-    /// A storage of [`gemm::operand_bytes`] bytes: a buffer or a texture.
-    pub fn storage(gpu: &Gpu, label: &str, bytes: u64) -> Result<Resource, GpuError> {
-        Ok(match gpu.gemm() {
-            GemmKernel::Tile { .. } => Resource::Buffer(gpu.storage(label, bytes)?),
-            GemmKernel::Panel { .. } => Resource::Texture(gpu.texture(label, bytes / 16, false)?),
-        })
-    }
-
-    /// Bytes that a storage of `bytes` really takes: textures have whole rows.
-    pub fn allocated(gpu: &Gpu, bytes: u64) -> u64 {
-        match gpu.gemm() {
-            GemmKernel::Tile { .. } => bytes,
-            GemmKernel::Panel { .. } => bytes.next_multiple_of(TEXTURE_WIDTH as u64 * 16),
-        }
-    }
-
     /// The first `rows` rows of a storage.
     pub fn new(storage: &Resource, rows: u32) -> Self {
         Self { storage: storage.clone(), rows }
@@ -60,11 +44,11 @@ impl Operand {
 }
 
 /// Where a product goes.
-#[derive(Clone, Copy)]
 struct Target<'a> {
-    buffer: &'a wgpu::Buffer,
+    output: &'a Resource,
     first_row: u32,
-    add: bool,
+    /// What is added: the output itself for the tile kernels.
+    residual: Option<&'a Resource>,
 }
 
 impl Matrix {
@@ -88,7 +72,7 @@ impl Matrix {
     pub fn bytes(gpu: &Gpu, format: WeightFormat, columns: u32, inner: u32) -> Result<u64, GpuError> {
         let shards = Self::shards(gpu, format, columns, inner)?;
         let packed = |shard: Range<u32>| gemm::packed_bytes(gpu.gemm(), format, shard.len() as u32, inner);
-        Ok(shards.into_iter().map(|shard| Operand::allocated(gpu, packed(shard))).sum())
+        Ok(shards.into_iter().map(|shard| gpu.readable_bytes(packed(shard))).sum())
     }
 
     /// An empty matrix; [`Matrix::push`] its shards in order.
@@ -120,24 +104,37 @@ impl Matrix {
         self.inner
     }
 
-    /// Appends `output [rows, columns] = operand [rows, inner] x self^T + bias`, rows [`stride`] elements apart.
-    pub fn record_product(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, output: &wgpu::Buffer) {
-        self.record(gpu, recording, operand, Target { buffer: output, first_row: 0, add: false });
+    /// Appends `output [rows, columns] = operand [rows, inner] x self^T + bias`, rows [`stride`] elements apart, into storage
+    /// of [`Gpu::readable`].
+    pub fn record_product(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, output: &Resource) {
+        self.record(gpu, recording, operand, &Target { output, first_row: 0, residual: None });
     }
 
-    /// Appends `states[first_row..] += operand [rows, inner] x self^T + bias`.
+    /// Appends `residual += operand [rows, inner] x self^T + bias`. The panel kernels use `sums`, storage of
+    /// [`Gpu::readable`] for as many rows of as many columns.
     pub fn record_residual(
         &self,
         gpu: &Gpu,
         recording: &mut Recording,
         operand: &Operand,
-        states: &wgpu::Buffer,
-        first_row: u32,
+        residual: &Residual<'_>,
+        sums: &Resource,
     ) {
-        self.record(gpu, recording, operand, Target { buffer: states, first_row, add: true });
+        let (states, first_row) = residual.states();
+        let (input, _) = residual.input();
+        match sums {
+            Resource::Texture(view) => {
+                self.record(gpu, recording, operand, &Target { output: sums, first_row: 0, residual: Some(&input) });
+                let row = stride(self.columns) as u64 * 4;
+                recording.store(view, states, first_row as u64 * row, operand.rows as u64 * row);
+            }
+            Resource::Buffer(_) => {
+                self.record(gpu, recording, operand, &Target { output: &input, first_row, residual: Some(&input) });
+            }
+        }
     }
 
-    fn record(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, target: Target<'_>) {
+    fn record(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, target: &Target<'_>) {
         for shard in &self.shards {
             let block = gemm::block_columns(gpu.gemm());
             let blocks = shard.columns.div_ceil(block);
@@ -160,12 +157,13 @@ impl Matrix {
         shard: &Shard,
         first_block: u32,
         count: u32,
-        target: Target<'_>,
+        target: &Target<'_>,
         flops: u64,
     ) {
         let kernel = Kernel::Gemm { kernel: gpu.gemm(), weight: self.format };
         let bias = self.bias.as_ref().unwrap_or(gpu.nothing());
-        let bindings = [operand.storage.clone(), shard.storage.clone(), bias.into(), target.buffer.into()];
+        let [a, weight, output] = [&operand.storage, &shard.storage, target.output].map(Resource::clone);
+        let add = target.residual.is_some() as u32;
         let grid = [operand.rows.div_ceil(gemm::block_rows(gpu.gemm())), count, 1];
         let has_bias = self.bias.is_some() as u32;
         match gpu.gemm() {
@@ -181,9 +179,9 @@ impl Matrix {
                     has_bias,
                     first_block,
                     first_row: target.first_row,
-                    add: target.add as u32,
+                    add,
                 };
-                recording.dispatch(kernel, &params, bindings, grid, flops);
+                recording.dispatch(kernel, &params, [a, weight, bias.into(), output], grid, flops);
             }
             GemmKernel::Panel { .. } => {
                 let params = gemm::PanelParams {
@@ -194,10 +192,11 @@ impl Matrix {
                     column_offset: shard.first,
                     has_bias,
                     first_block,
-                    first_row: target.first_row,
-                    add: target.add as u32,
+                    add,
                 };
-                recording.dispatch(kernel, &params, bindings, grid, flops);
+                // Something must be bound where nothing is added.
+                let residual = target.residual.unwrap_or(&operand.storage).clone();
+                recording.dispatch(kernel, &params, [a, weight, bias.into(), residual, output], grid, flops);
             }
         }
     }

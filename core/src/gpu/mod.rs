@@ -12,6 +12,7 @@ mod error;
 mod matrix;
 mod pipeline_cache;
 mod recording;
+mod resource;
 mod self_test;
 mod upload;
 
@@ -21,4 +22,5 @@ pub use device::Gpu;
 pub use device_memory::DeviceMemory;
 pub use error::GpuError;
 pub use matrix::{Matrix, Operand};
-pub use recording::{Recording, Resource};
+pub use recording::Recording;
+pub use resource::{Residual, Resource};

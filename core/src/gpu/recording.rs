@@ -3,26 +3,7 @@
 use blockpruner_shaders::Kernel;
 use bytemuck::Pod;
 
-/// What a binding is bound to. Cloning shares the underlying object.
-#[derive(Clone, Debug)]
-pub enum Resource {
-    /// A whole storage buffer.
-    Buffer(wgpu::Buffer),
-    /// A storage texture.
-    Texture(wgpu::TextureView),
-}
-
-impl From<&wgpu::Buffer> for Resource {
-    fn from(buffer: &wgpu::Buffer) -> Self {
-        Self::Buffer(buffer.clone())
-    }
-}
-
-impl From<&wgpu::TextureView> for Resource {
-    fn from(view: &wgpu::TextureView) -> Self {
-        Self::Texture(view.clone())
-    }
-}
+use super::Resource;
 
 /// One kernel to run, or a copy.
 #[derive(Clone, Debug)]
@@ -44,6 +25,10 @@ pub(super) enum Command {
         offset: u64,
         bytes: u64,
     },
+    /// From an offset of a buffer to the start of a texture.
+    Load { source: wgpu::Buffer, offset: u64, target: wgpu::TextureView, bytes: u64 },
+    /// From the start of a texture to an offset of a buffer.
+    Store { source: wgpu::TextureView, target: wgpu::Buffer, offset: u64, bytes: u64 },
 }
 
 impl Command {
@@ -51,7 +36,7 @@ impl Command {
         match self {
             Command::Dispatch { flops, .. } => *flops,
             // A copy moves memory: as slow as about one operation a byte.
-            Command::Copy { bytes, .. } => *bytes,
+            Command::Copy { bytes, .. } | Command::Load { bytes, .. } | Command::Store { bytes, .. } => *bytes,
         }
     }
 }
@@ -89,6 +74,18 @@ impl Recording {
         self.commands.push(Command::Copy { source: source.clone(), target: target.clone(), offset, bytes });
     }
 
+    /// Appends a copy of `bytes` bytes from `offset` on to the start of a texture of [`super::Gpu::texture`]; both
+    /// multiples of 16.
+    pub fn load(&mut self, source: &wgpu::Buffer, offset: u64, target: &wgpu::TextureView, bytes: u64) {
+        self.commands.push(Command::Load { source: source.clone(), offset, target: target.clone(), bytes });
+    }
+
+    /// Appends a copy of the first `bytes` bytes of a texture of [`super::Gpu::texture`] to `offset` bytes into a buffer;
+    /// both multiples of 16.
+    pub fn store(&mut self, source: &wgpu::TextureView, target: &wgpu::Buffer, offset: u64, bytes: u64) {
+        self.commands.push(Command::Store { source: source.clone(), target: target.clone(), offset, bytes });
+    }
+
     /// Appends everything that another recording holds.
     pub fn append(&mut self, other: &Self) {
         self.commands.extend(other.commands.iter().cloned());
@@ -99,14 +96,23 @@ impl Recording {
         self.commands.len()
     }
 
-    /// The same in parts: neighbouring dispatches of one kernel are one, and so are neighbouring copies.
-    pub(crate) fn by_kernel(&self) -> impl Iterator<Item = Self> {
+    /// The same in parts: neighbouring dispatches of one kernel are one. Copies belong to the kernel after them, the last
+    /// ones to the kernel before.
+    pub(crate) fn by_kernel(&self) -> Vec<Self> {
         let kernel = |command: &Command| match command {
             Command::Dispatch { kernel, .. } => Some(*kernel),
-            Command::Copy { .. } => None,
+            _ => None,
         };
-        let parts = self.commands.chunk_by(move |a, b| kernel(a) == kernel(b));
-        parts.map(|commands| Self { commands: commands.to_vec() })
+        let joined = |a: &Command, b: &Command| kernel(a).is_none() || kernel(a) == kernel(b);
+        let mut parts: Vec<Self> =
+            self.commands.chunk_by(joined).map(|commands| Self { commands: commands.to_vec() }).collect();
+        if let Some(last) = parts.pop_if(|part| part.commands.iter().all(|command| kernel(command).is_none())) {
+            match parts.last_mut() {
+                Some(part) => part.append(&last),
+                None => parts.push(last),
+            }
+        }
+        parts
     }
 
     /// Whether nothing was recorded.

@@ -5,7 +5,7 @@ use blockpruner_shaders::{
 };
 use half::{bf16, f16};
 
-use super::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Resource};
+use super::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Residual, Resource};
 
 /// The largest difference from the twin, relative to the largest value, that rounding and another order of summation explain.
 const TOLERANCE: f32 = 1e-4;
@@ -63,19 +63,20 @@ async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
     let bias = values(3, columns as usize);
     let before = values(4, (first_row + rows) as usize * width);
 
-    let packed = gemm::pack_operand(kernel, inner, &a);
-    let packed = bytemuck::cast_slice(&packed);
-    let operand = match kernel {
-        GemmKernel::Tile { .. } => Resource::Buffer(gpu.upload("self-test", packed)?),
-        GemmKernel::Panel { .. } => Resource::Texture(gpu.upload_texture("self-test", false, packed)?),
-    };
+    let operand = gpu.upload_readable("self-test", &gemm::pack_operand(kernel, inner, &a))?;
     let mut padded = bias.clone();
     padded.resize(width, 0.0);
     let on_device = gpu.upload("self-test", bytemuck::cast_slice(&padded))?;
     let matrix = matrix(gpu, format, [columns, inner], &stored, Some(on_device))?;
     let states = gpu.upload("self-test", bytemuck::cast_slice(&before))?;
     let mut recording = Recording::new();
-    matrix.record_residual(gpu, &mut recording, &Operand::new(&operand, rows), &states, first_row);
+    let sums = gpu.readable("self-test", rows as u64 * width as u64 * 4)?;
+    let copy = match kernel {
+        GemmKernel::Tile { .. } => None,
+        GemmKernel::Panel { .. } => Some(gpu.texture("self-test", (rows as usize * width / 4) as u64, false)?),
+    };
+    let residual = Residual::new(&mut recording, &states, first_row, (rows, columns), copy.as_ref());
+    matrix.record_residual(gpu, &mut recording, &Operand::new(&operand, rows), &residual, &sums);
     gpu.submit(&recording).await?;
     let mut found = gpu.read(&states, before.len()).await?;
 
@@ -113,9 +114,9 @@ async fn check_norm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
     };
     let (input, weight) = (values(6, (2 * ROWS * COLUMNS) as usize), values(7, COLUMNS as usize));
     let (on_device, scales) = (upload_rows(gpu, &input, COLUMNS)?, upload_rows(gpu, &weight, COLUMNS)?);
-    let output = Operand::storage(gpu, "self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
+    let output = gpu.readable("self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
     let mut recording = Recording::new();
-    let bindings = [(&on_device).into(), (&scales).into(), output.clone()];
+    let bindings = [on_device, scales, output.clone()];
     recording.dispatch(Kernel::RmsNorm { kernel }, &params, bindings, rms_norm::grid(kernel, ROWS), 1);
     let mut found = read_operand(gpu, recording, &Operand::new(&output, ROWS), COLUMNS, format).await?;
     let what = "the root mean square norm";
@@ -128,10 +129,10 @@ async fn check_swiglu(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Resu
     let gate_up: Vec<f32> = values(8, (ROWS * 2 * COLUMNS) as usize).iter().map(|value| 8.0 * value).collect();
     // Gate and up each are padded to whole vectors.
     let on_device = upload_rows(gpu, &gate_up, COLUMNS)?;
-    let output = Operand::storage(gpu, "self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
+    let output = gpu.readable("self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
     let params = swiglu::Params { rows: ROWS, stride: stride(COLUMNS), inner4: gemm::inner_texels(COLUMNS) };
     let mut recording = Recording::new();
-    let bindings = [(&on_device).into(), output.clone()];
+    let bindings = [on_device, output.clone()];
     recording.dispatch(Kernel::SwiGlu { kernel }, &params, bindings, params.grid(kernel), 1);
     let mut found = read_operand(gpu, recording, &Operand::new(&output, ROWS), COLUMNS, format).await?;
     distort(kernel, "SwiGLU", &mut found);
@@ -158,7 +159,7 @@ async fn check_log_sum_exp(gpu: &Gpu, distort: Distort) -> Result<(), Failure> {
             is_first: 1 - chunk,
             is_last: chunk,
         };
-        let bindings = [(&part).into(), (&on_device).into(), (&running).into(), (&nll).into()];
+        let bindings = [part, (&on_device).into(), (&running).into(), (&nll).into()];
         recording.dispatch(Kernel::LogSumExp { kernel }, &params, bindings, log_sum_exp::grid(kernel, ROWS), 1);
     }
     gpu.submit(&recording).await?;
@@ -169,13 +170,13 @@ async fn check_log_sum_exp(gpu: &Gpu, distort: Distort) -> Result<(), Failure> {
 }
 
 /// Rows as activations lie on the device.
-fn upload_rows(gpu: &Gpu, values: &[f32], columns: u32) -> Result<wgpu::Buffer, GpuError> {
+fn upload_rows(gpu: &Gpu, values: &[f32], columns: u32) -> Result<Resource, GpuError> {
     let mut rows = Vec::new();
     for row in values.chunks(columns as usize) {
         rows.extend_from_slice(row);
         rows.resize(rows.len().next_multiple_of(4), 0.0);
     }
-    gpu.upload("self-test", bytemuck::cast_slice(&rows))
+    gpu.upload_readable("self-test", &rows)
 }
 
 /// Two windows of three blocks of queries, the last one partly filled; two query heads share a key head. The result is
@@ -193,9 +194,9 @@ async fn check_attention(gpu: &Gpu, head_dim: u32, format: WeightFormat, distort
     let table = rotary::table(&frequencies, 1.0, window as usize);
 
     let inner = heads.heads * head_dim;
-    let output = Operand::storage(gpu, "self-test", gemm::operand_bytes(kernel, rows, inner))?;
-    let rope = gpu.upload("self-test", bytemuck::cast_slice(&table))?;
-    let on_device = gpu.upload("self-test", bytemuck::cast_slice(&qkv))?;
+    let output = gpu.readable("self-test", gemm::operand_bytes(kernel, rows, inner))?;
+    let rope = gpu.upload_readable("self-test", table.as_flattened())?;
+    let on_device = gpu.upload_readable("self-test", &qkv)?;
     let packed = heads.packed(gpu, window, windows)?;
     let buffers = AttentionBuffers { rope: &rope, qkv: &on_device, packed: &packed, output: &output };
     let mut recording = Recording::new();
@@ -228,7 +229,7 @@ async fn read_operand(
     format: WeightFormat,
 ) -> Result<Vec<f32>, GpuError> {
     let (rows, width) = (operand.rows() as usize, stride(inner) as usize);
-    let result = gpu.storage("self-test", (rows * width * 4) as u64)?;
+    let result = gpu.readable("self-test", (rows * width * 4) as u64)?;
     let mut ones = vec![0.0; (inner * inner) as usize];
     ones.iter_mut().step_by(inner as usize + 1).for_each(|value| *value = 1.0);
     let (identity, _) = rounded(format, &ones);

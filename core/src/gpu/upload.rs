@@ -2,7 +2,7 @@
 
 use blockpruner_shaders::TEXTURE_WIDTH;
 
-use super::{Gpu, GpuError};
+use super::{Gpu, GpuError, Resource};
 
 /// Staging memory that is filled before it is submitted.
 const CHUNK: usize = 16 << 20;
@@ -18,8 +18,15 @@ enum Target<'a> {
 }
 
 impl Gpu {
-    /// Overwrites the start of a buffer.
-    pub fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<(), GpuError> {
+    /// Overwrites the start of a buffer, or of a texture by whole texels of 16 bytes.
+    pub fn write(&self, target: &Resource, bytes: &[u8]) -> Result<(), GpuError> {
+        match target {
+            Resource::Buffer(buffer) => self.write_buffer(buffer, bytes),
+            Resource::Texture(view) => self.write_texture(view.texture(), bytes),
+        }
+    }
+
+    fn write_buffer(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<(), GpuError> {
         let (whole, rest) = bytes.split_at(bytes.len() / 4 * 4);
         let mut offset = 0;
         for piece in whole.chunks(CHUNK) {
@@ -35,7 +42,7 @@ impl Gpu {
     }
 
     /// Writes texels in rows, whole rows first; the last row may be a part.
-    pub(super) fn write_texture(&self, texture: &wgpu::Texture, bytes: &[u8]) -> Result<(), GpuError> {
+    fn write_texture(&self, texture: &wgpu::Texture, bytes: &[u8]) -> Result<(), GpuError> {
         let (whole, rest) = bytes.split_at(bytes.len() / ROW * ROW);
         let mut row = 0;
         for piece in whole.chunks(CHUNK / ROW * ROW).chain((!rest.is_empty()).then_some(rest)) {
@@ -63,6 +70,28 @@ impl Gpu {
         }
         self.check()
     }
+}
+
+/// The pieces of a copy between the first `bytes` bytes of a texture and a buffer from `offset` on.
+pub(super) fn pieces<'a>(
+    view: &'a wgpu::TextureView,
+    buffer: &'a wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+) -> impl Iterator<Item = (wgpu::TexelCopyTextureInfo<'a>, wgpu::TexelCopyBufferInfo<'a>, wgpu::Extent3d)> {
+    let whole = bytes as usize / ROW * ROW;
+    let parts = [(0, whole), (whole, bytes as usize - whole)].into_iter().filter(|(_, bytes)| *bytes > 0);
+    parts.map(move |(start, bytes)| {
+        let (texels, bytes_per_row, extent) = rows(view.texture(), (start / ROW) as u32, bytes);
+        let layout = layout(offset + start as u64, bytes_per_row, extent);
+        (texels, wgpu::TexelCopyBufferInfo { buffer, layout }, extent)
+    })
+}
+
+fn layout(offset: u64, bytes_per_row: u32, extent: wgpu::Extent3d) -> wgpu::TexelCopyBufferLayout {
+    // One row needs no pitch, and a part of one would break the rule that it is a multiple of 256.
+    let bytes_per_row = (extent.height > 1).then_some(bytes_per_row);
+    wgpu::TexelCopyBufferLayout { offset, bytes_per_row, rows_per_image: None }
 }
 
 fn rows(texture: &wgpu::Texture, row: u32, bytes: usize) -> (wgpu::TexelCopyTextureInfo<'_>, u32, wgpu::Extent3d) {
@@ -112,12 +141,7 @@ impl Staging {
             }
             Target::Texture(texture, row) => {
                 let (to, bytes_per_row, extent) = rows(texture, row, piece.len());
-                // One row needs no pitch, and a part of one would break the rule that it is a multiple of 256.
-                let layout = wgpu::TexelCopyBufferLayout {
-                    offset: staged.offset(),
-                    bytes_per_row: (extent.height > 1).then_some(bytes_per_row),
-                    rows_per_image: None,
-                };
+                let layout = layout(staged.offset(), bytes_per_row, extent);
                 let from = wgpu::TexelCopyBufferInfo { buffer: staged.buffer(), layout };
                 encoder.copy_buffer_to_texture(from, to, extent);
             }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use blockpruner_shaders::{GemmKernel, WeightFormat, stride};
 
 use super::{BlockId, BlockKind, Checkpoint, ModelError, ModelSpec};
-use crate::gpu::{Gpu, GpuError, GpuOptions, Matrix};
+use crate::gpu::{Gpu, GpuError, GpuOptions, Matrix, Resource};
 use crate::weights::{DType, FloatType, Weights, WeightsError};
 
 /// Vocabulary entries whose logits exist at a time. Fixed, so that the order of summation, and with it every bit of a
@@ -31,7 +31,7 @@ pub enum ForwardError {
 /// Weights of an attention block.
 pub(crate) struct Attention {
     /// `input_layernorm`, `[hidden_size]` f32.
-    pub norm: wgpu::Buffer,
+    pub norm: Resource,
     /// Q, K and V projections, one below the other.
     pub qkv: Matrix,
     /// Output projection.
@@ -41,7 +41,7 @@ pub(crate) struct Attention {
 /// Weights of a feed-forward block.
 pub(crate) struct FeedForward {
     /// `post_attention_layernorm`, `[hidden_size]` f32.
-    pub norm: wgpu::Buffer,
+    pub norm: Resource,
     /// Gate and up projections, one below the other.
     pub gate_up: Matrix,
     /// Down projection.
@@ -65,7 +65,7 @@ pub struct DeviceModel {
     pub(super) embedding: Rc<Vec<Matrix>>,
     /// The head in the same chunks; the embedding itself when tied.
     pub(crate) head: Rc<Vec<Matrix>>,
-    pub(crate) final_norm: wgpu::Buffer,
+    pub(crate) final_norm: Resource,
     /// Blocks that stay on the device: all that there are, or none.
     blocks: BTreeMap<BlockId, Rc<BlockWeights>>,
 }
@@ -164,7 +164,7 @@ impl DeviceModel {
             Ok(Matrix::bytes(gpu, stack.format(weights), columns, stack.inner as u32)?
                 + stack.biases.iter().flatten().count() as u64 * columns as u64 * 4)
         };
-        let norm = stride(spec.hidden_size as u32) as u64 * 4;
+        let norm = gpu.readable_bytes(stride(spec.hidden_size as u32) as u64 * 4);
         let vocabulary = |name: &str| -> Result<u64, ForwardError> {
             Stack::vocabulary(spec, name).map(|chunk| stack(&chunk)).sum::<Result<u64, _>>()
         };
@@ -293,11 +293,11 @@ impl<'a> Loader<'a> {
         (self.progress)(self.done, self.total);
     }
 
-    async fn vector(&mut self, name: &str) -> Result<wgpu::Buffer, ForwardError> {
+    async fn vector(&mut self, name: &str) -> Result<Resource, ForwardError> {
         let mut values = self.weights.read_f32(name).await?;
         self.advance(values.len());
         values.resize(stride(values.len() as u32) as usize, 0.0);
-        Ok(self.gpu.upload(name, bytemuck::cast_slice(&values))?)
+        Ok(self.gpu.upload_readable(name, &values)?)
     }
 
     async fn vocabulary(&mut self, spec: &ModelSpec, name: &str) -> Result<Vec<Matrix>, ForwardError> {

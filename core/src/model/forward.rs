@@ -11,7 +11,7 @@ use blockpruner_shaders::{self as shaders, Kernel, gemm, rotary, stride};
 
 use super::ModelSpec;
 use super::device_model::{Attention, BlockWeights, DeviceModel, FeedForward, ForwardError, VOCABULARY_CHUNK};
-use crate::gpu::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Resource};
+use crate::gpu::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Residual, Resource};
 
 /// Targets whose logits exist at a time.
 const HEAD_ROWS: u32 = 2048;
@@ -19,14 +19,18 @@ const HEAD_ROWS: u32 = 2048;
 /// Device memory that a forward pass works in, over as many rows as it was made for or fewer; shared by all batches.
 pub(crate) struct Scratch {
     /// `[window, head_dim / 2]` of (cos, sin).
-    rope: wgpu::Buffer,
+    rope: Resource,
+    /// The rows that a block adds to, for the panel kernels.
+    residual: Option<wgpu::TextureView>,
     /// The left side of the product under way: normed states, attention output or activated feed-forward rows.
     operand: Resource,
-    qkv: wgpu::Buffer,
+    /// Q, K and V; and the sums of the attention block, for the panel kernels.
+    qkv: Resource,
     /// Rows that the feed-forward buffers hold: fewer than a batch where the binding limit is small.
     mlp_rows: u32,
-    gate_up: wgpu::Buffer,
-    logits: wgpu::Buffer,
+    /// Gate and up; and the sums of the feed-forward block, for the panel kernels.
+    gate_up: Resource,
+    logits: Resource,
     /// Q, K and V, for the panel kernels.
     packed_heads: [wgpu::TextureView; 3],
 }
@@ -34,6 +38,7 @@ pub(crate) struct Scratch {
 /// Sizes of everything in [`Scratch`], in bytes but for the rows and texels.
 struct ScratchSizes {
     rope: u64,
+    residual: u64,
     operand: u64,
     qkv: u64,
     mlp_rows: u32,
@@ -54,10 +59,11 @@ impl ScratchSizes {
         let operand = |rows, inner| gemm::operand_bytes(gpu.gemm(), rows, inner);
         Self {
             rope: window as u64 * (spec.head_dim / 2) as u64 * 8,
+            residual: if gpu.gemm().is_panel() { floats(rows, hidden) } else { 0 },
             operand: operand(rows, hidden.max(queries)).max(operand(mlp_rows, inner)),
-            qkv: floats(rows, queries + 2 * keys),
+            qkv: floats(rows, hidden.max(queries + 2 * keys)),
             mlp_rows,
-            gate_up: floats(mlp_rows, 2 * stride(inner)),
+            gate_up: floats(mlp_rows, hidden.max(2 * stride(inner))),
             logits: floats(rows.min(HEAD_ROWS), chunk),
             packed_heads: heads(spec).packed_texels(gpu.gemm(), window, windows),
         }
@@ -72,12 +78,16 @@ impl Scratch {
         let frequencies = spec.rope.frequencies(window as usize)?;
         let table = rotary::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);
         Ok(Self {
-            rope: gpu.upload("rotary table", bytemuck::cast_slice(&table))?,
-            operand: Operand::storage(gpu, "left side of a product", sizes.operand)?,
-            qkv: gpu.storage("Q, K and V", sizes.qkv)?,
+            rope: gpu.upload_readable("rotary table", table.as_flattened())?,
+            residual: match sizes.residual {
+                0 => None,
+                bytes => Some(gpu.texture("rows of the residual stream", bytes / 16, false)?),
+            },
+            operand: gpu.readable("left side of a product", sizes.operand)?,
+            qkv: gpu.readable("Q, K and V", sizes.qkv)?,
             mlp_rows: sizes.mlp_rows,
-            gate_up: gpu.storage("gate and up", sizes.gate_up)?,
-            logits: gpu.storage("logits of a vocabulary chunk", sizes.logits)?,
+            gate_up: gpu.readable("gate and up", sizes.gate_up)?,
+            logits: gpu.readable("logits of a vocabulary chunk", sizes.logits)?,
             packed_heads: heads(spec).packed(gpu, window, windows)?,
         })
     }
@@ -85,8 +95,9 @@ impl Scratch {
     /// Bytes that [`Scratch::new`] allocates.
     pub(crate) fn bytes(gpu: &Gpu, spec: &ModelSpec, window: u32, windows: u32) -> u64 {
         let sizes = ScratchSizes::new(gpu, spec, window, windows);
-        let heads = sizes.packed_heads.into_iter().map(|texels| Operand::allocated(gpu, texels * 16)).sum::<u64>();
-        sizes.rope + Operand::allocated(gpu, sizes.operand) + sizes.qkv + sizes.gate_up + sizes.logits + heads
+        let [q, k, v] = sizes.packed_heads.map(|texels| texels * 16);
+        let all = [sizes.rope, sizes.residual, sizes.operand, sizes.qkv, sizes.gate_up, sizes.logits, q, k, v];
+        all.into_iter().map(|bytes| gpu.readable_bytes(bytes)).sum()
     }
 }
 
@@ -292,10 +303,11 @@ impl DeviceModel {
     ) {
         let gpu = &*self.gpu;
         let rows = windows * window;
-        let normed = self.record_norm(recording, scratch, states, &weights.norm, 0, rows, (1, 1));
+        let residual = self.residual(recording, scratch, states, 0, rows);
+        let normed = self.record_norm(recording, scratch, &residual, &weights.norm, rows, (1, 1));
         weights.qkv.record_product(gpu, recording, &normed, &scratch.qkv);
         let heads = self.record_attend(recording, scratch, (windows, window));
-        weights.o.record_residual(gpu, recording, &heads, states, 0);
+        weights.o.record_residual(gpu, recording, &heads, &residual, &scratch.qkv);
     }
 
     fn record_feed_forward(
@@ -309,18 +321,32 @@ impl DeviceModel {
         let gpu = &*self.gpu;
         for first_row in (0..all).step_by(scratch.mlp_rows as usize) {
             let rows = scratch.mlp_rows.min(all - first_row);
-            let normed = self.record_norm(recording, scratch, states, &weights.norm, first_row, rows, (1, 1));
+            let residual = self.residual(recording, scratch, states, first_row, rows);
+            let normed = self.record_norm(recording, scratch, &residual, &weights.norm, rows, (1, 1));
             weights.gate_up.record_product(gpu, recording, &normed, &scratch.gate_up);
             let activated = self.record_swiglu(recording, scratch, rows);
-            weights.down.record_residual(gpu, recording, &activated, states, first_row);
+            weights.down.record_residual(gpu, recording, &activated, &residual, &scratch.gate_up);
         }
+    }
+
+    /// Rows of the residual stream, ready to be read.
+    fn residual<'a>(
+        &self,
+        recording: &mut Recording,
+        scratch: &'a Scratch,
+        states: &'a wgpu::Buffer,
+        first_row: u32,
+        rows: u32,
+    ) -> Residual<'a> {
+        let columns = self.spec.hidden_size as u32;
+        Residual::new(recording, states, first_row, (rows, columns), scratch.residual.as_ref())
     }
 
     fn record_swiglu(&self, recording: &mut Recording, scratch: &Scratch, rows: u32) -> Operand {
         let kernel = self.gpu.gemm();
         let inner = self.spec.intermediate_size as u32;
         let params = shaders::swiglu::Params { rows, stride: stride(inner), inner4: gemm::inner_texels(inner) };
-        let bindings = [(&scratch.gate_up).into(), scratch.operand.clone()];
+        let bindings = [scratch.gate_up.clone(), scratch.operand.clone()];
         let flops = rows as u64 * inner as u64 * 8;
         recording.dispatch(Kernel::SwiGlu { kernel }, &params, bindings, params.grid(kernel), flops);
         Operand::new(&scratch.operand, rows)
@@ -340,8 +366,9 @@ impl DeviceModel {
         states: &wgpu::Buffer,
         first_row: u32,
     ) -> Operand {
-        let (first, map) = (first_row + part.first_row, (part.window, part.kept));
-        self.record_norm(recording, scratch, states, &self.final_norm, first, part.rows, map)
+        let rows = part.rows.div_ceil(part.kept) * part.window;
+        let residual = self.residual(recording, scratch, states, first_row + part.first_row, rows);
+        self.record_norm(recording, scratch, &residual, &self.final_norm, part.rows, (part.window, part.kept))
     }
 
     /// The log-sum-exp over these chunks of the vocabulary, which must come in order; the last one ends in the NLL.
@@ -434,26 +461,25 @@ impl DeviceModel {
             recording.dispatch(
                 Kernel::LogSumExp { kernel },
                 &params,
-                [(&scratch.logits).into(), targets.into(), (&part.running).into(), (&part.nll).into()],
+                [scratch.logits.clone(), targets.into(), (&part.running).into(), (&part.nll).into()],
                 shaders::log_sum_exp::grid(kernel, rows),
                 rows as u64 * matrix.columns() as u64 * 8,
             );
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one dispatch, spelt out")]
     fn record_norm(
         &self,
         recording: &mut Recording,
         scratch: &Scratch,
-        input: &wgpu::Buffer,
-        weight: &wgpu::Buffer,
-        first_row: u32,
+        input: &Residual<'_>,
+        weight: &Resource,
         rows: u32,
         (window, kept): (u32, u32),
     ) -> Operand {
         let kernel = self.gpu.gemm();
         let columns = self.spec.hidden_size as u32;
+        let (input, first_row) = input.input();
         let params = shaders::rms_norm::Params {
             rows,
             columns,
@@ -464,7 +490,7 @@ impl DeviceModel {
             kept,
             epsilon: self.spec.rms_norm_eps,
         };
-        let bindings = [input.into(), weight.into(), scratch.operand.clone()];
+        let bindings = [input, weight.clone(), scratch.operand.clone()];
         let flops = rows as u64 * columns as u64 * 8;
         let grid = shaders::rms_norm::grid(kernel, rows);
         recording.dispatch(Kernel::RmsNorm { kernel }, &params, bindings, grid, flops);

@@ -3,7 +3,7 @@
 use blockpruner_shaders::{GemmKernel, Kernel, argmax, cached, gemm, rotary, stride};
 
 use super::{Scratch, heads};
-use crate::gpu::{GpuError, Heads, Operand, Recording};
+use crate::gpu::{GpuError, Heads, Operand, Recording, Resource};
 use crate::model::device_model::{Attention, BlockWeights, VOCABULARY_CHUNK};
 use crate::model::{BlockId, BlockKind, BlockSet, DeviceModel, ForwardError};
 
@@ -24,7 +24,7 @@ pub(crate) struct DecodeState {
     /// For passes over one position.
     scratch: Scratch,
     /// `[1, head_dim / 2]` of (cos, sin), for the position under way.
-    rope: wgpu::Buffer,
+    rope: Resource,
     token: wgpu::Buffer,
     /// The hidden state under way, `[1, hidden_size]`.
     state: wgpu::Buffer,
@@ -47,7 +47,7 @@ impl DecodeState {
             capacity,
             positions: 0,
             scratch: Scratch::new(model, 1, 1)?,
-            rope: gpu.storage("rotary table of a position", spec.head_dim as u64 * 4)?,
+            rope: gpu.readable("rotary table of a position", spec.head_dim as u64 * 4)?,
             token: gpu.storage("token id", 4)?,
             state: gpu.storage("hidden state", stride(spec.hidden_size as u32) as u64 * 4)?,
             best: gpu.storage("most likely token", 16)?,
@@ -109,12 +109,13 @@ impl DeviceModel {
             let Some(weights) = self.block(*block).await? else { continue };
             match (&*weights, cache) {
                 (BlockWeights::Attention(weights), Some(cache)) => {
-                    let normed = self.record_norm(&mut recording, &scratch, &states, &weights.norm, 0, rows, (1, 1));
+                    let residual = self.residual(&mut recording, &scratch, &states, 0, rows);
+                    let normed = self.record_norm(&mut recording, &scratch, &residual, &weights.norm, rows, (1, 1));
                     weights.qkv.record_product(gpu, &mut recording, &normed, &scratch.qkv);
                     // Before attention, which may turn the keys in place.
                     self.record_append(&mut recording, &scratch, &scratch.rope, cache, 0, rows);
                     let heads = self.record_attend(&mut recording, &scratch, (1, rows));
-                    weights.o.record_residual(gpu, &mut recording, &heads, &states, 0);
+                    weights.o.record_residual(gpu, &mut recording, &heads, &residual, &scratch.qkv);
                 }
                 (weights, _) => self.record_block(&mut recording, &scratch, (1, rows), weights, &states),
             }
@@ -140,7 +141,7 @@ impl DeviceModel {
         let frequencies = self.spec.rope.frequencies(position + 1)?;
         let turns = rotary::table_row(&frequencies.inv_freq, frequencies.attention_scaling, position);
         gpu.write(&decode.rope, bytemuck::cast_slice(&turns))?;
-        gpu.write(&decode.token, bytemuck::bytes_of(&token))?;
+        gpu.write(&Resource::from(&decode.token), bytemuck::bytes_of(&token))?;
         let mut recording = Recording::new();
         self.record_lookups(&mut recording, &[(&decode.token, 1, &decode.state)]).await?;
         for (block, cache) in &decode.blocks {
@@ -167,7 +168,7 @@ impl DeviceModel {
         &self,
         recording: &mut Recording,
         scratch: &Scratch,
-        rope: &wgpu::Buffer,
+        rope: &Resource,
         cache: &KeyValues,
         past: u32,
         rows: u32,
@@ -175,9 +176,10 @@ impl DeviceModel {
         let shape = heads(&self.spec);
         let Heads { heads, kv_heads, head_dim } = shape;
         let params = cached::AppendParams { rows, past, heads, kv_heads, stride: shape.stride() };
-        let bindings = [rope.into(), (&scratch.qkv).into(), (&cache.keys).into(), (&cache.values).into()];
+        let bindings = [rope.clone(), scratch.qkv.clone(), (&cache.keys).into(), (&cache.values).into()];
         let flops = rows as u64 * (kv_heads * head_dim) as u64 * 8;
-        recording.dispatch(Kernel::CacheAppend { head_dim }, &params, bindings, params.grid(head_dim), flops);
+        let kernel = Kernel::CacheAppend { kernel: self.gpu.gemm(), head_dim };
+        recording.dispatch(kernel, &params, bindings, params.grid(head_dim), flops);
     }
 
     /// state += attention(norm(state)) at the position under way.
@@ -189,7 +191,8 @@ impl DeviceModel {
         cache: &KeyValues,
     ) {
         let (gpu, scratch, past) = (&*self.gpu, &decode.scratch, decode.positions);
-        let normed = self.record_norm(recording, scratch, &decode.state, &weights.norm, 0, 1, (1, 1));
+        let residual = self.residual(recording, scratch, &decode.state, 0, 1);
+        let normed = self.record_norm(recording, scratch, &residual, &weights.norm, 1, (1, 1));
         weights.qkv.record_product(gpu, recording, &normed, &scratch.qkv);
         self.record_append(recording, scratch, &decode.rope, cache, past, 1);
         let shape = heads(&self.spec);
@@ -206,8 +209,8 @@ impl DeviceModel {
             },
         };
         let bindings = [
-            (&decode.rope).into(),
-            (&scratch.qkv).into(),
+            decode.rope.clone(),
+            scratch.qkv.clone(),
             (&cache.keys).into(),
             (&cache.values).into(),
             scratch.operand.clone(),
@@ -215,13 +218,14 @@ impl DeviceModel {
         let kernel = Kernel::CachedAttention { kernel: gpu.gemm(), head_dim };
         let flops = (past as u64 + 1) * (heads * head_dim) as u64 * 4;
         recording.dispatch(kernel, &params, bindings, [heads, 1, 1], flops);
-        weights.o.record_residual(gpu, recording, &Operand::new(&scratch.operand, 1), &decode.state, 0);
+        weights.o.record_residual(gpu, recording, &Operand::new(&scratch.operand, 1), &residual, &scratch.qkv);
     }
 
     /// `decode.best` = the most likely token after position `row` of `states`, which have the last block behind them.
     fn record_most_likely(&self, recording: &mut Recording, decode: &DecodeState, states: &wgpu::Buffer, row: u32) {
         let scratch = &decode.scratch;
-        let normed = self.record_norm(recording, scratch, states, &self.final_norm, row, 1, (1, 1));
+        let residual = self.residual(recording, scratch, states, row, 1);
+        let normed = self.record_norm(recording, scratch, &residual, &self.final_norm, 1, (1, 1));
         for (chunk, matrix) in self.head.iter().enumerate() {
             matrix.record_product(&self.gpu, recording, &normed, &scratch.logits);
             let params = argmax::Params {
@@ -229,8 +233,9 @@ impl DeviceModel {
                 first_token: (chunk * VOCABULARY_CHUNK) as u32,
                 is_first: (chunk == 0) as u32,
             };
-            let bindings = [(&scratch.logits).into(), (&decode.best).into()];
-            recording.dispatch(Kernel::Argmax, &params, bindings, [1, 1, 1], matrix.columns() as u64);
+            let bindings = [scratch.logits.clone(), (&decode.best).into()];
+            let kernel = Kernel::Argmax { kernel: self.gpu.gemm() };
+            recording.dispatch(kernel, &params, bindings, [1, 1, 1], matrix.columns() as u64);
         }
     }
 }

@@ -73,8 +73,6 @@ pub struct PanelParams {
     pub has_bias: u32,
     /// First panel of columns of this dispatch.
     pub first_block: u32,
-    /// 1 to add the residual.
-    pub add: u32,
 }
 
 /// Rows of A that one workgroup of the panel kernel handles, a multiple of its lanes: many, because every texel of W is
@@ -238,7 +236,7 @@ pub fn pack_operand(kernel: GemmKernel, inner: u32, values: &[f32]) -> Vec<f32> 
     packed
 }
 
-pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat) -> minijinja::Value {
+pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat, residual: bool) -> minijinja::Value {
     match kernel {
         GemmKernel::Tile { cooperative: None, .. } => context! {
             THREADS => TILE_THREADS,
@@ -274,6 +272,7 @@ pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat) -> minijinja::Va
             ROWS => panel_rows(lanes),
             LANES => lanes,
             SUBGROUPS => subgroups,
+            RESIDUAL => residual,
             TEXTURE_WIDTH,
         },
     }

@@ -170,8 +170,9 @@ pub enum Kernel {
     Embedding { kernel: GemmKernel, weight: WeightFormat },
     /// Root mean square norm, to the left side of a product.
     RmsNorm { kernel: GemmKernel },
-    /// Matrix product with a weight.
-    Gemm { kernel: GemmKernel, weight: WeightFormat },
+    /// Matrix product with a weight. `residual` is for the panel kernels and says whether something is added; the tile kernels
+    /// are told so by a parameter.
+    Gemm { kernel: GemmKernel, weight: WeightFormat, residual: bool },
     /// Rotary position embedding, in place, for the tile attention.
     Rotary,
     /// Heads, Q and K turned by their position, to the textures that the panel attention reads.
@@ -232,7 +233,10 @@ impl Kernel {
 
     fn label(self, name: &str) -> String {
         match self {
-            Self::Embedding { weight, .. } | Self::Gemm { weight, .. } => format!("{name} {}", weight.name()),
+            Self::Embedding { weight, .. } | Self::Gemm { weight, residual: false, .. } => {
+                format!("{name} {}", weight.name())
+            }
+            Self::Gemm { weight, residual: true, .. } => format!("{name} {}, added", weight.name()),
             Self::Attention { head_dim, .. }
             | Self::AttentionPack { head_dim, .. }
             | Self::CacheAppend { head_dim, .. }
@@ -261,8 +265,10 @@ impl Kernel {
                 let template = if cooperative.is_some() { wgsl!("gemm_cooperative") } else { wgsl!("gemm_tile") };
                 (template, vec![Read, Read, Read, ReadWrite])
             }
-            Self::Gemm { weight, .. } => {
-                (wgsl!("gemm_panel"), vec![TextureF32, texture(weight), Read, TextureF32, TextureWrite])
+            Self::Gemm { weight, residual, .. } => {
+                let mut bindings = vec![TextureF32, texture(weight), Read, TextureWrite];
+                bindings.extend(residual.then_some(TextureF32));
+                (wgsl!("gemm_panel"), bindings)
             }
             Self::Rotary => (wgsl!("rotary"), vec![Read, ReadWrite]),
             Self::AttentionPack { .. } => (wgsl!("attention_pack"), vec![TextureF32, TextureF32, TextureWrite]),
@@ -295,7 +301,8 @@ impl Kernel {
     fn context(self) -> minijinja::Value {
         use minijinja::context;
         match self {
-            Self::Embedding { kernel, weight } | Self::Gemm { kernel, weight } => gemm::context(kernel, weight),
+            Self::Embedding { kernel, weight } => gemm::context(kernel, weight, false),
+            Self::Gemm { kernel, weight, residual } => gemm::context(kernel, weight, residual),
             Self::AttentionPack { head_dim } => attention::pack_context(head_dim),
             Self::Attention { kernel, head_dim } => attention::context(kernel, head_dim),
             Self::RmsNorm { kernel } | Self::SwiGlu { kernel } | Self::LogSumExp { kernel } => match kernel {
@@ -350,7 +357,7 @@ mod tests {
             kernels.push(Kernel::Argmax { kernel });
             for weight in WeightFormat::ALL {
                 kernels.push(Kernel::Embedding { kernel, weight });
-                kernels.push(Kernel::Gemm { kernel, weight });
+                kernels.extend([false, kernel.is_panel()].map(|residual| Kernel::Gemm { kernel, weight, residual }));
             }
             for head_dim in [4, 12, 16, 24, 32, 40, 64, 80, 96, 128, 192, 256] {
                 kernels.push(Kernel::Attention { kernel, head_dim });

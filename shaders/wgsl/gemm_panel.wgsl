@@ -1,5 +1,5 @@
 // Matrix product for CPU-type adapters: c[m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n],
-// plus residual[m, column_offset + n] if `add` is 1.
+// plus residual[m, column_offset + n] in the variant that adds: what a software driver may skip, it computes and drops.
 //   a: blocks of {{ ROWS }} rows; texel (block * inner4 + k4) * {{ ROWS }} + r holds 4 neighbouring k of row block * {{ ROWS }} + r
 {% if QUANTISED %}
 //   w: {{ WEIGHT }} panels of {{ 4 * LANES }} rows n; texel ((block * (inner / 32) + k / 32) * {{ BLOCK_WORDS }} + unit) * {{ LANES }} + lane holds, of the rows
@@ -25,14 +25,15 @@ struct Params {
     has_bias: u32,
     // first panel of this dispatch
     first_block: u32,
-    add: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var w: texture_storage_2d<{{ TEXEL_FORMAT }}, read>;
 @group(0) @binding(3) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(4) var residual: texture_storage_2d<rgba32float, read>;
-@group(0) @binding(5) var c: texture_storage_2d<rgba32float, write>;
+@group(0) @binding(4) var c: texture_storage_2d<rgba32float, write>;
+{% if RESIDUAL %}
+@group(0) @binding(5) var residual: texture_storage_2d<rgba32float, read>;
+{% endif %}
 
 fn at(t: u32) -> vec2u {
     return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
@@ -131,9 +132,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 {% for r in range(ROWS) %}
     if row0 + {{ r }}u < params.rows {
         c{{ r }} += b;
-        if params.add == 1u {
-            c{{ r }} += textureLoad(residual, at(base + {{ r }}u * stride4));
-        }
+{% if RESIDUAL %}
+        c{{ r }} += textureLoad(residual, at(base + {{ r }}u * stride4));
+{% endif %}
         textureStore(c, at(base + {{ r }}u * stride4), c{{ r }});
     }
 {% endfor %}

@@ -160,10 +160,10 @@ impl Matrix {
         target: &Target<'_>,
         flops: u64,
     ) {
-        let kernel = Kernel::Gemm { kernel: gpu.gemm(), weight: self.format };
+        let residual = target.residual.filter(|_| gpu.gemm().is_panel());
+        let kernel = Kernel::Gemm { kernel: gpu.gemm(), weight: self.format, residual: residual.is_some() };
         let bias = self.bias.as_ref().unwrap_or(gpu.nothing());
         let [a, weight, output] = [&operand.storage, &shard.storage, target.output].map(Resource::clone);
-        let add = target.residual.is_some() as u32;
         let grid = [operand.rows.div_ceil(gemm::block_rows(gpu.gemm())), count, 1];
         let has_bias = self.bias.is_some() as u32;
         match gpu.gemm() {
@@ -179,7 +179,7 @@ impl Matrix {
                     has_bias,
                     first_block,
                     first_row: target.first_row,
-                    add,
+                    add: target.residual.is_some() as u32,
                 };
                 recording.dispatch(kernel, &params, [a, weight, bias.into(), output], grid, flops);
             }
@@ -192,11 +192,13 @@ impl Matrix {
                     column_offset: shard.first,
                     has_bias,
                     first_block,
-                    add,
                 };
-                // Something must be bound where nothing is added.
-                let residual = target.residual.unwrap_or(&operand.storage).clone();
-                recording.dispatch(kernel, &params, [a, weight, bias.into(), residual, output], grid, flops);
+                match residual.cloned() {
+                    Some(residual) => {
+                        recording.dispatch(kernel, &params, [a, weight, bias.into(), output, residual], grid, flops);
+                    }
+                    None => recording.dispatch(kernel, &params, [a, weight, bias.into(), output], grid, flops),
+                }
             }
         }
     }

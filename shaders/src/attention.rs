@@ -132,9 +132,15 @@ pub(crate) fn context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
 }
 
 /// Heads whose halves are whole texels are read as such.
-pub(crate) fn pack_context(head_dim: u32) -> minijinja::Value {
+pub(crate) fn pack_context(lanes: u32, head_dim: u32) -> minijinja::Value {
     let aligned = head_dim.is_multiple_of(8);
-    context! { HEAD_DIM => head_dim, HEAD_TEXELS => head_texels(head_dim), ALIGNED => aligned, TEXTURE_WIDTH }
+    context! {
+        HEAD_DIM => head_dim,
+        HEAD_TEXELS => head_texels(head_dim),
+        ALIGNED => aligned,
+        ROWS => panel_rows(lanes),
+        TEXTURE_WIDTH,
+    }
 }
 
 /// CPU twin: `qkv [rows, (heads + 2 * heads / share) * head_dim]`, Q, K and V side by side, windows of `window` rows;

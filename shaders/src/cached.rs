@@ -8,8 +8,8 @@ use bytemuck::{Pod, Zeroable};
 use minijinja::context;
 
 use crate::attention::head_texels;
-use crate::gemm::panel_rows;
-use crate::{GemmKernel, TEXTURE_WIDTH, groups_of_64};
+use crate::gemm::output_context;
+use crate::{GemmKernel, groups_of_64};
 
 /// Positions that a query can attend to: more would need too many iterations of one loop on software drivers.
 pub const MOST_POSITIONS: u32 = 131_072;
@@ -64,7 +64,7 @@ pub fn cache_bytes(positions: u32, kv_heads: u32, head_dim: u32) -> u64 {
 }
 
 pub(crate) fn append_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
-    context! { HEAD_DIM => head_dim, HEAD_TEXELS => head_texels(head_dim), PANEL => kernel.is_panel(), TEXTURE_WIDTH }
+    context! { HEAD_DIM => head_dim, HEAD_TEXELS => head_texels(head_dim), ..output_context(kernel) }
 }
 
 pub(crate) fn attend_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
@@ -72,10 +72,6 @@ pub(crate) fn attend_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Va
     // At least 4, so that a part of the keys is a multiple of 4, which are taken in one iteration.
     let lanes_per_part = texels.next_power_of_two().clamp(4, KEYS);
     let parts = KEYS / lanes_per_part;
-    let rows = match kernel {
-        GemmKernel::Tile { .. } => 0,
-        GemmKernel::Panel { lanes, .. } => panel_rows(lanes),
-    };
     context! {
         HEAD_DIM => head_dim,
         HEAD_TEXELS => texels,
@@ -83,8 +79,6 @@ pub(crate) fn attend_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Va
         PARTS => parts,
         KEYS_PER_PART => KEYS / parts,
         PER_INVOCATION => texels.div_ceil(KEYS),
-        PANEL => kernel.is_panel(),
-        ROWS => rows,
-        TEXTURE_WIDTH,
+        ..output_context(kernel)
     }
 }

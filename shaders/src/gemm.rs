@@ -236,6 +236,48 @@ pub fn pack_operand(kernel: GemmKernel, inner: u32, values: &[f32]) -> Vec<f32> 
     packed
 }
 
+/// Bytes that a product of `rows` rows takes, [`stride`] elements apart.
+pub fn output_bytes(kernel: GemmKernel, rows: u32, stride: u32) -> u64 {
+    let rows = match kernel {
+        GemmKernel::Tile { .. } => rows,
+        GemmKernel::Panel { lanes, .. } => rows.next_multiple_of(panel_rows(lanes)),
+    };
+    rows as u64 * stride as u64 * 4
+}
+
+/// Lays out rows of `stride` elements as a product is written.
+pub fn pack_output(kernel: GemmKernel, stride: u32, values: &[f32]) -> Vec<f32> {
+    let rows = values.len() as u32 / stride;
+    let mut packed = vec![0.0; output_bytes(kernel, rows, stride) as usize / 4];
+    for (texel, at) in values.chunks_exact(4).zip(output_texels(kernel, rows, stride)) {
+        packed[at * 4..][..4].copy_from_slice(texel);
+    }
+    packed
+}
+
+/// The rows of `stride` elements of a product as it is written, one after the other.
+pub fn unpack_output(kernel: GemmKernel, rows: u32, stride: u32, packed: &[f32]) -> Vec<f32> {
+    output_texels(kernel, rows, stride).flat_map(|at| &packed[at * 4..][..4]).copied().collect()
+}
+
+/// Where the groups of 4 elements of a product lie, row by row.
+fn output_texels(kernel: GemmKernel, rows: u32, stride: u32) -> impl Iterator<Item = usize> {
+    let (rows, texels) = (rows as usize, stride as usize / 4);
+    let block = match kernel {
+        GemmKernel::Tile { .. } => 1,
+        GemmKernel::Panel { lanes, .. } => panel_rows(lanes) as usize,
+    };
+    (0..rows).flat_map(move |row| (0..texels).map(move |texel| (row / block * texels + texel) * block + row % block))
+}
+
+/// What shaders need to know that read a product with either family of kernels.
+pub(crate) fn output_context(kernel: GemmKernel) -> minijinja::Value {
+    match kernel {
+        GemmKernel::Tile { .. } => context! { PANEL => false },
+        GemmKernel::Panel { lanes, .. } => context! { PANEL => true, ROWS => panel_rows(lanes), TEXTURE_WIDTH },
+    }
+}
+
 pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat, residual: bool) -> minijinja::Value {
     match kernel {
         GemmKernel::Tile { cooperative: None, .. } => context! {

@@ -111,7 +111,7 @@ pub enum GemmKernel {
         /// The cooperative matrices that compute the products, if any.
         cooperative: Option<Cooperative>,
     },
-    /// One vector of lanes a workgroup, operands in storage textures, for CPU-type adapters.
+    /// One vector of lanes a workgroup, operands and activations in storage textures, for CPU-type adapters.
     Panel {
         /// Lanes of a workgroup; with `subgroups`, the exact size of the device's subgroups.
         lanes: u32,
@@ -176,7 +176,7 @@ pub enum Kernel {
     /// Rotary position embedding, in place, for the tile attention.
     Rotary,
     /// Heads, Q and K turned by their position, to the textures that the panel attention reads.
-    AttentionPack { head_dim: u32 },
+    AttentionPack { lanes: u32, head_dim: u32 },
     /// Causal attention, to the left side of a product.
     Attention { kernel: GemmKernel, head_dim: u32 },
     /// SwiGLU activation, to the left side of a product.
@@ -303,7 +303,7 @@ impl Kernel {
         match self {
             Self::Embedding { kernel, weight } => gemm::context(kernel, weight, false),
             Self::Gemm { kernel, weight, residual } => gemm::context(kernel, weight, residual),
-            Self::AttentionPack { head_dim } => attention::pack_context(head_dim),
+            Self::AttentionPack { lanes, head_dim } => attention::pack_context(lanes, head_dim),
             Self::Attention { kernel, head_dim } => attention::context(kernel, head_dim),
             Self::RmsNorm { kernel } | Self::SwiGlu { kernel } | Self::LogSumExp { kernel } => match kernel {
                 GemmKernel::Tile { subgroups, .. } => context! { SUBGROUPS => subgroups },
@@ -313,7 +313,7 @@ impl Kernel {
             },
             Self::CacheAppend { kernel, head_dim } => cached::append_context(kernel, head_dim),
             Self::CachedAttention { kernel, head_dim } => cached::attend_context(kernel, head_dim),
-            Self::Argmax { kernel } => context! { PANEL => kernel.is_panel() },
+            Self::Argmax { kernel } => gemm::output_context(kernel),
             Self::Rotary => context! {},
         }
     }
@@ -367,7 +367,7 @@ mod tests {
         }
         let kernel = GemmKernel::BASELINE;
         let odd = [2, 6, 50].map(|head_dim| Kernel::Attention { kernel, head_dim });
-        let packs = [4, 12, 24, 64, 128].map(|head_dim| Kernel::AttentionPack { head_dim });
+        let packs = [4, 12, 24, 64, 128].map(|head_dim| Kernel::AttentionPack { lanes: 8, head_dim });
         let cached = [2, 6, 50, 512].map(|head_dim| Kernel::CachedAttention { kernel, head_dim });
         let appends = [2, 6, 50, 512].map(|head_dim| Kernel::CacheAppend { kernel, head_dim });
         kernels.into_iter().chain(odd).chain(packs).chain(cached).chain(appends).collect()

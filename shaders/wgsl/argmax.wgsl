@@ -31,8 +31,9 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     var mine = vec4f(LOWEST, f32(params.first_token + lane), 0.0, 0.0);
     for (var column = lane; column < params.columns; column += 64u) {
 {% if PANEL %}
-        // A chunk is far shorter than a row of the texture.
-        let logit = textureLoad(logits, vec2u(column / 4u, 0u))[column % 4u];
+        // The first row of a block of {{ ROWS }}, as gemm_panel.wgsl writes it.
+        let t = column / 4u * {{ ROWS }}u;
+        let logit = textureLoad(logits, vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u))[column % 4u];
 {% else %}
         let logit = logits[column];
 {% endif %}

@@ -1,6 +1,6 @@
 // Causal grouped-query attention of new positions to everything in the KV cache, with an online softmax.
 //   table:        [rows, head_dim / 2] of (cos, sin) of the new positions, the scaling of attention included
-//   qkv:          [rows, stride]; Q stands first and is turned here; its row r is position past + r
+//   qkv:          [rows, stride], as a product writes it; Q stands first and is turned here; its row r is position past + r
 //   keys, values: [positions, kv_heads, {{ HEAD_TEXELS }}], written by cache_append.wgsl, the new positions included
 {% if PANEL %}
 //   output:       as the left side of gemm_panel.wgsl: texel (block * inner4 + column / 4) * {{ ROWS }} + r for row block * {{ ROWS }} + r
@@ -62,22 +62,23 @@ fn turn(i: u32) -> vec2f {
     return select(turns.xy, turns.zw, i % 2u == 1u);
 }
 
-fn projected(i: u32) -> f32 {
-    return textureLoad(qkv, at(i / 4u))[i % 4u];
+fn projected(row: u32, column: u32) -> f32 {
+    let block = row / {{ ROWS }}u * (params.stride / 4u);
+    return textureLoad(qkv, at((block + column / 4u) * {{ ROWS }}u + row % {{ ROWS }}u))[column % 4u];
 }
 {% else %}
 fn turn(i: u32) -> vec2f {
     return table[i];
 }
 
-fn projected(i: u32) -> f32 {
-    return qkv[i];
+fn projected(row: u32, column: u32) -> f32 {
+    return qkv[row * params.stride + column];
 }
 {% endif %}
 
 // Four neighbouring elements of the query, turned and scaled; 0 past its end.
 fn query(row: u32, head: u32, d: u32) -> vec4f {
-    let base = row * params.stride + head * HEAD_DIM;
+    let base = head * HEAD_DIM;
     var texel = vec4f(0.0);
     for (var e = 0u; e < 4u; e++) {
         let i = d + e;
@@ -86,9 +87,9 @@ fn query(row: u32, head: u32, d: u32) -> vec4f {
         }
         let by = turn(row * HALF + i % HALF);
         if i < HALF {
-            texel[e] = projected(base + i) * by.x - projected(base + i + HALF) * by.y;
+            texel[e] = projected(row, base + i) * by.x - projected(row, base + i + HALF) * by.y;
         } else {
-            texel[e] = projected(base + i) * by.x + projected(base + i - HALF) * by.y;
+            texel[e] = projected(row, base + i) * by.x + projected(row, base + i - HALF) * by.y;
         }
     }
     return texel * params.scale;

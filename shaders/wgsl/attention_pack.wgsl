@@ -1,7 +1,7 @@
 // Copies the heads of a fused projection into a texture that attention_panel.wgsl reads: 4 neighbouring elements of a
 // head a texel; rows that do not exist are zeros. Q and K are turned on the way, as rotary.wgsl does.
 //   table:  [window, head_dim / 2] of (cos, sin), the scaling of attention included; two a texel
-//   qkv:    [rows, stride]; the heads start at first_column; a batch of windows of `window` rows
+//   qkv:    [rows, stride], as gemm_panel.wgsl writes it; the heads start at first_column; a batch of windows of `window` rows
 //   output: texel t = (((window_index * heads + head) * blocks + block) * {{ HEAD_TEXELS }} + d4) * group + r
 //           holds row block * group + r of its window
 // One invocation a texel; grid = texels of a head of a window x heads x windows.
@@ -28,9 +28,9 @@ fn at(t: u32) -> vec2u {
     return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
 }
 
-// Four neighbouring elements of the projection, from a multiple of 4 on.
-fn load(i: u32) -> vec4f {
-    return textureLoad(qkv, at(i / 4u));
+// The four neighbouring elements of the projection that hold a column.
+fn load(row: u32, column: u32) -> vec4f {
+    return textureLoad(qkv, at((row / {{ ROWS }}u * (params.stride / 4u) + column / 4u) * {{ ROWS }}u + row % {{ ROWS }}u));
 }
 
 @compute @workgroup_size(64)
@@ -44,8 +44,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let row = id.x / (params.group * {{ HEAD_TEXELS }}u) * params.group + r;
     var texel = vec4f(0.0);
     if row < params.window {
-        let base = (id.z * params.window + row) * params.stride + params.first_column + id.y * {{ HEAD_DIM }}u;
-        texel = load(base + d);
+        let projected = id.z * params.window + row;
+        let base = params.first_column + id.y * {{ HEAD_DIM }}u;
+        texel = load(projected, base + d);
         if params.rotate == 1u {
 {% if ALIGNED %}
             let i = row * HALF + d % HALF;
@@ -54,9 +55,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
             let cosines = vec4f(first.xz, second.xz);
             let sines = vec4f(first.yw, second.yw);
             if d < HALF {
-                texel = texel * cosines - load(base + d + HALF) * sines;
+                texel = texel * cosines - load(projected, base + d + HALF) * sines;
             } else {
-                texel = texel * cosines + load(base + d - HALF) * sines;
+                texel = texel * cosines + load(projected, base + d - HALF) * sines;
             }
 {% else %}
             for (var e = 0u; e < 4u; e++) {
@@ -65,10 +66,10 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
                 let turn = select(turns.xy, turns.zw, i % 2u == 1u);
                 if d + e < HALF {
                     let other = base + d + e + HALF;
-                    texel[e] = texel[e] * turn.x - load(other)[other % 4u] * turn.y;
+                    texel[e] = texel[e] * turn.x - load(projected, other)[other % 4u] * turn.y;
                 } else {
                     let other = base + d + e - HALF;
-                    texel[e] = texel[e] * turn.x + load(other)[other % 4u] * turn.y;
+                    texel[e] = texel[e] * turn.x + load(projected, other)[other % 4u] * turn.y;
                 }
             }
 {% endif %}

@@ -1,7 +1,7 @@
 // Puts the keys and values of new positions into the KV cache; keys are turned by their position on the way, as
 // rotary.wgsl does.
 //   table:        [rows, head_dim / 2] of (cos, sin) of the new positions, the scaling of attention included
-//   qkv:          [rows, stride]; Q, K and V side by side
+//   qkv:          [rows, stride], as a product writes it; Q, K and V side by side
 //   keys, values: [positions, kv_heads, {{ HEAD_TEXELS }}] of 4 neighbouring elements of a head, zeros past its end
 // One invocation a texel of K and one of V; grid = texels of K and V of a row x rows.
 struct Params {
@@ -36,16 +36,17 @@ fn turn(i: u32) -> vec2f {
     return select(turns.xy, turns.zw, i % 2u == 1u);
 }
 
-fn projected(i: u32) -> f32 {
-    return textureLoad(qkv, at(i / 4u))[i % 4u];
+fn projected(row: u32, column: u32) -> f32 {
+    let block = row / {{ ROWS }}u * (params.stride / 4u);
+    return textureLoad(qkv, at((block + column / 4u) * {{ ROWS }}u + row % {{ ROWS }}u))[column % 4u];
 }
 {% else %}
 fn turn(i: u32) -> vec2f {
     return table[i];
 }
 
-fn projected(i: u32) -> f32 {
-    return qkv[i];
+fn projected(row: u32, column: u32) -> f32 {
+    return qkv[row * params.stride + column];
 }
 {% endif %}
 
@@ -60,20 +61,20 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let t = id.x % texels;
     let d = t % {{ HEAD_TEXELS }}u * 4u;
     let head = params.heads + id.x / {{ HEAD_TEXELS }}u;
-    let base = row * params.stride + head * HEAD_DIM;
+    let base = head * HEAD_DIM;
     var texel = vec4f(0.0);
     for (var e = 0u; e < 4u; e++) {
         let i = d + e;
         if i >= HEAD_DIM {
             break;
         }
-        var x = projected(base + i);
+        var x = projected(row, base + i);
         if is_key {
             let by = turn(row * HALF + i % HALF);
             if i < HALF {
-                x = x * by.x - projected(base + i + HALF) * by.y;
+                x = x * by.x - projected(row, base + i + HALF) * by.y;
             } else {
-                x = x * by.x + projected(base + i - HALF) * by.y;
+                x = x * by.x + projected(row, base + i - HALF) * by.y;
             }
         }
         texel[e] = x;

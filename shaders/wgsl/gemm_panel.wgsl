@@ -1,5 +1,5 @@
 // Matrix product for CPU-type adapters: c[m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n],
-// plus residual[m, column_offset + n] in the variant that adds: what a software driver may skip, it computes and drops.
+// plus residual[m, column_offset + n] in the variant that adds: software drivers compute what a branch could skip.
 //   a: blocks of {{ ROWS }} rows; texel (block * inner4 + k4) * {{ ROWS }} + r holds 4 neighbouring k of row block * {{ ROWS }} + r
 {% if QUANTISED %}
 //   w: {{ WEIGHT }} panels of {{ 4 * LANES }} rows n; texel ((block * (inner / 32) + k / 32) * {{ BLOCK_WORDS }} + unit) * {{ LANES }} + lane holds, of the rows
@@ -8,7 +8,9 @@
 //   w: {{ WEIGHT }} panels of {{ 4 * LANES }} rows n; texel ((block * steps + step) * 4 + j) * {{ LANES }} + lane holds {{ TEXEL_K }} neighbouring k of
 //      row n = block * {{ 4 * LANES }} + 4 * lane + j
 {% endif %}
-//   residual, c: [rows, stride], bias: padded to a multiple of 4
+//   c: as a, with stride / 4 texels a row, so that a workgroup writes neighbouring texels; in the variant that adds
+//      [rows, stride], as the residual
+//   bias: padded to a multiple of 4
 // One workgroup is one vector of {{ LANES }} lanes: {{ ROWS }} rows x {{ 4 * LANES }} columns, the whole of k in one loop, no shared memory.
 // Software drivers turn such lanes into SIMD; only loads and stores of storage textures stay whole vectors there, buffers
 // are read and written lane by lane.
@@ -72,47 +74,42 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 {% endfor %}
 {% endif %}
 {% for h in range(2) %}
-        {
 {% if QUANTISED %}
 {% for name in ["x", "y", "z", "v"] %}
-            let {{ name }} = unpack(w{{ h * 4 // TEXEL_K }}, vec4u({{ (h * 4 % TEXEL_K + loop.index0) * (32 // TEXEL_K) }}u), scales);
-{% endfor %}
-{% elif WEIGHT == "f32" %}
-{% for j in range(4) %}
-            let u{{ j }} = textureLoad(w, at(tw + {{ (h * 4 + j) * LANES }}u));
-{% endfor %}
-{% elif WEIGHT == "bf16" %}
-{% for j in range(4) %}
-            let u{{ j }} = vec4f(bitcast<f32>(w{{ j }}[{{ 2 * h }}] << 16u), bitcast<f32>(w{{ j }}[{{ 2 * h }}] & 0xffff0000u), bitcast<f32>(w{{ j }}[{{ 2 * h + 1 }}] << 16u), bitcast<f32>(w{{ j }}[{{ 2 * h + 1 }}] & 0xffff0000u));
+        let {{ name }}{{ h }} = unpack(w{{ h * 4 // TEXEL_K }}, vec4u({{ (h * 4 % TEXEL_K + loop.index0) * (32 // TEXEL_K) }}u), scales);
 {% endfor %}
 {% else %}
 {% for j in range(4) %}
-            let u{{ j }} = vec4f(unpack2x16float(w{{ j }}[{{ 2 * h }}]), unpack2x16float(w{{ j }}[{{ 2 * h + 1 }}]));
-{% endfor %}
+{% if WEIGHT == "f32" %}
+        let u{{ h }}{{ j }} = textureLoad(w, at(tw + {{ (h * 4 + j) * LANES }}u));
+{% elif WEIGHT == "bf16" %}
+        let u{{ h }}{{ j }} = vec4f(bitcast<f32>(w{{ j }}[{{ 2 * h }}] << 16u), bitcast<f32>(w{{ j }}[{{ 2 * h }}] & 0xffff0000u), bitcast<f32>(w{{ j }}[{{ 2 * h + 1 }}] << 16u), bitcast<f32>(w{{ j }}[{{ 2 * h + 1 }}] & 0xffff0000u));
+{% else %}
+        let u{{ h }}{{ j }} = vec4f(unpack2x16float(w{{ j }}[{{ 2 * h }}]), unpack2x16float(w{{ j }}[{{ 2 * h + 1 }}]));
 {% endif %}
-{% if not QUANTISED %}
-            let x = vec4f(u0.x, u1.x, u2.x, u3.x);
-            let y = vec4f(u0.y, u1.y, u2.y, u3.y);
-            let z = vec4f(u0.z, u1.z, u2.z, u3.z);
-            let v = vec4f(u0.w, u1.w, u2.w, u3.w);
+{% endfor %}
+{% for name in ["x", "y", "z", "w"] %}
+        let {{ "v" if name == "w" else name }}{{ h }} = vec4f(u{{ h }}0.{{ name }}, u{{ h }}1.{{ name }}, u{{ h }}2.{{ name }}, u{{ h }}3.{{ name }});
+{% endfor %}
 {% endif %}
 {% if SUBGROUPS %}
 {% for part in range((ROWS + LANES - 1) // LANES) %}
-            let part{{ part }} = textureLoad(a, at(ta + {{ h * ROWS + part * LANES }}u));
+        let part{{ h }}_{{ part }} = textureLoad(a, at(ta + {{ h * ROWS + part * LANES }}u));
 {% endfor %}
 {% endif %}
+{% endfor %}
 {% for r in range(ROWS) %}
+{% for h in range(2) %}
 {% if SUBGROUPS %}
-            let a{{ r }} = subgroupShuffle(part{{ r // LANES }}, {{ r % LANES }}u);
+        let a{{ r }}_{{ h }} = subgroupShuffle(part{{ h }}_{{ r // LANES }}, {{ r % LANES }}u);
 {% else %}
-            let a{{ r }} = textureLoad(a, at(ta + {{ h * ROWS + r }}u));
+        let a{{ r }}_{{ h }} = textureLoad(a, at(ta + {{ h * ROWS + r }}u));
 {% endif %}
-            c{{ r }} += a{{ r }}.x * x;
-            c{{ r }} += a{{ r }}.y * y;
-            c{{ r }} += a{{ r }}.z * z;
-            c{{ r }} += a{{ r }}.w * v;
+        c{{ r }} += a{{ r }}_{{ h }}.x * x{{ h }};
+        c{{ r }} += a{{ r }}_{{ h }}.y * y{{ h }};
+        c{{ r }} += a{{ r }}_{{ h }}.z * z{{ h }};
+        c{{ r }} += a{{ r }}_{{ h }}.w * v{{ h }};
 {% endfor %}
-        }
 {% endfor %}
         ta += {{ 2 * ROWS }}u;
 {% if not QUANTISED %}
@@ -128,14 +125,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if params.has_bias == 1u {
         b = bias[column4];
     }
+{% if RESIDUAL %}
     let base = row0 * stride4 + column4;
+{% else %}
+    let base = row0 * stride4 + column4 * {{ ROWS }}u;
+{% endif %}
 {% for r in range(ROWS) %}
     if row0 + {{ r }}u < params.rows {
         c{{ r }} += b;
 {% if RESIDUAL %}
         c{{ r }} += textureLoad(residual, at(base + {{ r }}u * stride4));
-{% endif %}
         textureStore(c, at(base + {{ r }}u * stride4), c{{ r }});
+{% else %}
+        textureStore(c, at(base + {{ r }}u), c{{ r }});
+{% endif %}
     }
 {% endfor %}
 }

@@ -1,5 +1,5 @@
 // For CPU-type adapters: negative log-likelihood of each target, as log_sum_exp.wgsl.
-//   logits: [rows, stride], what stands past `columns` is ignored
+//   logits: [rows, stride], as gemm_panel.wgsl writes it; what stands past `columns` is ignored
 // One lane a row, so that nothing is shared between lanes.
 struct Params {
     rows: u32,
@@ -34,15 +34,15 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     if row >= params.rows {
         return;
     }
-    let base = row * stride4;
+    let base = row / {{ ROWS }}u * stride4 * {{ ROWS }}u + row % {{ ROWS }}u;
     var maxima = vec4f(LOWEST);
     for (var i = 0u; i < stride4; i++) {
-        maxima = max(maxima, select(vec4f(LOWEST), textureLoad(logits, at(base + i)), there(i)));
+        maxima = max(maxima, select(vec4f(LOWEST), textureLoad(logits, at(base + i * {{ ROWS }}u)), there(i)));
     }
     let largest = max(max(maxima.x, maxima.y), max(maxima.z, maxima.w));
     var sums = vec4f(0.0);
     for (var i = 0u; i < stride4; i++) {
-        sums += select(vec4f(0.0), exp(textureLoad(logits, at(base + i)) - largest), there(i));
+        sums += select(vec4f(0.0), exp(textureLoad(logits, at(base + i * {{ ROWS }}u)) - largest), there(i));
     }
     let sum = (sums.x + sums.y) + (sums.z + sums.w);
     var state = vec4f(largest, sum, 0.0, 0.0);
@@ -53,7 +53,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
     let target_column = targets[row] - params.first_token;
     if target_column < params.columns {
-        state.z = textureLoad(logits, at(base + target_column / 4u))[target_column % 4u];
+        state.z = textureLoad(logits, at(base + target_column / 4u * {{ ROWS }}u))[target_column % 4u];
     }
     running[row] = state;
     if params.is_last == 1u {

@@ -175,11 +175,13 @@ fn read_operand(gpu: &Gpu, storage: &blockpruner::gpu::Resource, rows: usize, co
         identity.push(gpu, "identity", range, bytemuck::cast_slice(part)).unwrap();
     }
     let padded = columns.next_multiple_of(4);
-    let output = gpu.readable("rows", (rows * padded * 4) as u64).unwrap();
+    let bytes = gemm::output_bytes(gpu.gemm(), rows as u32, padded as u32);
+    let output = gpu.readable("rows", bytes).unwrap();
     let mut recording = Recording::new();
     identity.record_product(gpu, &mut recording, &Operand::new(storage, rows as u32), &output);
     block_on(gpu.submit(&recording)).unwrap();
-    let found = block_on(gpu.read(&output, rows * padded)).unwrap();
+    let found = block_on(gpu.read(&output, bytes as usize / 4)).unwrap();
+    let found = gemm::unpack_output(gpu.gemm(), rows as u32, padded as u32, &found);
     found.chunks(padded).flat_map(|row| &row[..columns]).copied().collect()
 }
 
@@ -203,7 +205,7 @@ fn check_cached_attention(gpu: &Gpu, label: &str, head_dim: u32, window: u32, pa
             piece.extend_from_slice(row);
             piece.resize(piece.len().next_multiple_of(4), 3.0);
         }
-        let qkv = gpu.upload_readable("qkv", &piece).unwrap();
+        let qkv = gpu.upload_readable("qkv", &gemm::pack_output(gpu.gemm(), stride(columns), &piece)).unwrap();
         let turns = &table[(first * half_dim) as usize..][..(count * half_dim) as usize];
         let turns = gpu.upload_readable("table", turns.as_flattened()).unwrap();
         let append = cached::AppendParams { rows: count, past: first, heads, kv_heads, stride: stride(columns) };
@@ -279,6 +281,7 @@ fn check_argmax(gpu: &Gpu, label: &str) {
                 // What stands behind a chunk's logits must not count.
                 let mut padded = [chunk, &[1e30; 5]].concat();
                 padded.resize(padded.len().next_multiple_of(4), 1e30);
+                let padded = gemm::pack_output(gpu.gemm(), padded.len() as u32, &padded);
                 let padded = gpu.upload_readable("chunk", &padded).unwrap();
                 let is_first = (first == 0) as u32;
                 let params = argmax::Params { columns: chunk.len() as u32, first_token: first as u32, is_first };
@@ -328,9 +331,11 @@ fn the_longest_cache_is_read_to_its_end() {
     let past = positions as u32 - 1;
     let params = cached::AttendParams { past, heads: 1, share: 1, scale, stride: 3 * head_dim as u32, output_stride };
     let output = gpu.readable("operand", gemm::operand_bytes(gpu.gemm(), 1, head_dim as u32)).unwrap();
+    let mut qkv = query.clone();
+    qkv.resize(params.stride as usize, 0.0);
     let bindings = [
         gpu.upload_readable("table", &no_turn).unwrap(),
-        gpu.upload_readable("query", &query).unwrap(),
+        gpu.upload_readable("query", &gemm::pack_output(gpu.gemm(), params.stride, &qkv)).unwrap(),
         (&buffer(&keys)).into(),
         (&buffer(&values)).into(),
         output.clone(),

@@ -91,11 +91,14 @@ fn operand(gpu: &Gpu, values: &[f32], inner: u32) -> Operand {
 
 fn product(gpu: &Gpu, matrix: &Matrix, a: &Operand, rows: usize) -> Vec<f32> {
     let columns = matrix.columns() as usize;
-    let output = gpu.readable("c", (rows * columns.next_multiple_of(4)) as u64 * 4).unwrap();
+    let width = stride(columns as u32);
+    let bytes = gemm::output_bytes(gpu.gemm(), rows as u32, width);
+    let output = gpu.readable("c", bytes).unwrap();
     let mut recording = Recording::new();
     matrix.record_product(gpu, &mut recording, a, &output);
     block_on(gpu.submit(&recording)).unwrap();
-    unpadded(&block_on(gpu.read(&output, rows * columns.next_multiple_of(4))).unwrap(), columns)
+    let found = block_on(gpu.read(&output, bytes as usize / 4)).unwrap();
+    unpadded(&gemm::unpack_output(gpu.gemm(), rows as u32, width, &found), columns)
 }
 
 /// What a shader wrote as the left side of a product, seen by multiplying with the identity, which changes nothing.
@@ -161,9 +164,8 @@ fn check_residual(gpu: &Gpu, what: &str, matrix: &Matrix, a: &Operand, product: 
     let before = random(30, product.len() + 5 * columns);
     let states = gpu.upload("states", bytes(&padded(&before, columns, 0.0))).unwrap();
     let mut recording = Recording::new();
-    let bytes = (a.rows() * stride(columns as u32)) as u64 * 4;
-    let copy = gpu.gemm().is_panel().then(|| gpu.texture("copy", bytes / 16, false).unwrap());
-    let sums = gpu.readable("sums", bytes).unwrap();
+    let copy = Residual::copy(gpu, a.rows(), columns as u32).unwrap();
+    let sums = gpu.readable("sums", gemm::output_bytes(gpu.gemm(), a.rows(), stride(columns as u32))).unwrap();
     let residual = Residual::new(&mut recording, &states, 3, (a.rows(), columns as u32), copy.as_ref());
     matrix.record_residual(gpu, &mut recording, a, &residual, &sums);
     block_on(gpu.submit(&recording)).unwrap();
@@ -254,7 +256,8 @@ fn check_swiglu(gpu: &Gpu, label: &str) {
         // Far out, too, where exp would overflow.
         let mut gate_up: Vec<f32> = random(7, rows * 2 * columns).iter().map(|x| x * 8.0).collect();
         gate_up[0] = if columns > 1 { -200.0 } else { 2.0 };
-        let input = gpu.upload_readable("gate_up", &padded(&gate_up, columns, 0.0)).unwrap();
+        let packed = gemm::pack_output(gpu.gemm(), 2 * stride(columns as u32), &padded(&gate_up, columns, 0.0));
+        let input = gpu.upload_readable("gate_up", &packed).unwrap();
         let output = operand_storage(gpu, rows, columns);
         let inner4 = gemm::inner_texels(columns as u32);
         let params = swiglu::Params { rows: rows as u32, stride: stride(columns as u32), inner4 };
@@ -281,7 +284,8 @@ fn check_log_sum_exp(gpu: &Gpu, label: &str) {
         for first in (0..vocabulary).step_by(step) {
             let columns = step.min(vocabulary - first);
             let chunk: Vec<f32> = logits.chunks(vocabulary).flat_map(|row| row[first..][..columns].to_vec()).collect();
-            let chunk = gpu.upload_readable("chunk", &padded(&chunk, columns, 1e30)).unwrap();
+            let chunk = gemm::pack_output(gpu.gemm(), stride(columns as u32), &padded(&chunk, columns, 1e30));
+            let chunk = gpu.upload_readable("chunk", &chunk).unwrap();
             let params = log_sum_exp::Params {
                 rows: rows as u32,
                 columns: columns as u32,
@@ -308,7 +312,8 @@ fn check_attention(gpu: &Gpu, label: &str, heads: Heads, window: u32, windows: u
     let columns = ((heads.heads + 2 * heads.kv_heads) * head_dim) as usize;
     let rows = window * windows;
     let mut values: Vec<f32> = random(12, rows as usize * columns).iter().map(|x| x * 2.0).collect();
-    let qkv = gpu.upload_readable("qkv", &padded(&values, columns, 3.0)).unwrap();
+    let qkv = gemm::pack_output(gpu.gemm(), stride(columns as u32), &padded(&values, columns, 3.0));
+    let qkv = gpu.upload_readable("qkv", &qkv).unwrap();
     let rope = gpu.upload_readable("table", table.as_flattened()).unwrap();
     let output_columns = (heads.heads * head_dim) as usize;
     let output = operand_storage(gpu, rows as usize, output_columns);

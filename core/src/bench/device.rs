@@ -67,7 +67,7 @@ async fn product(gpu: &Gpu, size: u32) -> Result<f64, GpuError> {
     let packed = gemm::pack_operand(gpu.gemm(), size, &values);
     let label = "left side of the measured product";
     let storage = gpu.upload_readable(label, &packed)?;
-    let output = gpu.readable("the measured product", size as u64 * stride(size) as u64 * 4)?;
+    let output = gpu.readable("the measured product", gemm::output_bytes(gpu.gemm(), size, stride(size)))?;
     let mut recording = Recording::new();
     matrix.record_product(gpu, &mut recording, &Operand::new(&storage, size), &output);
     Ok(Timing::of(gpu, &recording).await?.minimum)

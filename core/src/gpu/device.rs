@@ -392,27 +392,10 @@ impl Gpu {
         let mut slot = 0;
         let mut position = 0;
         while position < commands.len() {
-            match &commands[position] {
-                Command::Dispatch { .. } => {}
-                Command::Copy { source, target, offset, bytes } => {
-                    encoder.copy_buffer_to_buffer(source, 0, target, *offset, Some(*bytes));
-                    position += 1;
-                    continue;
-                }
-                Command::Load { source, offset, target, bytes } => {
-                    for (texels, buffer, extent) in upload::pieces(target, source, *offset, *bytes) {
-                        encoder.copy_buffer_to_texture(buffer, texels, extent);
-                    }
-                    position += 1;
-                    continue;
-                }
-                Command::Store { source, target, offset, bytes } => {
-                    for (texels, buffer, extent) in upload::pieces(source, target, *offset, *bytes) {
-                        encoder.copy_texture_to_buffer(texels, buffer, extent);
-                    }
-                    position += 1;
-                    continue;
-                }
+            if !matches!(commands[position], Command::Dispatch { .. }) {
+                copy(&mut encoder, &commands[position]);
+                position += 1;
+                continue;
             }
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             while let Some(Command::Dispatch { kernel, bindings, grid, .. }) = commands.get(position) {
@@ -543,8 +526,8 @@ impl Gpu {
 
     /// Reads the first `count` f32 of a buffer or a texture, after everything submitted before.
     pub async fn read(&self, source: impl Into<Resource>, count: usize) -> Result<Vec<f32>, GpuError> {
-        // Textures are copied by whole texels.
         let source = source.into();
+        // Textures are copied by whole texels.
         let size = match &source {
             Resource::Buffer(_) => count as u64 * 4,
             Resource::Texture(_) => (count as u64 * 4).next_multiple_of(16),
@@ -561,14 +544,12 @@ impl Gpu {
             mapped_at_creation: false,
         });
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        match &source {
-            Resource::Buffer(buffer) => encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, Some(size)),
-            Resource::Texture(view) => {
-                for (texels, buffer, extent) in upload::pieces(view, &staging, 0, size) {
-                    encoder.copy_texture_to_buffer(texels, buffer, extent);
-                }
-            }
-        }
+        let (target, offset, bytes) = (staging.clone(), 0, size);
+        let read = match source {
+            Resource::Buffer(source) => Command::Copy { source, target, offset, bytes },
+            Resource::Texture(source) => Command::Store { source, target, offset, bytes },
+        };
+        copy(&mut encoder, &read);
         self.queue.submit([encoder.finish()]);
         let (sender, mapped) = oneshot::channel();
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
@@ -679,6 +660,26 @@ fn watch(device: &wgpu::Device, name: &str) -> Failure {
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(|error| error.to_string()).collect::<Vec<_>>().join(": ")
+}
+
+/// Encodes a command that is no dispatch.
+fn copy(encoder: &mut wgpu::CommandEncoder, command: &Command) {
+    match command {
+        Command::Dispatch { .. } => {}
+        Command::Copy { source, target, offset, bytes } => {
+            encoder.copy_buffer_to_buffer(source, 0, target, *offset, Some(*bytes));
+        }
+        Command::Load { source, offset, target, bytes } => {
+            for (texels, buffer, extent) in upload::pieces(target, source, *offset, *bytes) {
+                encoder.copy_buffer_to_texture(buffer, texels, extent);
+            }
+        }
+        Command::Store { source, target, offset, bytes } => {
+            for (texels, buffer, extent) in upload::pieces(source, target, *offset, *bytes) {
+                encoder.copy_texture_to_buffer(texels, buffer, extent);
+            }
+        }
+    }
 }
 
 fn binding_type(binding: Binding) -> wgpu::BindingType {

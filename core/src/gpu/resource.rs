@@ -67,8 +67,21 @@ pub struct Residual<'a> {
 }
 
 impl<'a> Residual<'a> {
-    /// Rows `first_row .. first_row + rows` of `states [.., stride(columns)]`. `copy` has room for them where the panel
-    /// kernels are in use, and is None otherwise; appends what fills it.
+    /// Bytes of a copy of `rows` rows of `columns` elements; 0 where the kernels in use need none.
+    pub fn copy_bytes(gpu: &Gpu, rows: u32, columns: u32) -> u64 {
+        if gpu.gemm().is_panel() { rows as u64 * stride(columns) as u64 * 4 } else { 0 }
+    }
+
+    /// Room for [`Residual::copy_bytes`].
+    pub fn copy(gpu: &Gpu, rows: u32, columns: u32) -> Result<Option<wgpu::TextureView>, GpuError> {
+        match Self::copy_bytes(gpu, rows, columns) {
+            0 => Ok(None),
+            bytes => gpu.texture("rows of the residual stream", bytes / 16, false).map(Some),
+        }
+    }
+
+    /// Rows `first_row .. first_row + rows` of `states [.., stride(columns)]`. `copy` is a [`Residual::copy`] for as many
+    /// rows or more; appends what fills it.
     pub fn new(
         recording: &mut Recording,
         states: &'a wgpu::Buffer,

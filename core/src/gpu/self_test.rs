@@ -5,7 +5,7 @@ use blockpruner_shaders::{
 };
 use half::{bf16, f16};
 
-use super::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Residual, Resource};
+use super::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Residual};
 
 /// The largest difference from the twin, relative to the largest value, that rounding and another order of summation explain.
 const TOLERANCE: f32 = 1e-4;
@@ -70,11 +70,8 @@ async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
     let matrix = matrix(gpu, format, [columns, inner], &stored, Some(on_device))?;
     let states = gpu.upload("self-test", bytemuck::cast_slice(&before))?;
     let mut recording = Recording::new();
-    let sums = gpu.readable("self-test", rows as u64 * width as u64 * 4)?;
-    let copy = match kernel {
-        GemmKernel::Tile { .. } => None,
-        GemmKernel::Panel { .. } => Some(gpu.texture("self-test", (rows as usize * width / 4) as u64, false)?),
-    };
+    let sums = gpu.readable("self-test", gemm::output_bytes(kernel, rows, width as u32))?;
+    let copy = Residual::copy(gpu, rows, columns)?;
     let residual = Residual::new(&mut recording, &states, first_row, (rows, columns), copy.as_ref());
     matrix.record_residual(gpu, &mut recording, &Operand::new(&operand, rows), &residual, &sums);
     gpu.submit(&recording).await?;
@@ -113,7 +110,8 @@ async fn check_norm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
         epsilon: 1e-5,
     };
     let (input, weight) = (values(6, (2 * ROWS * COLUMNS) as usize), values(7, COLUMNS as usize));
-    let (on_device, scales) = (upload_rows(gpu, &input, COLUMNS)?, upload_rows(gpu, &weight, COLUMNS)?);
+    let (on_device, scales) =
+        (gpu.upload_readable("self-test", &padded(&input))?, gpu.upload_readable("self-test", &padded(&weight))?);
     let output = gpu.readable("self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
     let mut recording = Recording::new();
     let bindings = [on_device, scales, output.clone()];
@@ -128,7 +126,8 @@ async fn check_swiglu(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Resu
     let kernel = gpu.gemm();
     let gate_up: Vec<f32> = values(8, (ROWS * 2 * COLUMNS) as usize).iter().map(|value| 8.0 * value).collect();
     // Gate and up each are padded to whole vectors.
-    let on_device = upload_rows(gpu, &gate_up, COLUMNS)?;
+    let on_device =
+        gpu.upload_readable("self-test", &gemm::pack_output(kernel, 2 * stride(COLUMNS), &padded(&gate_up)))?;
     let output = gpu.readable("self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
     let params = swiglu::Params { rows: ROWS, stride: stride(COLUMNS), inner4: gemm::inner_texels(COLUMNS) };
     let mut recording = Recording::new();
@@ -150,7 +149,8 @@ async fn check_log_sum_exp(gpu: &Gpu, distort: Distort) -> Result<(), Failure> {
     for chunk in 0..2 {
         let first_token = chunk * COLUMNS;
         let part = logits.chunks(vocabulary as usize).flat_map(|row| &row[first_token as usize..][..COLUMNS as usize]);
-        let part = upload_rows(gpu, &part.copied().collect::<Vec<f32>>(), COLUMNS)?;
+        let part = padded(&part.copied().collect::<Vec<f32>>());
+        let part = gpu.upload_readable("self-test", &gemm::pack_output(kernel, stride(COLUMNS), &part))?;
         let params = log_sum_exp::Params {
             rows: ROWS,
             columns: COLUMNS,
@@ -169,14 +169,14 @@ async fn check_log_sum_exp(gpu: &Gpu, distort: Distort) -> Result<(), Failure> {
     compare(kernel, what, &found, &log_sum_exp::cpu(vocabulary as usize, &logits, &targets))
 }
 
-/// Rows as activations lie on the device.
-fn upload_rows(gpu: &Gpu, values: &[f32], columns: u32) -> Result<Resource, GpuError> {
+/// Rows of [`COLUMNS`] elements, padded to whole vectors.
+fn padded(values: &[f32]) -> Vec<f32> {
     let mut rows = Vec::new();
-    for row in values.chunks(columns as usize) {
+    for row in values.chunks(COLUMNS as usize) {
         rows.extend_from_slice(row);
         rows.resize(rows.len().next_multiple_of(4), 0.0);
     }
-    gpu.upload_readable("self-test", &rows)
+    rows
 }
 
 /// Two windows of three blocks of queries, the last one partly filled; two query heads share a key head. The result is
@@ -196,7 +196,7 @@ async fn check_attention(gpu: &Gpu, head_dim: u32, format: WeightFormat, distort
     let inner = heads.heads * head_dim;
     let output = gpu.readable("self-test", gemm::operand_bytes(kernel, rows, inner))?;
     let rope = gpu.upload_readable("self-test", table.as_flattened())?;
-    let on_device = gpu.upload_readable("self-test", &qkv)?;
+    let on_device = gpu.upload_readable("self-test", &gemm::pack_output(kernel, heads.stride(), &qkv))?;
     let packed = heads.packed(gpu, window, windows)?;
     let buffers = AttentionBuffers { rope: &rope, qkv: &on_device, packed: &packed, output: &output };
     let mut recording = Recording::new();
@@ -229,13 +229,15 @@ async fn read_operand(
     format: WeightFormat,
 ) -> Result<Vec<f32>, GpuError> {
     let (rows, width) = (operand.rows() as usize, stride(inner) as usize);
-    let result = gpu.readable("self-test", (rows * width * 4) as u64)?;
+    let bytes = gemm::output_bytes(gpu.gemm(), rows as u32, width as u32);
+    let result = gpu.readable("self-test", bytes)?;
     let mut ones = vec![0.0; (inner * inner) as usize];
     ones.iter_mut().step_by(inner as usize + 1).for_each(|value| *value = 1.0);
     let (identity, _) = rounded(format, &ones);
     matrix(gpu, format, [inner, inner], &identity, None)?.record_product(gpu, &mut recording, operand, &result);
     gpu.submit(&recording).await?;
-    let found = gpu.read(&result, rows * width).await?;
+    let found = gpu.read(&result, bytes as usize / 4).await?;
+    let found = gemm::unpack_output(gpu.gemm(), rows as u32, width as u32, &found);
     Ok(found.chunks(width).flat_map(|row| &row[..inner as usize]).copied().collect())
 }
 

@@ -1,4 +1,4 @@
-//! Copies from the host into device memory.
+//! Copies from the host into device memory, and the pieces of a copy between a texture and a buffer.
 
 use blockpruner_shaders::TEXTURE_WIDTH;
 

@@ -53,18 +53,18 @@ impl ScratchSizes {
         let [hidden, inner] = [spec.hidden_size as u32, spec.intermediate_size as u32];
         let queries = (spec.heads * spec.head_dim) as u32;
         let keys = (spec.kv_heads * spec.head_dim) as u32;
-        let floats = |rows: u32, columns: u32| rows as u64 * stride(columns) as u64 * 4;
+        let product = |rows: u32, columns: u32| gemm::output_bytes(gpu.gemm(), rows, stride(columns));
         let mlp_rows = (gpu.max_binding() / (8 * stride(inner) as u64)).clamp(1, rows as u64) as u32;
         let chunk = VOCABULARY_CHUNK.min(spec.vocab_size) as u32;
         let operand = |rows, inner| gemm::operand_bytes(gpu.gemm(), rows, inner);
         Self {
             rope: window as u64 * (spec.head_dim / 2) as u64 * 8,
-            residual: if gpu.gemm().is_panel() { floats(rows, hidden) } else { 0 },
+            residual: Residual::copy_bytes(gpu, rows, hidden),
             operand: operand(rows, hidden.max(queries)).max(operand(mlp_rows, inner)),
-            qkv: floats(rows, hidden.max(queries + 2 * keys)),
+            qkv: product(rows, hidden.max(queries + 2 * keys)),
             mlp_rows,
-            gate_up: floats(mlp_rows, hidden.max(2 * stride(inner))),
-            logits: floats(rows.min(HEAD_ROWS), chunk),
+            gate_up: product(mlp_rows, hidden.max(2 * stride(inner))),
+            logits: product(rows.min(HEAD_ROWS), chunk),
             packed_heads: heads(spec).packed_texels(gpu.gemm(), window, windows),
         }
     }
@@ -79,10 +79,7 @@ impl Scratch {
         let table = rotary::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);
         Ok(Self {
             rope: gpu.upload_readable("rotary table", table.as_flattened())?,
-            residual: match sizes.residual {
-                0 => None,
-                bytes => Some(gpu.texture("rows of the residual stream", bytes / 16, false)?),
-            },
+            residual: Residual::copy(gpu, window * windows, spec.hidden_size as u32)?,
             operand: gpu.readable("left side of a product", sizes.operand)?,
             qkv: gpu.readable("Q, K and V", sizes.qkv)?,
             mlp_rows: sizes.mlp_rows,
@@ -419,7 +416,9 @@ impl DeviceModel {
             matrix.record_product(&self.gpu, &mut recording, &normed, &scratch.logits);
             self.gpu.submit(&std::mem::take(&mut recording)).await?;
             let (columns, width) = (matrix.columns() as usize, stride(matrix.columns()) as usize);
-            let chunk = self.gpu.read(&scratch.logits, rows * width).await?;
+            let bytes = gemm::output_bytes(self.gpu.gemm(), rows as u32, width as u32);
+            let chunk = self.gpu.read(&scratch.logits, bytes as usize / 4).await?;
+            let chunk = gemm::unpack_output(self.gpu.gemm(), rows as u32, width as u32, &chunk);
             for (row, chunk) in logits.iter_mut().zip(chunk.chunks(width)) {
                 row.extend_from_slice(&chunk[..columns]);
             }

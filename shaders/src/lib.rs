@@ -220,6 +220,9 @@ impl Kernel {
             Self::Gemm { kernel: GemmKernel::Tile { .. }, .. } => {
                 parts.push(include_str!("../wgsl/gemm_stage.wgsl"));
             }
+            Self::CacheAppend { .. } | Self::CachedAttention { .. } => {
+                parts.push(include_str!("../wgsl/projection.wgsl"));
+            }
             Self::RmsNorm { kernel: GemmKernel::Tile { .. } } | Self::LogSumExp { kernel: GemmKernel::Tile { .. } } => {
                 parts.push(include_str!("../wgsl/reduce.wgsl"));
             }

@@ -52,30 +52,6 @@ var<workgroup> tops: array<f32, 8>;
 var<workgroup> partial: array<vec4f, 64>;
 var<workgroup> sums: array<f32, 64>;
 
-{% if PANEL %}
-fn at(t: u32) -> vec2u {
-    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
-}
-
-fn turn(i: u32) -> vec2f {
-    let turns = textureLoad(table, at(i / 2u));
-    return select(turns.xy, turns.zw, i % 2u == 1u);
-}
-
-fn projected(row: u32, column: u32) -> f32 {
-    let block = row / {{ ROWS }}u * (params.stride / 4u);
-    return textureLoad(qkv, at((block + column / 4u) * {{ ROWS }}u + row % {{ ROWS }}u))[column % 4u];
-}
-{% else %}
-fn turn(i: u32) -> vec2f {
-    return table[i];
-}
-
-fn projected(row: u32, column: u32) -> f32 {
-    return qkv[row * params.stride + column];
-}
-{% endif %}
-
 // Four neighbouring elements of the query, turned and scaled; 0 past its end.
 fn query(row: u32, head: u32, d: u32) -> vec4f {
     let base = head * HEAD_DIM;

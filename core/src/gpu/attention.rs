@@ -22,7 +22,7 @@ pub struct Heads {
 pub struct AttentionBuffers<'a> {
     /// `[window, head_dim / 2]` of (cos, sin), as [`rotary::table`] makes it, as [`Gpu::readable`].
     pub rope: &'a Resource,
-    /// The projection, as [`Gpu::readable`]; the tile kernels turn Q and K in place.
+    /// The projection, as a product is written; the tile kernels turn Q and K in place.
     pub qkv: &'a Resource,
     /// Q, K and V of [`Heads::packed_texels`], for the panel kernels.
     pub packed: &'a [wgpu::TextureView; 3],

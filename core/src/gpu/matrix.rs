@@ -104,8 +104,8 @@ impl Matrix {
         self.inner
     }
 
-    /// Appends `output [rows, columns] = operand [rows, inner] x self^T + bias`, rows [`stride`] elements apart, into storage
-    /// of [`Gpu::readable`].
+    /// Appends `output [rows, columns] = operand [rows, inner] x self^T + bias`, into storage of [`Gpu::readable`] for
+    /// [`gemm::output_bytes`] bytes of rows [`stride`] elements apart.
     pub fn record_product(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, output: &Resource) {
         self.record(gpu, recording, operand, &Target { output, first_row: 0, residual: None });
     }

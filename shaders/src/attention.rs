@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 use minijinja::context;
 
-use crate::gemm::panel_rows;
+use crate::gemm::{output_context, panel_rows};
 use crate::{GemmKernel, TEXTURE_WIDTH};
 
 /// Uniform block of `attention_tile.wgsl`.
@@ -132,14 +132,13 @@ pub(crate) fn context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
 }
 
 /// Heads whose halves are whole texels are read as such.
-pub(crate) fn pack_context(lanes: u32, head_dim: u32) -> minijinja::Value {
+pub(crate) fn pack_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
     let aligned = head_dim.is_multiple_of(8);
     context! {
         HEAD_DIM => head_dim,
         HEAD_TEXELS => head_texels(head_dim),
         ALIGNED => aligned,
-        ROWS => panel_rows(lanes),
-        TEXTURE_WIDTH,
+        ..output_context(kernel)
     }
 }
 

@@ -207,33 +207,25 @@ fn quantised_words(weight: WeightFormat, row: &[u8]) -> Vec<u32> {
     words
 }
 
+/// Elements that a row of the left side of a product takes, padding included.
+fn operand_stride(kernel: GemmKernel, inner: u32) -> u32 {
+    if kernel.is_panel() { inner_texels(inner) * 4 } else { stride(inner) }
+}
+
 /// Bytes that `rows` of `inner` elements take as the left side of a product.
 pub fn operand_bytes(kernel: GemmKernel, rows: u32, inner: u32) -> u64 {
-    match kernel {
-        GemmKernel::Tile { .. } => rows as u64 * stride(inner) as u64 * 4,
-        GemmKernel::Panel { lanes, .. } => {
-            rows.next_multiple_of(panel_rows(lanes)) as u64 * inner_texels(inner) as u64 * 16
-        }
-    }
+    output_bytes(kernel, rows, operand_stride(kernel, inner))
 }
 
 /// Lays out `values [rows, inner]` as the left side of a product, as the shaders that produce one do.
 pub fn pack_operand(kernel: GemmKernel, inner: u32, values: &[f32]) -> Vec<f32> {
-    let (columns, rows) = (inner as usize, values.len() / inner as usize);
-    let mut packed = vec![0.0; operand_bytes(kernel, rows as u32, inner) as usize / 4];
-    for (row, values) in values.chunks_exact(columns).enumerate() {
-        match kernel {
-            GemmKernel::Tile { .. } => packed[row * stride(inner) as usize..][..columns].copy_from_slice(values),
-            GemmKernel::Panel { lanes, .. } => {
-                let block = panel_rows(lanes) as usize;
-                for (k4, texel) in values.chunks(4).enumerate() {
-                    let t = (row / block * inner_texels(inner) as usize + k4) * block + row % block;
-                    packed[t * 4..][..texel.len()].copy_from_slice(texel);
-                }
-            }
-        }
+    let width = operand_stride(kernel, inner);
+    let mut padded = Vec::with_capacity(values.len() / inner as usize * width as usize);
+    for row in values.chunks_exact(inner as usize) {
+        padded.extend_from_slice(row);
+        padded.resize(padded.len().next_multiple_of(width as usize), 0.0);
     }
-    packed
+    pack_output(kernel, width, &padded)
 }
 
 /// Bytes that a product of `rows` rows takes, [`stride`] elements apart.

@@ -176,7 +176,7 @@ pub enum Kernel {
     /// Rotary position embedding, in place, for the tile attention.
     Rotary,
     /// Heads, Q and K turned by their position, to the textures that the panel attention reads.
-    AttentionPack { lanes: u32, head_dim: u32 },
+    AttentionPack { kernel: GemmKernel, head_dim: u32 },
     /// Causal attention, to the left side of a product.
     Attention { kernel: GemmKernel, head_dim: u32 },
     /// SwiGLU activation, to the left side of a product.
@@ -208,6 +208,7 @@ impl Kernel {
     /// # Panics
     /// If a template is broken, which the test that renders and validates every variant excludes.
     pub fn render(self) -> Shader {
+        use Binding::{TextureF32, TextureU32, TextureWrite};
         let (name, source, bindings) = self.template();
         let mut parts = vec![source];
         match self {
@@ -220,13 +221,16 @@ impl Kernel {
             Self::Gemm { kernel: GemmKernel::Tile { .. }, .. } => {
                 parts.push(include_str!("../wgsl/gemm_stage.wgsl"));
             }
-            Self::CacheAppend { .. } | Self::CachedAttention { .. } => {
+            Self::AttentionPack { .. } | Self::CacheAppend { .. } | Self::CachedAttention { .. } => {
                 parts.push(include_str!("../wgsl/projection.wgsl"));
             }
             Self::RmsNorm { kernel: GemmKernel::Tile { .. } } | Self::LogSumExp { kernel: GemmKernel::Tile { .. } } => {
                 parts.push(include_str!("../wgsl/reduce.wgsl"));
             }
             _ => {}
+        }
+        if bindings.iter().any(|binding| matches!(binding, TextureF32 | TextureU32 | TextureWrite)) {
+            parts.push(include_str!("../wgsl/texels.wgsl"));
         }
         let wgsl = Environment::new()
             .render_str(&parts.concat(), self.context())
@@ -306,7 +310,7 @@ impl Kernel {
         match self {
             Self::Embedding { kernel, weight } => gemm::context(kernel, weight, false),
             Self::Gemm { kernel, weight, residual } => gemm::context(kernel, weight, residual),
-            Self::AttentionPack { lanes, head_dim } => attention::pack_context(lanes, head_dim),
+            Self::AttentionPack { kernel, head_dim } => attention::pack_context(kernel, head_dim),
             Self::Attention { kernel, head_dim } => attention::context(kernel, head_dim),
             Self::RmsNorm { kernel } | Self::SwiGlu { kernel } | Self::LogSumExp { kernel } => match kernel {
                 GemmKernel::Tile { subgroups, .. } => context! { SUBGROUPS => subgroups },
@@ -370,7 +374,8 @@ mod tests {
         }
         let kernel = GemmKernel::BASELINE;
         let odd = [2, 6, 50].map(|head_dim| Kernel::Attention { kernel, head_dim });
-        let packs = [4, 12, 24, 64, 128].map(|head_dim| Kernel::AttentionPack { lanes: 8, head_dim });
+        let panel = GemmKernel::Panel { lanes: 8, subgroups: false };
+        let packs = [4, 12, 24, 64, 128].map(|head_dim| Kernel::AttentionPack { kernel: panel, head_dim });
         let cached = [2, 6, 50, 512].map(|head_dim| Kernel::CachedAttention { kernel, head_dim });
         let appends = [2, 6, 50, 512].map(|head_dim| Kernel::CacheAppend { kernel, head_dim });
         kernels.into_iter().chain(odd).chain(packs).chain(cached).chain(appends).collect()

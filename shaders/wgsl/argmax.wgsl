@@ -31,9 +31,8 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     var mine = vec4f(LOWEST, f32(params.first_token + lane), 0.0, 0.0);
     for (var column = lane; column < params.columns; column += 64u) {
 {% if PANEL %}
-        // The first row of a block of {{ ROWS }}, as gemm_panel.wgsl writes it.
-        let t = column / 4u * {{ ROWS }}u;
-        let logit = textureLoad(logits, vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u))[column % 4u];
+        // The one row is the first of its block, wherever the next block begins.
+        let logit = textureLoad(logits, at(in_block(0u, column / 4u, 0u)))[column % 4u];
 {% else %}
         let logit = logits[column];
 {% endif %}

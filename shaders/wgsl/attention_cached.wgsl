@@ -73,8 +73,7 @@ fn query(row: u32, head: u32, d: u32) -> vec4f {
 
 fn store(row: u32, head: u32, texel: u32, value: vec4f) {
 {% if PANEL %}
-    let block = row / {{ ROWS }}u * params.output_stride;
-    textureStore(output, at((block + head * {{ HEAD_TEXELS }}u + texel) * {{ ROWS }}u + row % {{ ROWS }}u), value);
+    textureStore(output, at(in_block(row, head * {{ HEAD_TEXELS }}u + texel, params.output_stride)), value);
 {% else %}
     let to = row * params.output_stride + head * HEAD_DIM;
     for (var e = 0u; e < 4u; e++) {

@@ -24,15 +24,6 @@ struct Params {
 
 const HALF = {{ HEAD_DIM // 2 }}u;
 
-fn at(t: u32) -> vec2u {
-    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
-}
-
-// The four neighbouring elements of the projection that hold a column.
-fn load(row: u32, column: u32) -> vec4f {
-    return textureLoad(qkv, at((row / {{ ROWS }}u * (params.stride / 4u) + column / 4u) * {{ ROWS }}u + row % {{ ROWS }}u));
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
     let texels = params.blocks * {{ HEAD_TEXELS }}u * params.group;
@@ -44,9 +35,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let row = id.x / (params.group * {{ HEAD_TEXELS }}u) * params.group + r;
     var texel = vec4f(0.0);
     if row < params.window {
-        let projected = id.z * params.window + row;
+        let from_row = id.z * params.window + row;
         let base = params.first_column + id.y * {{ HEAD_DIM }}u;
-        texel = load(projected, base + d);
+        texel = four_projected(from_row, base + d);
         if params.rotate == 1u {
 {% if ALIGNED %}
             let i = row * HALF + d % HALF;
@@ -55,21 +46,17 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
             let cosines = vec4f(first.xz, second.xz);
             let sines = vec4f(first.yw, second.yw);
             if d < HALF {
-                texel = texel * cosines - load(projected, base + d + HALF) * sines;
+                texel = texel * cosines - four_projected(from_row, base + d + HALF) * sines;
             } else {
-                texel = texel * cosines + load(projected, base + d - HALF) * sines;
+                texel = texel * cosines + four_projected(from_row, base + d - HALF) * sines;
             }
 {% else %}
             for (var e = 0u; e < 4u; e++) {
-                let i = row * HALF + (d + e) % HALF;
-                let turns = textureLoad(table, at(i / 2u));
-                let turn = select(turns.xy, turns.zw, i % 2u == 1u);
+                let by = turn(row * HALF + (d + e) % HALF);
                 if d + e < HALF {
-                    let other = base + d + e + HALF;
-                    texel[e] = texel[e] * turn.x - load(projected, other)[other % 4u] * turn.y;
+                    texel[e] = texel[e] * by.x - projected(from_row, base + d + e + HALF) * by.y;
                 } else {
-                    let other = base + d + e - HALF;
-                    texel[e] = texel[e] * turn.x + load(projected, other)[other % 4u] * turn.y;
+                    texel[e] = texel[e] * by.x + projected(from_row, base + d + e - HALF) * by.y;
                 }
             }
 {% endif %}

@@ -27,10 +27,6 @@ struct Params {
 // Lower than any score; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
 
-fn at(t: u32) -> vec2u {
-    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
-}
-
 {% set PARTS = (KEYS + LANES - 1) // LANES %}
 @compute @workgroup_size({{ LANES }})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -118,7 +114,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 {% for i in range(QUERIES) %}
     if query + {{ i * LANES }}u < params.window {
         let row = window * params.window + query + {{ i * LANES }}u;
-        let to = (row / {{ ROWS }}u * params.inner4 + head * {{ HEAD_TEXELS }}u) * {{ ROWS }}u + row % {{ ROWS }}u;
+        let to = in_block(row, head * {{ HEAD_TEXELS }}u, params.inner4);
 {% for d in range(HEAD_TEXELS) %}
         textureStore(output, at(to + {{ d * ROWS }}u), o{{ i }}_{{ d }} / sum{{ i }});
 {% endfor %}

@@ -18,10 +18,6 @@ struct Params {
 @group(0) @binding(2) var table: texture_storage_2d<{{ TEXEL_FORMAT }}, read>;
 @group(0) @binding(3) var<storage, read_write> output: array<f32>;
 
-fn at(t: u32) -> vec2u {
-    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
     let row = id.y;

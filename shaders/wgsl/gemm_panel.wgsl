@@ -37,10 +37,6 @@ struct Params {
 @group(0) @binding(5) var residual: texture_storage_2d<rgba32float, read>;
 {% endif %}
 
-fn at(t: u32) -> vec2u {
-    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
-}
-
 @compute @workgroup_size({{ LANES }})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let stride4 = params.stride / 4u;

@@ -19,10 +19,6 @@ struct Params {
 // Lower than any logit; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
 
-fn at(t: u32) -> vec2u {
-    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
-}
-
 fn there(i: u32) -> vec4<bool> {
     return vec4u(4u * i, 4u * i + 1u, 4u * i + 2u, 4u * i + 3u) < vec4u(params.columns);
 }
@@ -34,7 +30,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     if row >= params.rows {
         return;
     }
-    let base = row / {{ ROWS }}u * stride4 * {{ ROWS }}u + row % {{ ROWS }}u;
+    let base = in_block(row, 0u, stride4);
     var maxima = vec4f(LOWEST);
     for (var i = 0u; i < stride4; i++) {
         maxima = max(maxima, select(vec4f(LOWEST), textureLoad(logits, at(base + i * {{ ROWS }}u)), there(i)));

@@ -17,10 +17,6 @@ struct Params {
 @group(0) @binding(2) var weight: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(3) var output: texture_storage_2d<rgba32float, write>;
 
-fn at(t: u32) -> vec2u {
-    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
-}
-
 @compute @workgroup_size({{ LANES }})
 fn main(@builtin(global_invocation_id) id: vec3u) {
     let stride4 = params.stride / 4u;
@@ -36,7 +32,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
     let sum = (squares.x + squares.y) + (squares.z + squares.w);
     let scale = 1.0 / sqrt(sum / f32(params.columns) + params.epsilon);
-    let to = row / {{ ROWS }}u * params.inner4 * {{ ROWS }}u + row % {{ ROWS }}u;
+    let to = in_block(row, 0u, params.inner4);
     for (var i = 0u; i < stride4; i++) {
         textureStore(output, at(to + i * {{ ROWS }}u), textureLoad(weight, at(i)) * (textureLoad(input, at(base + i)) * scale));
     }

@@ -11,10 +11,6 @@ struct Params {
 @group(0) @binding(1) var gate_up: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var output: texture_storage_2d<rgba32float, write>;
 
-fn at(t: u32) -> vec2u {
-    return vec2u(t % {{ TEXTURE_WIDTH }}u, t / {{ TEXTURE_WIDTH }}u);
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
     let stride4 = params.stride / 4u;
@@ -24,12 +20,11 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
     var value = vec4f(0.0);
     if id.x < stride4 {
-        let base = (row / {{ ROWS }}u * stride4 * 2u + id.x) * {{ ROWS }}u + row % {{ ROWS }}u;
+        let base = in_block(row, id.x, stride4 * 2u);
         let gate = textureLoad(gate_up, at(base));
         // Beyond -88 exp overflows f32, where WGSL promises nothing; silu is 0 to f32 precision there.
         let silu = gate / (1.0 + exp(min(-gate, vec4f(87.0))));
         value = silu * textureLoad(gate_up, at(base + stride4 * {{ ROWS }}u));
     }
-    let t = (row / {{ ROWS }}u * params.inner4 + id.x) * {{ ROWS }}u + row % {{ ROWS }}u;
-    textureStore(output, at(t), value);
+    textureStore(output, at(in_block(row, id.x, params.inner4)), value);
 }

@@ -4,8 +4,7 @@
 use blockpruner::gpu::{AttentionBuffers, Gpu, GpuOptions, Heads, Matrix, Operand, Recording, Residual, Resource};
 use blockpruner::weights::{DType, dequantize::dequantize};
 use blockpruner_shaders::{
-    GemmKernel, Kernel, WeightFormat, attention, embedding, gemm, groups_of_64, log_sum_exp, rms_norm, rotary, stride,
-    swiglu,
+    Kernel, WeightFormat, attention, embedding, gemm, groups_of_64, log_sum_exp, rms_norm, rotary, stride, swiglu,
 };
 use blockpruner_tests::{assert_close, every_kernel, open, random};
 use half::{bf16, f16};
@@ -337,7 +336,7 @@ fn check_attention(gpu: &Gpu, label: &str, heads: Heads, window: u32, windows: u
 
 fn check_every_attention(gpu: &Gpu, label: &str) {
     // Heads that are no whole vectors are for the tile kernel alone.
-    let ragged: &[u32] = if matches!(gpu.gemm(), GemmKernel::Tile { .. }) { &[6, 50] } else { &[] };
+    let ragged: &[u32] = if gpu.gemm().is_panel() { &[] } else { &[6, 50] };
     for &head_dim in [24, 12, 32, 64, 40, 128, 256].iter().chain(ragged) {
         for window in [2, 43] {
             check_attention(gpu, label, Heads { heads: 4, kv_heads: 2, head_dim }, window, 2);

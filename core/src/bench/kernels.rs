@@ -168,7 +168,7 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
 
 /// Whether Q and K are turned where they lie, as the tile kernels want it.
 fn gpu_turns_in_place(scorer: &Scorer<'_>) -> bool {
-    matches!(scorer.model.gpu().gemm(), blockpruner_shaders::GemmKernel::Tile { .. })
+    !scorer.model.gpu().gemm().is_panel()
 }
 
 /// Takes a recording apart that repeats kernels in the order of `names`.

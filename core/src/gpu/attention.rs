@@ -135,7 +135,7 @@ impl Heads {
             };
             let texels = params.blocks * group * attention::head_texels(head_dim);
             recording.dispatch(
-                Kernel::AttentionPack { lanes, head_dim },
+                Kernel::AttentionPack { kernel, head_dim },
                 &params,
                 [buffers.rope.clone(), buffers.qkv.clone(), texture.into()],
                 [groups_of_64(texels), part_heads, windows],

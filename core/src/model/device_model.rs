@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use blockpruner_shaders::{GemmKernel, WeightFormat, stride};
+use blockpruner_shaders::{WeightFormat, stride};
 
 use super::{BlockId, BlockKind, Checkpoint, ModelError, ModelSpec};
 use crate::gpu::{Gpu, GpuError, GpuOptions, Matrix, Resource};
@@ -277,7 +277,7 @@ impl<'a> Loader<'a> {
         progress: &'a mut dyn FnMut(u64, u64),
     ) -> Result<Self, ForwardError> {
         let head_dim = checkpoint.spec.head_dim;
-        if !matches!(gpu.gemm(), GemmKernel::Tile { .. }) && !head_dim.is_multiple_of(4) {
+        if gpu.gemm().is_panel() && !head_dim.is_multiple_of(4) {
             return Err(GpuError::Unsuitable {
                 wanted: format!("the kernel {}", gpu.gemm().name()),
                 device: gpu.name().into(),

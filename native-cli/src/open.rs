@@ -18,7 +18,7 @@ pub async fn checkpoint(model: &str) -> anyhow::Result<Checkpoint> {
     eprintln!(
         "model: {model} ({}, {} layers, {} blocks, {} parameters)",
         spec.family,
-        spec.layers,
+        spec.layers.len(),
         spec.blocks().count(),
         screen::grouped(spec.parameters())
     );

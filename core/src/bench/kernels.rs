@@ -108,8 +108,10 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
     let spec = model.spec();
     let Some(batch) = scorer.batches.first() else { return Ok(Vec::new()) };
     let rows = batch.rows() as u64;
-    let [hidden, inner, head_dim] = [spec.hidden_size, spec.intermediate_size, spec.head_dim].map(|size| size as u64);
-    let [heads, kv_heads] = [spec.heads, spec.kv_heads].map(|count| count as u64);
+    let layer = &spec.layers[0];
+    let (attention, inner) = (&layer.attention, layer.dense().inner);
+    let [hidden, inner, head_dim] = [spec.hidden_size, inner, attention.head_dim].map(|size| size as u64);
+    let [heads, kv_heads] = [attention.heads, attention.kv_heads].map(|count| count as u64);
     let product = |matrix: &Matrix| Amount::Flops(2 * rows * matrix.columns() as u64 * matrix.inner() as u64);
     // Activations that are read or written once, f32.
     let moved = |elements: u64| Amount::Bytes(4 * elements);

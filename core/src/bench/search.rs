@@ -119,7 +119,7 @@ impl SearchCount {
 
 /// Multiplications and additions of some work, about: every block counts as the mean one.
 fn flops(spec: &ModelSpec, window: usize, work: &Work) -> f64 {
-    let attention = (2 * spec.heads * spec.head_dim * (window + 1)) as f64;
+    let attention = (2 * spec.layers[0].attention.query_width() * (window + 1)) as f64;
     let block = |kind: BlockKind| if kind == BlockKind::Mha { attention } else { 0.0 };
     let blocks: Vec<f64> = spec.blocks().map(|id| 2.0 * spec.block_parameters(id) as f64 + block(id.kind)).collect();
     let mean = blocks.iter().sum::<f64>() / blocks.len().max(1) as f64;

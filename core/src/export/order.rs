@@ -15,7 +15,7 @@ pub fn order_json(order: &[BlockId]) -> String {
     for (index, &block) in order.iter().enumerate() {
         removed.push(block);
         // Depth sorts by layer, attention first.
-        removed.sort_by_key(|block| block.depth());
+        removed.sort_by_key(BlockId::by_layer);
         let blocks: Vec<String> = removed.iter().map(|b| format!("[\"{}\", {}]", b.kind.as_str(), b.layer)).collect();
         lines.push(format!("\"{}\": [{}]", index + 1, blocks.join(", ")));
     }
@@ -218,7 +218,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_order_survives(depths in proptest::sample::subsequence((0..64usize).collect::<Vec<_>>(), 0..40).prop_shuffle()) {
-            let order: Vec<_> = depths.into_iter().map(BlockId::at_depth).collect();
+            let block = |n: usize| if n % 2 == 0 { BlockId::mha(n / 2) } else { BlockId::mlp(n / 2) };
+            let order: Vec<_> = depths.into_iter().map(block).collect();
             prop_assert_eq!(parse_order("x", order_json(&order).as_bytes()).unwrap(), order);
         }
 

@@ -256,7 +256,7 @@ impl Plan {
         let model = &self.model;
         let facts = [
             ("family", model.family.clone(), spec.family.to_string()),
-            ("number of layers", model.layers.to_string(), spec.layers.to_string()),
+            ("number of layers", model.layers.to_string(), spec.layers.len().to_string()),
             ("number of parameters", model.parameters.to_string(), spec.parameters().to_string()),
             ("set of absent blocks", format!("[{}]", model.absent), format!("[{}]", spec.absent)),
         ];
@@ -508,7 +508,7 @@ mod tests {
     fn a_plan_of_another_model_is_refused() {
         let config = serde_json::from_str(include_str!("../../../assets/tiny/config.json")).unwrap();
         let spec = ModelSpec::from_config(&config).unwrap();
-        let mut plan = plan(spec.layers, BlockSet::new(), &[]);
+        let mut plan = plan(spec.layers.len(), BlockSet::new(), &[]);
         plan.model.parameters = spec.parameters();
         assert!(plan.check_model(&spec).is_ok());
         let pruned = ModelSpec { absent: BlockSet::from_iter([BlockId::mha(1)]), ..spec.clone() };

@@ -51,7 +51,7 @@ impl Pruning<'_> {
             model: PlanModel {
                 name: self.model_name.into(),
                 family: spec.family.to_string(),
-                layers: spec.layers,
+                layers: spec.layers.len(),
                 parameters: spec.parameters(),
                 absent: spec.absent.clone(),
             },

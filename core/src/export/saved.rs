@@ -75,7 +75,7 @@ fn check(search: &SearchState, spec: &ModelSpec, options: &SearchOptions) -> Res
         return Err("it has candidates, but no score of the dense model".into());
     }
     let searched = Searched {
-        layers: spec.layers,
+        layers: spec.layers.len(),
         parameters: spec.parameters(),
         absent: &spec.absent,
         block_types: options.block_types,

@@ -206,8 +206,8 @@ impl Generator {
 /// Positions that a text can have: those that the model was made for, but `dynamic` frequencies are there to go beyond.
 fn positions(spec: &ModelSpec) -> usize {
     let most = cached::MOST_POSITIONS as usize;
-    match spec.rope.scaling {
-        RopeScaling::Dynamic { .. } => most,
-        _ => spec.max_positions.min(most),
+    match spec.ropes.iter().any(|rope| matches!(rope.scaling, RopeScaling::Dynamic { .. })) {
+        true => most,
+        false => spec.max_positions.min(most),
     }
 }

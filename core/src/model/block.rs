@@ -49,15 +49,9 @@ impl BlockId {
         Self { kind: BlockKind::Mlp, layer }
     }
 
-    /// Place in the forward pass: `mha:0, mlp:0, mha:1, mlp:1, ..` are 0, 1, 2, 3.
-    pub fn depth(self) -> usize {
-        self.layer * 2 + (self.kind == BlockKind::Mlp) as usize
-    }
-
-    /// The inverse of [`BlockId::depth`].
-    pub fn at_depth(depth: usize) -> Self {
-        let kind = if depth.is_multiple_of(2) { BlockKind::Mha } else { BlockKind::Mlp };
-        Self { kind, layer: depth / 2 }
+    /// What blocks are sorted by in the order of the model's layers: attention before feed-forward.
+    pub fn by_layer(&self) -> (usize, BlockKind) {
+        (self.layer, self.kind)
     }
 }
 
@@ -190,9 +184,7 @@ mod tests {
 
     #[test]
     fn blocks_print_and_parse() {
-        for depth in 0..10 {
-            let block = BlockId::at_depth(depth);
-            assert_eq!(block.depth(), depth);
+        for block in (0..5).flat_map(|layer| [BlockId::mha(layer), BlockId::mlp(layer)]) {
             assert_eq!(block.to_string().parse::<BlockId>().unwrap(), block);
         }
         for bad in ["", "mha", "mha:", "mha:-1", "mha:+1", "ffn:1", "mha:1x", "mha:99999999999999999999999"] {

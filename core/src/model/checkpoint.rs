@@ -128,7 +128,8 @@ impl Checkpoint {
     pub async fn from_gguf(name: &str, source: Rc<dyn ByteSource>) -> Result<Self, ModelError> {
         let file = gguf::open(source).await?;
         let spec = ModelSpec::from_gguf(&file)?;
-        spec.check(&file.weights)?;
+        let weights = spec.renamed(file.weights)?;
+        spec.check(&weights)?;
         let (tokenizer, tokenizer_problem) =
             split(Tokenizer::from_gguf(&file.metadata).map_err(|error| error.to_string()));
         let mut side_files = Vec::new();
@@ -137,8 +138,8 @@ impl Checkpoint {
             side_files
                 .push((TOKENIZER_CONFIG.to_string(), format!("{:#}\n", tokenizer.tokenizer_config()).into_bytes()));
         }
-        let config = spec.to_config(matrix_type(&spec, &file.weights));
-        let (name, weights) = (name.to_string(), file.weights);
+        let config = spec.to_config(matrix_type(&spec, &weights));
+        let name = name.to_string();
         Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: true })
     }
 
@@ -274,7 +275,8 @@ fn parse_config(file: &str, bytes: &[u8]) -> Result<Map<String, Value>, ModelErr
 
 /// The type in which the first matrix of the first block is read; quantised ones are read as F32.
 fn matrix_type(spec: &ModelSpec, weights: &Weights) -> FloatType {
-    let info = weights.get(&spec.layer_names(0).q_proj);
+    let tensors = spec.block_tensors(super::BlockId::mha(0));
+    let info = tensors.iter().find(|tensor| tensor.columns.is_some()).and_then(|tensor| weights.get(&tensor.name));
     info.map_or(FloatType::F32, |info| info.dtype.read_as())
 }
 

@@ -5,10 +5,13 @@
 use serde_json::{Map, Value};
 
 use super::error::{ModelError, shown};
+use super::families::{self, EXPERTS};
+use super::family::{Family, Role};
 use super::keys::Keys;
-use super::rope::RopeSpec;
-use super::spec::{Biases, Family, ModelSpec};
-use super::{BlockId, BlockKind, BlockSet, llama, qwen2};
+use super::rope::{RopeRequest, RopeSpec};
+use super::settings::{Key, Settings};
+use super::spec::{FeedForward, ModelSpec};
+use super::{BlockId, BlockKind, BlockSet};
 
 /// Prefix of the `model_type` of the pruned folders written here.
 pub const PRUNED_TYPE_PREFIX: &str = "blockpruner_";
@@ -33,103 +36,120 @@ impl ModelSpec {
     pub(crate) fn from_config_file(file: &str, config: &Map<String, Value>) -> Result<Self, ModelError> {
         let keys = Keys::new(file, config);
         let family = family(&keys)?;
-        refuse_unbuilt(&keys)?;
-        let defaults = family.defaults();
-        let hidden_size = keys.required_size("hidden_size", most::WIDTH)?;
-        let layers = keys.required_size("num_hidden_layers", most::LAYERS)?;
-        let max_positions = keys.size("max_position_embeddings", most::POSITIONS)?.unwrap_or(defaults.max_positions);
-        let (heads, kv_heads, head_dim) = heads(&keys, hidden_size, defaults.kv_heads)?;
-        let Biases { qkv, o, mlp } = match family {
-            Family::Llama => llama::biases(&keys)?,
-            Family::Qwen2 => qwen2::BIASES,
-        };
-        if family == Family::Qwen2 {
-            qwen2::refuse_sliding_window(&keys, layers, max_positions)?;
+        if let Some(quantization) = keys.get("quantization_config") {
+            let method = quantization.get("quant_method").unwrap_or(quantization);
+            let advice = "take the checkpoint in bf16, f16 or f32, or a GGUF file of it";
+            return Err(keys.unsupported("quantization_config", shown(method), advice));
         }
-        Ok(Self {
-            family,
-            hidden_size,
-            intermediate_size: keys.required_size("intermediate_size", most::WIDTH)?,
-            layers,
-            heads,
-            kv_heads,
-            head_dim,
-            vocab_size: keys.required_size("vocab_size", most::VOCABULARY)?,
-            rms_norm_eps: keys.positive("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps) as f32,
-            rope: RopeSpec::from_config(&keys, head_dim, max_positions, defaults.rope_theta)?,
-            tied_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(defaults.tied),
-            max_positions,
-            qkv_bias: qkv,
-            o_bias: o,
-            mlp_bias: mlp,
-            absent: absent(&keys, layers)?,
-            bos_token_id: keys.token_ids("bos_token_id")?.first().copied(),
-            eos_token_ids: keys.token_ids("eos_token_id")?,
-        })
+        let spec = (family.spec)(family, &keys)?;
+        spec.refuse_experts(|found, supported| Settings::unsupported(&keys, EXPERTS, found, supported))?;
+        Ok(spec)
+    }
+
+    /// Refuses layers whose feed-forward block is a choice of networks.
+    pub(super) fn refuse_experts(&self, refuse: impl Fn(String, &str) -> ModelError) -> Result<(), ModelError> {
+        let experts = self.layers.iter().find_map(|layer| match layer.feed_forward {
+            FeedForward::Experts { count } => Some(count),
+            FeedForward::Dense(_) => None,
+        });
+        match experts {
+            None => Ok(()),
+            Some(count) => Err(refuse(count.to_string(), "only dense models, with one feed-forward network a layer")),
+        }
     }
 }
 
-fn family(keys: &Keys) -> Result<Family, ModelError> {
-    let supported =
-        "supported are llama and qwen2, and pruned folders of either (blockpruner_llama, blockpruner_qwen2)";
+fn family(keys: &Keys) -> Result<&'static Family, ModelError> {
+    let supported = || {
+        let names: Vec<&str> = families::ALL.iter().map(|family| family.name).collect();
+        format!("supported are {}, and folders that were pruned here ({PRUNED_TYPE_PREFIX}llama, ..)", names.join(", "))
+    };
     let Some(name) = keys.text("model_type")? else {
-        return Err(keys.missing("model_type", format!("the name of an architecture; {supported}")));
+        return Err(keys.missing("model_type", format!("the name of an architecture; {}", supported())));
     };
     let plain = name.strip_prefix(PRUNED_TYPE_PREFIX).unwrap_or(name);
-    let family = Family::ALL.into_iter().find(|family| family.as_str() == plain);
-    family.ok_or_else(|| keys.unsupported("model_type", format!("{name:?}"), supported))
+    let family = families::ALL.iter().copied().find(|family| family.name == plain);
+    family.ok_or_else(|| keys.unsupported("model_type", format!("{name:?}"), supported()))
 }
 
-/// Keys that change the arithmetic or the storage in ways that are not built here.
-fn refuse_unbuilt(keys: &Keys) -> Result<(), ModelError> {
-    if let Some(act) = keys.text("hidden_act")?
-        && !["silu", "swish"].contains(&act)
-    {
-        return Err(keys.unsupported("hidden_act", format!("{act:?}"), "the feed-forward activation must be silu"));
+impl Settings for Keys<'_> {
+    fn size(&self, key: Key, most: usize) -> Result<Option<usize>, ModelError> {
+        self.size(key.hf, most)
     }
-    if let Some(quantization) = keys.get("quantization_config") {
-        let method = quantization.get("quant_method").unwrap_or(quantization);
-        return Err(keys.unsupported(
-            "quantization_config",
-            shown(method),
-            "take the checkpoint in bf16, f16 or f32, or a GGUF file of it",
-        ));
-    }
-    Ok(())
-}
 
-/// Query heads, key/value heads and the width of a head.
-fn heads(keys: &Keys, hidden_size: usize, default_kv: Option<usize>) -> Result<(usize, usize, usize), ModelError> {
-    let heads = keys.required_size("num_attention_heads", most::HEADS)?;
-    // A null means as many as heads; what a missing key means depends on the family.
-    let left_out = if keys.map.contains_key("num_key_value_heads") { None } else { default_kv };
-    let kv_heads = keys.size("num_key_value_heads", most::HEADS)?.or(left_out).unwrap_or(heads);
-    if heads % kv_heads != 0 {
-        return Err(keys.contradiction(
-            "num_key_value_heads",
-            kv_heads.to_string(),
-            format!("a divisor of num_attention_heads, {heads}"),
-        ));
+    fn count(&self, key: Key) -> Result<Option<usize>, ModelError> {
+        self.count(key.hf)
     }
-    let head_dim = match keys.size("head_dim", most::HEAD_DIM)? {
-        Some(head_dim) => head_dim,
-        None if hidden_size.is_multiple_of(heads) && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
-        None => {
-            return Err(keys.contradiction(
-                "hidden_size",
-                hidden_size.to_string(),
-                format!("a multiple of num_attention_heads, {heads}, or a key head_dim (at most {})", most::HEAD_DIM),
-            ));
-        }
-    };
-    if head_dim % 2 != 0 {
-        return Err(keys.contradiction(
-            "head_dim",
-            head_dim.to_string(),
-            "an even number, because rotary embedding turns pairs (hidden_size / num_attention_heads where not given)",
-        ));
+
+    fn positive(&self, key: Key) -> Result<Option<f64>, ModelError> {
+        self.positive(key.hf)
     }
-    Ok((heads, kv_heads, head_dim))
+
+    fn flag(&self, key: Key) -> Result<Option<bool>, ModelError> {
+        self.flag(key.hf)
+    }
+
+    fn text(&self, key: Key) -> Result<Option<&str>, ModelError> {
+        self.text(key.hf)
+    }
+
+    fn list(&self, key: Key) -> Result<Option<&[Value]>, ModelError> {
+        self.list(key.hf)
+    }
+
+    fn is_null(&self, key: Key) -> bool {
+        self.map.get(key.hf).is_some_and(Value::is_null)
+    }
+
+    fn has_defaults(&self) -> bool {
+        true
+    }
+
+    fn wrong(&self, key: Key, found: String, expected: String) -> ModelError {
+        self.contradiction(key.hf, found, expected)
+    }
+
+    fn missing(&self, key: Key, expected: &str) -> ModelError {
+        self.missing(key.hf, expected)
+    }
+
+    fn unsupported(&self, key: Key, found: String, supported: &str) -> ModelError {
+        self.unsupported(key.hf, found, supported)
+    }
+
+    fn has_bias(&self, key: Option<Key>, default: bool, _: &[Role]) -> Result<bool, ModelError> {
+        let asked = key.map(|key| self.flag(key.hf)).transpose()?.flatten();
+        Ok(asked.unwrap_or(default))
+    }
+
+    fn vocab_size(&self) -> Result<usize, ModelError> {
+        self.required_size("vocab_size", most::VOCABULARY)
+    }
+
+    fn is_tied(&self, default: bool) -> Result<bool, ModelError> {
+        Ok(self.flag("tie_word_embeddings")?.unwrap_or(default))
+    }
+
+    fn rope(&self, request: &RopeRequest) -> Result<RopeSpec, ModelError> {
+        RopeSpec::from_config(self, request)
+    }
+
+    fn ropes_by_layer_type(
+        &self,
+        full: &RopeRequest,
+        sliding: &RopeRequest,
+        sliding_theta: Option<Key>,
+    ) -> Result<[RopeSpec; 2], ModelError> {
+        RopeSpec::by_layer_type(self, full, sliding, sliding_theta.map(|key| key.hf))
+    }
+
+    fn special_tokens(&self) -> Result<(Option<u32>, Vec<u32>), ModelError> {
+        Ok((self.token_ids("bos_token_id")?.first().copied(), self.token_ids("eos_token_id")?))
+    }
+
+    fn absent(&self, layers: usize) -> Result<BlockSet, ModelError> {
+        absent(self, layers)
+    }
 }
 
 /// Blocks that the configuration says are gone: `drop_attn_list` and `drop_mlp_list` (LLM-Drop's keys, written here too),
@@ -188,6 +208,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::family::stored;
 
     fn base(model_type: &str) -> Map<String, Value> {
         let keys = json!({
@@ -209,17 +230,27 @@ mod tests {
         ModelSpec::from_config(&config)
     }
 
+    /// (Q, K and V, O, feed-forward) have a bias.
+    fn biases(spec: &ModelSpec) -> (bool, bool, bool) {
+        let layer = &spec.layers[0];
+        (layer.attention.bias.qkv, layer.attention.bias.out, layer.dense().bias)
+    }
+
+    fn kv_heads(spec: &ModelSpec) -> usize {
+        spec.layers[0].attention.kv_heads
+    }
+
     #[test]
     fn keys_left_out_mean_what_they_mean_to_transformers() {
         let llama = with("llama", json!({})).unwrap();
-        assert_eq!((llama.head_dim, llama.kv_heads, llama.rms_norm_eps), (8, 2, 1e-6));
-        assert!(!llama.tied_embeddings && !llama.qkv_bias && !llama.o_bias && !llama.mlp_bias);
-        assert_eq!(without("llama", "num_key_value_heads").unwrap().kv_heads, 6);
+        assert_eq!((llama.layers[0].attention.head_dim, kv_heads(&llama), llama.final_norm.eps), (8, 2, 1e-6));
+        assert!(!llama.head.tied && biases(&llama) == (false, false, false));
+        assert_eq!(kv_heads(&without("llama", "num_key_value_heads").unwrap()), 6);
         assert_eq!(without("llama", "max_position_embeddings").unwrap().max_positions, 2048);
 
         let qwen2 = with("qwen2", json!({"attention_bias": false})).unwrap();
-        assert!(qwen2.qkv_bias && !qwen2.o_bias && !qwen2.mlp_bias);
-        assert_eq!(with("qwen2", json!({"num_key_value_heads": null})).unwrap().kv_heads, 6);
+        assert_eq!(biases(&qwen2), (true, false, false));
+        assert_eq!(kv_heads(&with("qwen2", json!({"num_key_value_heads": null})).unwrap()), 6);
         assert_eq!(without("qwen2", "max_position_embeddings").unwrap().max_positions, 32_768);
         // Qwen2Config has 32 key/value heads if the key is left out, which do not divide 6 heads.
         let error = without("qwen2", "num_key_value_heads").unwrap_err().to_string();
@@ -233,10 +264,10 @@ mod tests {
             "bos_token_id": 1, "eos_token_id": [2, 7], "rms_norm_eps": 1e-5,
         });
         let spec = with("llama", keys).unwrap();
-        assert!(spec.qkv_bias && spec.o_bias && spec.mlp_bias && spec.tied_embeddings);
-        assert_eq!((spec.head_dim, spec.rms_norm_eps), (16, 1e-5));
+        assert!(biases(&spec) == (true, true, true) && spec.head.tied);
+        assert_eq!((spec.layers[0].attention.head_dim, spec.final_norm.eps), (16, 1e-5));
         assert_eq!((spec.bos_token_id, spec.eos_token_ids.as_slice()), (Some(1), &[2, 7][..]));
-        assert_eq!(spec.block_tensors(BlockId::mha(0))[1].1, [96, 48]);
+        assert_eq!(stored(&spec.block_tensors(BlockId::mha(0)))[1].1, [96, 48]);
         assert_eq!(with("llama", json!({"bos_token_id": -1})).unwrap().bos_token_id, None);
     }
 
@@ -244,7 +275,7 @@ mod tests {
     fn pruned_folders_have_absent_blocks() {
         let drop = json!({"drop_attn_list": [3, 1], "drop_mlp_list": [0]});
         let spec = with("blockpruner_qwen2", drop.clone()).unwrap();
-        assert_eq!((spec.family, spec.absent.to_string()), (Family::Qwen2, "mha:1,mha:3,mlp:0".to_string()));
+        assert_eq!((spec.family.name, spec.absent.to_string()), ("qwen2", "mha:1,mha:3,mlp:0".to_string()));
         let mut both = drop;
         both["per_layer_config"] =
             json!({"0": {"skip": ["mlp"]}, "1": {"skip": ["attention"]}, "3": {"skip": ["attention"]}});
@@ -255,10 +286,13 @@ mod tests {
     }
 
     #[test]
-    fn sliding_windows_are_refused_only_where_they_slide() {
+    fn layers_slide_where_the_configuration_says() {
         let slides = json!({"use_sliding_window": true, "sliding_window": 64, "max_window_layers": 2});
-        let error = with("qwen2", slides.clone()).unwrap_err().to_string();
-        assert!(error.contains("use_sliding_window") && error.contains("64 of 256"), "{error}");
+        let windows = |family: &str, keys: Value| {
+            let spec = with(family, keys).unwrap();
+            spec.layers.iter().map(|layer| layer.attention.sliding_window).collect::<Vec<_>>()
+        };
+        assert_eq!(windows("qwen2", slides.clone()), [None, None, Some(64), Some(64)]);
         for (key, value) in [
             ("use_sliding_window", json!(false)),
             ("sliding_window", json!(256)),
@@ -268,26 +302,40 @@ mod tests {
         ] {
             let mut keys = slides.clone();
             keys[key] = value;
-            assert!(with("qwen2", keys.clone()).is_ok(), "{keys}");
+            assert_eq!(windows("qwen2", keys.clone()), [None; 4], "{keys}");
         }
-        assert!(with("llama", slides).is_ok(), "llama has no sliding windows");
+        assert_eq!(windows("llama", slides.clone()), [None; 4], "llama has no sliding windows");
+        let mut keys = slides;
+        keys["layer_types"] = json!(["sliding_attention", "full_attention", "full_attention", "chunked_attention"]);
+        let error = with("qwen2", keys.clone()).unwrap_err().to_string();
+        assert!(error.contains("`layer_types`") && error.contains("chunked_attention"), "{error}");
+        keys["layer_types"] = json!(["sliding_attention"]);
+        let error = with("qwen2", keys).unwrap_err().to_string();
+        assert!(error.contains("a list of 1") && error.contains("4 layers"), "{error}");
+    }
+
+    #[test]
+    fn mixtures_of_experts_are_refused_by_name() {
+        let error = with("llama", json!({"num_local_experts": 8})).unwrap_err().to_string();
+        assert!(error.contains("`num_local_experts` is 8") && error.contains("dense"), "{error}");
+        assert!(with("llama", json!({"num_local_experts": 0})).is_ok());
     }
 
     #[test]
     fn wrong_keys_are_named_with_what_was_expected() {
         let cases = [
-            (json!({"model_type": "mistral"}), ["`model_type`", "\"mistral\"", "llama and qwen2"]),
-            (json!({"model_type": null}), ["`model_type`", "missing", "llama and qwen2"]),
+            (json!({"model_type": "mamba"}), ["`model_type`", "\"mamba\"", "llama, qwen2"]),
+            (json!({"model_type": null}), ["`model_type`", "missing", "llama, qwen2"]),
             (json!({"model_type": 7}), ["`model_type`", "is 7", "a string"]),
             (json!({"hidden_act": "gelu"}), ["`hidden_act`", "\"gelu\"", "silu"]),
             (json!({"hidden_size": 0}), ["`hidden_size`", "is 0", "from 1 to"]),
             (json!({"hidden_size": "48"}), ["`hidden_size`", "\"48\"", "a whole number"]),
-            (json!({"hidden_size": 47}), ["`hidden_size`", "is 47", "multiple of num_attention_heads, 6"]),
+            (json!({"hidden_size": 47}), ["`hidden_size`", "is 47", "multiple of the 6 heads"]),
             (json!({"hidden_size": 1e30}), ["`hidden_size`", "1e+30", "from 1 to"]),
             (json!({"vocab_size": 18446744073709551615u64}), ["`vocab_size`", "18446744073709551615", "from 1 to"]),
             (json!({"num_hidden_layers": -1}), ["`num_hidden_layers`", "is -1", "from 1 to"]),
             (json!({"intermediate_size": [100, 50]}), ["`intermediate_size`", "[100,50]", "a whole number"]),
-            (json!({"num_key_value_heads": 4}), ["`num_key_value_heads`", "is 4", "divisor of num_attention_heads, 6"]),
+            (json!({"num_key_value_heads": 4}), ["`num_key_value_heads`", "is 4", "divisor of the 6 heads"]),
             (json!({"head_dim": 7}), ["`head_dim`", "is 7", "even"]),
             (json!({"rms_norm_eps": 0}), ["`rms_norm_eps`", "is 0", "greater than 0"]),
             (json!({"tie_word_embeddings": "yes"}), ["`tie_word_embeddings`", "\"yes\"", "true or false"]),
@@ -430,10 +478,10 @@ mod tests {
             match ModelSpec::from_config(&config) {
                 Err(error) => prop_assert!(error.to_string().starts_with("config.json: "), "{error}"),
                 Ok(spec) => {
-                    let rope = spec.rope.frequencies(window).unwrap();
-                    prop_assert_eq!(rope.inv_freq.len(), spec.head_dim / 2);
+                    let rope = spec.ropes[0].frequencies(window).unwrap();
+                    prop_assert_eq!(rope.inv_freq.len(), spec.layers[0].attention.head_dim / 2);
                     prop_assert!(rope.inv_freq.iter().all(|frequency| frequency.is_finite()));
-                    prop_assert!(spec.parameters() > 0 && spec.heads % spec.kv_heads == 0);
+                    prop_assert!(spec.parameters() > 0 && spec.layers[0].attention.heads % kv_heads(&spec) == 0);
                 }
             }
         }
@@ -455,8 +503,8 @@ mod tests {
             rope["rope_theta"] = json!(theta);
             config.insert("rope_scaling".to_string(), rope);
             if let Ok(spec) = ModelSpec::from_config(&config) {
-                let found = spec.rope.frequencies(window).unwrap();
-                prop_assert!(found.inv_freq.iter().all(|frequency| frequency.is_finite()), "{:?}", spec.rope);
+                let found = spec.ropes[0].frequencies(window).unwrap();
+                prop_assert!(found.inv_freq.iter().all(|frequency| frequency.is_finite()), "{:?}", spec.ropes);
                 prop_assert!(found.attention_scaling.is_finite());
             }
         }

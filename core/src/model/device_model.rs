@@ -6,9 +6,11 @@ use std::rc::Rc;
 
 use blockpruner_shaders::{WeightFormat, stride};
 
+use super::family::{Role, TensorRef};
+use super::spec::Layer;
 use super::{BlockId, BlockKind, Checkpoint, ModelError, ModelSpec};
 use crate::gpu::{Gpu, GpuError, GpuOptions, Matrix, Resource};
-use crate::weights::{DType, FloatType, Weights, WeightsError};
+use crate::weights::{DType, FloatType, RowOrder, Weights, WeightsError};
 
 /// Vocabulary entries whose logits exist at a time. Fixed, so that the order of summation, and with it every bit of a
 /// result, depends on nothing else.
@@ -99,15 +101,18 @@ impl WeightBytes {
 /// What a device is asked for on behalf of this model; the caller adds its own wishes.
 pub fn device_needs(checkpoint: &Checkpoint) -> GpuOptions {
     let (spec, weights) = (&checkpoint.spec, &checkpoint.weights);
-    let attention = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
-    let columns = attention.max(2 * spec.intermediate_size).max(VOCABULARY_CHUNK.min(spec.vocab_size));
-    let stacks =
-        spec.blocks().flat_map(|block| Stack::of(spec, block)).chain(Stack::vocabulary(spec, spec.head_name()));
+    let widest = |layer: &Layer| {
+        let attention = layer.attention.query_width() + 2 * layer.attention.key_width();
+        attention.max(2 * layer.dense().inner)
+    };
+    let columns = spec.layers.iter().map(widest).max().unwrap_or(0).max(VOCABULARY_CHUNK.min(spec.vocab_size));
+    let head = spec.head_name();
+    let stacks = spec.blocks().flat_map(|block| Stack::of(spec, block)).chain(Stack::vocabulary(spec, &head));
     let used: Vec<WeightFormat> = stacks.map(|stack| stack.format(weights)).collect();
     GpuOptions {
         largest_weight: columns as u64 * spec.hidden_size as u64 * 4,
         formats: WeightFormat::ALL.into_iter().filter(|format| used.contains(format)).collect(),
-        head_dim: Some(spec.head_dim as u32),
+        head_dim: spec.layers.first().map(|layer| layer.attention.head_dim as u32),
         ..Default::default()
     }
 }
@@ -122,20 +127,18 @@ impl DeviceModel {
         let total = checkpoint.spec.parameters();
         let mut loader = Loader::new(&gpu, checkpoint, total, progress)?;
         let spec = &checkpoint.spec;
-        let embedding = Rc::new(loader.vocabulary(spec, ModelSpec::EMBEDDING).await?);
-        let head = match spec.tied_embeddings {
+        let embedding = Rc::new(loader.vocabulary(spec, &spec.embedding_name()).await?);
+        let head = match spec.head.tied {
             true => embedding.clone(),
-            false => Rc::new(loader.vocabulary(spec, ModelSpec::HEAD).await?),
+            false => Rc::new(loader.vocabulary(spec, &spec.head_name()).await?),
         };
-        let final_norm = loader.vector(ModelSpec::FINAL_NORM).await?;
+        let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm).await?;
         let mut blocks = BTreeMap::new();
-        for depth in 0..2 * spec.layers {
-            let block = BlockId::at_depth(depth);
-            if spec.has(block) {
-                blocks.insert(block, Rc::new(loader.block(spec, block).await?));
-            }
+        for block in (0..spec.sublayer_count()).flat_map(|index| spec.sublayer(index)).filter(|block| spec.has(*block))
+        {
+            blocks.insert(block, Rc::new(loader.block(spec, block).await?));
         }
-        let (spec, weights) = (checkpoint.spec.clone(), checkpoint.weights.clone());
+        let (spec, weights) = (checkpoint.spec.clone(), loader.weights);
         Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks })
     }
 
@@ -149,10 +152,10 @@ impl DeviceModel {
         let spec = &checkpoint.spec;
         let total = (spec.vocab_size * spec.hidden_size + spec.hidden_size) as u64;
         let mut loader = Loader::new(&gpu, checkpoint, total, progress)?;
-        let head = Rc::new(loader.vocabulary(spec, spec.head_name()).await?);
-        let embedding = if spec.tied_embeddings { head.clone() } else { Rc::default() };
-        let final_norm = loader.vector(ModelSpec::FINAL_NORM).await?;
-        let (spec, weights) = (checkpoint.spec.clone(), checkpoint.weights.clone());
+        let head = Rc::new(loader.vocabulary(spec, &spec.head_name()).await?);
+        let embedding = if spec.head.tied { head.clone() } else { Rc::default() };
+        let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm).await?;
+        let (spec, weights) = (checkpoint.spec.clone(), loader.weights);
         Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks: BTreeMap::new() })
     }
 
@@ -168,9 +171,9 @@ impl DeviceModel {
         let vocabulary = |name: &str| -> Result<u64, ForwardError> {
             Stack::vocabulary(spec, name).map(|chunk| stack(&chunk)).sum::<Result<u64, _>>()
         };
-        let mut bytes = WeightBytes { head: vocabulary(spec.head_name())? + norm, ..Default::default() };
-        if !spec.tied_embeddings {
-            bytes.embedding = vocabulary(ModelSpec::EMBEDDING)?;
+        let mut bytes = WeightBytes { head: vocabulary(&spec.head_name())? + norm, ..Default::default() };
+        if !spec.head.tied {
+            bytes.embedding = vocabulary(&spec.embedding_name())?;
         }
         for block in spec.blocks() {
             let block = norm + Stack::of(spec, block).iter().map(stack).sum::<Result<u64, _>>()?;
@@ -183,7 +186,7 @@ impl DeviceModel {
     /// Bytes that `rows` rows of this checkpoint's head take on a device.
     pub(crate) fn head_bytes(gpu: &Gpu, checkpoint: &Checkpoint, rows: usize) -> Result<u64, ForwardError> {
         let spec = &checkpoint.spec;
-        let parts = vec![Part::new(spec.head_name(), 0..rows)];
+        let parts = vec![Part::new(&spec.head_name(), 0..rows)];
         let stack = Stack { parts, inner: spec.hidden_size, biases: Vec::new() };
         let format = stack.format(&checkpoint.weights);
         let chunk = |first| Matrix::bytes(gpu, format, VOCABULARY_CHUNK.min(rows - first) as u32, stack.inner as u32);
@@ -214,7 +217,8 @@ impl DeviceModel {
             return Ok(None);
         }
         let mut quiet = |_, _| {};
-        let mut loader = Loader { gpu: &self.gpu, weights: &self.weights, done: 0, total: 0, progress: &mut quiet };
+        let mut loader =
+            Loader { gpu: &self.gpu, weights: self.weights.clone(), done: 0, total: 0, progress: &mut quiet };
         Ok(Some(Rc::new(loader.block(&self.spec, block).await?)))
     }
 
@@ -225,8 +229,9 @@ impl DeviceModel {
         }
         if self.embedding.is_empty() {
             let mut quiet = |_, _| {};
-            let mut loader = Loader { gpu: &self.gpu, weights: &self.weights, done: 0, total: 0, progress: &mut quiet };
-            for (chunk, stack) in Stack::vocabulary(&self.spec, ModelSpec::EMBEDDING).enumerate() {
+            let mut loader =
+                Loader { gpu: &self.gpu, weights: self.weights.clone(), done: 0, total: 0, progress: &mut quiet };
+            for (chunk, stack) in Stack::vocabulary(&self.spec, &self.spec.embedding_name()).enumerate() {
                 each((chunk * VOCABULARY_CHUNK) as u32, &loader.matrix(&stack).await?);
             }
         }
@@ -251,18 +256,20 @@ impl DeviceModel {
         // Neighbouring tokens are one part.
         let parts = tokens.chunk_by(|a, b| a + 1 == *b).filter_map(|run| {
             let (first, last) = (*run.first()? as usize, *run.last()? as usize);
-            Some(Part::new(name, first..last + 1))
+            Some(Part::new(&name, first..last + 1))
         });
         let stack = Stack { parts: parts.collect(), inner: self.spec.hidden_size, biases: Vec::new() };
         let mut quiet = |_, _| {};
-        let mut loader = Loader { gpu: &self.gpu, weights: &self.weights, done: 0, total: 0, progress: &mut quiet };
+        let mut loader =
+            Loader { gpu: &self.gpu, weights: self.weights.clone(), done: 0, total: 0, progress: &mut quiet };
         loader.matrix(&stack).await
     }
 }
 
 struct Loader<'a> {
     gpu: &'a Gpu,
-    weights: &'a Weights,
+    /// With their rows in the order of the forward pass.
+    weights: Weights,
     done: u64,
     total: u64,
     progress: &'a mut dyn FnMut(u64, u64),
@@ -276,8 +283,9 @@ impl<'a> Loader<'a> {
         total: u64,
         progress: &'a mut dyn FnMut(u64, u64),
     ) -> Result<Self, ForwardError> {
-        let head_dim = checkpoint.spec.head_dim;
-        if gpu.gemm().is_panel() && !head_dim.is_multiple_of(4) {
+        let spec = &checkpoint.spec;
+        let ragged = spec.layers.iter().map(|layer| layer.attention.head_dim).find(|width| !width.is_multiple_of(4));
+        if let Some(head_dim) = ragged.filter(|_| gpu.gemm().is_panel()) {
             return Err(GpuError::Unsuitable {
                 wanted: format!("the kernel {}", gpu.gemm().name()),
                 device: gpu.name().into(),
@@ -285,7 +293,11 @@ impl<'a> Loader<'a> {
             }
             .into());
         }
-        Ok(Self { gpu, weights: &checkpoint.weights, done: 0, total, progress })
+        let orders = spec
+            .blocks()
+            .flat_map(|block| spec.block_tensors(block))
+            .filter_map(|tensor| (tensor.order != RowOrder::Stored).then_some((tensor.name, tensor.order)));
+        Ok(Self { gpu, weights: checkpoint.weights.reordered(orders), done: 0, total, progress })
     }
 
     fn advance(&mut self, parameters: usize) {
@@ -293,9 +305,20 @@ impl<'a> Loader<'a> {
         (self.progress)(self.done, self.total);
     }
 
-    async fn vector(&mut self, name: &str) -> Result<Resource, ForwardError> {
+    /// The norm of this role among a block's tensors.
+    async fn norm(&mut self, tensors: &[TensorRef], role: Role) -> Result<Resource, ForwardError> {
+        let Some(tensor) = tensors.iter().find(|tensor| tensor.role == role) else {
+            unreachable!("only norms that the model has are loaded");
+        };
+        self.vector(&tensor.name, tensor.plus_one).await
+    }
+
+    async fn vector(&mut self, name: &str, plus_one: bool) -> Result<Resource, ForwardError> {
         let mut values = self.weights.read_f32(name).await?;
         self.advance(values.len());
+        if plus_one {
+            values.iter_mut().for_each(|value| *value += 1.0);
+        }
         values.resize(stride(values.len() as u32) as usize, 0.0);
         Ok(self.gpu.upload_readable(name, &values)?)
     }
@@ -309,16 +332,16 @@ impl<'a> Loader<'a> {
     }
 
     async fn block(&mut self, spec: &ModelSpec, block: BlockId) -> Result<BlockWeights, ForwardError> {
-        let names = spec.layer_names(block.layer);
+        let tensors = spec.block_tensors(block);
         let [first, second] = Stack::of(spec, block);
         Ok(match block.kind {
             BlockKind::Mha => BlockWeights::Attention(Attention {
-                norm: self.vector(&names.input_layernorm).await?,
+                norm: self.norm(&tensors, Role::AttentionNorm).await?,
                 qkv: self.matrix(&first).await?,
                 o: self.matrix(&second).await?,
             }),
             BlockKind::Mlp => BlockWeights::FeedForward(FeedForward {
-                norm: self.vector(&names.post_attention_layernorm).await?,
+                norm: self.norm(&tensors, Role::FeedForwardNorm).await?,
                 gate_up: self.matrix(&first).await?,
                 down: self.matrix(&second).await?,
             }),
@@ -327,7 +350,7 @@ impl<'a> Loader<'a> {
 
     async fn matrix(&mut self, stack: &Stack) -> Result<Matrix, ForwardError> {
         let Stack { parts, inner, biases } = stack;
-        let (format, columns, inner) = (stack.format(self.weights), stack.columns(), *inner);
+        let (format, columns, inner) = (stack.format(&self.weights), stack.columns(), *inner);
         let mut bias = Vec::new();
         for (part, name) in parts.iter().zip(biases) {
             if let Some(name) = name {
@@ -398,42 +421,27 @@ struct Stack {
 impl Stack {
     /// The two matrices of a block: Q, K and V, or gate and up; then the projection back to the hidden size.
     fn of(spec: &ModelSpec, block: BlockId) -> [Self; 2] {
-        let names = spec.layer_names(block.layer);
-        let (hidden, middle) = (spec.hidden_size, spec.intermediate_size);
-        let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        match block.kind {
-            BlockKind::Mha => [
-                Self {
-                    parts: vec![
-                        Part::new(&names.q_proj, 0..queries),
-                        Part::new(&names.k_proj, 0..keys),
-                        Part::new(&names.v_proj, 0..keys),
-                    ],
-                    inner: hidden,
-                    biases: vec![names.q_proj_bias, names.k_proj_bias, names.v_proj_bias],
-                },
-                Self {
-                    parts: vec![Part::new(&names.o_proj, 0..hidden)],
-                    inner: queries,
-                    biases: vec![names.o_proj_bias],
-                },
-            ],
-            BlockKind::Mlp => [
-                Self {
-                    parts: vec![
-                        Part::new(&names.gate_proj, 0..middle).padded(),
-                        Part::new(&names.up_proj, 0..middle).padded(),
-                    ],
-                    inner: hidden,
-                    biases: vec![names.gate_proj_bias, names.up_proj_bias],
-                },
-                Self {
-                    parts: vec![Part::new(&names.down_proj, 0..hidden)],
-                    inner: middle,
-                    biases: vec![names.down_proj_bias],
-                },
-            ],
+        let tensors = spec.block_tensors(block);
+        let is_output = |tensor: &&TensorRef| tensor.role.is_output();
+        [
+            Self::from_tensors(tensors.iter().filter(|tensor| !is_output(tensor))),
+            Self::from_tensors(tensors.iter().filter(is_output)),
+        ]
+    }
+
+    /// The matrices among these tensors, one below the other, with their biases.
+    fn from_tensors<'t>(tensors: impl Iterator<Item = &'t TensorRef> + Clone) -> Self {
+        let mut stack = Self { parts: Vec::new(), inner: 0, biases: Vec::new() };
+        for tensor in tensors.clone() {
+            let Some(columns) = tensor.columns else { continue };
+            let part = Part::new(&tensor.name, tensor.rows.clone());
+            // What a gate multiplies lies at whole vectors behind it.
+            stack.parts.push(if matches!(tensor.role, Role::Gate | Role::Up) { part.padded() } else { part });
+            let mut biases = tensors.clone().filter(|other| other.is_bias() && other.role == tensor.role);
+            stack.biases.push(biases.next().map(|bias| bias.name.clone()));
+            stack.inner = columns;
         }
+        stack
     }
 
     /// The chunks of an embedding or a head.

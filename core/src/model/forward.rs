@@ -50,15 +50,16 @@ struct ScratchSizes {
 impl ScratchSizes {
     fn new(gpu: &Gpu, spec: &ModelSpec, window: u32, windows: u32) -> Self {
         let rows = window * windows;
-        let [hidden, inner] = [spec.hidden_size as u32, spec.intermediate_size as u32];
-        let queries = (spec.heads * spec.head_dim) as u32;
-        let keys = (spec.kv_heads * spec.head_dim) as u32;
+        let layer = &spec.layers[0];
+        let [hidden, inner] = [spec.hidden_size as u32, layer.dense().inner as u32];
+        let queries = layer.attention.query_width() as u32;
+        let keys = layer.attention.key_width() as u32;
         let product = |rows: u32, columns: u32| gemm::output_bytes(gpu.gemm(), rows, stride(columns));
         let mlp_rows = (gpu.max_binding() / (8 * stride(inner) as u64)).clamp(1, rows as u64) as u32;
         let chunk = VOCABULARY_CHUNK.min(spec.vocab_size) as u32;
         let operand = |rows, inner| gemm::operand_bytes(gpu.gemm(), rows, inner);
         Self {
-            rope: window as u64 * (spec.head_dim / 2) as u64 * 8,
+            rope: window as u64 * (layer.attention.head_dim / 2) as u64 * 8,
             residual: Residual::copy_bytes(gpu, rows, hidden),
             operand: operand(rows, hidden.max(queries)).max(operand(mlp_rows, inner)),
             qkv: product(rows, hidden.max(queries + 2 * keys)),
@@ -75,7 +76,7 @@ impl Scratch {
     pub(crate) fn new(model: &DeviceModel, window: u32, windows: u32) -> Result<Self, ForwardError> {
         let (gpu, spec) = (&*model.gpu, &model.spec);
         let sizes = ScratchSizes::new(gpu, spec, window, windows);
-        let frequencies = spec.rope.frequencies(window as usize)?;
+        let frequencies = spec.ropes[0].frequencies(window as usize)?;
         let table = rotary::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);
         Ok(Self {
             rope: gpu.upload_readable("rotary table", table.as_flattened())?,
@@ -341,7 +342,7 @@ impl DeviceModel {
 
     fn record_swiglu(&self, recording: &mut Recording, scratch: &Scratch, rows: u32) -> Operand {
         let kernel = self.gpu.gemm();
-        let inner = self.spec.intermediate_size as u32;
+        let inner = self.spec.layers[0].dense().inner as u32;
         let params = shaders::swiglu::Params { rows, stride: stride(inner), inner4: gemm::inner_texels(inner) };
         let bindings = [scratch.gate_up.clone(), scratch.operand.clone()];
         let flops = rows as u64 * inner as u64 * 8;
@@ -487,7 +488,7 @@ impl DeviceModel {
             first_row,
             window,
             kept,
-            epsilon: self.spec.rms_norm_eps,
+            epsilon: self.spec.final_norm.eps,
         };
         let bindings = [input, weight.clone(), scratch.operand.clone()];
         let flops = rows as u64 * columns as u64 * 8;
@@ -505,5 +506,6 @@ impl DeviceModel {
 
 /// The heads of a model's attention blocks.
 fn heads(spec: &ModelSpec) -> Heads {
-    Heads { heads: spec.heads as u32, kv_heads: spec.kv_heads as u32, head_dim: spec.head_dim as u32 }
+    let attention = &spec.layers[0].attention;
+    Heads { heads: attention.heads as u32, kv_heads: attention.kv_heads as u32, head_dim: attention.head_dim as u32 }
 }

@@ -8,9 +8,12 @@ use serde_json::{Map, Value, json};
 use super::BlockSet;
 use super::config::most;
 use super::error::ModelError;
+use super::families::{self, EXPERTS, HEAD_DIM, HEADS, HIDDEN_SIZE, INNER, KV_HEADS, LAYERS, NORM_EPS, POSITIONS};
+use super::family::{Family, Role};
 use super::keys::Keys;
-use super::rope::{RopeScaling, RopeSpec};
-use super::spec::{Biases, Family, ModelSpec};
+use super::rope::{RopeRequest, RopeScaling, RopeSpec};
+use super::settings::{Key, Settings};
+use super::spec::{Layer, ModelSpec};
 use crate::weights::gguf::{GgufFile, GgufMetadata, MetadataValue};
 use crate::weights::{FloatType, Weights};
 
@@ -19,40 +22,17 @@ impl ModelSpec {
     /// the head is tied, which biases there are.
     pub fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
         let metadata = Metadata::new(file)?;
-        let hidden_size = metadata.required_size("embedding_length", most::WIDTH)?;
-        let (heads, kv_heads, head_dim) = metadata.heads(hidden_size)?;
-        let max_positions = metadata.required_size("context_length", most::POSITIONS)?;
-        let Biases { qkv, o, mlp } = metadata.biases(&file.weights)?;
-        let embedding = match file.weights.get(Self::EMBEDDING) {
-            Some(embedding) => embedding,
-            // The error says whether it is missing or of a type that cannot be read.
-            None => file.weights.require(Self::EMBEDDING, &[0, hidden_size])?,
-        };
-        let vocab_size = embedding.shape.first().copied().unwrap_or(0);
-        if !(1..=most::VOCABULARY).contains(&vocab_size) {
-            let expected = format!("from 1 to {} rows", most::VOCABULARY);
-            return Err(metadata.wrong("token_embd.weight", format!("a tensor of {vocab_size} rows"), expected));
-        }
-        Ok(Self {
-            family: metadata.family,
-            hidden_size,
-            intermediate_size: metadata.required_size("feed_forward_length", most::WIDTH)?,
-            layers: metadata.required_size("block_count", most::LAYERS)?,
-            heads,
-            kv_heads,
-            head_dim,
-            vocab_size,
-            rms_norm_eps: metadata.required_positive("attention.layer_norm_rms_epsilon")? as f32,
-            rope: metadata.rope(file.rope_freqs.as_deref(), head_dim, max_positions)?,
-            tied_embeddings: !holds(&file.weights, |name| name == Self::HEAD),
-            max_positions,
-            qkv_bias: qkv,
-            o_bias: o,
-            mlp_bias: mlp,
-            absent: BlockSet::new(),
-            bos_token_id: metadata.token_id("tokenizer.ggml.bos_token_id")?,
-            eos_token_ids: metadata.token_id("tokenizer.ggml.eos_token_id")?.into_iter().collect(),
-        })
+        let family = metadata.family;
+        let spec = (family.spec)(family, &metadata)?;
+        metadata.check_heads(&spec)?;
+        spec.refuse_experts(|found, supported| Settings::unsupported(&metadata, EXPERTS, found, supported))?;
+        Ok(spec)
+    }
+
+    /// The tensors of a GGUF file under their Hugging Face names and with their rows in that order; what the family's table
+    /// does not have keeps its name.
+    pub(crate) fn renamed(&self, weights: Weights) -> Result<Weights, ModelError> {
+        Ok(weights.renamed(|name| self.family.from_gguf(name, self))?)
     }
 
     /// The config.json of a model that came without one, for weights stored as `dtype`.
@@ -61,37 +41,40 @@ impl ModelSpec {
         let mut set = |key: &str, value: Value| {
             config.insert(key.to_string(), value);
         };
-        set("architectures", json!([self.family.hf_class()]));
-        set("model_type", json!(self.family.as_str()));
+        set("architectures", json!([self.family.class]));
+        set("model_type", json!(self.family.name));
         set("hidden_act", json!("silu"));
-        set("hidden_size", json!(self.hidden_size));
-        set("intermediate_size", json!(self.intermediate_size));
-        set("num_hidden_layers", json!(self.layers));
-        set("num_attention_heads", json!(self.heads));
-        set("num_key_value_heads", json!(self.kv_heads));
-        set("head_dim", json!(self.head_dim));
-        set("vocab_size", json!(self.vocab_size));
-        set("max_position_embeddings", json!(self.max_positions));
-        set("rms_norm_eps", json!(shortest(f64::from(self.rms_norm_eps))));
-        set("tie_word_embeddings", json!(self.tied_embeddings));
-        match self.family {
-            Family::Llama => {
-                set("attention_bias", json!(self.qkv_bias));
-                set("mlp_bias", json!(self.mlp_bias));
-            }
-            Family::Qwen2 => set("use_sliding_window", json!(false)),
+        set(HIDDEN_SIZE.hf, json!(self.hidden_size));
+        set(LAYERS.hf, json!(self.layers.len()));
+        if let Some(layer) = self.layers.first() {
+            let (attention, dense) = (&layer.attention, layer.dense());
+            set(INNER.hf, json!(dense.inner));
+            set(HEADS.hf, json!(attention.heads));
+            set(KV_HEADS.hf, json!(attention.kv_heads));
+            set(HEAD_DIM.hf, json!(attention.head_dim));
         }
-        set("bos_token_id", json!(self.bos_token_id));
-        set("eos_token_id", json!(self.eos_token_ids.first()));
-        set(
-            "torch_dtype",
+        set("vocab_size", json!(self.vocab_size));
+        set(POSITIONS.hf, json!(self.max_positions));
+        set(NORM_EPS.hf, json!(shortest(f64::from(self.final_norm.eps))));
+        set("tie_word_embeddings", json!(self.head.tied));
+        if let Some(gguf) = &self.family.gguf
+            && let Value::Object(own) = (gguf.config)(self)
+        {
+            config.extend(own);
+        }
+        config.insert("bos_token_id".to_string(), json!(self.bos_token_id));
+        config.insert("eos_token_id".to_string(), json!(self.eos_token_ids.first()));
+        config.insert(
+            "torch_dtype".to_string(),
             json!(match dtype {
                 FloatType::F32 => "float32",
                 FloatType::F16 => "float16",
                 FloatType::BF16 => "bfloat16",
             }),
         );
-        self.rope.write_config(&mut config);
+        for rope in &self.ropes {
+            rope.write_config(&mut config);
+        }
         config
     }
 }
@@ -101,45 +84,59 @@ fn shortest(number: f64) -> f64 {
     (number as f32).to_string().parse().unwrap_or(number)
 }
 
-/// Whether there is such a tensor, in whatever type.
-fn holds(weights: &Weights, wanted: impl Fn(&str) -> bool) -> bool {
-    weights.names().any(&wanted) || weights.unsupported().any(|tensor| wanted(&tensor.name))
-}
-
 /// The metadata of one architecture, asked by the part of the key after `llama.` or `qwen2.`.
 struct Metadata<'a> {
     values: &'a GgufMetadata,
-    family: Family,
+    family: &'static Family,
+    weights: &'a Weights,
+    rope_freqs: Option<&'a [f32]>,
 }
 
 impl<'a> Metadata<'a> {
     fn new(file: &'a GgufFile) -> Result<Self, ModelError> {
         let values = &file.metadata;
         let name = values.require_string("general.architecture")?;
-        let Some(family) = Family::ALL.into_iter().find(|family| family.as_str() == name) else {
+        let Some(family) = families::ALL.iter().copied().find(|family| family.gguf_architecture() == Some(name)) else {
+            let read = families::ALL.iter().filter_map(|family| family.gguf_architecture());
             return Err(ModelError::Unsupported {
                 file: values.file().to_string(),
                 key: "general.architecture".to_string(),
                 found: format!("{name:?}"),
-                supported: "supported are llama and qwen2".to_string(),
+                supported: format!("supported in GGUF files are {}", read.collect::<Vec<_>>().join(", ")),
             });
         };
-        let metadata = Self { values, family };
+        let metadata = Self { values, family, weights: &file.weights, rope_freqs: file.rope_freqs.as_deref() };
         let parts = values.unsigned("split.count")?.unwrap_or(1);
         if parts > 1 {
             let advice = "join the parts into one file first (llama-gguf-split --merge)";
             return Err(metadata.unsupported("split.count", parts.to_string(), advice));
         }
-        let experts = metadata.values.unsigned(&metadata.key("expert_count"))?.unwrap_or(0);
-        if experts > 0 {
-            let supported = "only dense models, with one feed-forward network a layer";
-            return Err(metadata.unsupported(&metadata.key("expert_count"), experts.to_string(), supported));
-        }
         Ok(metadata)
     }
 
+    /// Whether there is such a tensor, in whatever type.
+    fn holds(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        self.weights.names().any(&wanted) || self.weights.unsupported().any(|tensor| wanted(&tensor.name))
+    }
+
+    /// What else a file says about the heads must fit.
+    fn check_heads(&self, spec: &ModelSpec) -> Result<(), ModelError> {
+        let Some(Layer { attention, .. }) = spec.layers.first() else { return Ok(()) };
+        for (rest, width, supported) in [
+            ("attention.value_length", attention.head_dim, "keys and values must have heads of the same width"),
+            ("rope.dimension_count", spec.rotated(attention), "the whole head must be turned"),
+        ] {
+            if let Some(found) = self.size(rest, most::HEAD_DIM)?
+                && found != width
+            {
+                return Err(self.unsupported(&self.key(rest), format!("{found} of {width}"), supported));
+            }
+        }
+        Ok(())
+    }
+
     fn key(&self, rest: &str) -> String {
-        format!("{}.{rest}", self.family)
+        format!("{}.{rest}", self.values.architecture())
     }
 
     fn wrong(&self, key: &str, found: String, expected: impl Into<String>) -> ModelError {
@@ -160,14 +157,6 @@ impl<'a> Metadata<'a> {
         let Some(value) = self.values.unsigned(&key)? else { return Ok(None) };
         let size = usize::try_from(value).ok().filter(|size| (1..=most).contains(size));
         size.map(Some).ok_or_else(|| self.wrong(&key, value.to_string(), format!("a whole number from 1 to {most}")))
-    }
-
-    fn required_size(&self, rest: &str, most: usize) -> Result<usize, ModelError> {
-        self.size(rest, most)?.ok_or_else(|| ModelError::MissingKey {
-            file: self.values.file().to_string(),
-            key: self.key(rest),
-            expected: format!("a whole number from 1 to {most}"),
-        })
     }
 
     fn positive(&self, rest: &str) -> Result<Option<f64>, ModelError> {
@@ -195,68 +184,19 @@ impl<'a> Metadata<'a> {
         Ok(self.values.unsigned(key)?.and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX))
     }
 
-    /// Query heads, key/value heads and the width of a head.
-    fn heads(&self, hidden_size: usize) -> Result<(usize, usize, usize), ModelError> {
-        let heads = self.required_size("attention.head_count", most::HEADS)?;
-        let kv_heads = self.size("attention.head_count_kv", most::HEADS)?.unwrap_or(heads);
-        if heads % kv_heads != 0 {
-            let key = self.key("attention.head_count_kv");
-            return Err(self.wrong(&key, kv_heads.to_string(), format!("a divisor of the {heads} heads")));
-        }
-        let head_dim = match self.size("attention.key_length", most::HEAD_DIM)? {
-            Some(head_dim) => head_dim,
-            None if hidden_size.is_multiple_of(heads) && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
-            None => {
-                let expected = format!("a multiple of the {heads} heads, or a key attention.key_length");
-                return Err(self.wrong(&self.key("embedding_length"), hidden_size.to_string(), expected));
-            }
-        };
-        if head_dim % 2 != 0 {
-            let expected = "heads of even width, because rotary embedding turns pairs";
-            return Err(self.wrong(&self.key("attention.key_length"), head_dim.to_string(), expected));
-        }
-        for (rest, supported) in [
-            ("attention.value_length", "keys and values must have heads of the same width"),
-            ("rope.dimension_count", "the whole head must be turned"),
-        ] {
-            if let Some(found) = self.size(rest, most::HEAD_DIM)?
-                && found != head_dim
-            {
-                return Err(self.unsupported(&self.key(rest), format!("{found} of {head_dim}"), supported));
-            }
-        }
-        Ok((heads, kv_heads, head_dim))
-    }
-
-    fn biases(&self, weights: &Weights) -> Result<Biases, ModelError> {
-        if self.family == Family::Qwen2 {
-            return Ok(super::qwen2::BIASES);
-        }
-        let any = |modules: &[&str]| {
-            holds(weights, |name| modules.iter().any(|module| name.ends_with(&format!("{module}.bias"))))
-        };
-        let qkv = any(&["q_proj", "k_proj", "v_proj"]);
-        let o = any(&["o_proj"]);
-        if qkv != o {
-            let found = if qkv { "there without a bias of attn_output" } else { "there without those of Q, K and V" };
-            let supported = "a llama has all four attention biases or none";
-            return Err(self.unsupported("attention biases", found.to_string(), supported));
-        }
-        Ok(Biases { qkv, o, mlp: any(&["gate_proj", "up_proj", "down_proj"]) })
-    }
-
-    fn rope(&self, factors: Option<&[f32]>, head_dim: usize, max_positions: usize) -> Result<RopeSpec, ModelError> {
-        let theta = self.positive("rope.freq_base")?.unwrap_or(self.family.defaults().rope_theta);
+    fn rope(&self, request: &RopeRequest) -> Result<RopeSpec, ModelError> {
+        let RopeRequest { head_dim: rotated, max_positions, .. } = *request;
+        let theta = self.positive("rope.freq_base")?.unwrap_or(request.theta);
         let scaling = self.rope_scaling(max_positions)?;
-        let scaling = match (factors, scaling) {
+        let scaling = match (self.rope_freqs, scaling) {
             (None, scaling) => scaling,
-            (Some(factors), RopeScaling::Default) => self.rope_factors(factors, head_dim, max_positions)?,
+            (Some(factors), RopeScaling::Default) => self.rope_factors(factors, rotated, max_positions)?,
             (Some(_), other) => {
                 let found = format!("{:?} beside a tensor rope_freqs.weight", other.name());
                 return Err(self.unsupported(&self.key("rope.scaling.type"), found, "one or the other"));
             }
         };
-        let spec = RopeSpec { head_dim, theta, max_positions, scaling };
+        let spec = RopeSpec { rotated, theta, max_positions, scaling };
         spec.check(&Keys { file: self.values.file(), path: &self.key("rope."), map: &Map::new() })?;
         Ok(spec)
     }
@@ -316,6 +256,106 @@ impl<'a> Metadata<'a> {
     }
 }
 
+impl Settings for Metadata<'_> {
+    fn size(&self, key: Key, most: usize) -> Result<Option<usize>, ModelError> {
+        if key.gguf.is_empty() { Ok(None) } else { self.size(key.gguf, most) }
+    }
+
+    fn count(&self, key: Key) -> Result<Option<usize>, ModelError> {
+        if key.gguf.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.values.unsigned(&self.key(key.gguf))?.map(|count| usize::try_from(count).unwrap_or(usize::MAX)))
+    }
+
+    fn positive(&self, key: Key) -> Result<Option<f64>, ModelError> {
+        if key.gguf.is_empty() { Ok(None) } else { self.positive(key.gguf) }
+    }
+
+    /// Such settings have no key in the files that are read: their defaults count.
+    fn flag(&self, _: Key) -> Result<Option<bool>, ModelError> {
+        Ok(None)
+    }
+
+    fn text(&self, _: Key) -> Result<Option<&str>, ModelError> {
+        Ok(None)
+    }
+
+    fn list(&self, _: Key) -> Result<Option<&[Value]>, ModelError> {
+        Ok(None)
+    }
+
+    fn is_null(&self, _: Key) -> bool {
+        false
+    }
+
+    fn has_defaults(&self) -> bool {
+        false
+    }
+
+    fn wrong(&self, key: Key, found: String, expected: String) -> ModelError {
+        self.wrong(&self.key(key.gguf), found, expected)
+    }
+
+    fn missing(&self, key: Key, expected: &str) -> ModelError {
+        ModelError::MissingKey {
+            file: self.values.file().to_string(),
+            key: self.key(key.gguf),
+            expected: expected.to_string(),
+        }
+    }
+
+    fn unsupported(&self, key: Key, found: String, supported: &str) -> ModelError {
+        self.unsupported(&self.key(key.gguf), found, supported)
+    }
+
+    fn has_bias(&self, _: Option<Key>, _: bool, roles: &[Role]) -> Result<bool, ModelError> {
+        Ok(self.holds(|name| roles.iter().any(|role| self.family.is_gguf_bias(name, *role))))
+    }
+
+    fn vocab_size(&self) -> Result<usize, ModelError> {
+        let name = self.family.gguf_weight(Role::Embedding);
+        let embedding = match self.weights.get(&name) {
+            Some(embedding) => embedding,
+            // The error says whether it is missing or of a type that cannot be read.
+            None => self.weights.require(&name, &[])?,
+        };
+        let rows = embedding.shape.first().copied().unwrap_or(0);
+        if (1..=most::VOCABULARY).contains(&rows) {
+            return Ok(rows);
+        }
+        let expected = format!("from 1 to {} rows", most::VOCABULARY);
+        Err(self.wrong(&name, format!("a tensor of {rows} rows"), expected))
+    }
+
+    fn is_tied(&self, _: bool) -> Result<bool, ModelError> {
+        let head = self.family.gguf_weight(Role::Head);
+        Ok(!self.holds(|name| name == head))
+    }
+
+    fn rope(&self, request: &RopeRequest) -> Result<RopeSpec, ModelError> {
+        self.rope(request)
+    }
+
+    fn ropes_by_layer_type(
+        &self,
+        full: &RopeRequest,
+        sliding: &RopeRequest,
+        _: Option<Key>,
+    ) -> Result<[RopeSpec; 2], ModelError> {
+        Ok([self.rope(full)?, self.rope(sliding)?])
+    }
+
+    fn special_tokens(&self) -> Result<(Option<u32>, Vec<u32>), ModelError> {
+        let end = self.token_id("tokenizer.ggml.eos_token_id")?;
+        Ok((self.token_id("tokenizer.ggml.bos_token_id")?, end.into_iter().collect()))
+    }
+
+    fn absent(&self, _: usize) -> Result<BlockSet, ModelError> {
+        Ok(BlockSet::new())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -370,6 +410,12 @@ mod tests {
         opened
     }
 
+    /// (Q, K and V, O, feed-forward) have a bias.
+    fn biases(spec: &ModelSpec) -> (bool, bool, bool) {
+        let layer = &spec.layers[0];
+        (layer.attention.bias.qkv, layer.attention.bias.out, layer.dense().bias)
+    }
+
     fn string(text: &str) -> MetadataValue {
         MetadataValue::String(text.to_string())
     }
@@ -382,20 +428,21 @@ mod tests {
             ("tokenizer.ggml.eos_token_id", Signed(-1)),
         ];
         let spec = ModelSpec::from_gguf(&file("llama", &[], &entries)).unwrap();
-        assert_eq!((spec.vocab_size, spec.head_dim, spec.kv_heads, spec.rms_norm_eps), (40, 8, 2, 1e-5));
+        let attention = &spec.layers[0].attention;
+        assert_eq!((spec.vocab_size, attention.head_dim, attention.kv_heads, spec.final_norm.eps), (40, 8, 2, 1e-5));
         assert_eq!((spec.bos_token_id, spec.eos_token_ids.len()), (Some(1), 0));
-        assert!(spec.tied_embeddings && !spec.qkv_bias && !spec.mlp_bias);
+        assert!(spec.head.tied && biases(&spec) == (false, false, false));
         let config = spec.to_config(FloatType::BF16);
         assert_eq!((&config["rms_norm_eps"], &config["torch_dtype"]), (&json!(1e-5), &json!("bfloat16")));
         assert_eq!(ModelSpec::from_config(&config).unwrap(), spec);
 
         let qwen2 = ModelSpec::from_gguf(&file("qwen2", &["output.weight"], &[])).unwrap();
-        assert!(!qwen2.tied_embeddings && qwen2.qkv_bias && !qwen2.o_bias);
+        assert!(!qwen2.head.tied && biases(&qwen2) == (true, false, false));
         assert_eq!(ModelSpec::from_config(&qwen2.to_config(FloatType::F32)).unwrap(), qwen2);
 
         let biases = ["blk.0.attn_q.bias", "blk.0.attn_output.bias", "blk.0.ffn_up.bias"];
         let biased = ModelSpec::from_gguf(&file("llama", &biases, &[])).unwrap();
-        assert!(biased.qkv_bias && biased.o_bias && biased.mlp_bias);
+        assert_eq!(biases(&biased), (true, true, true));
         let error = ModelSpec::from_gguf(&file("llama", &biases[..1], &[])).unwrap_err().to_string();
         assert!(error.contains("all four attention biases"), "{error}");
     }
@@ -405,15 +452,15 @@ mod tests {
         let mut opened = file("llama", &[], &[("rope.freq_base", Float(500_000.0))]);
         opened.rope_freqs = Some(vec![1.0, 1.0, 3.317_382_6, 8.0]);
         let spec = ModelSpec::from_gguf(&opened).unwrap();
-        let rope = spec.rope.frequencies(100).unwrap();
+        let rope = spec.ropes[0].frequencies(100).unwrap();
         assert_eq!(rope.attention_scaling, 1.0);
-        let plain = RopeSpec { scaling: RopeScaling::Default, ..spec.rope.clone() }.frequencies(100).unwrap();
+        let plain = RopeSpec { scaling: RopeScaling::Default, ..spec.ropes[0].clone() }.frequencies(100).unwrap();
         for (i, divisor) in [1.0f32, 1.0, 3.317_382_6, 8.0].into_iter().enumerate() {
             assert!((rope.inv_freq[i] * divisor / plain.inv_freq[i] - 1.0).abs() < 3e-7);
         }
         let again = ModelSpec::from_config(&spec.to_config(FloatType::F32)).unwrap();
-        assert_eq!(again.rope.frequencies(100).unwrap(), rope);
-        assert_eq!(again.rope.frequencies(1000).unwrap(), rope);
+        assert_eq!(again.ropes[0].frequencies(100).unwrap(), rope);
+        assert_eq!(again.ropes[0].frequencies(1000).unwrap(), rope);
 
         opened.rope_freqs = Some(vec![1.0; 3]);
         let error = ModelSpec::from_gguf(&opened).unwrap_err().to_string();
@@ -423,7 +470,7 @@ mod tests {
     #[test]
     fn rope_scalings_are_read() {
         let scaling = |entries: &[(&str, MetadataValue)]| {
-            ModelSpec::from_gguf(&file("qwen2", &[], entries)).map(|spec| spec.rope.scaling)
+            ModelSpec::from_gguf(&file("qwen2", &[], entries)).map(|mut spec| spec.ropes.remove(0).scaling)
         };
         let factor = ("rope.scaling.factor", Float(4.0));
         let linear = scaling(&[("rope.scaling.type", string("linear")), factor.clone()]).unwrap();

@@ -61,6 +61,13 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A whole number from 0 up, if the key is there.
+    pub fn count(&self, key: &str) -> Result<Option<usize>, ModelError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let count = value.as_u64().and_then(|n| usize::try_from(n).ok());
+        count.map(Some).ok_or_else(|| self.wrong(key, value, "a whole number from 0 up"))
+    }
+
     /// A whole number from 1 to `most`.
     pub fn required_size(&self, key: &str, most: usize) -> Result<usize, ModelError> {
         self.size(key, most)?.ok_or_else(|| self.missing(key, format!("a whole number from 1 to {most}")))

@@ -1,20 +1,22 @@
 //! What a checkpoint is made of: its architecture, its blocks and where their weights are.
 //!
-//! [`ModelSpec`] comes from a Hugging Face config.json or from GGUF metadata. The files `llama` and `qwen2` hold what
-//! differs between the families. [`DeviceModel`] is the model on a device; `forward` records its forward pass.
+//! A [`Family`] in `families` says how containers spell a model and what that means; a Hugging Face config.json or GGUF
+//! metadata become a [`ModelSpec`] by it, which is numbers and choices only. [`DeviceModel`] is the model on a device;
+//! `forward` records its forward pass from the spec.
 
 pub mod block;
 mod checkpoint;
 mod config;
 pub(crate) mod device_model;
 mod error;
+pub mod families;
+pub(crate) mod family;
 pub(crate) mod forward;
 mod gguf;
 mod keys;
-mod llama;
-mod qwen2;
 pub mod rope;
-mod spec;
+mod settings;
+pub mod spec;
 mod summary;
 mod warm_up;
 
@@ -23,6 +25,7 @@ pub use checkpoint::Checkpoint;
 pub use config::PRUNED_TYPE_PREFIX;
 pub use device_model::{DeviceModel, ForwardError, device_needs};
 pub use error::ModelError;
+pub use family::{Family, Role};
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
-pub use spec::{Family, LayerNames, ModelSpec};
+pub use spec::ModelSpec;
 pub use summary::{BlockSummary, ModelSummary};

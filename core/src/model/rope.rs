@@ -16,8 +16,8 @@ const MOST_POSITIONS: usize = 1 << 24;
 /// How a model turns its queries and keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeSpec {
-    /// Dimensions of a head; all of them are turned, in pairs `(i, i + head_dim / 2)`.
-    pub head_dim: usize,
+    /// Dimensions of a head that are turned, the first ones, in pairs `(i, i + rotated / 2)`.
+    pub rotated: usize,
     /// Base of the wavelengths.
     pub theta: f64,
     /// `max_position_embeddings`, which some scalings refer to.
@@ -58,9 +58,9 @@ pub enum RopeScaling {
     },
     /// One divisor for each frequency: one list for windows up to the original one, one for longer ones.
     LongRope {
-        /// Divisors within the original window, `head_dim / 2`.
+        /// Divisors within the original window, one for each pair.
         short_factor: Vec<f64>,
-        /// Divisors beyond, `head_dim / 2`.
+        /// Divisors beyond, one for each pair.
         long_factor: Vec<f64>,
         /// Multiplies cos and sin.
         attention_factor: f64,
@@ -83,44 +83,100 @@ pub enum RopeScaling {
 /// What the forward pass needs: position `p` turns pair `i` by `p * inv_freq[i]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeFrequencies {
-    /// Radians a position, `head_dim / 2`.
+    /// Radians a position, one for each pair.
     pub inv_freq: Vec<f32>,
     /// Multiplies cos and sin.
     pub attention_scaling: f32,
 }
 
+/// What a rotary embedding is read for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RopeRequest {
+    /// Dimensions of a head.
+    pub head_dim: usize,
+    /// Longest window that the model was made for.
+    pub max_positions: usize,
+    /// The base where none is given.
+    pub theta: f64,
+    /// The share of a head that is turned where none is given; None where the whole head must be.
+    pub rotated: Option<f64>,
+    /// The window of the first training where none is given, if not `max_positions`.
+    pub original_max_positions: Option<usize>,
+}
+
 impl RopeSpec {
     /// Reads both spellings: `rope_parameters`, or `rope_scaling` beside `rope_theta`. As in transformers, `rope_scaling`
     /// wins if it is there and not empty, and a `rope_theta` inside wins over one outside.
-    pub(crate) fn from_config(
-        keys: &Keys,
-        head_dim: usize,
-        max_positions: usize,
-        default_theta: f64,
-    ) -> Result<Self, ModelError> {
+    pub(crate) fn from_config(keys: &Keys, request: &RopeRequest) -> Result<Self, ModelError> {
         let scaling = keys.object("rope_scaling")?.filter(|map| !map.is_empty()).map(|map| ("rope_scaling.", map));
         let parameters = keys.object("rope_parameters")?.map(|map| ("rope_parameters.", map));
         let empty = Map::new();
         let (path, map) = scaling.or(parameters).unwrap_or(("rope_parameters.", &empty));
         let rope = Keys { file: keys.file, path, map };
-        refuse_other_layouts(keys, &rope)?;
-        let theta = match rope.positive("rope_theta")? {
-            Some(theta) => theta,
-            None => keys.positive("rope_theta")?.unwrap_or(default_theta),
+        Self::read(keys, &rope, keys.positive("rope_theta")?.unwrap_or(request.theta), request)
+    }
+
+    /// The embeddings of layers with full and with sliding attention: those of `rope_parameters`, which has one for each, or
+    /// `rope_scaling` and `rope_theta` for the first, and for the second none but the base, which may stand at `sliding_theta`.
+    pub(crate) fn by_layer_type(
+        keys: &Keys,
+        full: &RopeRequest,
+        sliding: &RopeRequest,
+        sliding_theta: Option<&str>,
+    ) -> Result<[Self; 2], ModelError> {
+        let theta = keys.positive("rope_theta")?.unwrap_or(full.theta);
+        let local = sliding_theta.map(|key| keys.positive(key)).transpose()?.flatten().unwrap_or(sliding.theta);
+        let empty = Map::new();
+        let at = |path, map| Keys { file: keys.file, path, map };
+        let scaling = keys.object("rope_scaling")?.filter(|map| !map.is_empty());
+        let Some(map) = keys.object("rope_parameters")?.filter(|map| !map.is_empty()) else {
+            let scaling = at("rope_scaling.", scaling.unwrap_or(&empty));
+            let none = at("rope_parameters.", &empty);
+            return Ok([Self::read(keys, &scaling, theta, full)?, Self::read(keys, &none, local, sliding)?]);
         };
-        let scaling = RopeScaling::from_config(keys, &rope, head_dim, max_positions)?;
-        let spec = Self { head_dim, theta, max_positions, scaling };
-        spec.check(&rope)?;
+        let parameters = at("rope_parameters.", map);
+        if let Some((key, value)) = map.iter().find(|(_, value)| !value.is_object() && !value.is_null()) {
+            let supported = "this family has one entry for full_attention and one for sliding_attention";
+            return Err(parameters.unsupported(key, super::error::shown(value), supported));
+        }
+        if scaling.is_some() {
+            let supported = "one of rope_scaling and rope_parameters, not both";
+            return Err(keys.unsupported("rope_scaling", "there beside rope_parameters", supported));
+        }
+        let part = |name| Ok::<_, ModelError>(parameters.object(name)?.unwrap_or(&empty));
+        let full_keys = at("rope_parameters.full_attention.", part("full_attention")?);
+        let sliding_keys = at("rope_parameters.sliding_attention.", part("sliding_attention")?);
+        Ok([Self::read(keys, &full_keys, theta, full)?, Self::read(keys, &sliding_keys, local, sliding)?])
+    }
+
+    /// From the keys of a rotary embedding; `theta` is the base if they do not say.
+    fn read(keys: &Keys, rope: &Keys, theta: f64, request: &RopeRequest) -> Result<Self, ModelError> {
+        refuse_other_layouts(rope)?;
+        let rotated = rotated(keys, rope, request)?;
+        let theta = rope.positive("rope_theta")?.unwrap_or(theta);
+        let scaling = RopeScaling::from_config(keys, rope, rotated, request)?;
+        let spec = Self { rotated, theta, max_positions: request.max_positions, scaling };
+        spec.check(rope)?;
         Ok(spec)
+    }
+
+    /// The window beyond which `longrope` turns in another way, if it does.
+    pub(crate) fn longrope_switch(&self) -> Option<usize> {
+        match &self.scaling {
+            RopeScaling::LongRope { short_factor, long_factor, original_max_positions, .. } => {
+                (short_factor != long_factor).then_some(*original_max_positions)
+            }
+            _ => None,
+        }
     }
 
     /// Combinations that have no frequencies.
     pub(super) fn check(&self, rope: &Keys) -> Result<(), ModelError> {
-        if matches!(self.scaling, RopeScaling::Dynamic { .. }) && self.head_dim == 2 {
+        if matches!(self.scaling, RopeScaling::Dynamic { .. }) && self.rotated == 2 {
             return Err(rope.contradiction(
                 "rope_type",
                 "\"dynamic\"",
-                "head_dim above 2, which its exponent divides by",
+                "more than 2 turned dimensions, which its exponent divides by",
             ));
         }
         if matches!(self.scaling, RopeScaling::Yarn { .. }) && self.theta <= 1.0 {
@@ -162,11 +218,11 @@ impl RopeSpec {
         Ok(RopeFrequencies { inv_freq, attention_scaling: attention_scaling as f32 })
     }
 
-    /// `base ** (2 i / head_dim)` for each pair `i`. The power is taken in f64 and rounded once, which is what a correctly
+    /// `base ** (2 i / rotated)` for each pair `i`. The power is taken in f64 and rounded once, which is what a correctly
     /// rounded f32 power gives on every platform.
     fn powers(&self, base: f32) -> impl Iterator<Item = f32> {
-        let dim = self.head_dim as f32;
-        (0..self.head_dim / 2).map(move |i| f64::from(base).powf(f64::from((2 * i) as f32 / dim)) as f32)
+        let dim = self.rotated as f32;
+        (0..self.rotated / 2).map(move |i| f64::from(base).powf(f64::from((2 * i) as f32 / dim)) as f32)
     }
 
     fn plain(&self, base: f32) -> Vec<f32> {
@@ -176,7 +232,7 @@ impl RopeSpec {
     /// Beyond the trained window transformers knows the length as a tensor, so the base is computed in f32 there (the
     /// exponent alone stays f64).
     fn dynamic_base(&self, window: usize, factor: f64) -> f32 {
-        let (dim, trained) = (self.head_dim as f64, self.max_positions);
+        let (dim, trained) = (self.rotated as f64, self.max_positions);
         if window <= trained {
             return self.theta as f32;
         }
@@ -190,7 +246,7 @@ impl RopeSpec {
         else {
             return Vec::new();
         };
-        let dim = self.head_dim as f64;
+        let dim = self.rotated as f64;
         // The (fractional) dimension that makes so many turns within the original window.
         let dimension_of = |turns: f64| {
             let wavelength = *original_max_positions as f64 / (turns * 2.0 * std::f64::consts::PI);
@@ -265,19 +321,30 @@ impl RopeSpec {
     }
 }
 
-/// Rotary embeddings that are laid out in another way than one frequency for each pair of all dimensions.
-fn refuse_other_layouts(keys: &Keys, rope: &Keys) -> Result<(), ModelError> {
-    for place in [keys, rope] {
-        if let Some(share) = place.positive("partial_rotary_factor")?
-            && share != 1.0
-        {
-            return Err(place.unsupported(
-                "partial_rotary_factor",
-                share.to_string(),
-                "the whole head must be turned (1)",
-            ));
+/// Dimensions of a head that are turned. As in transformers, a share inside wins over one outside.
+fn rotated(keys: &Keys, rope: &Keys, request: &RopeRequest) -> Result<usize, ModelError> {
+    const KEY: &str = "partial_rotary_factor";
+    for place in [rope, keys] {
+        let Some(share) = place.positive(KEY)? else { continue };
+        let rotated = (request.head_dim as f64 * share) as usize;
+        if request.rotated.is_none() && share != 1.0 {
+            return Err(place.unsupported(KEY, share.to_string(), "the whole head must be turned (1)"));
         }
+        if share > 1.0 || rotated == 0 || rotated % 2 != 0 {
+            let expected = format!("a share of {} dimensions that is an even number of them", request.head_dim);
+            return Err(place.contradiction(KEY, share.to_string(), expected));
+        }
+        return Ok(rotated);
     }
+    let null = keys.map.contains_key(KEY);
+    Ok(match request.rotated {
+        Some(share) if !null => (request.head_dim as f64 * share) as usize / 2 * 2,
+        _ => request.head_dim,
+    })
+}
+
+/// Rotary embeddings that are laid out in another way than one frequency for each pair of dimensions.
+fn refuse_other_layouts(rope: &Keys) -> Result<(), ModelError> {
     if let Some(sections) = rope.get("mrope_section") {
         let found = super::error::shown(sections);
         return Err(rope.unsupported("mrope_section", found, "only text models, with one position for each token"));
@@ -302,12 +369,13 @@ impl RopeScaling {
         }
     }
 
-    fn from_config(keys: &Keys, rope: &Keys, head_dim: usize, max_positions: usize) -> Result<Self, ModelError> {
+    fn from_config(keys: &Keys, rope: &Keys, rotated: usize, request: &RopeRequest) -> Result<Self, ModelError> {
+        let max_positions = request.max_positions;
         let key = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
         let name = rope.text(key)?.unwrap_or("default");
         // A configuration may say what the first training's window was outside, which then counts, or inside.
         let original = || -> Result<usize, ModelError> {
-            match keys.size("original_max_position_embeddings", MOST_POSITIONS)? {
+            match keys.size("original_max_position_embeddings", MOST_POSITIONS)?.or(request.original_max_positions) {
                 Some(original) => Ok(original),
                 None => Ok(rope.size("original_max_position_embeddings", MOST_POSITIONS)?.unwrap_or(max_positions)),
             }
@@ -322,8 +390,12 @@ impl RopeScaling {
                 }
                 Ok(Self::Dynamic { factor })
             }
+            // What Phi-3 called longrope at first.
+            "yarn" if request.original_max_positions.is_some() => {
+                Self::longrope_from_config(rope, original()?, rotated, max_positions)
+            }
             "yarn" => Self::yarn_from_config(rope, original()?, max_positions),
-            "longrope" => Self::longrope_from_config(rope, original()?, head_dim, max_positions),
+            "longrope" => Self::longrope_from_config(rope, original()?, rotated, max_positions),
             "llama3" => Self::llama3_from_config(rope, original()?),
             other => Err(rope.unsupported(
                 key,
@@ -361,7 +433,7 @@ impl RopeScaling {
     fn longrope_from_config(
         rope: &Keys,
         original: usize,
-        head_dim: usize,
+        rotated: usize,
         max_positions: usize,
     ) -> Result<Self, ModelError> {
         let factor = rope.positive("factor")?.unwrap_or(max_positions as f64 / original as f64);
@@ -374,8 +446,8 @@ impl RopeScaling {
             None => (1.0 + factor.ln() / (original as f64).ln()).sqrt(),
         };
         Ok(Self::LongRope {
-            short_factor: divisors(rope, "short_factor", head_dim / 2)?,
-            long_factor: divisors(rope, "long_factor", head_dim / 2)?,
+            short_factor: divisors(rope, "short_factor", rotated / 2)?,
+            long_factor: divisors(rope, "long_factor", rotated / 2)?,
             attention_factor,
             original_max_positions: original,
         })
@@ -447,7 +519,7 @@ mod tests {
     fn frequencies_are_those_of_transformers() {
         for reference in references() {
             let spec = ModelSpec::from_config(&reference.config).unwrap();
-            let found = spec.rope.frequencies(reference.window).unwrap();
+            let found = spec.ropes[0].frequencies(reference.window).unwrap();
             assert_eq!(found.inv_freq.len(), reference.inv_freq.len(), "{}", reference.name);
             for (i, (found, expected)) in found.inv_freq.iter().zip(&reference.inv_freq).enumerate() {
                 assert_close(*found, *expected, &format!("{} at {}, pair {i}", reference.name, reference.window));
@@ -459,13 +531,13 @@ mod tests {
     #[test]
     fn written_keys_read_back_to_the_same_frequencies() {
         for reference in references() {
-            let rope = ModelSpec::from_config(&reference.config).unwrap().rope;
+            let rope = ModelSpec::from_config(&reference.config).unwrap().ropes.remove(0);
             let mut config = reference.config.clone();
             for key in ["rope_theta", "rope_scaling", "rope_parameters", "original_max_position_embeddings"] {
                 config.shift_remove(key);
             }
             rope.write_config(&mut config);
-            let again = ModelSpec::from_config(&config).unwrap().rope;
+            let again = ModelSpec::from_config(&config).unwrap().ropes.remove(0);
             assert_eq!(again.frequencies(reference.window).unwrap(), rope.frequencies(reference.window).unwrap());
         }
     }
@@ -474,7 +546,7 @@ mod tests {
     fn windows_change_only_what_depends_on_them() {
         let of = |name: &str| {
             let reference = references().into_iter().find(|reference| reference.name == name).unwrap();
-            ModelSpec::from_config(&reference.config).unwrap().rope
+            ModelSpec::from_config(&reference.config).unwrap().ropes.remove(0)
         };
         for (name, last) in [("dynamic", 64), ("longrope", 64)] {
             let rope = of(name);

@@ -1,106 +1,34 @@
-//! The architecture of one model in numbers, and from them its blocks, the names and shapes of its tensors, its size.
-
-use std::fmt;
+//! The architecture of one model in numbers and choices: what the forward pass is recorded from. No names, no family's rules.
 
 use super::error::ModelError;
+use super::family::{Family, stored};
 use super::rope::RopeSpec;
 use super::{BlockId, BlockKind, BlockSet};
 use crate::weights::Weights;
 
-/// Model families: which keys, tensors and arithmetic a checkpoint has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// Llama and everything published under its name.
-    Llama,
-    /// Qwen2 and Qwen2.5.
-    Qwen2,
-}
-
-impl Family {
-    /// All that are supported.
-    pub const ALL: [Family; 2] = [Family::Llama, Family::Qwen2];
-
-    /// The `model_type` of Hugging Face and the `general.architecture` of GGUF.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Family::Llama => "llama",
-            Family::Qwen2 => "qwen2",
-        }
-    }
-
-    /// The Hugging Face class that computes it.
-    pub fn hf_class(self) -> &'static str {
-        match self {
-            Family::Llama => "LlamaForCausalLM",
-            Family::Qwen2 => "Qwen2ForCausalLM",
-        }
-    }
-
-    pub(super) fn defaults(self) -> FamilyDefaults {
-        match self {
-            Family::Llama => super::llama::DEFAULTS,
-            Family::Qwen2 => super::qwen2::DEFAULTS,
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What a family's configuration means when it leaves a key out.
-pub(super) struct FamilyDefaults {
-    /// None: as many as heads.
-    pub kv_heads: Option<usize>,
-    pub max_positions: usize,
-    pub rms_norm_eps: f64,
-    pub rope_theta: f64,
-    pub tied: bool,
-}
-
-/// Which linear layers have a bias.
-#[derive(Clone, Copy)]
-pub(super) struct Biases {
-    pub qkv: bool,
-    pub o: bool,
-    pub mlp: bool,
-}
-
 /// The architecture of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSpec {
-    /// Which family's blocks it is made of.
-    pub family: Family,
+    /// How its containers spell it.
+    pub family: &'static Family,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width inside the feed-forward blocks.
-    pub intermediate_size: usize,
-    /// Layers, each of an MHA and an MLP block, those in `absent` included.
-    pub layers: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of a head, even; `heads * head_dim` need not be `hidden_size`.
-    pub head_dim: usize,
     /// Rows of the embedding.
     pub vocab_size: usize,
-    /// Added to the mean square in every RMS norm.
-    pub rms_norm_eps: f32,
-    /// How queries and keys are turned.
-    pub rope: RopeSpec,
-    /// Whether the head is the embedding.
-    pub tied_embeddings: bool,
     /// Longest window that the model was made for.
     pub max_positions: usize,
-    /// Whether `q_proj`, `k_proj` and `v_proj` have a bias.
-    pub qkv_bias: bool,
-    /// Whether `o_proj` has a bias.
-    pub o_bias: bool,
-    /// Whether `gate_proj`, `up_proj` and `down_proj` have a bias.
-    pub mlp_bias: bool,
+    /// Token ids to hidden states.
+    pub embedding: Embedding,
+    /// Layers, those with blocks in `absent` included.
+    pub layers: Vec<Layer>,
+    /// After the last layer.
+    pub final_norm: Norm,
+    /// Hidden states to logits.
+    pub head: Head,
+    /// The rotary embeddings that layers refer to.
+    pub ropes: Vec<RopeSpec>,
+    /// A text that grows beyond so many positions is run anew, because its keys are turned in another way from there on.
+    pub restarts_after: Option<usize>,
     /// Blocks that an earlier pruning took out of this checkpoint. Layers keep their indices.
     pub absent: BlockSet,
     /// The token that begins a text, if the configuration says.
@@ -109,146 +37,260 @@ pub struct ModelSpec {
     pub eos_token_ids: Vec<u32>,
 }
 
-/// Tensor names of one layer by their role. Biases are there only if the model has them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayerNames {
-    /// Norm before attention, `[hidden_size]`.
-    pub input_layernorm: String,
-    /// `[heads * head_dim, hidden_size]`.
-    pub q_proj: String,
-    /// `[heads * head_dim]`.
-    pub q_proj_bias: Option<String>,
-    /// `[kv_heads * head_dim, hidden_size]`.
-    pub k_proj: String,
-    /// `[kv_heads * head_dim]`.
-    pub k_proj_bias: Option<String>,
-    /// `[kv_heads * head_dim, hidden_size]`.
-    pub v_proj: String,
-    /// `[kv_heads * head_dim]`.
-    pub v_proj_bias: Option<String>,
-    /// `[hidden_size, heads * head_dim]`.
-    pub o_proj: String,
-    /// `[hidden_size]`.
-    pub o_proj_bias: Option<String>,
-    /// Norm before the feed-forward network, `[hidden_size]`.
-    pub post_attention_layernorm: String,
-    /// `[intermediate_size, hidden_size]`.
-    pub gate_proj: String,
-    /// `[intermediate_size]`.
-    pub gate_proj_bias: Option<String>,
-    /// `[intermediate_size, hidden_size]`.
-    pub up_proj: String,
-    /// `[intermediate_size]`.
-    pub up_proj_bias: Option<String>,
-    /// `[hidden_size, intermediate_size]`.
-    pub down_proj: String,
-    /// `[hidden_size]`.
-    pub down_proj_bias: Option<String>,
+/// Token ids to hidden states.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Embedding {
+    /// Multiplies a row of the embedding.
+    pub scale: f32,
+}
+
+/// Hidden states to logits: `soft_cap(scale * x W^T)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Head {
+    /// Whether its weights are the embedding.
+    pub tied: bool,
+    /// Multiplies the logits.
+    pub scale: f32,
+    /// A logit x becomes `cap * tanh(x / cap)`.
+    pub soft_cap: Option<f32>,
+}
+
+/// A transformer layer: two residual branches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// The attention block.
+    pub attention: Attention,
+    /// The feed-forward block.
+    pub feed_forward: FeedForward,
+    /// Whether both read the layer's input, instead of the second what the first has added to.
+    pub parallel: bool,
+}
+
+/// A residual branch around a function f: `x + scale * post_norm(f(norm(x)))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Branch {
+    /// Before f.
+    pub norm: Option<Norm>,
+    /// After f.
+    pub post_norm: Option<Norm>,
+    /// Multiplies what is added.
+    pub scale: f32,
+}
+
+/// How activations are normalised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// By what.
+    pub kind: NormKind,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// What a norm divides by. LayerNorm joins with the families that have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// The root mean square.
+    Rms,
+}
+
+/// Attention with grouped queries: `softmax(mask(soft_cap(scale * q k^T))) v`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// What is around it.
+    pub branch: Branch,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head, even; `heads * head_dim` need not be `hidden_size`.
+    pub head_dim: usize,
+    /// Which projections have a bias.
+    pub bias: AttentionBias,
+    /// The norm of queries and keys before they are turned.
+    pub qk_norm: Option<QkNorm>,
+    /// How it knows where a token stands.
+    pub positions: Positions,
+    /// Multiplies the scores.
+    pub scale: f32,
+    /// A score x becomes `cap * tanh(x / cap)`.
+    pub soft_cap: Option<f32>,
+    /// A query sees so many keys, its own among them, at most.
+    pub sliding_window: Option<u32>,
+}
+
+/// Which projections of an attention block have a bias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttentionBias {
+    /// Those of queries, keys and values.
+    pub qkv: bool,
+    /// The output projection.
+    pub out: bool,
+}
+
+/// The norm of queries and of keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNorm {
+    /// How.
+    pub norm: Norm,
+    /// Over what.
+    pub over: Over,
+}
+
+/// What a norm of queries and keys is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Each head by itself.
+    Head,
+    /// The whole row of all heads.
+    Row,
+}
+
+/// How attention knows where a token stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    /// Not at all, but for what the mask tells.
+    None,
+    /// Queries and keys are turned by this one of the model's rotary embeddings.
+    Rope(usize),
+}
+
+/// A feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FeedForward {
+    /// One network for every token.
+    Dense(Dense),
+    /// A choice of networks for each token. Not built yet: such models are refused when they are opened.
+    Experts {
+        /// Networks of a layer.
+        count: usize,
+    },
+}
+
+/// A gated feed-forward network: `down(activation(gate(x)) * up(x))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dense {
+    /// What is around it.
+    pub branch: Branch,
+    /// Width inside.
+    pub inner: usize,
+    /// What the gate goes through.
+    pub activation: Activation,
+    /// Whether the projections have a bias.
+    pub bias: bool,
+}
+
+/// What the gate goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// x / (1 + exp(-x)).
+    Silu,
+    /// The tanh approximation of x times the normal distribution function.
+    GeluTanh,
+}
+
+impl Attention {
+    /// Columns of all query heads.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Columns of all key heads, and of all value heads.
+    pub fn key_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
+impl Layer {
+    /// The feed-forward network.
+    ///
+    /// # Panics
+    /// If it is a choice of several, which is refused when a model is opened.
+    pub fn dense(&self) -> &Dense {
+        match &self.feed_forward {
+            FeedForward::Dense(dense) => dense,
+            FeedForward::Experts { .. } => unreachable!("models with experts are refused when they are opened"),
+        }
+    }
+
+    /// Steps of the forward pass.
+    fn sublayers(&self) -> usize {
+        if self.parallel { 1 } else { 2 }
+    }
+
+    /// What is around a block's function.
+    pub fn branch(&self, kind: BlockKind) -> &Branch {
+        match kind {
+            BlockKind::Mha => &self.attention.branch,
+            BlockKind::Mlp => &self.dense().branch,
+        }
+    }
 }
 
 impl ModelSpec {
-    /// Name of the embedding, `[vocab_size, hidden_size]`.
-    pub const EMBEDDING: &'static str = "model.embed_tokens.weight";
-    /// Name of the norm after the last layer, `[hidden_size]`.
-    pub const FINAL_NORM: &'static str = "model.norm.weight";
-    /// Name of the head, `[vocab_size, hidden_size]`, where it is not the embedding.
-    pub const HEAD: &'static str = "lm_head.weight";
-
-    /// The tensor that the head reads: its own, or the embedding when tied.
-    pub fn head_name(&self) -> &'static str {
-        if self.tied_embeddings { Self::EMBEDDING } else { Self::HEAD }
+    /// How many elements of a head are turned by their position.
+    pub(crate) fn rotated(&self, attention: &Attention) -> usize {
+        match attention.positions {
+            Positions::None => 0,
+            Positions::Rope(index) => self.ropes.get(index).map_or(0, |rope| rope.rotated),
+        }
     }
 
     /// Whether the model has this block: its layer exists and no earlier pruning took it out.
     pub fn has(&self, block: BlockId) -> bool {
-        block.layer < self.layers && !self.absent.contains(block)
+        block.layer < self.layers.len() && !self.absent.contains(block)
     }
 
     /// Names the first block of `blocks` that this model does not have.
     pub fn check_blocks(&self, blocks: &BlockSet) -> Result<(), ModelError> {
         let Some(block) = blocks.iter().find(|block| !self.has(*block)) else { return Ok(()) };
         let absent = if self.absent.is_empty() { String::new() } else { format!(", without {}", self.absent) };
-        Err(ModelError::NoSuchBlock { block, last: self.layers.saturating_sub(1), absent })
+        Err(ModelError::NoSuchBlock { block, last: self.layers.len().saturating_sub(1), absent })
     }
 
     /// The blocks that are there, in the published candidate order: `mha:0, mha:1, .., mlp:0, mlp:1, ..`.
     pub fn blocks(&self) -> impl Iterator<Item = BlockId> + '_ {
-        let mha = (0..self.layers).map(BlockId::mha);
-        mha.chain((0..self.layers).map(BlockId::mlp)).filter(|block| self.has(*block))
+        let layers = 0..self.layers.len();
+        let mha = layers.clone().map(BlockId::mha);
+        mha.chain(layers.map(BlockId::mlp)).filter(|block| self.has(*block))
     }
 
-    /// Tensor names of one layer.
-    pub fn layer_names(&self, layer: usize) -> LayerNames {
-        let name = |rest: &str| format!("model.layers.{layer}.{rest}");
-        let bias = |there: bool, rest: &str| there.then(|| name(rest));
-        LayerNames {
-            input_layernorm: name("input_layernorm.weight"),
-            q_proj: name("self_attn.q_proj.weight"),
-            q_proj_bias: bias(self.qkv_bias, "self_attn.q_proj.bias"),
-            k_proj: name("self_attn.k_proj.weight"),
-            k_proj_bias: bias(self.qkv_bias, "self_attn.k_proj.bias"),
-            v_proj: name("self_attn.v_proj.weight"),
-            v_proj_bias: bias(self.qkv_bias, "self_attn.v_proj.bias"),
-            o_proj: name("self_attn.o_proj.weight"),
-            o_proj_bias: bias(self.o_bias, "self_attn.o_proj.bias"),
-            post_attention_layernorm: name("post_attention_layernorm.weight"),
-            gate_proj: name("mlp.gate_proj.weight"),
-            gate_proj_bias: bias(self.mlp_bias, "mlp.gate_proj.bias"),
-            up_proj: name("mlp.up_proj.weight"),
-            up_proj_bias: bias(self.mlp_bias, "mlp.up_proj.bias"),
-            down_proj: name("mlp.down_proj.weight"),
-            down_proj_bias: bias(self.mlp_bias, "mlp.down_proj.bias"),
+    /// The steps of the forward pass, each the blocks that read the same states: two a layer, or one where its branches are
+    /// parallel.
+    pub(crate) fn sublayer_count(&self) -> usize {
+        self.layers.iter().map(Layer::sublayers).sum()
+    }
+
+    /// The blocks of sublayer `index`, whether they are there or not.
+    pub(crate) fn sublayer(&self, index: usize) -> Vec<BlockId> {
+        let mut first = 0;
+        for (number, layer) in self.layers.iter().enumerate() {
+            if index < first + layer.sublayers() {
+                let (mha, mlp) = (BlockId::mha(number), BlockId::mlp(number));
+                return match (layer.parallel, index - first) {
+                    (true, _) => vec![mha, mlp],
+                    (false, 0) => vec![mha],
+                    (false, _) => vec![mlp],
+                };
+            }
+            first += layer.sublayers();
         }
+        Vec::new()
     }
 
-    /// Names and shapes of a block's tensors, its norm first. A removed block takes all of them with it.
-    pub fn block_tensors(&self, block: BlockId) -> Vec<(String, Vec<usize>)> {
-        let names = self.layer_names(block.layer);
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let tensors = match block.kind {
-            BlockKind::Mha => vec![
-                (Some(names.input_layernorm), vec![hidden]),
-                (Some(names.q_proj), vec![queries, hidden]),
-                (names.q_proj_bias, vec![queries]),
-                (Some(names.k_proj), vec![keys, hidden]),
-                (names.k_proj_bias, vec![keys]),
-                (Some(names.v_proj), vec![keys, hidden]),
-                (names.v_proj_bias, vec![keys]),
-                (Some(names.o_proj), vec![hidden, queries]),
-                (names.o_proj_bias, vec![hidden]),
-            ],
-            BlockKind::Mlp => vec![
-                (Some(names.post_attention_layernorm), vec![hidden]),
-                (Some(names.gate_proj), vec![inner, hidden]),
-                (names.gate_proj_bias, vec![inner]),
-                (Some(names.up_proj), vec![inner, hidden]),
-                (names.up_proj_bias, vec![inner]),
-                (Some(names.down_proj), vec![hidden, inner]),
-                (names.down_proj_bias, vec![hidden]),
-            ],
-        };
-        tensors.into_iter().filter_map(|(name, shape)| Some((name?, shape))).collect()
-    }
-
-    /// Names and shapes of the tensors outside the blocks: embedding, final norm, and the head if it is its own.
-    pub fn outer_tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let mut tensors = vec![
-            (Self::EMBEDDING.to_string(), vec![self.vocab_size, self.hidden_size]),
-            (Self::FINAL_NORM.to_string(), vec![self.hidden_size]),
-        ];
-        if !self.tied_embeddings {
-            tensors.push((Self::HEAD.to_string(), vec![self.vocab_size, self.hidden_size]));
-        }
-        tensors
+    /// The sublayer that a block is in.
+    pub(crate) fn sublayer_of(&self, block: BlockId) -> usize {
+        let before: usize = self.layers.iter().take(block.layer).map(Layer::sublayers).sum();
+        let sequential = self.layers.get(block.layer).is_none_or(|layer| !layer.parallel);
+        before + (sequential && block.kind == BlockKind::Mlp) as usize
     }
 
     /// Names every tensor that the model needs and `weights` does not have, or has in another shape or in a type that
     /// cannot be read. Tensors of absent blocks are not needed.
     pub fn check(&self, weights: &Weights) -> Result<(), ModelError> {
         const LISTED: usize = 5;
-        let blocks = (0..2 * self.layers).map(BlockId::at_depth).filter(|block| self.has(*block));
-        let needed = self.outer_tensors().into_iter().chain(blocks.flat_map(|block| self.block_tensors(block)));
+        let sublayers = (0..self.sublayer_count()).flat_map(|index| self.sublayer(index));
+        let blocks = sublayers.filter(|block| self.has(*block)).flat_map(|block| stored(&self.block_tensors(block)));
+        let needed = stored(&self.outer_tensors()).into_iter().chain(blocks);
         let problems: Vec<_> = needed.filter_map(|(name, shape)| weights.require(&name, &shape).err()).collect();
         if problems.is_empty() {
             return Ok(());
@@ -260,15 +302,15 @@ impl ModelSpec {
         Err(ModelError::Tensors { count: problems.len(), listed })
     }
 
-    /// Parameters of one block, its norm included.
+    /// Parameters of one block, its norms included.
     pub fn block_parameters(&self, block: BlockId) -> u64 {
-        parameters_of(&self.block_tensors(block))
+        parameters_of(&stored(&self.block_tensors(block)))
     }
 
     /// Parameters of the model as it is: without absent blocks, a tied head counted once.
     pub fn parameters(&self) -> u64 {
         let blocks: u64 = self.blocks().map(|block| self.block_parameters(block)).sum();
-        blocks + parameters_of(&self.outer_tensors())
+        blocks + parameters_of(&stored(&self.outer_tensors()))
     }
 }
 
@@ -295,7 +337,7 @@ mod tests {
         let without: u64 = gone.iter().map(|block| spec.block_parameters(*block)).sum();
         spec.absent = gone.into_iter().collect();
         assert_eq!(spec.parameters(), whole - without);
-        spec.tied_embeddings = false;
+        spec.head.tied = false;
         assert_eq!(spec.parameters(), whole - without + 4096 * 128);
     }
 
@@ -319,12 +361,34 @@ mod tests {
     fn biases_are_tensors_of_their_block() {
         let mut spec = tiny();
         let plain = spec.block_tensors(BlockId::mha(2)).len();
-        spec.qkv_bias = true;
-        let names: Vec<String> = spec.block_tensors(BlockId::mha(2)).into_iter().map(|(name, _)| name).collect();
+        spec.layers[2].attention.bias.qkv = true;
+        let names: Vec<String> = spec.block_tensors(BlockId::mha(2)).into_iter().map(|tensor| tensor.name).collect();
         assert_eq!(names.len(), plain + 3);
         assert!(names.contains(&"model.layers.2.self_attn.k_proj.bias".to_string()));
-        spec.mlp_bias = true;
-        let down = spec.block_tensors(BlockId::mlp(2)).into_iter().find(|(n, _)| n.ends_with("down_proj.bias"));
+        let FeedForward::Dense(dense) = &mut spec.layers[2].feed_forward else { unreachable!() };
+        dense.bias = true;
+        let tensors = stored(&spec.block_tensors(BlockId::mlp(2)));
+        let down = tensors.into_iter().find(|(name, _)| name.ends_with("down_proj.bias"));
         assert_eq!(down.unwrap().1, [128]);
+    }
+
+    /// Every block is in the sublayer that says so, whichever layers have parallel branches.
+    #[test]
+    fn sublayers_hold_every_block_once() {
+        for parallel in [[false; 3], [true; 3], [false, true, false]] {
+            let mut spec = tiny();
+            spec.layers.truncate(3);
+            spec.layers.iter_mut().zip(parallel).for_each(|(layer, parallel)| layer.parallel = parallel);
+            let count = spec.sublayer_count();
+            assert_eq!(count, 6 - parallel.iter().filter(|parallel| **parallel).count());
+            let mut seen = Vec::new();
+            for index in 0..count {
+                for block in spec.sublayer(index) {
+                    assert_eq!(spec.sublayer_of(block), index);
+                    seen.push(block);
+                }
+            }
+            assert!(seen.is_sorted_by_key(BlockId::by_layer) && seen.len() == 6, "{seen:?}");
+        }
     }
 }

@@ -54,22 +54,24 @@ impl Checkpoint {
     /// What this model is.
     pub fn summary(&self) -> ModelSummary {
         let spec = &self.spec;
+        // A model has at least one layer, and they are of one size in all families.
+        let layer = &spec.layers[0];
         let mut dtypes = BTreeMap::new();
         for tensor in self.weights.iter() {
             *dtypes.entry(tensor.dtype.to_string()).or_default() += 1;
         }
         let block = |block| BlockSummary { block, parameters: spec.block_parameters(block) };
         ModelSummary {
-            family: spec.family.as_str(),
-            layers: spec.layers,
+            family: spec.family.name,
+            layers: spec.layers.len(),
             hidden_size: spec.hidden_size,
-            intermediate_size: spec.intermediate_size,
-            heads: spec.heads,
-            kv_heads: spec.kv_heads,
-            head_dim: spec.head_dim,
+            intermediate_size: layer.dense().inner,
+            heads: layer.attention.heads,
+            kv_heads: layer.attention.kv_heads,
+            head_dim: layer.attention.head_dim,
             vocab_size: spec.vocab_size,
             max_positions: spec.max_positions,
-            tied_embeddings: spec.tied_embeddings,
+            tied_embeddings: spec.head.tied,
             parameters: spec.parameters(),
             dtypes,
             tokenizer_problem: self.tokenizer_problem.clone(),

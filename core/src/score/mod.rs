@@ -239,7 +239,7 @@ impl<'m> Scorer<'m> {
     /// Blocks of the forward pass from `depth` on, without `removed` and those that the checkpoint does not have.
     pub(crate) fn suffix<'a>(&'a self, depth: usize, removed: &'a BlockSet) -> impl Iterator<Item = BlockId> + 'a {
         let spec = self.model.spec();
-        let blocks = (depth..2 * spec.layers).map(BlockId::at_depth);
+        let blocks = (depth..spec.sublayer_count()).flat_map(|index| spec.sublayer(index));
         blocks.filter(move |block| spec.has(*block) && !removed.contains(*block))
     }
 

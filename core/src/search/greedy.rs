@@ -344,7 +344,7 @@ async fn exact_step(
     // It shows which tokens are likely, so a resumed step scores it again.
     state.candidates.retain(|candidate| Some(candidate.block) != favourite);
     let (mut open, total) = open_candidates(sweep.scorer().model().spec(), options, state);
-    open.sort_by_key(|block| block.depth());
+    open.sort_by_key(BlockId::by_layer);
     // Only the favourite is ever the incumbent, so that what is recorded does not depend on how the waves fell.
     let mut incumbent = None;
     let one_wave = memory.wave >= open.len() && memory.round >= sweep.batches();

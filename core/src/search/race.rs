@@ -30,7 +30,7 @@ pub(super) async fn step(
 ) -> Result<(), SearchError> {
     state.candidates.clear();
     let (mut live, total) = open_candidates(sweep.scorer().model().spec(), options, state);
-    live.sort_by_key(|block| block.depth());
+    live.sort_by_key(BlockId::by_layer);
     let kept = sweep.scorer().kept();
     let mut nll: BTreeMap<BlockId, Vec<f32>> = BTreeMap::new();
     let mut head_tokens: BTreeMap<BlockId, u64> = BTreeMap::new();

@@ -92,7 +92,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
             batches,
             plan,
             removed,
-            candidates: candidates.map(BlockId::depth).collect(),
+            candidates: candidates.map(|block| scorer.model.spec().sublayer_of(block)).collect(),
             prefixes,
             likely_head: None,
             free_slabs: Vec::new(),
@@ -119,10 +119,11 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// From here on `block` is left out, too. States that had it are forgotten.
     pub(super) fn remove(&mut self, block: BlockId) {
         self.removed.insert(block);
-        self.candidates.remove(&block.depth());
+        let depth = self.scorer.model.spec().sublayer_of(block);
+        self.candidates.remove(&depth);
         self.likely_head = None;
         for prefixes in &mut self.prefixes {
-            let kept = prefixes.range(..=block.depth()).map(|(depth, _)| *depth).max().unwrap_or(0);
+            let kept = prefixes.range(..=depth).map(|(depth, _)| *depth).max().unwrap_or(0);
             prefixes.split_off(&(kept + 1));
         }
     }
@@ -141,7 +142,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// Scores the model without any candidate left out, keeping the states before each candidate on the way.
     pub(super) async fn dense(&mut self, progress: Progress<'_>) -> Result<Score, SearchError> {
         let mut nll = Vec::new();
-        let end = 2 * self.scorer.model.spec().layers;
+        let end = self.scorer.model.spec().sublayer_count();
         let batches = self.batches();
         for batch in 0..batches {
             let mut part = |done: f64| progress((batch as f64 + done) / batches as f64);
@@ -246,17 +247,17 @@ impl<'s, 'm> Sweep<'s, 'm> {
         progress: Progress<'_>,
     ) -> Result<Vec<Run>, SearchError> {
         let scorer = self.scorer;
-        let births: BTreeSet<usize> = wave.iter().map(|block| block.depth()).collect();
+        let births: BTreeSet<usize> = wave.iter().map(|block| scorer.model.spec().sublayer_of(*block)).collect();
         let mut runs = Vec::new();
         for batch in round {
             runs.push(self.run(batch, &births, base_end).await?);
         }
         let base_end = births.last().copied().unwrap_or(0).max(base_end);
         let start = births.first().copied().into_iter().chain(runs.iter().filter_map(|run| Some(run.base.as_ref()?.0)));
-        let (start, end) = (start.min().unwrap_or(0), 2 * scorer.model.spec().layers);
+        let (start, end) = (start.min().unwrap_or(0), scorer.model.spec().sublayer_count());
         let last = if births.is_empty() { base_end } else { end };
         for depth in start..last {
-            let block = BlockId::at_depth(depth);
+            let block = scorer.model.spec().sublayer(depth)[0];
             let there = scorer.model.spec().has(block) && !self.removed.contains(block);
             let weights = if there { scorer.model.block(block).await? } else { None };
             for run in &mut runs {
@@ -314,7 +315,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// Gives a candidate its states: those before its block.
     fn bear(&mut self, recording: &mut Recording, run: &mut Run, block: BlockId) -> Result<(), ScoreError> {
         let scorer = self.scorer;
-        let (rows, depth) = (self.batches[run.batch].rows() as usize, block.depth());
+        let (rows, depth) = (self.batches[run.batch].rows() as usize, scorer.model.spec().sublayer_of(block));
         let group = (scorer.batching.most_rows() / rows).max(1);
         if run.slabs.last().is_none_or(|slab| slab.candidates.len() >= group) {
             let states = match self.free_slabs.pop() {

@@ -1,8 +1,8 @@
 //! Checkpoint containers: where the bytes of a tensor are and how they become floats.
 //!
-//! Both containers, [`safetensors`] and [`gguf`], end in one [`Weights`]: an index of tensors under their Hugging Face
-//! names and in Hugging Face row order, whatever the file calls them, read a few rows at a time from a [`ByteSource`].
-//! Nothing here knows what a tensor is for.
+//! Both containers, [`safetensors`] and [`gguf`], end in one [`Weights`]: an index of tensors, read a few rows at a time
+//! from a [`ByteSource`]. Nothing here knows what a tensor is for; whoever does gives those of GGUF files their Hugging Face
+//! names and row order with [`Weights::renamed`].
 
 pub mod dequantize;
 pub mod dtype;
@@ -63,16 +63,18 @@ pub enum WeightsError {
 
 /// Rows as the file stored them and in which order they are read.
 ///
-/// GGUF `llama` files hold the rows of Q and K permuted for interleaved rotary embedding: within a head of
-/// `head_dim` rows, file row `2 * i + h` is Hugging Face row `h * head_dim / 2 + i`.
+/// Some files hold the rows of Q and K permuted for rotary embedding of neighbouring elements: within the first `rotated`
+/// rows of a head, file row `2 * i + h` is row `h * rotated / 2 + i`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowOrder {
     /// Row `n` of the tensor is row `n` of the file.
     Stored,
-    /// Undo the interleaved-RoPE permutation of heads of `head_dim` rows (even, and a divisor of the row count).
+    /// Undo that permutation.
     InterleavedRope {
-        /// Rows of one head.
+        /// Rows of one head, a divisor of the row count.
         head_dim: usize,
+        /// Those that are permuted, an even number.
+        rotated: usize,
     },
 }
 
@@ -81,9 +83,9 @@ impl RowOrder {
     fn stored_row(self, row: usize) -> usize {
         match self {
             RowOrder::Stored => row,
-            RowOrder::InterleavedRope { head_dim } => {
-                let (head, within, half) = (row / head_dim, row % head_dim, head_dim / 2);
-                head * head_dim + 2 * (within % half) + within / half
+            RowOrder::InterleavedRope { head_dim, rotated } => {
+                let (head, within, half) = (row / head_dim, row % head_dim, rotated / 2);
+                if within >= rotated { row } else { head * head_dim + 2 * (within % half) + within / half }
             }
         }
     }
@@ -92,7 +94,7 @@ impl RowOrder {
     fn stored_range(self, rows: &Range<usize>) -> Range<usize> {
         match self {
             RowOrder::Stored => rows.clone(),
-            RowOrder::InterleavedRope { head_dim } => {
+            RowOrder::InterleavedRope { head_dim, .. } => {
                 rows.start / head_dim * head_dim..rows.end.div_ceil(head_dim) * head_dim
             }
         }
@@ -102,7 +104,7 @@ impl RowOrder {
 /// Where a tensor lies and what it looks like.
 #[derive(Clone, Debug)]
 pub struct TensorInfo {
-    /// Hugging Face name, for example `model.layers.0.self_attn.q_proj.weight`.
+    /// For example `model.layers.0.self_attn.q_proj.weight`.
     pub name: String,
     /// Stored type.
     pub dtype: DType,
@@ -138,7 +140,7 @@ impl TensorInfo {
 /// A tensor that is in the file but in a type that nothing here can decode. It is an error only if it is needed.
 #[derive(Clone, Debug)]
 pub struct UnsupportedTensor {
-    /// Hugging Face name.
+    /// As [`TensorInfo::name`].
     pub name: String,
     /// Stored type, as the file's format calls it.
     pub dtype: String,
@@ -163,9 +165,10 @@ impl Rows {
     }
 }
 
-/// An open checkpoint: its tensors by Hugging Face name.
+/// An open checkpoint: its tensors by name.
 #[derive(Clone)]
 pub struct Weights {
+    container: &'static str,
     sources: Vec<Rc<dyn ByteSource>>,
     tensors: BTreeMap<String, TensorInfo>,
     unsupported: BTreeMap<String, UnsupportedTensor>,
@@ -191,25 +194,56 @@ impl Weights {
         unsupported: Vec<UnsupportedTensor>,
         supported: &'static [DType],
     ) -> Result<Self, WeightsError> {
-        let mut weights = Self { sources, tensors: BTreeMap::new(), unsupported: BTreeMap::new(), supported };
+        let mut weights =
+            Self { container, sources, tensors: BTreeMap::new(), unsupported: BTreeMap::new(), supported };
         for tensor in tensors {
-            weights.check_new(container, &tensor.name, tensor.source)?;
+            weights.check_new(&tensor.name, tensor.source)?;
             weights.tensors.insert(tensor.name.clone(), tensor);
         }
         for tensor in unsupported {
-            weights.check_new(container, &tensor.name, tensor.source)?;
+            weights.check_new(&tensor.name, tensor.source)?;
             weights.unsupported.insert(tensor.name.clone(), tensor);
         }
         Ok(weights)
     }
 
-    fn check_new(&self, container: &'static str, name: &str, source: usize) -> Result<(), WeightsError> {
+    fn check_new(&self, name: &str, source: usize) -> Result<(), WeightsError> {
         let readable = self.tensors.get(name).map(|tensor| tensor.source);
         let Some(first) = readable.or_else(|| self.unsupported.get(name).map(|tensor| tensor.source)) else {
             return Ok(());
         };
         let reason = format!("tensor `{name}` is there twice; the other one is in {}", self.source_name(first));
-        Err(WeightsError::Malformed { file: self.source_name(source).to_string(), container, reason })
+        Err(WeightsError::Malformed { file: self.source_name(source).to_string(), container: self.container, reason })
+    }
+
+    /// The same tensors under other names, their rows handed out in another order than that of the file; a tensor for which
+    /// there is nothing else keeps its name.
+    ///
+    /// # Errors
+    /// [`WeightsError::Malformed`] if two come to have one name.
+    pub fn renamed(self, name: impl Fn(&str) -> Option<(String, RowOrder)>) -> Result<Self, WeightsError> {
+        let mut tensors: Vec<TensorInfo> = self.tensors.into_values().collect();
+        for tensor in &mut tensors {
+            if let Some((name, row_order)) = name(&tensor.name) {
+                (tensor.name, tensor.row_order) = (name, row_order);
+            }
+        }
+        let mut unsupported: Vec<UnsupportedTensor> = self.unsupported.into_values().collect();
+        for tensor in &mut unsupported {
+            tensor.name = name(&tensor.name).map_or_else(|| tensor.name.clone(), |(name, _)| name);
+        }
+        Self::new(self.container, self.sources, tensors, unsupported, self.supported)
+    }
+
+    /// The same tensors, the rows of some handed out in another order.
+    pub(crate) fn reordered(&self, orders: impl Iterator<Item = (String, RowOrder)>) -> Self {
+        let mut weights = self.clone();
+        for (name, order) in orders {
+            if let Some(tensor) = weights.tensors.get_mut(&name) {
+                tensor.row_order = order;
+            }
+        }
+        weights
     }
 
     /// The tensor of this name, if it is there in a type that can be read.
@@ -392,7 +426,7 @@ impl Weights {
         for info in self.tensors.values() {
             let order = match info.row_order {
                 RowOrder::Stored => 0,
-                RowOrder::InterleavedRope { head_dim } => head_dim,
+                RowOrder::InterleavedRope { head_dim, .. } => head_dim,
             };
             hash.update(format!("{:?} {} {:?} {order}\n", info.name, info.dtype, info.shape));
             for piece in fingerprint_pieces(info.bytes, whole) {

@@ -78,12 +78,15 @@ fn the_largest_finite_values_pass() {
 
 #[test]
 fn the_interleaved_order_is_a_permutation_within_heads() {
-    let order = RowOrder::InterleavedRope { head_dim: 6 };
+    let order = RowOrder::InterleavedRope { head_dim: 6, rotated: 6 };
     let rows: Vec<_> = (0..12).map(|row| order.stored_row(row)).collect();
     assert_eq!(rows, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
     assert_eq!(order.stored_range(&(5..6)), 0..6);
     assert_eq!(order.stored_range(&(5..7)), 0..12);
     assert_eq!(order.stored_range(&(6..7)), 6..12);
+    let part = RowOrder::InterleavedRope { head_dim: 6, rotated: 4 };
+    let rows: Vec<_> = (0..12).map(|row| part.stored_row(row)).collect();
+    assert_eq!(rows, [0, 2, 1, 3, 4, 5, 6, 8, 7, 9, 10, 11]);
 }
 
 fn two_tensors() -> Vec<TensorInfo> {
@@ -106,7 +109,7 @@ fn the_fingerprint_sees_names_shapes_types_and_every_byte() {
         |info| info.name = "c".to_string(),
         |info| info.dtype = DType::BF16,
         |info| info.shape = vec![4],
-        |info| info.row_order = RowOrder::InterleavedRope { head_dim: 2 },
+        |info| info.row_order = RowOrder::InterleavedRope { head_dim: 2, rotated: 2 },
     ];
     for change in changes {
         let mut tensors = two_tensors();

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::OutputTensor;
-use crate::model::{BlockKind, BlockSet, Family, ModelSpec, PRUNED_TYPE_PREFIX};
+use crate::model::{BlockId, BlockKind, BlockSet, Family, ModelSpec, PRUNED_TYPE_PREFIX};
 use crate::weights::FloatType;
 
 /// Name of the Python module by which transformers loads a folder whose blocks are gone, without `.py`.
@@ -21,8 +21,8 @@ pub(super) fn restored(config: &Map<String, Value>, spec: &ModelSpec) -> Map<Str
     let mut config = config.clone();
     let own = config.get("model_type").and_then(Value::as_str).is_some_and(|name| name.starts_with(PRUNED_TYPE_PREFIX));
     if own {
-        config.insert("model_type".to_string(), spec.family.as_str().into());
-        config.insert("architectures".to_string(), json!([spec.family.hf_class()]));
+        config.insert("model_type".to_string(), spec.family.name.into());
+        config.insert("architectures".to_string(), json!([spec.family.class]));
         config.shift_remove("auto_map");
     }
     if own || !spec.absent.is_empty() {
@@ -37,9 +37,9 @@ pub(super) fn restored(config: &Map<String, Value>, spec: &ModelSpec) -> Map<Str
 ///
 /// In three ways, because readers differ: `per_layer_config` is transformers' (and NVIDIA ModelOpt's), the `drop_` lists
 /// are LLM-Drop's. The own `model_type` keeps transformers from filling the missing tensors at random under the plain one.
-pub(super) fn mark_removed(config: &mut Map<String, Value>, family: Family, gone: &BlockSet) {
-    let class = format!("BlockPruner{}", family.hf_class());
-    let config_class = format!("{}Config", class.trim_end_matches("ForCausalLM"));
+pub(super) fn mark_removed(config: &mut Map<String, Value>, family: &Family, gone: &BlockSet) {
+    let class = format!("BlockPruner{}", family.class);
+    let config_class = format!("BlockPruner{}", family.config_class);
     config.insert("model_type".to_string(), format!("{PRUNED_TYPE_PREFIX}{family}").into());
     config.insert("architectures".to_string(), json!([class]));
     let auto_map = json!({
@@ -48,7 +48,7 @@ pub(super) fn mark_removed(config: &mut Map<String, Value>, family: Family, gone
     });
     config.insert("auto_map".to_string(), auto_map);
     let mut by_depth: Vec<_> = gone.iter().collect();
-    by_depth.sort_by_key(|block| block.depth());
+    by_depth.sort_by_key(BlockId::by_layer);
     let mut per_layer = Map::new();
     for block in by_depth {
         let entry = per_layer.entry(block.layer.to_string()).or_insert_with(|| json!({"skip": []}));

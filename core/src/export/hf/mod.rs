@@ -7,9 +7,11 @@
 mod config;
 mod shards;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use crate::model::{BlockId, BlockKind, BlockSet, Checkpoint, ModelSpec};
+use crate::model::family::{TensorRef, stored};
+use crate::model::{BlockId, BlockSet, Checkpoint, ModelSpec};
 use crate::weights::{FloatType, Rows, Weights};
 use serde_json::{Map, Value};
 
@@ -221,18 +223,18 @@ async fn export_in_chunks(
 /// The tensors of the output, sorted by name.
 fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result<Vec<OutputTensor>, ExportError> {
     let HfSource { spec, weights, .. } = *source;
-    for (name, shape) in spec.blocks().flat_map(|block| spec.block_tensors(block)).chain(spec.outer_tensors()) {
-        weights.require(&name, &shape)?;
-    }
+    spec.check(weights)?;
     let zeroed = options.format == HfFormat::Zeroed;
     let left = if zeroed { &spec.absent } else { gone };
+    let silent = options.removed.iter().filter(|_| zeroed).flat_map(|block| spec.block_tensors(block));
+    let outputs: BTreeSet<String> = silent.filter(|tensor| tensor.role.is_output()).map(|tensor| tensor.name).collect();
     let mut tensors = Vec::new();
     for info in weights.iter() {
         let name = info.name.as_str();
-        if belongs_to(name, left) || (spec.tied_embeddings && name == ModelSpec::HEAD) {
+        if belongs_to(spec, name, left) || spec.is_unused_head(name) {
             continue;
         }
-        let silenced = zeroed && options.removed.iter().any(|block| is_output_of(name, block));
+        let silenced = outputs.contains(name);
         tensors.push(OutputTensor {
             name: name.to_string(),
             dtype: options.dtype.unwrap_or(info.dtype.read_as()),
@@ -241,42 +243,29 @@ fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result
         });
     }
     if zeroed {
-        let embedding = weights.get(ModelSpec::EMBEDDING).map_or(FloatType::F32, |info| info.dtype.read_as());
+        let embedding = weights.get(&spec.embedding_name()).map_or(FloatType::F32, |info| info.dtype.read_as());
         let dtype = options.dtype.unwrap_or(embedding);
-        let absent = spec.absent.iter().flat_map(|block| spec.block_tensors(block));
-        tensors.extend(absent.map(|(name, shape)| {
-            // A norm of zeros would do too, but ones are what an untrained norm is.
-            let value = if name.ends_with("layernorm.weight") { 1.0 } else { 0.0 };
-            OutputTensor { name, dtype, shape, content: Content::Constant(value) }
-        }));
+        for block in spec.absent.iter() {
+            let absent = spec.block_tensors(block);
+            tensors.extend(stored(&absent).into_iter().map(|(name, shape)| {
+                // A norm of zeros would do too, but ones are what an untrained norm is.
+                let norm = |tensor: &&TensorRef| tensor.name == name && tensor.role.is_norm() && !tensor.plus_one;
+                let value = if absent.iter().any(|tensor| norm(&tensor)) { 1.0 } else { 0.0 };
+                OutputTensor { name, dtype, shape, content: Content::Constant(value) }
+            }));
+        }
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
     }
     Ok(tensors)
 }
 
 /// Whether a tensor goes with one of `blocks`, or with a layer of which both blocks go.
-fn belongs_to(tensor: &str, blocks: &BlockSet) -> bool {
-    let Some((layer, rest)) = tensor.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) else {
-        return false;
-    };
-    let Ok(layer) = layer.parse::<usize>() else { return false };
-    let (mha, mlp) = (blocks.contains(BlockId::mha(layer)), blocks.contains(BlockId::mlp(layer)));
-    match rest.split('.').next() {
-        Some("self_attn" | "input_layernorm") => mha,
-        Some("mlp" | "post_attention_layernorm") => mlp,
-        _ => mha && mlp,
+fn belongs_to(spec: &ModelSpec, tensor: &str, blocks: &BlockSet) -> bool {
+    match spec.family.place(tensor) {
+        Some((layer, Some(kind))) => blocks.contains(BlockId { kind, layer }),
+        Some((layer, None)) => blocks.contains(BlockId::mha(layer)) && blocks.contains(BlockId::mlp(layer)),
+        None => false,
     }
-}
-
-/// Whether a tensor is the weight or the bias of the projection by which `block` writes to the residual stream.
-fn is_output_of(tensor: &str, block: BlockId) -> bool {
-    let projection = match block.kind {
-        BlockKind::Mha => "self_attn.o_proj",
-        BlockKind::Mlp => "mlp.down_proj",
-    };
-    let rest = tensor.strip_prefix("model.layers.").and_then(|rest| rest.strip_prefix(&block.layer.to_string()));
-    let rest = rest.and_then(|rest| rest.strip_prefix('.')).and_then(|rest| rest.strip_prefix(projection));
-    matches!(rest, Some(".weight" | ".bias"))
 }
 
 /// Everything but the weights: config.json, the Python module where it is needed, the carried files.

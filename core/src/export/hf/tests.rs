@@ -105,19 +105,20 @@ const QWEN2: Stored = Stored { family: "qwen2", matrices: FloatType::F32, tied: 
 
 /// A model of three layers with random weights: norms in F32, matrices as `stored` says, one rotary buffer a layer, a
 /// buffer of integers, and for a tied model a copy of the head as some checkpoints carry it.
-fn model(stored: Stored) -> Checkpoint {
+fn model(how: Stored) -> Checkpoint {
     let config = json!({
-        "architectures": ["X"], "model_type": stored.family, "hidden_size": 8, "intermediate_size": 12,
+        "architectures": ["X"], "model_type": how.family, "hidden_size": 8, "intermediate_size": 12,
         "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 11,
-        "rms_norm_eps": 1e-5, "tie_word_embeddings": stored.tied, "torch_dtype": "bfloat16", "attention_bias": true,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": how.tied, "torch_dtype": "bfloat16", "attention_bias": true,
         "mlp_bias": true, "max_position_embeddings": 64, "hidden_act": "silu",
     });
     let spec = ModelSpec::from_config(config.as_object().unwrap()).unwrap();
-    let mut wanted: Vec<_> = spec.blocks().flat_map(|b| spec.block_tensors(b)).chain(spec.outer_tensors()).collect();
+    let tensors: Vec<_> = spec.blocks().flat_map(|b| spec.block_tensors(b)).chain(spec.outer_tensors()).collect();
+    let mut wanted = stored(&tensors);
     wanted.extend((0..3).map(|n| (format!("model.layers.{n}.self_attn.rotary_emb.inv_freq"), vec![2])));
     wanted.extend((0..3).map(|n| (format!("model.layers.{n}.note"), vec![3])));
-    if stored.tied {
-        wanted.push((ModelSpec::HEAD.to_string(), vec![11, 8]));
+    if how.tied {
+        wanted.push(("lm_head.weight".to_string(), vec![11, 8]));
     }
     let mut state = 1u32;
     let mut value = || {
@@ -127,7 +128,7 @@ fn model(stored: Stored) -> Checkpoint {
     let mut data: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     for (name, shape) in wanted {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| value()).collect();
-        let dtype = if shape.len() == 1 { FloatType::F32 } else { stored.matrices };
+        let dtype = if shape.len() == 1 { FloatType::F32 } else { how.matrices };
         data.push((name, as_safetensors(dtype), shape, encode(dtype, &values)));
     }
     data.push(("model.position_ids".to_string(), Dtype::I64, vec![1], vec![0; 8]));
@@ -185,7 +186,7 @@ fn removed_blocks_are_absent_and_all_else_is_unchanged() {
         }
         let missing: Vec<_> = model.weights.names().filter(|name| !tensors.contains_key(*name)).collect();
         let mut expected: Vec<_> =
-            gone.iter().flat_map(|b| model.spec.block_tensors(b)).map(|(name, _)| name).collect();
+            gone.iter().flat_map(|b| model.spec.block_tensors(b)).map(|tensor| tensor.name).collect();
         expected.extend([1, 2].map(|n| format!("model.layers.{n}.self_attn.rotary_emb.inv_freq")));
         expected.push("model.layers.2.note".into());
         if stored.tied {
@@ -285,7 +286,7 @@ fn zeroing_a_pruned_model_makes_it_plain_again() {
     assert!(folder.open().spec.absent.is_empty());
     let tensors = folder.tensors();
     for block in [BlockId::mlp(1), BlockId::mha(2)] {
-        for (name, shape) in dense.spec.block_tensors(block) {
+        for (name, shape) in stored(&dense.spec.block_tensors(block)) {
             let (dtype, found, bytes) = &tensors[&name];
             assert_eq!((*dtype, found), (Dtype::F32, &shape));
             let value = if name.ends_with("layernorm.weight") { 1.0f32 } else { 0.0 };
@@ -469,6 +470,7 @@ fn quantised_tensors_become_floats_and_the_configuration_says_so() {
     });
     let config = config.as_object().unwrap();
     let spec = ModelSpec::from_config(config).unwrap();
+    let weights = spec.renamed(weights).unwrap();
     let source = HfSource { spec: &spec, weights: &weights, config, side_files: &[], from_gguf: true };
     let mut folder = MemoryFolder::new();
     let options = HfOptions::new(BlockSet::new(), HfFormat::Removed);

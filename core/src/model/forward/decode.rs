@@ -36,7 +36,7 @@ impl DecodeState {
     /// An empty cache with room for `capacity` positions.
     pub(crate) fn new(model: &DeviceModel, removed: &BlockSet, capacity: u32) -> Result<Self, ForwardError> {
         let (gpu, spec) = (&*model.gpu, &model.spec);
-        let kept = (0..2 * spec.layers).map(BlockId::at_depth);
+        let kept = (0..spec.sublayer_count()).flat_map(|index| spec.sublayer(index));
         let kept = kept.filter(|block| spec.has(*block) && !removed.contains(*block));
         let with_cache = |block: BlockId| {
             let is_attention = block.kind == BlockKind::Mha;
@@ -47,7 +47,7 @@ impl DecodeState {
             capacity,
             positions: 0,
             scratch: Scratch::new(model, 1, 1)?,
-            rope: gpu.readable("rotary table of a position", spec.head_dim as u64 * 4)?,
+            rope: gpu.readable("rotary table of a position", u64::from(heads(spec).head_dim) * 4)?,
             token: gpu.storage("token id", 4)?,
             state: gpu.storage("hidden state", stride(spec.hidden_size as u32) as u64 * 4)?,
             best: gpu.storage("most likely token", 16)?,
@@ -82,7 +82,7 @@ impl KeyValues {
     }
 
     fn bytes(model: &DeviceModel, positions: u32) -> u64 {
-        cached::cache_bytes(positions, model.spec.kv_heads as u32, model.spec.head_dim as u32)
+        cached::cache_bytes(positions, heads(&model.spec).kv_heads, heads(&model.spec).head_dim)
     }
 }
 
@@ -138,7 +138,7 @@ impl DeviceModel {
     pub(crate) async fn decode(&self, decode: &mut DecodeState, token: u32) -> Result<Option<u32>, ForwardError> {
         let gpu = &*self.gpu;
         let position = decode.positions as usize;
-        let frequencies = self.spec.rope.frequencies(position + 1)?;
+        let frequencies = self.spec.ropes[0].frequencies(position + 1)?;
         let turns = rotary::table_row(&frequencies.inv_freq, frequencies.attention_scaling, position);
         gpu.write(&decode.rope, bytemuck::cast_slice(&turns))?;
         gpu.write(&Resource::from(&decode.token), bytemuck::bytes_of(&token))?;

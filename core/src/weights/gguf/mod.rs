@@ -1,12 +1,10 @@
 //! The GGUF container (versions 2 and 3, little-endian): metadata and quantised tensors in one file
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 //!
-//! `header.rs` parses, `metadata.rs` holds what was parsed for others to ask, `names.rs` knows what Hugging Face calls
-//! the tensors.
+//! `header.rs` parses, `metadata.rs` holds what was parsed for others to ask.
 
 mod header;
 mod metadata;
-mod names;
 
 use std::rc::Rc;
 
@@ -24,8 +22,7 @@ const ROPE_FREQS: &str = "rope_freqs.weight";
 pub struct GgufFile {
     /// Everything the file says about the model and its tokenizer.
     pub metadata: GgufMetadata,
-    /// The tensors. Those of the architectures `llama` and `qwen2` have their Hugging Face names and row order, others
-    /// those of the file.
+    /// The tensors, as the file names and orders them.
     pub weights: Weights,
     /// `rope_freqs.weight`, which is no weight of the model: what to divide the rotary frequencies by.
     pub rope_freqs: Option<Vec<f32>>,
@@ -85,7 +82,7 @@ fn check_overlaps(file: &str, tensors: &[StoredTensor]) -> Result<(), WeightsErr
     Ok(())
 }
 
-/// Checks one tensor of the table and adds it under its Hugging Face name.
+/// Checks one tensor of the table and adds it.
 fn place(
     source: &dyn ByteSource,
     metadata: &GgufMetadata,
@@ -105,8 +102,7 @@ fn place(
         let reason = format!("lies beyond the end of the file ({} bytes)", source.len());
         return Err(bad(format!("{reason}; if it was cut short, download it again")));
     }
-    let renamed = names::hugging_face(metadata.architecture(), &tensor.name);
-    let name = renamed.clone().unwrap_or_else(|| tensor.name.clone());
+    let name = tensor.name.clone();
     let Some(dtype) = tensor.dtype else {
         unsupported.push(UnsupportedTensor { name, dtype: header::type_name(tensor.type_id), source: 0 });
         return Ok(());
@@ -114,39 +110,17 @@ fn place(
     let (Some(bytes), Some(_)) = (bytes, elements_of(&tensor.shape)) else {
         return Err(bad(format!("has the impossible shape {:?} for type {dtype}", tensor.shape)));
     };
-    let row_order = match renamed {
-        Some(_) if names::has_interleaved_rope(metadata.architecture(), &tensor.name) => {
-            let head_dim = head_dim(metadata)?;
-            let rows = tensor.shape.first().copied().unwrap_or(1);
-            if head_dim == 0 || head_dim % 2 != 0 || rows % head_dim != 0 {
-                return Err(bad(format!("has {rows} rows, expected whole heads of an even number of {head_dim} rows")));
-            }
-            RowOrder::InterleavedRope { head_dim }
-        }
-        _ => RowOrder::Stored,
-    };
     let offset = data + tensor.offset;
-    readable.push(TensorInfo { name, dtype, shape: tensor.shape, source: 0, offset, bytes, row_order });
+    readable.push(TensorInfo {
+        name,
+        dtype,
+        shape: tensor.shape,
+        source: 0,
+        offset,
+        bytes,
+        row_order: RowOrder::Stored,
+    });
     Ok(())
-}
-
-/// Rows of one attention head, from `ARCH.attention.key_length` or else the embedding length and head count.
-fn head_dim(metadata: &GgufMetadata) -> Result<usize, WeightsError> {
-    let key = |suffix: &str| format!("{}.{suffix}", metadata.architecture());
-    let found = match metadata.unsigned(&key("attention.key_length"))? {
-        Some(length) => length,
-        None => {
-            let width = metadata.require_unsigned(&key("embedding_length"))?;
-            let heads = metadata.require_unsigned(&key("attention.head_count"))?;
-            if heads == 0 || width % heads != 0 {
-                let reason = format!("embedding_length {width} is no multiple of attention.head_count {heads}");
-                return Err(malformed(metadata.file(), reason));
-            }
-            width / heads
-        }
-    };
-    // Any number that does not fit is no divisor of a row count either.
-    Ok(usize::try_from(found).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]

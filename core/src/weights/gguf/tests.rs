@@ -87,23 +87,34 @@ fn floats(count: usize) -> Vec<u8> {
     (0..count).flat_map(|i| (i as f32).to_le_bytes()).collect()
 }
 
+/// The tensors of [`LLAMA`] as its family's table names and orders them.
+fn llama_weights() -> Weights {
+    let config = serde_json::json!({
+        "model_type": "llama", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 10,
+    });
+    let spec = crate::model::ModelSpec::from_config(config.as_object().unwrap()).unwrap();
+    spec.renamed(open_bytes(LLAMA.to_vec()).unwrap().weights).unwrap()
+}
+
 #[test]
 fn a_llama_file_reads_as_the_hugging_face_checkpoint() {
-    let file = open_bytes(LLAMA.to_vec()).unwrap();
+    let rope_freqs = open_bytes(LLAMA.to_vec()).unwrap().rope_freqs;
+    let weights = llama_weights();
     let reference = SafeTensors::deserialize(LLAMA_EXPECTED).unwrap();
     let mut names = reference.names();
     names.retain(|name| *name != ROPE_FREQS);
     names.sort_unstable();
-    assert_eq!(file.weights.names().collect::<Vec<_>>(), names);
+    assert_eq!(weights.names().collect::<Vec<_>>(), names);
     for name in names {
-        let values = block_on(file.weights.read_f32(name)).unwrap();
+        let values = block_on(weights.read_f32(name)).unwrap();
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&values), bits(&expected(name)), "{name}");
-        assert_eq!(file.weights.get(name).unwrap().shape, reference.tensor(name).unwrap().shape(), "{name}");
+        assert_eq!(weights.get(name).unwrap().shape, reference.tensor(name).unwrap().shape(), "{name}");
     }
-    assert_eq!(file.rope_freqs, Some(expected(ROPE_FREQS)));
+    assert_eq!(rope_freqs, Some(expected(ROPE_FREQS)));
     let k_proj = "model.layers.0.self_attn.k_proj.weight";
-    assert_eq!(block_on(file.weights.read_rows(k_proj, 0..1)).unwrap().dtype, FloatType::F16);
+    assert_eq!(block_on(weights.read_rows(k_proj, 0..1)).unwrap().dtype, FloatType::F16);
 }
 
 #[test]
@@ -122,7 +133,7 @@ fn metadata_is_what_the_writer_wrote() {
 
 #[test]
 fn any_range_of_rows_is_part_of_the_whole() {
-    let weights = open_bytes(LLAMA.to_vec()).unwrap().weights;
+    let weights = llama_weights();
     for name in ["q_proj.weight", "q_proj.bias", "k_proj.weight", "o_proj.weight"] {
         let name = format!("model.layers.0.self_attn.{name}");
         let whole = expected(&name);
@@ -137,21 +148,12 @@ fn any_range_of_rows_is_part_of_the_whole() {
 }
 
 #[test]
-fn only_llama_permutes_and_only_known_architectures_rename() {
-    let file = |architecture: &str| {
-        let writer = Writer::new(architecture)
-            .u32(&format!("{architecture}.attention.key_length"), 4)
-            .tensor("blk.0.attn_q.bias", &[8], 0, 0)
-            .tensor("blk.0.other", &[2, 1], 0, 32)
-            .data(&floats(10));
-        open_bytes(writer.bytes()).unwrap().weights
-    };
-    let q_bias = "model.layers.0.self_attn.q_proj.bias";
-    assert_eq!(block_on(file("llama").read_f32(q_bias)).unwrap(), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
-    assert_eq!(block_on(file("qwen2").read_f32(q_bias)).unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
-    assert_eq!(file("gemma3").names().collect::<Vec<_>>(), ["blk.0.attn_q.bias", "blk.0.other"]);
-    assert_eq!(file("llama").get("blk.0.other").unwrap().shape, [1, 2]);
-    assert!(file("llama").get(q_bias).unwrap().row_order != RowOrder::Stored);
+fn two_tensors_of_one_new_name_are_refused() {
+    let writer = Writer::new("x").tensor("a", &[2], 0, 0).tensor("b", &[2], 0, 32).data(&floats(10));
+    let weights = open_bytes(writer.bytes()).unwrap().weights;
+    let name = |_: &str| Some(("c".to_string(), RowOrder::Stored));
+    let error = weights.renamed(name).unwrap_err().to_string();
+    assert!(error.contains("`c` is there twice") && error.contains("m.gguf"), "{error}");
 }
 
 #[test]
@@ -231,20 +233,6 @@ fn impossible_tensors_are_explained() {
         (x().entry("n", 9, &nested(50)), "nests arrays"),
         (Writer { tensor_count: u64::MAX, ..x() }, "the table of tensors"),
         (Writer { entry_count: 1 << 50, ..x() }, "the metadata"),
-        (llama().tensor("blk.0.attn_q.bias", &[8], 0, 0), "`llama.embedding_length` is missing"),
-        (llama().u32("llama.attention.key_length", 3).tensor("blk.0.attn_k.bias", &[6], 0, 0), "even number"),
-        (llama().u32("llama.attention.key_length", 0).tensor("blk.0.attn_k.bias", &[6], 0, 0), "even number"),
-        (llama().u32("llama.attention.key_length", 4).tensor("blk.0.attn_k.bias", &[6], 0, 0), "whole heads"),
-        (llama().u32("llama.attention.key_length", 4).tensor("blk.0.attn_k.bias", &[], 0, 0), "whole heads"),
-        (
-            llama().u32("llama.embedding_length", 8).u32("llama.attention.head_count", 0).tensor(
-                "blk.0.attn_q.bias",
-                &[8],
-                0,
-                0,
-            ),
-            "attention.head_count 0",
-        ),
     ];
     for (writer, part) in cases {
         let message = message(writer.bytes());
@@ -304,10 +292,10 @@ fn values_that_are_not_finite_are_named_by_their_hugging_face_row() {
     // A head of 4 rows of 2: file row 2 is row 1.
     let mut data = floats(8);
     data[5 * 4..6 * 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    let writer = Writer::new("llama").u32("llama.attention.key_length", 4);
-    let writer = writer.tensor("blk.0.attn_q.weight", &[2, 4], 0, 0).data(&data);
-    let weights = open_bytes(writer.bytes()).unwrap().weights;
-    let name = "model.layers.0.self_attn.q_proj.weight";
+    let writer = Writer::new("x").tensor("q", &[2, 4], 0, 0).data(&data);
+    let name = "q";
+    let order = RowOrder::InterleavedRope { head_dim: 4, rotated: 4 };
+    let weights = open_bytes(writer.bytes()).unwrap().weights.renamed(|_| Some((name.to_string(), order))).unwrap();
     match block_on(weights.read_rows(name, 1..3)).unwrap_err() {
         WeightsError::NotFinite { row, value, .. } => assert!(row == 1 && value.is_nan()),
         other => panic!("{other}"),

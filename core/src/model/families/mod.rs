@@ -1,0 +1,303 @@
+//! The model families, one file each, and what they have in common.
+//!
+//! A family's file says which of Llama's settings and tensors it takes over and what it does in another way. Settings mean
+//! what they mean to Hugging Face transformers; what would change the result and is not built is refused by name.
+
+mod llama;
+mod qwen2;
+
+use super::config::most;
+use super::error::{ModelError, shown};
+use super::family::{Family, Role, Tensor, tensor};
+use super::rope::RopeRequest;
+use super::settings::{Key, Settings, key};
+use super::spec::{
+    Activation, Attention, AttentionBias, Branch, Dense, Embedding, FeedForward, Head, Layer, ModelSpec, Norm,
+    NormKind, Over, Positions, QkNorm,
+};
+
+/// All families that are supported, from near to far.
+pub static ALL: &[&Family] = &[&llama::FAMILY, &qwen2::FAMILY];
+
+pub(super) const HIDDEN_SIZE: Key = key("hidden_size", "embedding_length");
+pub(super) const INNER: Key = key("intermediate_size", "feed_forward_length");
+pub(super) const LAYERS: Key = key("num_hidden_layers", "block_count");
+pub(super) const HEADS: Key = key("num_attention_heads", "attention.head_count");
+pub(super) const KV_HEADS: Key = key("num_key_value_heads", "attention.head_count_kv");
+pub(super) const HEAD_DIM: Key = key("head_dim", "attention.key_length");
+pub(super) const POSITIONS: Key = key("max_position_embeddings", "context_length");
+pub(super) const NORM_EPS: Key = key("rms_norm_eps", "attention.layer_norm_rms_epsilon");
+pub(super) const EXPERTS: Key = key("num_local_experts", "expert_count");
+const ATTENTION_BIAS: Key = key("attention_bias", "");
+const MLP_BIAS: Key = key("mlp_bias", "");
+const HIDDEN_ACT: Key = key("hidden_act", "");
+const SLIDING_WINDOW: Key = key("sliding_window", "");
+const USE_SLIDING_WINDOW: Key = key("use_sliding_window", "");
+const LAYER_TYPES: Key = key("layer_types", "");
+const BIDIRECTIONAL: Key = key("use_bidirectional_attention", "");
+
+/// Llama's tensors, which most families have.
+const EMBEDDING: Tensor = tensor(Role::Embedding, "model.embed_tokens", "token_embd");
+const FINAL_NORM: Tensor = tensor(Role::FinalNorm, "model.norm", "output_norm");
+const HEAD: Tensor = tensor(Role::Head, "lm_head", "output");
+const ATTENTION_NORM: Tensor = tensor(Role::AttentionNorm, "input_layernorm", "attn_norm");
+const QUERY: Tensor = tensor(Role::Query, "self_attn.q_proj", "attn_q");
+const KEY: Tensor = tensor(Role::Key, "self_attn.k_proj", "attn_k");
+const VALUE: Tensor = tensor(Role::Value, "self_attn.v_proj", "attn_v");
+const QUERY_NORM: Tensor = tensor(Role::QueryNorm, "self_attn.q_norm", "attn_q_norm");
+const KEY_NORM: Tensor = tensor(Role::KeyNorm, "self_attn.k_norm", "attn_k_norm");
+const ATTENTION_OUT: Tensor = tensor(Role::AttentionOut, "self_attn.o_proj", "attn_output");
+const FEED_FORWARD_NORM: Tensor = tensor(Role::FeedForwardNorm, "post_attention_layernorm", "ffn_norm");
+const GATE: Tensor = tensor(Role::Gate, "mlp.gate_proj", "ffn_gate");
+const UP: Tensor = tensor(Role::Up, "mlp.up_proj", "ffn_up");
+const DOWN: Tensor = tensor(Role::Down, "mlp.down_proj", "ffn_down");
+
+/// Those of a family that has just them.
+const LLAMA_TENSORS: &[Tensor] =
+    &[EMBEDDING, FINAL_NORM, HEAD, ATTENTION_NORM, QUERY, KEY, VALUE, ATTENTION_OUT, FEED_FORWARD_NORM, GATE, UP, DOWN];
+
+/// What a family's configuration class assumes for keys that are left out.
+#[derive(Clone, Copy)]
+struct Defaults {
+    /// None: as many as heads.
+    kv_heads: Option<usize>,
+    /// None: the hidden size over the heads.
+    head_dim: Option<usize>,
+    norm_eps: f64,
+    max_positions: usize,
+    tied: bool,
+    rope_theta: f64,
+    /// The share of a head that is turned, if a configuration may say.
+    rotated: Option<f64>,
+    /// `original_max_position_embeddings`, if there is always one.
+    original_max_positions: Option<usize>,
+    /// Which key names the activation, and the names that it may have.
+    activation: (Key, &'static [&'static str], Activation),
+}
+
+/// Those of `LlamaConfig`.
+const DEFAULTS: Defaults = Defaults {
+    kv_heads: None,
+    head_dim: None,
+    norm_eps: 1e-6,
+    max_positions: 2048,
+    tied: false,
+    rope_theta: 10_000.0,
+    rotated: None,
+    original_max_positions: None,
+    activation: (HIDDEN_ACT, &["silu", "swish"], Activation::Silu),
+};
+
+/// A model as Llama is, without biases, from the settings that all families have.
+fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults) -> Result<ModelSpec, ModelError> {
+    check_activation(settings, defaults)?;
+    let required = |key: Key, most: usize| {
+        let missing = || settings.missing(key, &format!("a whole number from 1 to {most}"));
+        settings.size(key, most)?.ok_or_else(missing)
+    };
+    let hidden_size = required(HIDDEN_SIZE, most::WIDTH)?;
+    let layers = required(LAYERS, most::LAYERS)?;
+    let max_positions = match settings.has_defaults() {
+        true => settings.size(POSITIONS, most::POSITIONS)?.unwrap_or(defaults.max_positions),
+        false => required(POSITIONS, most::POSITIONS)?,
+    };
+    let eps = match settings.positive(NORM_EPS)? {
+        Some(eps) => eps,
+        None if settings.has_defaults() => defaults.norm_eps,
+        None => return Err(settings.missing(NORM_EPS, "a number greater than 0")),
+    };
+    let (heads, kv_heads, head_dim) = heads(settings, hidden_size, defaults)?;
+    let norm = Norm { kind: NormKind::Rms, eps: eps as f32 };
+    let branch = Branch { norm: Some(norm), post_norm: None, scale: 1.0 };
+    let attention = Attention {
+        branch,
+        heads,
+        kv_heads,
+        head_dim,
+        bias: AttentionBias::default(),
+        qk_norm: None,
+        positions: Positions::Rope(0),
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        soft_cap: None,
+        sliding_window: None,
+    };
+    let inner = required(INNER, most::WIDTH)?;
+    let (.., activation) = defaults.activation;
+    let feed_forward = match settings.count(EXPERTS)?.unwrap_or(0) {
+        0 => FeedForward::Dense(Dense { branch, inner, activation, bias: false }),
+        count => FeedForward::Experts { count },
+    };
+    let (bos_token_id, eos_token_ids) = settings.special_tokens()?;
+    Ok(ModelSpec {
+        family,
+        hidden_size,
+        vocab_size: settings.vocab_size()?,
+        max_positions,
+        embedding: Embedding { scale: 1.0 },
+        layers: vec![Layer { attention, feed_forward, parallel: false }; layers],
+        final_norm: norm,
+        head: Head { tied: settings.is_tied(defaults.tied)?, scale: 1.0, soft_cap: None },
+        ropes: vec![settings.rope(&rope_request(defaults, head_dim, max_positions))?],
+        restarts_after: None,
+        absent: settings.absent(layers)?,
+        bos_token_id,
+        eos_token_ids,
+    })
+}
+
+fn rope_request(defaults: &Defaults, head_dim: usize, max_positions: usize) -> RopeRequest {
+    RopeRequest {
+        head_dim,
+        max_positions,
+        theta: defaults.rope_theta,
+        rotated: defaults.rotated,
+        original_max_positions: defaults.original_max_positions,
+    }
+}
+
+fn check_activation(settings: &dyn Settings, defaults: &Defaults) -> Result<(), ModelError> {
+    let (key, names, _) = defaults.activation;
+    match settings.text(key)? {
+        Some(name) if !names.contains(&name) => {
+            let supported = format!("the feed-forward activation must be {}", names[0]);
+            Err(settings.unsupported(key, format!("{name:?}"), &supported))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Query heads, key/value heads and the width of a head.
+fn heads(
+    settings: &dyn Settings,
+    hidden_size: usize,
+    defaults: &Defaults,
+) -> Result<(usize, usize, usize), ModelError> {
+    let missing = || settings.missing(HEADS, &format!("a whole number from 1 to {}", most::HEADS));
+    let heads = settings.size(HEADS, most::HEADS)?.ok_or_else(missing)?;
+    // A null means as many as heads; what a missing key means depends on the family.
+    let assumed = |key, default: Option<usize>| default.filter(|_| settings.has_defaults() && !settings.is_null(key));
+    let kv_heads = settings.size(KV_HEADS, most::HEADS)?.or(assumed(KV_HEADS, defaults.kv_heads)).unwrap_or(heads);
+    if heads % kv_heads != 0 {
+        let expected = format!("a divisor of the {heads} heads");
+        return Err(settings.wrong(KV_HEADS, kv_heads.to_string(), expected));
+    }
+    let head_dim = match settings.size(HEAD_DIM, most::HEAD_DIM)?.or(assumed(HEAD_DIM, defaults.head_dim)) {
+        Some(head_dim) => head_dim,
+        None if hidden_size.is_multiple_of(heads) && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
+        None => {
+            let expected = format!("a multiple of the {heads} heads, or a width of heads (at most {})", most::HEAD_DIM);
+            return Err(settings.wrong(HIDDEN_SIZE, hidden_size.to_string(), expected));
+        }
+    };
+    if head_dim % 2 != 0 {
+        let expected =
+            "an even number, because rotary embedding turns pairs (where not given, the hidden size over the heads)";
+        return Err(settings.wrong(HEAD_DIM, head_dim.to_string(), expected.to_string()));
+    }
+    Ok((heads, kv_heads, head_dim))
+}
+
+/// A bias on all four projections of attention if a key asks for it.
+fn attention_bias(settings: &dyn Settings, key: Key) -> Result<AttentionBias, ModelError> {
+    let qkv = settings.has_bias(Some(key), false, &[Role::Query, Role::Key, Role::Value])?;
+    Ok(AttentionBias { qkv, out: settings.has_bias(Some(key), false, &[Role::AttentionOut])? })
+}
+
+/// A bias on all projections of the feed-forward network if a key asks for it.
+fn mlp_bias(settings: &dyn Settings, key: Key) -> Result<bool, ModelError> {
+    settings.has_bias(Some(key), false, &[Role::Gate, Role::Up, Role::Down])
+}
+
+impl ModelSpec {
+    fn each_attention(&mut self, mut change: impl FnMut(usize, &mut Attention)) {
+        self.layers.iter_mut().enumerate().for_each(|(index, layer)| change(index, &mut layer.attention));
+    }
+
+    fn each_dense(&mut self, mut change: impl FnMut(&mut Dense)) {
+        for layer in &mut self.layers {
+            if let FeedForward::Dense(dense) = &mut layer.feed_forward {
+                change(dense);
+            }
+        }
+    }
+
+    fn each_branch(&mut self, mut change: impl FnMut(&mut Branch)) {
+        self.each_attention(|_, attention| change(&mut attention.branch));
+        self.each_dense(|dense| change(&mut dense.branch));
+    }
+
+    fn set_bias(&mut self, bias: AttentionBias, mlp: bool) {
+        self.each_attention(|_, attention| attention.bias = bias);
+        self.each_dense(|dense| dense.bias = mlp);
+    }
+
+    /// Queries and keys are normalised before they are turned.
+    fn set_qk_norm(&mut self, over: Over) {
+        let norm = self.final_norm;
+        self.each_attention(|_, attention| attention.qk_norm = Some(QkNorm { norm, over }));
+    }
+
+    /// Layers for which `slides` see a window only. One that the model never fills is none.
+    fn set_sliding_window(&mut self, window: Option<usize>, slides: impl Fn(usize) -> bool) {
+        let window = window.filter(|window| *window < self.max_positions).map(|window| window as u32);
+        self.each_attention(|layer, attention| attention.sliding_window = window.filter(|_| slides(layer)));
+    }
+}
+
+/// The keys that a query of a sliding layer sees; None if none slides.
+fn sliding_window(settings: &dyn Settings, default: Option<usize>) -> Result<Option<usize>, ModelError> {
+    if settings.is_null(SLIDING_WINDOW) {
+        return Ok(None);
+    }
+    match settings.size(SLIDING_WINDOW, most::POSITIONS)?.or(default) {
+        Some(1) => Err(settings.wrong(SLIDING_WINDOW, "1".to_string(), "at least 2 positions".to_string())),
+        window => Ok(window),
+    }
+}
+
+/// Which layers slide, if a configuration says so layer by layer.
+fn layer_types(settings: &dyn Settings, layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+    let Some(types) = settings.list(LAYER_TYPES)? else { return Ok(None) };
+    if types.len() != layers {
+        let found = format!("a list of {}", types.len());
+        return Err(settings.wrong(LAYER_TYPES, found, format!("one entry for each of the {layers} layers")));
+    }
+    let slides = |value: &serde_json::Value| match value.as_str() {
+        Some("full_attention" | "attention") => Ok(false),
+        Some("sliding_attention") => Ok(true),
+        _ => {
+            let supported = "layers must be \"full_attention\" or \"sliding_attention\"";
+            Err(settings.unsupported(LAYER_TYPES, shown(value), supported))
+        }
+    };
+    types.iter().map(slides).collect::<Result<_, _>>().map(Some)
+}
+
+/// Layers that slide by a list of their types, or else by the family's rule; a type that slides needs a window.
+fn slide_by_type(
+    spec: &mut ModelSpec,
+    settings: &dyn Settings,
+    window: Option<usize>,
+    rule: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>, ModelError> {
+    let layers = spec.layers.len();
+    let listed = layer_types(settings, layers)?;
+    if window.is_none() && listed.iter().flatten().any(|slides| *slides) {
+        return Err(settings.missing(SLIDING_WINDOW, "the window of the layers that slide by layer_types"));
+    }
+    let slides = listed.unwrap_or_else(|| (0..layers).map(|layer| window.is_some() && rule(layer)).collect());
+    spec.set_sliding_window(window, |layer| slides[layer]);
+    Ok(slides)
+}
+
+/// A setting that must stay away.
+fn refuse(settings: &dyn Settings, key: Key, supported: &str) -> Result<(), ModelError> {
+    match settings.flag(key)? {
+        Some(true) => Err(settings.unsupported(key, "true".to_string(), supported)),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_bidirectional(settings: &dyn Settings) -> Result<(), ModelError> {
+    refuse(settings, BIDIRECTIONAL, "a token must see only what stands before it")
+}

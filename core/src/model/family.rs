@@ -1,0 +1,355 @@
+//! What a model family is: how its containers spell its tensors and settings, and what those mean.
+//!
+//! A [`Family`] is data, one file in [`super::families`]. Everything that has to do with a tensor's name goes through its
+//! table: reading both containers, loading, counting parameters, taking blocks out, zeroing, and the exported Python module.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::error::ModelError;
+use super::settings::Settings;
+use super::spec::{FeedForward, ModelSpec, Over};
+use super::{BlockId, BlockKind};
+use crate::weights::RowOrder;
+
+/// What a tensor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the parts of a transformer")]
+pub enum Role {
+    Embedding,
+    FinalNorm,
+    Head,
+    AttentionNorm,
+    Query,
+    Key,
+    Value,
+    QueryNorm,
+    KeyNorm,
+    AttentionOut,
+    AttentionPostNorm,
+    FeedForwardNorm,
+    Gate,
+    Up,
+    Down,
+    FeedForwardPostNorm,
+}
+
+impl Role {
+    /// The kind of block that a tensor goes with; None outside the layers.
+    pub fn kind(self) -> Option<BlockKind> {
+        match self {
+            Self::Embedding | Self::FinalNorm | Self::Head => None,
+            Self::FeedForwardNorm | Self::Gate | Self::Up | Self::Down | Self::FeedForwardPostNorm => {
+                Some(BlockKind::Mlp)
+            }
+            _ => Some(BlockKind::Mha),
+        }
+    }
+
+    /// Whether its values multiply what was normalised.
+    pub fn is_norm(self) -> bool {
+        match self {
+            Self::FinalNorm | Self::AttentionNorm | Self::QueryNorm | Self::KeyNorm => true,
+            Self::AttentionPostNorm | Self::FeedForwardNorm | Self::FeedForwardPostNorm => true,
+            Self::Embedding | Self::Head | Self::Query | Self::Key | Self::Value | Self::AttentionOut => false,
+            Self::Gate | Self::Up | Self::Down => false,
+        }
+    }
+
+    /// Whether it is the projection by which a block writes: if that is zero, so is what the block adds.
+    pub fn is_output(self) -> bool {
+        matches!(self, Self::AttentionOut | Self::Down)
+    }
+}
+
+/// A container of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Container {
+    /// A Hugging Face folder.
+    HuggingFace,
+    /// A GGUF file.
+    Gguf,
+}
+
+/// One row of a family's table: a tensor, with or without a bias beside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tensor {
+    pub role: Role,
+    /// The module that holds it in a Hugging Face checkpoint, within its layer if it has one. Modules named in several rows
+    /// hold these tensors one below the other, in the order of the rows.
+    pub hf: &'static str,
+    /// What GGUF calls it, within its layer; empty if such files are not read.
+    pub gguf: &'static str,
+    /// The container whose rows are laid out for rotary embedding of neighbouring elements; here it turns halves.
+    pub interleaved: Option<Container>,
+    /// Whether a Hugging Face checkpoint holds a norm's values less 1.
+    pub plus_one: bool,
+}
+
+/// A row of a table; see [`Tensor`].
+pub(crate) const fn tensor(role: Role, hf: &'static str, gguf: &'static str) -> Tensor {
+    Tensor { role, hf, gguf, interleaved: None, plus_one: false }
+}
+
+impl Tensor {
+    pub const fn interleaved(self, container: Container) -> Self {
+        Self { interleaved: Some(container), ..self }
+    }
+
+    pub const fn plus_one(self) -> Self {
+        Self { plus_one: true, ..self }
+    }
+}
+
+/// How GGUF files hold a family.
+pub(crate) struct Gguf {
+    /// `general.architecture`.
+    pub architecture: &'static str,
+    /// Keys of a config.json that such a file implies, besides the sizes that all families have.
+    pub config: fn(&ModelSpec) -> serde_json::Value,
+}
+
+/// A model family. Two are equal if they have the same name.
+pub struct Family {
+    /// The `model_type` of Hugging Face.
+    pub name: &'static str,
+    /// The Hugging Face class that computes it.
+    pub class: &'static str,
+    /// The class of its configuration.
+    pub config_class: &'static str,
+    /// The package of both within `transformers.models`.
+    pub package: &'static str,
+    /// None if its GGUF files are not read.
+    pub(crate) gguf: Option<Gguf>,
+    /// The tensors that its models may have.
+    pub(crate) tensors: &'static [Tensor],
+    /// What its settings mean.
+    pub(crate) spec: fn(&'static Family, &dyn Settings) -> Result<ModelSpec, ModelError>,
+}
+
+/// The modules that hold a Hugging Face model's layers.
+const LAYERS: &str = "model.layers";
+
+impl Family {
+    /// The `general.architecture` of its GGUF files, if they are read.
+    pub fn gguf_architecture(&self) -> Option<&'static str> {
+        self.gguf.as_ref().map(|gguf| gguf.architecture)
+    }
+
+    /// The row for a role.
+    fn tensor(&self, role: Role) -> Option<&Tensor> {
+        self.tensors.iter().find(|tensor| tensor.role == role)
+    }
+
+    /// The Hugging Face name of a role's weight.
+    fn weight_name(&self, role: Role) -> String {
+        format!("{}.weight", self.tensor(role).map_or("", |tensor| tensor.hf))
+    }
+
+    /// Names of the modules in a layer that belong to one kind of block: `self_attn`, `input_layernorm`, ..
+    pub(crate) fn modules(&self, kind: BlockKind) -> Vec<&'static str> {
+        let mut modules: Vec<&str> = Vec::new();
+        for tensor in self.tensors.iter().filter(|tensor| tensor.role.kind() == Some(kind)) {
+            let module = tensor.hf.split('.').next().unwrap_or(tensor.hf);
+            if !modules.contains(&module) {
+                modules.push(module);
+            }
+        }
+        modules
+    }
+
+    /// The layer that holds the Hugging Face tensor `name`, and the kind of block that it belongs to there, if to one.
+    pub(crate) fn place(&self, name: &str) -> Option<(usize, Option<BlockKind>)> {
+        let (layer, rest) = name.strip_prefix(LAYERS)?.strip_prefix('.')?.split_once('.')?;
+        let module = rest.split('.').next()?;
+        let kind = [BlockKind::Mha, BlockKind::Mlp].into_iter().find(|kind| self.modules(*kind).contains(&module));
+        Some((layer.parse().ok()?, kind))
+    }
+
+    /// The table's row, the layer and the suffix of GGUF tensor `name`: `blk.7.attn_q.bias` is that of the queries, 7, `bias`.
+    fn gguf_tensor<'n>(&self, name: &'n str) -> Option<(&Tensor, Option<usize>, &'n str)> {
+        let (module, suffix) = name.rsplit_once('.').filter(|(_, suffix)| ["weight", "bias"].contains(suffix))?;
+        let (layer, module) = match module.strip_prefix("blk.") {
+            None => (None, module),
+            Some(rest) => {
+                let (layer, module) = rest.split_once('.')?;
+                let is_number = !layer.is_empty() && layer.bytes().all(|byte| byte.is_ascii_digit());
+                (Some(layer.parse().ok().filter(|_| is_number)?), module)
+            }
+        };
+        let fits = |tensor: &&Tensor| tensor.gguf == module && tensor.role.kind().is_some() == layer.is_some();
+        Some((self.tensors.iter().find(fits)?, layer, suffix))
+    }
+
+    /// The Hugging Face name of GGUF tensor `name`, and how its rows come into Hugging Face's order; None if the table does
+    /// not have it.
+    pub(crate) fn from_gguf(&self, name: &str, spec: &ModelSpec) -> Option<(String, RowOrder)> {
+        let (tensor, layer, suffix) = self.gguf_tensor(name)?;
+        let order = spec.row_order(tensor, layer, Container::Gguf);
+        Some(match layer {
+            None => (format!("{}.{suffix}", tensor.hf), order),
+            Some(layer) => (format!("{LAYERS}.{layer}.{}.{suffix}", tensor.hf), order),
+        })
+    }
+
+    /// Whether GGUF tensor `name` is the bias of a role in any layer.
+    pub(crate) fn is_gguf_bias(&self, name: &str, role: Role) -> bool {
+        matches!(self.gguf_tensor(name), Some((tensor, _, "bias")) if tensor.role == role)
+    }
+
+    /// What GGUF calls the weight of a role outside the layers.
+    pub(crate) fn gguf_weight(&self, role: Role) -> String {
+        format!("{}.weight", self.tensor(role).map_or("", |tensor| tensor.gguf))
+    }
+}
+
+impl PartialEq for Family {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl fmt::Debug for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A tensor of one model: where a Hugging Face checkpoint holds it, and how the forward pass wants it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TensorRef {
+    pub role: Role,
+    /// Hugging Face name of the tensor that holds it, which may hold others, too.
+    pub name: String,
+    /// Its rows there.
+    pub rows: Range<usize>,
+    /// Elements of a row; None for a vector.
+    pub columns: Option<usize>,
+    /// The order that the forward pass wants the rows in.
+    pub order: RowOrder,
+    /// Whether 1 is to be added.
+    pub plus_one: bool,
+}
+
+impl TensorRef {
+    /// Whether it is added to a product.
+    pub fn is_bias(&self) -> bool {
+        self.columns.is_none() && !self.role.is_norm()
+    }
+}
+
+impl ModelSpec {
+    /// Name of the embedding, `[vocab_size, hidden_size]`.
+    pub(crate) fn embedding_name(&self) -> String {
+        self.family.weight_name(Role::Embedding)
+    }
+
+    /// Name of the tensor that the head reads, `[vocab_size, hidden_size]`: its own, or the embedding when tied.
+    pub(crate) fn head_name(&self) -> String {
+        self.family.weight_name(if self.head.tied { Role::Embedding } else { Role::Head })
+    }
+
+    /// Whether a checkpoint's tensor `name` is a head that this model does not read.
+    pub(crate) fn is_unused_head(&self, name: &str) -> bool {
+        self.head.tied && name == self.family.weight_name(Role::Head)
+    }
+
+    /// The tensors outside the layers.
+    pub(crate) fn outer_tensors(&self) -> Vec<TensorRef> {
+        self.tensors(None, |_| true)
+    }
+
+    /// The tensors of a block, its norms among them. A removed block takes all of them with it.
+    pub(crate) fn block_tensors(&self, block: BlockId) -> Vec<TensorRef> {
+        self.tensors(Some(block.layer), |role| role.kind() == Some(block.kind))
+    }
+
+    fn tensors(&self, layer: Option<usize>, wanted: impl Fn(Role) -> bool) -> Vec<TensorRef> {
+        let mut tensors: Vec<TensorRef> = Vec::new();
+        for tensor in self.family.tensors {
+            let role = tensor.role;
+            let Some((rows, columns, has_bias)) = self.shape(role, layer).filter(|_| wanted(role)) else { continue };
+            let order = self.row_order(tensor, layer, Container::HuggingFace);
+            let parts = [Some(("weight", columns)), has_bias.then_some(("bias", None))];
+            for (suffix, columns) in parts.into_iter().flatten() {
+                let name = match layer {
+                    None => format!("{}.{suffix}", tensor.hf),
+                    Some(layer) => format!("{LAYERS}.{layer}.{}.{suffix}", tensor.hf),
+                };
+                let above = tensors.iter().rev().find(|other| other.name == name).map_or(0, |other| other.rows.end);
+                let rows = above..above + rows;
+                tensors.push(TensorRef { role, name, rows, columns, order, plus_one: tensor.plus_one });
+            }
+        }
+        tensors
+    }
+
+    /// Rows, elements of a row (None for a vector), and whether there is a bias; None if the model has no such tensor.
+    fn shape(&self, role: Role, layer: Option<usize>) -> Option<(usize, Option<usize>, bool)> {
+        let hidden = self.hidden_size;
+        let norm = |there: bool, size: usize| there.then_some((size, None, false));
+        let matrix = |rows: usize, columns: usize, bias: bool| Some((rows, Some(columns), bias));
+        let Some(layer) = layer else {
+            return match role {
+                Role::Embedding => matrix(self.vocab_size, hidden, false),
+                Role::FinalNorm => norm(true, hidden),
+                Role::Head if !self.head.tied => matrix(self.vocab_size, hidden, false),
+                _ => None,
+            };
+        };
+        let layer = self.layers.get(layer)?;
+        let attention = &layer.attention;
+        let (queries, keys) = (attention.query_width(), attention.key_width());
+        let head_norm = |row: usize| match attention.qk_norm {
+            None => None,
+            Some(norm) => Some((if norm.over == Over::Row { row } else { attention.head_dim }, None, false)),
+        };
+        let FeedForward::Dense(dense) = &layer.feed_forward else { return None };
+        match role {
+            Role::Embedding | Role::FinalNorm | Role::Head => None,
+            Role::AttentionNorm => norm(attention.branch.norm.is_some(), hidden),
+            Role::AttentionPostNorm => norm(attention.branch.post_norm.is_some(), hidden),
+            Role::Query => matrix(queries, hidden, attention.bias.qkv),
+            Role::Key | Role::Value => matrix(keys, hidden, attention.bias.qkv),
+            Role::QueryNorm => head_norm(queries),
+            Role::KeyNorm => head_norm(keys),
+            Role::AttentionOut => matrix(hidden, queries, attention.bias.out),
+            Role::FeedForwardNorm => norm(dense.branch.norm.is_some(), hidden),
+            Role::FeedForwardPostNorm => norm(dense.branch.post_norm.is_some(), hidden),
+            Role::Gate | Role::Up => matrix(dense.inner, hidden, dense.bias),
+            Role::Down => matrix(hidden, dense.inner, dense.bias),
+        }
+    }
+
+    /// How the rows of a container's tensor come into the order of the next: GGUF's into Hugging Face's, and those into that
+    /// of the forward pass.
+    fn row_order(&self, tensor: &Tensor, layer: Option<usize>, container: Container) -> RowOrder {
+        let layer = layer.and_then(|layer| self.layers.get(layer));
+        match layer {
+            Some(layer) if tensor.interleaved == Some(container) => {
+                let attention = &layer.attention;
+                RowOrder::InterleavedRope { head_dim: attention.head_dim, rotated: self.rotated(attention) }
+            }
+            _ => RowOrder::Stored,
+        }
+    }
+}
+
+/// The stored tensors that hold these, each once: names and shapes.
+pub(crate) fn stored(tensors: &[TensorRef]) -> Vec<(String, Vec<usize>)> {
+    let mut stored: Vec<(String, Vec<usize>)> = Vec::new();
+    for tensor in tensors {
+        match stored.iter_mut().find(|(name, _)| *name == tensor.name) {
+            Some((_, shape)) => shape[0] = shape[0].max(tensor.rows.end),
+            None => stored
+                .push((tensor.name.clone(), [Some(tensor.rows.end), tensor.columns].into_iter().flatten().collect())),
+        }
+    }
+    stored
+}

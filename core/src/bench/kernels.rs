@@ -130,14 +130,10 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
             BlockWeights::Attention(weights) => {
                 // Scores and weighted values over the keys up to each query.
                 let pairs = rows * (batch.window as u64 + 1) / 2;
-                let turned = match gpu_turns_in_place(scorer) {
-                    true => ("rotary", moved(2 * rows * (heads + kv_heads) * head_dim)),
-                    false => ("rotary and pack", moved(2 * rows * (heads + 2 * kv_heads) * head_dim)),
-                };
                 vec![
                     ("attention norm", norm()),
                     ("q, k, v product", product(&weights.qkv)),
-                    turned,
+                    ("heads", moved(2 * rows * (heads + 2 * kv_heads) * head_dim)),
                     ("attention", Amount::Flops(4 * pairs * heads * head_dim)),
                     ("o product", product(&weights.o)),
                 ]
@@ -145,7 +141,7 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
             BlockWeights::FeedForward(weights) => vec![
                 ("feed-forward norm", norm()),
                 ("gate, up product", product(&weights.gate_up)),
-                ("swiglu", moved(3 * rows * inner)),
+                ("activation", moved(3 * rows * inner)),
                 ("down product", product(&weights.down)),
             ],
         };
@@ -164,11 +160,6 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
     let names = vec![("head product", Amount::Flops(2 * logits * hidden)), ("log-sum-exp", moved(logits))];
     stages.extend(split(&head, names, 1));
     Ok(stages)
-}
-
-/// Whether Q and K are turned where they lie, as the tile kernels want it.
-fn gpu_turns_in_place(scorer: &Scorer<'_>) -> bool {
-    !scorer.model.gpu().gemm().is_panel()
 }
 
 /// Takes a recording apart that repeats kernels in the order of `names`.

@@ -96,11 +96,11 @@ impl Recording {
         self.commands.len()
     }
 
-    /// The same in parts: neighbouring dispatches of one kernel are one. Copies belong to the kernel after them, the last
+    /// The same in parts: neighbouring dispatches of one kernel, in whatever variants, are one. Copies belong to the kernel after them, the last
     /// ones to the kernel before.
     pub(crate) fn by_kernel(&self) -> Vec<Self> {
         let kernel = |command: &Command| match command {
-            Command::Dispatch { kernel, .. } => Some(*kernel),
+            Command::Dispatch { kernel, .. } => Some(std::mem::discriminant(kernel)),
             _ => None,
         };
         let joined = |a: &Command, b: &Command| kernel(a).is_none() || kernel(a) == kernel(b);

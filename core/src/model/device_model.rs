@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use blockpruner_shaders::{WeightFormat, stride};
+use blockpruner_shaders::{Activation, WeightFormat, stride};
 
-use super::{BlockId, BlockKind, Checkpoint, ModelError, ModelSpec};
-use crate::gpu::{Gpu, GpuError, GpuOptions, Matrix, Resource};
+use super::{forward, BlockId, BlockKind, Checkpoint, ModelError, ModelSpec};
+use crate::gpu::{AttentionNeed, Gpu, GpuError, GpuOptions, KernelNeeds, Matrix, Norm};
 use crate::weights::{DType, FloatType, Weights, WeightsError};
 
 /// Vocabulary entries whose logits exist at a time. Fixed, so that the order of summation, and with it every bit of a
@@ -30,8 +30,8 @@ pub enum ForwardError {
 
 /// Weights of an attention block.
 pub(crate) struct Attention {
-    /// `input_layernorm`, `[hidden_size]` f32.
-    pub norm: Resource,
+    /// `input_layernorm`.
+    pub norm: Norm,
     /// Q, K and V projections, one below the other.
     pub qkv: Matrix,
     /// Output projection.
@@ -40,8 +40,8 @@ pub(crate) struct Attention {
 
 /// Weights of a feed-forward block.
 pub(crate) struct FeedForward {
-    /// `post_attention_layernorm`, `[hidden_size]` f32.
-    pub norm: Resource,
+    /// `post_attention_layernorm`.
+    pub norm: Norm,
     /// Gate and up projections, one below the other.
     pub gate_up: Matrix,
     /// Down projection.
@@ -65,7 +65,7 @@ pub struct DeviceModel {
     pub(super) embedding: Rc<Vec<Matrix>>,
     /// The head in the same chunks; the embedding itself when tied.
     pub(crate) head: Rc<Vec<Matrix>>,
-    pub(crate) final_norm: Resource,
+    pub(crate) final_norm: Norm,
     /// Blocks that stay on the device: all that there are, or none.
     blocks: BTreeMap<BlockId, Rc<BlockWeights>>,
 }
@@ -106,8 +106,12 @@ pub fn device_needs(checkpoint: &Checkpoint) -> GpuOptions {
     let used: Vec<WeightFormat> = stacks.map(|stack| stack.format(weights)).collect();
     GpuOptions {
         largest_weight: columns as u64 * spec.hidden_size as u64 * 4,
-        formats: WeightFormat::ALL.into_iter().filter(|format| used.contains(format)).collect(),
-        head_dim: Some(spec.head_dim as u32),
+        needs: KernelNeeds {
+            formats: WeightFormat::ALL.into_iter().filter(|format| used.contains(format)).collect(),
+            attention: vec![AttentionNeed::new(&forward::attention(spec), None)],
+            activations: vec![Activation::Silu],
+            ..Default::default()
+        },
         ..Default::default()
     }
 }
@@ -127,7 +131,7 @@ impl DeviceModel {
             true => embedding.clone(),
             false => Rc::new(loader.vocabulary(spec, ModelSpec::HEAD).await?),
         };
-        let final_norm = loader.vector(ModelSpec::FINAL_NORM).await?;
+        let final_norm = loader.norm(spec, ModelSpec::FINAL_NORM).await?;
         let mut blocks = BTreeMap::new();
         for depth in 0..2 * spec.layers {
             let block = BlockId::at_depth(depth);
@@ -151,7 +155,7 @@ impl DeviceModel {
         let mut loader = Loader::new(&gpu, checkpoint, total, progress)?;
         let head = Rc::new(loader.vocabulary(spec, spec.head_name()).await?);
         let embedding = if spec.tied_embeddings { head.clone() } else { Rc::default() };
-        let final_norm = loader.vector(ModelSpec::FINAL_NORM).await?;
+        let final_norm = loader.norm(spec, ModelSpec::FINAL_NORM).await?;
         let (spec, weights) = (checkpoint.spec.clone(), checkpoint.weights.clone());
         Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks: BTreeMap::new() })
     }
@@ -293,11 +297,12 @@ impl<'a> Loader<'a> {
         (self.progress)(self.done, self.total);
     }
 
-    async fn vector(&mut self, name: &str) -> Result<Resource, ForwardError> {
+    async fn norm(&mut self, spec: &ModelSpec, name: &str) -> Result<Norm, ForwardError> {
         let mut values = self.weights.read_f32(name).await?;
         self.advance(values.len());
         values.resize(stride(values.len() as u32) as usize, 0.0);
-        Ok(self.gpu.upload_readable(name, &values)?)
+        let weight = self.gpu.upload_readable(name, &values)?;
+        Ok(Norm { weight, columns: spec.hidden_size as u32, epsilon: spec.rms_norm_eps })
     }
 
     async fn vocabulary(&mut self, spec: &ModelSpec, name: &str) -> Result<Vec<Matrix>, ForwardError> {
@@ -313,12 +318,12 @@ impl<'a> Loader<'a> {
         let [first, second] = Stack::of(spec, block);
         Ok(match block.kind {
             BlockKind::Mha => BlockWeights::Attention(Attention {
-                norm: self.vector(&names.input_layernorm).await?,
+                norm: self.norm(spec, &names.input_layernorm).await?,
                 qkv: self.matrix(&first).await?,
                 o: self.matrix(&second).await?,
             }),
             BlockKind::Mlp => BlockWeights::FeedForward(FeedForward {
-                norm: self.vector(&names.post_attention_layernorm).await?,
+                norm: self.norm(spec, &names.post_attention_layernorm).await?,
                 gate_up: self.matrix(&first).await?,
                 down: self.matrix(&second).await?,
             }),

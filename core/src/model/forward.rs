@@ -7,11 +7,14 @@ pub(crate) mod decode;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use blockpruner_shaders::{self as shaders, Kernel, gemm, rotary, stride};
+use blockpruner_shaders::{Activation, gemm, heads, stride};
 
 use super::ModelSpec;
 use super::device_model::{Attention, BlockWeights, DeviceModel, FeedForward, ForwardError, VOCABULARY_CHUNK};
-use crate::gpu::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Residual, Resource};
+use crate::gpu::{
+    self, AttentionBuffers, Gpu, GpuError, LogSumExp, LogSumExpBuffers, Matrix, Operand, Projection, Recording, Residual,
+    Resource, VocabularyChunk, record_activation,
+};
 
 /// Targets whose logits exist at a time.
 const HEAD_ROWS: u32 = 2048;
@@ -31,11 +34,11 @@ pub(crate) struct Scratch {
     /// Gate and up; and the sums of the feed-forward block, for the panel kernels.
     gate_up: Resource,
     logits: Resource,
-    /// Q, K and V, for the panel kernels.
-    packed_heads: [wgpu::TextureView; 3],
+    /// Q, K and V, each by itself.
+    packed_heads: [Resource; 3],
 }
 
-/// Sizes of everything in [`Scratch`], in bytes but for the rows and texels.
+/// Sizes of everything in [`Scratch`], in bytes but for the rows.
 struct ScratchSizes {
     rope: u64,
     residual: u64,
@@ -65,7 +68,7 @@ impl ScratchSizes {
             mlp_rows,
             gate_up: product(mlp_rows, hidden.max(2 * stride(inner))),
             logits: product(rows.min(HEAD_ROWS), chunk),
-            packed_heads: heads(spec).packed_texels(gpu.gemm(), window, windows),
+            packed_heads: attention(spec).packed_bytes(gpu.gemm(), window, windows),
         }
     }
 }
@@ -76,7 +79,7 @@ impl Scratch {
         let (gpu, spec) = (&*model.gpu, &model.spec);
         let sizes = ScratchSizes::new(gpu, spec, window, windows);
         let frequencies = spec.rope.frequencies(window as usize)?;
-        let table = rotary::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);
+        let table = heads::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);
         Ok(Self {
             rope: gpu.upload_readable("rotary table", table.as_flattened())?,
             residual: Residual::copy(gpu, window * windows, spec.hidden_size as u32)?,
@@ -85,14 +88,14 @@ impl Scratch {
             mlp_rows: sizes.mlp_rows,
             gate_up: gpu.readable("gate and up", sizes.gate_up)?,
             logits: gpu.readable("logits of a vocabulary chunk", sizes.logits)?,
-            packed_heads: heads(spec).packed(gpu, window, windows)?,
+            packed_heads: attention(spec).packed(gpu, window, windows)?,
         })
     }
 
     /// Bytes that [`Scratch::new`] allocates.
     pub(crate) fn bytes(gpu: &Gpu, spec: &ModelSpec, window: u32, windows: u32) -> u64 {
         let sizes = ScratchSizes::new(gpu, spec, window, windows);
-        let [q, k, v] = sizes.packed_heads.map(|texels| texels * 16);
+        let [q, k, v] = sizes.packed_heads;
         let all = [sizes.rope, sizes.residual, sizes.operand, sizes.qkv, sizes.gate_up, sizes.logits, q, k, v];
         all.into_iter().map(|bytes| gpu.readable_bytes(bytes)).sum()
     }
@@ -173,10 +176,12 @@ fn entries(chunks: &[Matrix]) -> u64 {
 
 /// Targets that the head scores together, with their place in the batch and their NLL.
 pub(crate) struct HeadPart {
+    /// First of the rows of the states that it covers,
     first_row: u32,
-    /// Rows of the states per group of `kept` targets.
-    window: u32,
-    kept: u32,
+    /// how many they are,
+    span: u32,
+    /// and which of them have a target, counted from the first.
+    indices: wgpu::Buffer,
     /// Targets.
     pub(crate) rows: u32,
     /// Token of each target.
@@ -204,10 +209,12 @@ impl Batch {
         let kept = window - 1;
         let mut head = Vec::new();
         let mut part = |first_row: usize, window: usize, kept: usize, targets: &[u32]| -> Result<(), GpuError> {
+            let indices = (0..targets.len()).map(|target| (target / kept * window + target % kept) as u32);
+            let indices: Vec<u32> = indices.collect();
             head.push(HeadPart {
                 first_row: first_row as u32,
-                window: window as u32,
-                kept: kept as u32,
+                span: (targets.len().div_ceil(kept) * window) as u32,
+                indices: gpu.upload("rows with a target", bytemuck::cast_slice(&indices))?,
                 rows: targets.len() as u32,
                 tokens: targets.to_vec(),
                 targets: gpu.upload("targets", bytemuck::cast_slice(targets))?,
@@ -265,7 +272,7 @@ impl DeviceModel {
     ) -> Result<(), ForwardError> {
         self.embedding_chunks(|first_token, matrix| {
             for (tokens, rows, states) in lookups {
-                matrix.record_lookup(&self.gpu, recording, tokens, *rows, first_token, states);
+                matrix.record_lookup(&self.gpu, recording, tokens, *rows, first_token, 1.0, states);
             }
         })
         .await
@@ -301,10 +308,10 @@ impl DeviceModel {
         let gpu = &*self.gpu;
         let rows = windows * window;
         let residual = self.residual(recording, scratch, states, 0, rows);
-        let normed = self.record_norm(recording, scratch, &residual, &weights.norm, rows, (1, 1));
+        let normed = weights.norm.record(gpu, recording, &residual, rows, &scratch.operand);
         weights.qkv.record_product(gpu, recording, &normed, &scratch.qkv);
         let heads = self.record_attend(recording, scratch, (windows, window));
-        weights.o.record_residual(gpu, recording, &heads, &residual, &scratch.qkv);
+        weights.o.record_residual(gpu, recording, &heads, 1.0, &residual, &scratch.qkv);
     }
 
     fn record_feed_forward(
@@ -319,10 +326,12 @@ impl DeviceModel {
         for first_row in (0..all).step_by(scratch.mlp_rows as usize) {
             let rows = scratch.mlp_rows.min(all - first_row);
             let residual = self.residual(recording, scratch, states, first_row, rows);
-            let normed = self.record_norm(recording, scratch, &residual, &weights.norm, rows, (1, 1));
+            let normed = weights.norm.record(gpu, recording, &residual, rows, &scratch.operand);
             weights.gate_up.record_product(gpu, recording, &normed, &scratch.gate_up);
-            let activated = self.record_swiglu(recording, scratch, rows);
-            weights.down.record_residual(gpu, recording, &activated, &residual, &scratch.gate_up);
+            let inner = self.spec.intermediate_size as u32;
+            let (input, output) = (&scratch.gate_up, &scratch.operand);
+            let activated = record_activation(gpu, recording, Activation::Silu, inner, rows, input, output);
+            weights.down.record_residual(gpu, recording, &activated, 1.0, &residual, &scratch.gate_up);
         }
     }
 
@@ -339,16 +348,6 @@ impl DeviceModel {
         Residual::new(recording, states, first_row, (rows, columns), scratch.residual.as_ref())
     }
 
-    fn record_swiglu(&self, recording: &mut Recording, scratch: &Scratch, rows: u32) -> Operand {
-        let kernel = self.gpu.gemm();
-        let inner = self.spec.intermediate_size as u32;
-        let params = shaders::swiglu::Params { rows, stride: stride(inner), inner4: gemm::inner_texels(inner) };
-        let bindings = [scratch.gate_up.clone(), scratch.operand.clone()];
-        let flops = rows as u64 * inner as u64 * 8;
-        recording.dispatch(Kernel::SwiGlu { kernel }, &params, bindings, params.grid(kernel), flops);
-        Operand::new(&scratch.operand, rows)
-    }
-
     /// Chunks of the vocabulary.
     pub(crate) fn vocabulary_chunks(&self) -> usize {
         self.head.len()
@@ -363,9 +362,8 @@ impl DeviceModel {
         states: &wgpu::Buffer,
         first_row: u32,
     ) -> Operand {
-        let rows = part.rows.div_ceil(part.kept) * part.window;
-        let residual = self.residual(recording, scratch, states, first_row + part.first_row, rows);
-        self.record_norm(recording, scratch, &residual, &self.final_norm, part.rows, (part.window, part.kept))
+        let residual = self.residual(recording, scratch, states, first_row + part.first_row, part.span);
+        self.final_norm.record_rows(&self.gpu, recording, &residual, &part.indices, part.rows, &scratch.operand)
     }
 
     /// The log-sum-exp over these chunks of the vocabulary, which must come in order; the last one ends in the NLL.
@@ -445,65 +443,47 @@ impl DeviceModel {
         (head, targets): (&[Matrix], &wgpu::Buffer),
         chunks: Range<usize>,
     ) {
-        let (kernel, rows) = (self.gpu.gemm(), part.rows);
         for chunk in chunks {
             let matrix = &head[chunk];
             matrix.record_product(&self.gpu, recording, normed, &scratch.logits);
-            let params = shaders::log_sum_exp::Params {
-                rows,
+            let buffers =
+                LogSumExpBuffers { logits: &scratch.logits, targets, running: &part.running, nll: &part.nll };
+            let entries = VocabularyChunk {
                 columns: matrix.columns(),
-                stride: stride(matrix.columns()),
                 first_token: (chunk * VOCABULARY_CHUNK) as u32,
-                is_first: (chunk == 0) as u32,
-                is_last: (chunk + 1 == head.len()) as u32,
+                is_first: chunk == 0,
+                is_last: chunk + 1 == head.len(),
             };
-            recording.dispatch(
-                Kernel::LogSumExp { kernel },
-                &params,
-                [scratch.logits.clone(), targets.into(), (&part.running).into(), (&part.nll).into()],
-                shaders::log_sum_exp::grid(kernel, rows),
-                rows as u64 * matrix.columns() as u64 * 8,
-            );
+            LOG_SUM_EXP.record(&self.gpu, recording, &buffers, part.rows, &entries);
         }
     }
 
-    fn record_norm(
-        &self,
-        recording: &mut Recording,
-        scratch: &Scratch,
-        input: &Residual<'_>,
-        weight: &Resource,
-        rows: u32,
-        (window, kept): (u32, u32),
-    ) -> Operand {
-        let kernel = self.gpu.gemm();
-        let columns = self.spec.hidden_size as u32;
-        let (input, first_row) = input.input();
-        let params = shaders::rms_norm::Params {
-            rows,
-            columns,
-            stride: stride(columns),
-            inner4: gemm::inner_texels(columns),
-            first_row,
-            window,
-            kept,
-            epsilon: self.spec.rms_norm_eps,
-        };
-        let bindings = [input, weight.clone(), scratch.operand.clone()];
-        let flops = rows as u64 * columns as u64 * 8;
-        let grid = shaders::rms_norm::grid(kernel, rows);
-        recording.dispatch(Kernel::RmsNorm { kernel }, &params, bindings, grid, flops);
-        Operand::new(&scratch.operand, rows)
-    }
-
     fn record_attend(&self, recording: &mut Recording, scratch: &Scratch, (windows, window): (u32, u32)) -> Operand {
-        let Scratch { rope, qkv, packed_heads: packed, operand: output, .. } = scratch;
-        let buffers = AttentionBuffers { rope, qkv, packed, output };
-        heads(&self.spec).record(&self.gpu, recording, &buffers, window, windows)
+        let input = scratch.projection(&scratch.rope);
+        let buffers = AttentionBuffers { packed: &scratch.packed_heads, output: &scratch.operand };
+        attention(&self.spec).record(&self.gpu, recording, &input, &buffers, window, windows)
     }
 }
 
-/// The heads of a model's attention blocks.
-fn heads(spec: &ModelSpec) -> Heads {
-    Heads { heads: spec.heads as u32, kv_heads: spec.kv_heads as u32, head_dim: spec.head_dim as u32 }
+impl Scratch {
+    /// Q, K and V as they are now, to be turned with this table.
+    fn projection<'a>(&'a self, rope: &'a Resource) -> Projection<'a> {
+        Projection { rope, qkv: &self.qkv, norms: None }
+    }
+}
+
+/// Logits are what the head says.
+const LOG_SUM_EXP: LogSumExp = LogSumExp { scale: 1.0, soft_cap: None };
+
+/// The shape of a model's attention blocks.
+pub(super) fn attention(spec: &ModelSpec) -> gpu::Attention {
+    gpu::Attention {
+        heads: spec.heads as u32,
+        kv_heads: spec.kv_heads as u32,
+        head_dim: spec.head_dim as u32,
+        rotated: spec.head_dim as u32,
+        scale: 1.0 / (spec.head_dim as f32).sqrt(),
+        soft_cap: None,
+        sliding_window: None,
+    }
 }

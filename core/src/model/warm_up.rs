@@ -21,7 +21,7 @@ impl DeviceModel {
         let mut recording = Recording::new();
         // A streamed embedding is left on its file: unless it has another format than the head, its shader is the same.
         for matrix in [self.embedding.first(), self.head.first()].into_iter().flatten() {
-            matrix.record_lookup(gpu, &mut recording, &tokens, WINDOW as u32, 0, &states);
+            matrix.record_lookup(gpu, &mut recording, &tokens, WINDOW as u32, 0, 1.0, &states);
         }
         for block in self.different_blocks() {
             let Some(weights) = self.block(block).await? else { continue };

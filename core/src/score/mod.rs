@@ -145,8 +145,8 @@ impl Batching {
 
     /// Bytes of everything that a [`Scorer`] allocates.
     pub(crate) fn scorer_bytes(&self, gpu: &Gpu, spec: &ModelSpec) -> u64 {
-        // A token id; a target, its running log-sum-exp and its NLL.
-        let text = (self.count * self.window + self.opening) as u64 * (4 + 4 + 16 + 4);
+        // A token id; a target, its row, its running log-sum-exp and its NLL.
+        let text = (self.count * self.window + self.opening) as u64 * (4 + 4 + 4 + 16 + 4);
         Scratch::bytes(gpu, spec, self.window as u32, self.most as u32) + text + states_bytes(spec, self.most_rows())
     }
 }

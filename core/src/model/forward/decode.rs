@@ -1,17 +1,11 @@
 //! Decoding, recorded: a prompt as one window, then one position at a time through a KV cache.
 
-use blockpruner_shaders::{GemmKernel, Kernel, argmax, cached, gemm, rotary, stride};
+use blockpruner_shaders::{Kernel, argmax, heads, stride};
 
-use super::{Scratch, heads};
-use crate::gpu::{GpuError, Heads, Operand, Recording, Resource};
+use super::{Scratch, attention};
+use crate::gpu::{CachedBuffers, GpuError, KeyValues, Recording, Resource};
 use crate::model::device_model::{Attention, BlockWeights, VOCABULARY_CHUNK};
 use crate::model::{BlockId, BlockKind, BlockSet, DeviceModel, ForwardError};
-
-/// Turned keys, and values, of the positions that one attention block has seen: see [`cached`].
-struct KeyValues {
-    keys: wgpu::Buffer,
-    values: wgpu::Buffer,
-}
 
 /// What a continuation keeps on the device from one token to the next.
 pub(crate) struct DecodeState {
@@ -25,6 +19,8 @@ pub(crate) struct DecodeState {
     scratch: Scratch,
     /// `[1, head_dim / 2]` of (cos, sin), for the position under way.
     rope: Resource,
+    /// Q of the position under way.
+    query: wgpu::Buffer,
     token: wgpu::Buffer,
     /// The hidden state under way, `[1, hidden_size]`.
     state: wgpu::Buffer,
@@ -40,7 +36,7 @@ impl DecodeState {
         let kept = kept.filter(|block| spec.has(*block) && !removed.contains(*block));
         let with_cache = |block: BlockId| {
             let is_attention = block.kind == BlockKind::Mha;
-            Ok((block, is_attention.then(|| KeyValues::new(model, capacity)).transpose()?))
+            Ok((block, is_attention.then(|| attention(spec).cache(gpu, capacity)).transpose()?))
         };
         Ok(Self {
             blocks: kept.map(with_cache).collect::<Result<_, GpuError>>()?,
@@ -48,6 +44,7 @@ impl DecodeState {
             positions: 0,
             scratch: Scratch::new(model, 1, 1)?,
             rope: gpu.readable("rotary table of a position", spec.head_dim as u64 * 4)?,
+            query: gpu.storage("Q of a position", attention(spec).query_bytes(1))?,
             token: gpu.storage("token id", 4)?,
             state: gpu.storage("hidden state", stride(spec.hidden_size as u32) as u64 * 4)?,
             best: gpu.storage("most likely token", 16)?,
@@ -60,9 +57,10 @@ impl DecodeState {
             return Ok(());
         }
         let capacity = self.capacity.saturating_mul(2).min(most).max(self.positions + 1);
-        let bytes = KeyValues::bytes(model, self.positions);
+        let attention = attention(&model.spec);
+        let bytes = attention.cache_bytes(self.positions);
         for entry in self.blocks.iter_mut().filter_map(|(_, entry)| entry.as_mut()) {
-            let larger = KeyValues::new(model, capacity)?;
+            let larger = attention.cache(&model.gpu, capacity)?;
             let mut recording = Recording::new();
             recording.copy(&entry.keys, &larger.keys, 0, bytes);
             recording.copy(&entry.values, &larger.values, 0, bytes);
@@ -72,17 +70,6 @@ impl DecodeState {
         }
         self.capacity = capacity;
         Ok(())
-    }
-}
-
-impl KeyValues {
-    fn new(model: &DeviceModel, capacity: u32) -> Result<Self, GpuError> {
-        let buffer = |label| model.gpu.storage(label, Self::bytes(model, capacity));
-        Ok(Self { keys: buffer("the KV cache's keys")?, values: buffer("the KV cache's values")? })
-    }
-
-    fn bytes(model: &DeviceModel, positions: u32) -> u64 {
-        cached::cache_bytes(positions, model.spec.kv_heads as u32, model.spec.head_dim as u32)
     }
 }
 
@@ -110,12 +97,12 @@ impl DeviceModel {
             match (&*weights, cache) {
                 (BlockWeights::Attention(weights), Some(cache)) => {
                     let residual = self.residual(&mut recording, &scratch, &states, 0, rows);
-                    let normed = self.record_norm(&mut recording, &scratch, &residual, &weights.norm, rows, (1, 1));
+                    let normed = weights.norm.record(gpu, &mut recording, &residual, rows, &scratch.operand);
                     weights.qkv.record_product(gpu, &mut recording, &normed, &scratch.qkv);
-                    // Before attention, which may turn the keys in place.
-                    self.record_append(&mut recording, &scratch, &scratch.rope, cache, 0, rows);
+                    let input = scratch.projection(&scratch.rope);
+                    attention(&self.spec).record_append(gpu, &mut recording, &input, cache, 0, rows);
                     let heads = self.record_attend(&mut recording, &scratch, (1, rows));
-                    weights.o.record_residual(gpu, &mut recording, &heads, &residual, &scratch.qkv);
+                    weights.o.record_residual(gpu, &mut recording, &heads, 1.0, &residual, &scratch.qkv);
                 }
                 (weights, _) => self.record_block(&mut recording, &scratch, (1, rows), weights, &states),
             }
@@ -139,7 +126,7 @@ impl DeviceModel {
         let gpu = &*self.gpu;
         let position = decode.positions as usize;
         let frequencies = self.spec.rope.frequencies(position + 1)?;
-        let turns = rotary::table_row(&frequencies.inv_freq, frequencies.attention_scaling, position);
+        let turns = heads::table_row(&frequencies.inv_freq, frequencies.attention_scaling, position);
         gpu.write(&decode.rope, bytemuck::cast_slice(&turns))?;
         gpu.write(&Resource::from(&decode.token), bytemuck::bytes_of(&token))?;
         let mut recording = Recording::new();
@@ -163,25 +150,6 @@ impl DeviceModel {
         Ok(most_likely(&best))
     }
 
-    /// The keys and values in `scratch.qkv [rows, ..]` to the cache, from position `past` on.
-    fn record_append(
-        &self,
-        recording: &mut Recording,
-        scratch: &Scratch,
-        rope: &Resource,
-        cache: &KeyValues,
-        past: u32,
-        rows: u32,
-    ) {
-        let shape = heads(&self.spec);
-        let Heads { heads, kv_heads, head_dim } = shape;
-        let params = cached::AppendParams { rows, past, heads, kv_heads, stride: shape.stride() };
-        let bindings = [rope.clone(), scratch.qkv.clone(), (&cache.keys).into(), (&cache.values).into()];
-        let flops = rows as u64 * (kv_heads * head_dim) as u64 * 8;
-        let kernel = Kernel::CacheAppend { kernel: self.gpu.gemm(), head_dim };
-        recording.dispatch(kernel, &params, bindings, params.grid(head_dim), flops);
-    }
-
     /// state += attention(norm(state)) at the position under way.
     fn record_cached_attention(
         &self,
@@ -192,40 +160,19 @@ impl DeviceModel {
     ) {
         let (gpu, scratch, past) = (&*self.gpu, &decode.scratch, decode.positions);
         let residual = self.residual(recording, scratch, &decode.state, 0, 1);
-        let normed = self.record_norm(recording, scratch, &residual, &weights.norm, 1, (1, 1));
+        let normed = weights.norm.record(gpu, recording, &residual, 1, &scratch.operand);
         weights.qkv.record_product(gpu, recording, &normed, &scratch.qkv);
-        self.record_append(recording, scratch, &decode.rope, cache, past, 1);
-        let shape = heads(&self.spec);
-        let Heads { heads, kv_heads, head_dim } = shape;
-        let params = cached::AttendParams {
-            past,
-            heads,
-            share: heads / kv_heads,
-            scale: 1.0 / (head_dim as f32).sqrt(),
-            stride: shape.stride(),
-            output_stride: match gpu.gemm() {
-                GemmKernel::Tile { .. } => stride(heads * head_dim),
-                GemmKernel::Panel { .. } => gemm::inner_texels(heads * head_dim),
-            },
-        };
-        let bindings = [
-            decode.rope.clone(),
-            scratch.qkv.clone(),
-            (&cache.keys).into(),
-            (&cache.values).into(),
-            scratch.operand.clone(),
-        ];
-        let kernel = Kernel::CachedAttention { kernel: gpu.gemm(), head_dim };
-        let flops = (past as u64 + 1) * (heads * head_dim) as u64 * 4;
-        recording.dispatch(kernel, &params, bindings, [heads, 1, 1], flops);
-        weights.o.record_residual(gpu, recording, &Operand::new(&scratch.operand, 1), &residual, &scratch.qkv);
+        let input = scratch.projection(&decode.rope);
+        let buffers = CachedBuffers { cache, query: &decode.query, output: &scratch.operand };
+        let heads = attention(&self.spec).record_cached(gpu, recording, &input, &buffers, past, 1);
+        weights.o.record_residual(gpu, recording, &heads, 1.0, &residual, &scratch.qkv);
     }
 
     /// `decode.best` = the most likely token after position `row` of `states`, which have the last block behind them.
     fn record_most_likely(&self, recording: &mut Recording, decode: &DecodeState, states: &wgpu::Buffer, row: u32) {
         let scratch = &decode.scratch;
         let residual = self.residual(recording, scratch, states, row, 1);
-        let normed = self.record_norm(recording, scratch, &residual, &self.final_norm, 1, (1, 1));
+        let normed = self.final_norm.record(&self.gpu, recording, &residual, 1, &scratch.operand);
         for (chunk, matrix) in self.head.iter().enumerate() {
             matrix.record_product(&self.gpu, recording, &normed, &scratch.logits);
             let params = argmax::Params {

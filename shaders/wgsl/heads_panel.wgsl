@@ -137,7 +137,7 @@ fn inverse_of(source: u32, span: u32, epsilon: f32) -> f32 {
 {% endif %}
 
 // Normed and turned.
-fn write(head: Head) {
+fn put_all(head: Head) {
 {% if HALF and ALIGNED %}
     for (var i = 0u; i < {{ HALF // 4 }}u; i++) {
         let first = textureLoad(table, at(head.turns / 2u + 2u * i));
@@ -197,9 +197,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let span = in_block(row, (params.first_column + id.y * params.span_step) / 4u, params.stride / 4u);
     let inverse = inverse_of(span, params.span, params.epsilon);
     let weight = id.y * ({{ HEAD_DIM }}u - params.span_step) / 4u;
-    write(Head(source, id.x * HALF, weight, inverse, to, params.group));
+    put_all(Head(source, id.x * HALF, weight, inverse, to, params.group));
 {% else %}
-    write(Head(source, id.x * HALF, 0u, 1.0, to, params.group));
+    put_all(Head(source, id.x * HALF, 0u, 1.0, to, params.group));
 {% endif %}
 }
 {% else %}
@@ -238,6 +238,6 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     head.inverse = inverse_of(in_block(row, first / 4u, params.stride / 4u), span, epsilon);
     head.weight = index * ({{ HEAD_DIM }}u - params.span_step) / 4u;
 {% endif %}
-    write(head);
+    put_all(head);
 }
 {% endif %}

@@ -7,9 +7,9 @@
 use bytemuck::{Pod, Zeroable};
 use minijinja::context;
 
+use crate::GemmKernel;
 use crate::attention::head_texels;
 use crate::gemm::output_context;
-use crate::GemmKernel;
 
 /// Positions that a query can attend to: more would need too many iterations of one loop on software drivers.
 pub const MOST_POSITIONS: u32 = 131_072;

@@ -103,13 +103,7 @@ impl PanelsParams {
 }
 
 /// Whole texels that are turned with whole texels are read as such.
-pub(crate) fn context(
-    kernel: GemmKernel,
-    head_dim: u32,
-    rotated: u32,
-    normed: bool,
-    to: HeadsTo,
-) -> minijinja::Value {
+pub(crate) fn context(kernel: GemmKernel, head_dim: u32, rotated: u32, normed: bool, to: HeadsTo) -> minijinja::Value {
     let aligned = rotated.is_multiple_of(8);
     let (lanes, subgroups) = match kernel {
         GemmKernel::Tile { subgroups, .. } => (0, subgroups),

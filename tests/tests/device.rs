@@ -56,11 +56,8 @@ fn compiled_shaders_are_kept() {
             kept.1.clone()
         })
     }
-    let options = GpuOptions {
-        needs: needs(vec![WeightFormat::Bf16], 24),
-        pipeline_cache: Some(kept),
-        ..Default::default()
-    };
+    let options =
+        GpuOptions { needs: needs(vec![WeightFormat::Bf16], 24), pipeline_cache: Some(kept), ..Default::default() };
     let gpu = open(&options);
     let Some((key, data)) = gpu.pipeline_cache() else {
         assert_ne!(gpu.backend(), "vulkan", "Vulkan has a pipeline cache");

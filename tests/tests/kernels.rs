@@ -235,7 +235,9 @@ fn check_norm(gpu: &Gpu, label: &str) {
         let copy = Residual::copy(gpu, rest, columns as u32).unwrap();
         let picked = indices.iter().flat_map(|row: &u32| &normed[*row as usize * columns..][..columns]);
         let picked: Vec<f32> = picked.copied().collect();
-        for (what, expected) in [("norm", &normed[..]), ("norm of rows", &picked), ("operand", &input[input.len() - normed.len()..])] {
+        for (what, expected) in
+            [("norm", &normed[..]), ("norm of rows", &picked), ("operand", &input[input.len() - normed.len()..])]
+        {
             let rows = expected.len() / columns;
             let output = operand_storage(gpu, rows, columns);
             let mut recording = Recording::new();
@@ -268,15 +270,7 @@ fn check_post_norm(gpu: &Gpu, label: &str) {
         let copy = Residual::copy(gpu, rows as u32, columns as u32).unwrap();
         let mut recording = Recording::new();
         let residual = Residual::new(&mut recording, &states, 3, (rows as u32, columns as u32), copy.as_ref());
-        norm_of(gpu, &weight).record_residual(
-            gpu,
-            &mut recording,
-            &on_device,
-            rows as u32,
-            scale,
-            &residual,
-            &sums,
-        );
+        norm_of(gpu, &weight).record_residual(gpu, &mut recording, &on_device, rows as u32, scale, &residual, &sums);
         block_on(gpu.submit(&recording)).unwrap();
         let count = (rows + 5) * columns.next_multiple_of(4);
         let found = unpadded(&block_on(gpu.read(&states, count)).unwrap(), columns);
@@ -481,7 +475,10 @@ fn check_cached(gpu: &Gpu, label: &str, shape: Attention, over: Option<Over>, [w
         ("V", block_on(gpu.read(&cache.values, shape.cache_bytes(window) as usize / 4)).unwrap(), v),
     ] {
         let width = head_dim.next_multiple_of(4);
-        assert!(found.chunks(width).all(|head| head[head_dim..].iter().all(|x| *x == 0.0)), "{what}: padding of {name}");
+        assert!(
+            found.chunks(width).all(|head| head[head_dim..].iter().all(|x| *x == 0.0)),
+            "{what}: padding of {name}"
+        );
         assert_close(&format!("{what}: {name}"), &unpadded(&found, head_dim), expected);
     }
 }

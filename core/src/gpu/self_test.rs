@@ -148,8 +148,7 @@ async fn check_post_norm(gpu: &Gpu, distort: Distort) -> Result<(), Failure> {
     norm.record_residual(gpu, &mut recording, &on_device, ROWS, SCALE, &residual, &sums);
     gpu.submit(&recording).await?;
     let found = gpu.read(&states, padded(&before).len()).await?;
-    let mut found: Vec<f32> =
-        found.chunks(stride(COLUMNS) as usize).flat_map(|row| &row[..columns]).copied().collect();
+    let mut found: Vec<f32> = found.chunks(stride(COLUMNS) as usize).flat_map(|row| &row[..columns]).copied().collect();
     let normed = blockpruner_shaders::norm::cpu(&product, &weight, norm.epsilon);
     let mut expected = before;
     let touched = expected[first_row as usize * columns..].iter_mut();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use blockpruner_shaders::{Activation, WeightFormat, stride};
 
-use super::{forward, BlockId, BlockKind, Checkpoint, ModelError, ModelSpec};
+use super::{BlockId, BlockKind, Checkpoint, ModelError, ModelSpec, forward};
 use crate::gpu::{AttentionNeed, Gpu, GpuError, GpuOptions, KernelNeeds, Matrix, Norm};
 use crate::weights::{DType, FloatType, Weights, WeightsError};
 

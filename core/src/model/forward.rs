@@ -12,8 +12,8 @@ use blockpruner_shaders::{Activation, gemm, heads, stride};
 use super::ModelSpec;
 use super::device_model::{Attention, BlockWeights, DeviceModel, FeedForward, ForwardError, VOCABULARY_CHUNK};
 use crate::gpu::{
-    self, AttentionBuffers, Gpu, GpuError, LogSumExp, LogSumExpBuffers, Matrix, Operand, Projection, Recording, Residual,
-    Resource, VocabularyChunk, record_activation,
+    self, AttentionBuffers, Gpu, GpuError, LogSumExp, LogSumExpBuffers, Matrix, Operand, Projection, Recording,
+    Residual, Resource, VocabularyChunk, record_activation,
 };
 
 /// Targets whose logits exist at a time.
@@ -446,8 +446,7 @@ impl DeviceModel {
         for chunk in chunks {
             let matrix = &head[chunk];
             matrix.record_product(&self.gpu, recording, normed, &scratch.logits);
-            let buffers =
-                LogSumExpBuffers { logits: &scratch.logits, targets, running: &part.running, nll: &part.nll };
+            let buffers = LogSumExpBuffers { logits: &scratch.logits, targets, running: &part.running, nll: &part.nll };
             let entries = VocabularyChunk {
                 columns: matrix.columns(),
                 first_token: (chunk * VOCABULARY_CHUNK) as u32,

@@ -62,7 +62,8 @@ pub async fn run(args: &InspectArgs) -> anyhow::Result<()> {
 async fn memory(checkpoint: &Checkpoint) -> anyhow::Result<Memory> {
     let spec = &checkpoint.spec;
     // Nothing is computed, so nothing is tested.
-    let needs = GpuOptions { formats: Vec::new(), ..device_needs(checkpoint) };
+    let mut needs = device_needs(checkpoint);
+    needs.needs.formats.clear();
     let gpu = Gpu::open(&needs).await?;
     let window = default_window(spec);
     let weights = DeviceModel::weight_bytes(&gpu, checkpoint)?;

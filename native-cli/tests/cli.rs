@@ -165,7 +165,7 @@ fn bench_measures_kernels_and_a_search() {
     let kernels = report["kernels"].as_array().unwrap();
     let names: Vec<_> = kernels.iter().map(|kernel| kernel["kernel"].as_str().unwrap()).collect();
     for name in
-        ["embedding", "q, k, v product", "attention", "gate, up product", "swiglu", "head product", "log-sum-exp"]
+        ["embedding", "q, k, v product", "attention", "gate, up product", "activation", "head product", "log-sum-exp"]
     {
         assert!(names.contains(&name), "{name}: {names:?}");
     }

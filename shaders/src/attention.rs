@@ -1,10 +1,10 @@
-//! Causal grouped-query attention with an online softmax: `attention_tile.wgsl`, and `attention_pack.wgsl` with
-//! `attention_panel.wgsl` (after FlashAttention, Dao et al., 2022).
+//! Causal grouped-query attention with an online softmax: `attention_tile.wgsl` and `attention_panel.wgsl` (after
+//! FlashAttention, Dao et al., 2022), over heads that [`crate::heads`] wrote.
 
 use bytemuck::{Pod, Zeroable};
 use minijinja::context;
 
-use crate::gemm::{output_context, panel_rows};
+use crate::gemm::panel_rows;
 use crate::{GemmKernel, TEXTURE_WIDTH};
 
 /// Uniform block of `attention_tile.wgsl`.
@@ -19,34 +19,16 @@ pub struct TileParams {
     pub share: u32,
     /// Elements of a head.
     pub head_dim: u32,
-    /// 1 / sqrt(head_dim).
+    /// What scores are multiplied by.
     pub scale: f32,
     /// First window of this dispatch.
     pub first_window: u32,
-    /// Elements from one row of the fused projection to the next.
-    pub stride: u32,
     /// Elements from one row of the output to the next.
     pub output_stride: u32,
-}
-
-/// Uniform block of `attention_pack.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-pub struct PackParams {
-    /// Rows of a window.
-    pub window: u32,
-    /// Elements from one row of the fused projection to the next.
-    pub stride: u32,
-    /// First column of the heads to copy.
-    pub first_column: u32,
-    /// Heads to copy.
-    pub heads: u32,
-    /// Rows that lie side by side in the texture: [`block_queries`] for Q, [`panel_keys`] for K and V.
-    pub group: u32,
-    /// Blocks of `group` rows in a window.
-    pub blocks: u32,
-    /// 1 to turn the heads by their position, as Q and K are.
-    pub rotate: u32,
+    /// What the variant that caps keeps scores below: cap * tanh(score / cap).
+    pub cap: f32,
+    /// Keys that a query sees, itself included, in the variant that slides.
+    pub sliding_window: u32,
 }
 
 /// Uniform block of `attention_panel.wgsl`.
@@ -63,10 +45,14 @@ pub struct PanelParams {
     pub blocks: u32,
     /// [`crate::gemm::inner_texels`] of the output's columns.
     pub inner4: u32,
-    /// 1 / sqrt(head_dim).
+    /// What scores are multiplied by.
     pub scale: f32,
     /// First window of this dispatch.
     pub first_window: u32,
+    /// What the variant that caps keeps scores below: cap * tanh(score / cap).
+    pub cap: f32,
+    /// Keys that a query sees, itself included, in the variant that slides.
+    pub sliding_window: u32,
 }
 
 /// Texels of 4 elements that one head takes; the panel kernels need whole ones.
@@ -105,7 +91,7 @@ fn tile_keys(head_dim: u32) -> u32 {
     }
 }
 
-pub(crate) fn context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
+pub(crate) fn context(kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool) -> minijinja::Value {
     let texels = head_texels(head_dim);
     match kernel {
         GemmKernel::Tile { .. } => {
@@ -117,6 +103,8 @@ pub(crate) fn context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
                 PER_QUERY => per_query,
                 PER_INVOCATION => texels.div_ceil(per_query),
                 HEAD_TEXELS => texels,
+                SOFT_CAP => soft_cap,
+                SLIDING => sliding,
             }
         }
         GemmKernel::Panel { lanes, subgroups } => context! {
@@ -125,49 +113,55 @@ pub(crate) fn context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
             QUERIES => panel_queries(head_dim),
             KEYS => panel_keys(lanes),
             HEAD_TEXELS => texels,
+            SOFT_CAP => soft_cap,
+            SLIDING => sliding,
             ROWS => panel_rows(lanes),
             TEXTURE_WIDTH,
         },
     }
 }
 
-/// Heads whose halves are whole texels are read as such.
-pub(crate) fn pack_context(kernel: GemmKernel, head_dim: u32) -> minijinja::Value {
-    let aligned = head_dim.is_multiple_of(8);
-    context! {
-        HEAD_DIM => head_dim,
-        HEAD_TEXELS => head_texels(head_dim),
-        ALIGNED => aligned,
-        ..output_context(kernel)
-    }
+/// The shape of attention for the CPU twin.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuAttention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// What scores are multiplied by.
+    pub scale: f32,
+    /// What scores then come near to at most.
+    pub soft_cap: Option<f32>,
+    /// Keys that a query sees, itself included; None: all.
+    pub sliding_window: Option<usize>,
 }
 
-/// CPU twin: `qkv [rows, (heads + 2 * heads / share) * head_dim]`, Q, K and V side by side, windows of `window` rows;
-/// result `[rows, heads * head_dim]`.
-pub fn cpu(qkv: &[f32], window: usize, heads: usize, share: usize, head_dim: usize) -> Vec<f32> {
-    let kv_heads = heads / share;
-    let stride = (heads + 2 * kv_heads) * head_dim;
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let mut output = Vec::with_capacity(qkv.len() / stride * heads * head_dim);
-    for rows in qkv.chunks(window * stride) {
-        for query in 0..window {
-            for head in 0..heads {
-                let q = &rows[query * stride + head * head_dim..][..head_dim];
-                let column = |part: usize| (heads + part * kv_heads + head / share) * head_dim;
-                let scores: Vec<f32> = (0..=query)
-                    .map(|key| {
-                        let k = &rows[key * stride + column(0)..][..head_dim];
-                        q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>() * scale
-                    })
-                    .collect();
-                let largest = scores.iter().copied().fold(f32::MIN, f32::max);
-                let weights: Vec<f32> = scores.iter().map(|s| (s - largest).exp()).collect();
-                let sum: f32 = weights.iter().sum();
-                output.extend((0..head_dim).map(|d| {
-                    let values = weights.iter().enumerate();
-                    values.map(|(key, p)| p * rows[key * stride + column(1) + d]).sum::<f32>() / sum
-                }));
-            }
+/// CPU twin over windows of `window` rows: `q [rows, heads * head_dim]`, `k` and `v` `[rows, kv_heads * head_dim]`; result
+/// `[rows, heads * head_dim]`.
+pub fn cpu(shape: &CpuAttention, window: usize, [q, k, v]: [&[f32]; 3]) -> Vec<f32> {
+    let CpuAttention { heads, kv_heads, head_dim, scale, soft_cap, sliding_window } = *shape;
+    let share = heads / kv_heads;
+    let mut output = Vec::with_capacity(q.len());
+    for (row, queries) in q.chunks(heads * head_dim).enumerate() {
+        let (first_row, query) = (row / window * window, row % window);
+        let first_key = sliding_window.map_or(0, |seen| (query + 1).saturating_sub(seen));
+        for (head, q) in queries.chunks(head_dim).enumerate() {
+            let at = |key: usize| ((first_row + key) * kv_heads + head / share) * head_dim;
+            let scores: Vec<f32> = (first_key..=query)
+                .map(|key| {
+                    let score = q.iter().zip(&k[at(key)..]).map(|(q, k)| q * k).sum::<f32>() * scale;
+                    soft_cap.map_or(score, |cap| cap * (score / cap).tanh())
+                })
+                .collect();
+            let largest = scores.iter().copied().fold(f32::MIN, f32::max);
+            let weights: Vec<f32> = scores.iter().map(|s| (s - largest).exp()).collect();
+            let sum: f32 = weights.iter().sum();
+            output.extend((0..head_dim).map(|d| {
+                let weighted = weights.iter().zip(first_key..).map(|(p, key)| p * v[at(key) + d]);
+                weighted.sum::<f32>() / sum
+            }));
         }
     }
     output

@@ -21,6 +21,8 @@ pub struct Params {
     pub first_token: u32,
     /// Vocabulary rows of this part of the table.
     pub count: u32,
+    /// What every element is multiplied by.
+    pub scale: f32,
 }
 
 /// The grid for `rows` tokens and a table of `columns` columns.
@@ -32,13 +34,14 @@ pub fn grid(kernel: GemmKernel, weight: WeightFormat, columns: u32, rows: u32) -
     [groups_of_64(columns.div_ceil(elements)), rows, 1]
 }
 
-/// CPU twin: rows of `output [tokens, columns]` whose token lies in `first_token..`, from `table [count, columns]`.
-pub fn cpu(tokens: &[u32], table: &[f32], columns: usize, first_token: u32, output: &mut [f32]) {
+/// CPU twin: rows of `output [tokens, columns]` whose token lies in `first_token..`, from `table [count, columns]`,
+/// multiplied by `scale`.
+pub fn cpu(tokens: &[u32], table: &[f32], columns: usize, first_token: u32, scale: f32, output: &mut [f32]) {
     let count = table.len() / columns;
     for (token, row) in tokens.iter().zip(output.chunks_mut(columns)) {
         let index = token.wrapping_sub(first_token) as usize;
         if index < count {
-            row.copy_from_slice(&table[index * columns..][..columns]);
+            row.iter_mut().zip(&table[index * columns..]).for_each(|(to, x)| *to = x * scale);
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct TileParams {
     pub first_row: u32,
     /// 1 to add to C instead of overwriting it.
     pub add: u32,
+    /// What is added is multiplied by this.
+    pub scale: f32,
 }
 
 /// Uniform block of `gemm_panel.wgsl`.
@@ -73,6 +75,8 @@ pub struct PanelParams {
     pub has_bias: u32,
     /// First panel of columns of this dispatch.
     pub first_block: u32,
+    /// What the variant that adds multiplies the product with.
+    pub scale: f32,
 }
 
 /// Rows of A that one workgroup of the panel kernel handles, a multiple of its lanes: many, because every texel of W is

@@ -6,17 +6,21 @@
 //!
 //! All activations are f32, row-major, rows [`stride`] elements apart; `rows` counts tokens.
 
+pub mod activation;
 pub mod argmax;
 pub mod attention;
 pub mod cached;
 pub mod embedding;
 pub mod gemm;
+pub mod heads;
 pub mod log_sum_exp;
-pub mod rms_norm;
-pub mod rotary;
-pub mod swiglu;
+pub mod norm;
 
 use minijinja::Environment;
+
+pub use activation::Activation;
+pub use heads::{HeadsTo, Over};
+pub use norm::NormRows;
 
 /// Texels in a row of every storage texture: WebGPU's guaranteed maximum, so that a linear texel index `t` lies at
 /// `(t % TEXTURE_WIDTH, t / TEXTURE_WIDTH)` on every device.
@@ -163,30 +167,29 @@ impl GemmKernel {
 }
 
 /// One variant of one shader.
-#[allow(missing_docs, reason = "the fields are the kernel, the format, the lanes and the head_dim that they say")]
+#[allow(missing_docs, reason = "the fields are the kernel, the format and the choices that they say")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     /// Token ids to hidden states.
     Embedding { kernel: GemmKernel, weight: WeightFormat },
-    /// Root mean square norm, to the left side of a product.
-    RmsNorm { kernel: GemmKernel },
-    /// Matrix product with a weight. `residual` is for the panel kernels and says whether something is added; the tile kernels
-    /// are told so by a parameter.
+    /// Root mean square norm.
+    Norm { kernel: GemmKernel, rows: NormRows },
+    /// Rows of the residual stream as they are, to the left side of a product.
+    Operand { kernel: GemmKernel },
+    /// Matrix product with a weight. `residual` is for the panel kernels and says whether it is added to something; the tile
+    /// kernels are told so by a parameter.
     Gemm { kernel: GemmKernel, weight: WeightFormat, residual: bool },
-    /// Rotary position embedding, in place, for the tile attention.
-    Rotary,
-    /// Heads, Q and K turned by their position, to the textures that the panel attention reads.
-    AttentionPack { kernel: GemmKernel, head_dim: u32 },
+    /// Heads of a fused projection: normed or not, the first `rotated` elements of each turned by its position, to
+    /// storage that attention reads. To [`HeadsTo::Rows`], V is only copied.
+    Heads { kernel: GemmKernel, head_dim: u32, rotated: u32, normed: bool, to: HeadsTo },
     /// Causal attention, to the left side of a product.
-    Attention { kernel: GemmKernel, head_dim: u32 },
-    /// SwiGLU activation, to the left side of a product.
-    SwiGlu { kernel: GemmKernel },
+    Attention { kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool },
+    /// Gated activation, to the left side of a product.
+    Activation { kernel: GemmKernel, function: Activation },
     /// Log-sum-exp and the NLL of targets.
-    LogSumExp { kernel: GemmKernel },
-    /// Keys, turned by their position, and values of new positions to the KV cache.
-    CacheAppend { kernel: GemmKernel, head_dim: u32 },
+    LogSumExp { kernel: GemmKernel, soft_cap: bool },
     /// Causal attention of new positions to the KV cache, to the left side of a product.
-    CachedAttention { kernel: GemmKernel, head_dim: u32 },
+    CachedAttention { kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool },
     /// The most likely token of one position.
     Argmax { kernel: GemmKernel },
 }
@@ -221,10 +224,15 @@ impl Kernel {
             Self::Gemm { kernel: GemmKernel::Tile { .. }, .. } => {
                 parts.push(include_str!("../wgsl/gemm_stage.wgsl"));
             }
-            Self::AttentionPack { .. } | Self::CacheAppend { .. } | Self::CachedAttention { .. } => {
-                parts.push(include_str!("../wgsl/projection.wgsl"));
+            Self::Attention { .. } | Self::CachedAttention { .. } => {
+                parts.push(include_str!("../wgsl/scores.wgsl"));
             }
-            Self::RmsNorm { kernel: GemmKernel::Tile { .. } } | Self::LogSumExp { kernel: GemmKernel::Tile { .. } } => {
+            Self::Activation { .. } => {
+                parts.push(include_str!("../wgsl/activations.wgsl"));
+            }
+            Self::Norm { kernel: GemmKernel::Tile { .. }, .. }
+            | Self::LogSumExp { kernel: GemmKernel::Tile { .. }, .. }
+            | Self::Heads { kernel: GemmKernel::Tile { .. }, normed: true, .. } => {
                 parts.push(include_str!("../wgsl/reduce.wgsl"));
             }
             _ => {}
@@ -244,12 +252,19 @@ impl Kernel {
                 format!("{name} {}", weight.name())
             }
             Self::Gemm { weight, residual: true, .. } => format!("{name} {}, added", weight.name()),
-            Self::Attention { head_dim, .. }
-            | Self::AttentionPack { head_dim, .. }
-            | Self::CacheAppend { head_dim, .. }
-            | Self::CachedAttention { head_dim, .. } => {
-                format!("{name} head_dim {head_dim}")
+            Self::Attention { head_dim, soft_cap, sliding, .. }
+            | Self::CachedAttention { head_dim, soft_cap, sliding, .. } => {
+                let choices = [(soft_cap, ", capped"), (sliding, ", sliding")];
+                let choices: String = choices.into_iter().filter_map(|(is, what)| is.then_some(what)).collect();
+                format!("{name} head_dim {head_dim}{choices}")
             }
+            Self::Heads { head_dim, rotated, normed, to, .. } => {
+                let normed = if normed { ", normed" } else { "" };
+                format!("{name} head_dim {head_dim}, {rotated} turned{normed}, to {to:?}")
+            }
+            Self::Norm { rows, .. } => format!("{name} {rows:?}"),
+            Self::Activation { function, .. } => format!("{name} {}", function.name()),
+            Self::LogSumExp { soft_cap: true, .. } => format!("{name}, capped"),
             _ => name.to_string(),
         }
     }
@@ -266,8 +281,24 @@ impl Kernel {
                 (wgsl!("embedding_rows"), vec![Read, Read, ReadWrite])
             }
             Self::Embedding { weight, .. } => (wgsl!("embedding_panel"), vec![Read, texture(weight), ReadWrite]),
-            Self::RmsNorm { kernel: GemmKernel::Tile { .. } } => (wgsl!("rms_norm"), vec![Read, Read, ReadWrite]),
-            Self::RmsNorm { .. } => (wgsl!("rms_norm_panel"), vec![TextureF32, TextureF32, TextureWrite]),
+            Self::Norm { kernel: GemmKernel::Tile { .. }, rows } => {
+                let mut bindings = vec![Read, Read, ReadWrite];
+                bindings.extend((rows == NormRows::Indexed).then_some(Read));
+                (wgsl!("norm"), bindings)
+            }
+            Self::Norm { rows, .. } => {
+                let mut bindings = vec![TextureF32, TextureF32, TextureWrite];
+                match rows {
+                    NormRows::Contiguous => {}
+                    NormRows::Indexed => bindings.push(Read),
+                    NormRows::Product => bindings.push(TextureF32),
+                }
+                (wgsl!("norm_panel"), bindings)
+            }
+            Self::Operand { kernel } => {
+                let bindings = if kernel.is_panel() { [TextureF32, TextureWrite] } else { [Read, ReadWrite] };
+                (wgsl!("operand"), bindings.into())
+            }
             Self::Gemm { kernel: GemmKernel::Tile { cooperative, .. }, .. } => {
                 let template = if cooperative.is_some() { wgsl!("gemm_cooperative") } else { wgsl!("gemm_tile") };
                 (template, vec![Read, Read, Read, ReadWrite])
@@ -277,25 +308,36 @@ impl Kernel {
                 bindings.extend(residual.then_some(TextureF32));
                 (wgsl!("gemm_panel"), bindings)
             }
-            Self::Rotary => (wgsl!("rotary"), vec![Read, ReadWrite]),
-            Self::AttentionPack { .. } => (wgsl!("attention_pack"), vec![TextureF32, TextureF32, TextureWrite]),
-            Self::Attention { kernel: GemmKernel::Tile { .. }, .. } => (wgsl!("attention_tile"), vec![Read, ReadWrite]),
+            Self::Heads { kernel, normed, to, .. } => {
+                let input = if kernel.is_panel() { TextureF32 } else { Read };
+                let mut bindings = vec![input, input];
+                match to {
+                    HeadsTo::Rows => {
+                        bindings.extend([ReadWrite; 3]);
+                        bindings.extend([input; 2].into_iter().filter(|_| normed));
+                    }
+                    HeadsTo::Panels => {
+                        bindings.push(TextureWrite);
+                        bindings.extend(normed.then_some(input));
+                    }
+                }
+                (if kernel.is_panel() { wgsl!("heads_panel") } else { wgsl!("heads") }, bindings)
+            }
+            Self::Attention { kernel: GemmKernel::Tile { .. }, .. } => {
+                (wgsl!("attention_tile"), vec![Read, Read, Read, ReadWrite])
+            }
             Self::Attention { .. } => {
                 (wgsl!("attention_panel"), vec![TextureF32, TextureF32, TextureF32, TextureWrite])
             }
-            Self::SwiGlu { kernel: GemmKernel::Tile { .. } } => (wgsl!("swiglu"), vec![Read, ReadWrite]),
-            Self::SwiGlu { .. } => (wgsl!("swiglu_panel"), vec![TextureF32, TextureWrite]),
-            Self::LogSumExp { kernel: GemmKernel::Tile { .. } } => {
+            Self::Activation { kernel: GemmKernel::Tile { .. }, .. } => (wgsl!("activation"), vec![Read, ReadWrite]),
+            Self::Activation { .. } => (wgsl!("activation_panel"), vec![TextureF32, TextureWrite]),
+            Self::LogSumExp { kernel: GemmKernel::Tile { .. }, .. } => {
                 (wgsl!("log_sum_exp"), vec![Read, Read, ReadWrite, ReadWrite])
             }
             Self::LogSumExp { .. } => (wgsl!("log_sum_exp_panel"), vec![TextureF32, Read, ReadWrite, ReadWrite]),
-            Self::CacheAppend { kernel, .. } => {
-                let input = if kernel.is_panel() { TextureF32 } else { Read };
-                (wgsl!("cache_append"), vec![input, input, ReadWrite, ReadWrite])
-            }
             Self::CachedAttention { kernel, .. } => {
-                let (input, output) = if kernel.is_panel() { (TextureF32, TextureWrite) } else { (Read, ReadWrite) };
-                (wgsl!("attention_cached"), vec![input, input, Read, Read, output])
+                let output = if kernel.is_panel() { TextureWrite } else { ReadWrite };
+                (wgsl!("attention_cached"), vec![Read, Read, Read, output])
             }
             Self::Argmax { kernel } => {
                 let input = if kernel.is_panel() { TextureF32 } else { Read };
@@ -306,23 +348,34 @@ impl Kernel {
     }
 
     fn context(self) -> minijinja::Value {
-        use minijinja::context;
         match self {
             Self::Embedding { kernel, weight } => gemm::context(kernel, weight, false),
             Self::Gemm { kernel, weight, residual } => gemm::context(kernel, weight, residual),
-            Self::AttentionPack { kernel, head_dim } => attention::pack_context(kernel, head_dim),
-            Self::Attention { kernel, head_dim } => attention::context(kernel, head_dim),
-            Self::RmsNorm { kernel } | Self::SwiGlu { kernel } | Self::LogSumExp { kernel } => match kernel {
-                GemmKernel::Tile { subgroups, .. } => context! { SUBGROUPS => subgroups },
-                GemmKernel::Panel { lanes, .. } => {
-                    context! { LANES => lanes, ROWS => gemm::panel_rows(lanes), TEXTURE_WIDTH }
-                }
-            },
-            Self::CacheAppend { kernel, head_dim } => cached::append_context(kernel, head_dim),
-            Self::CachedAttention { kernel, head_dim } => cached::attend_context(kernel, head_dim),
-            Self::Argmax { kernel } => gemm::output_context(kernel),
-            Self::Rotary => context! {},
+            Self::Heads { kernel, head_dim, rotated, normed, to } => {
+                heads::context(kernel, head_dim, rotated, normed, to)
+            }
+            Self::Attention { kernel, head_dim, soft_cap, sliding } => {
+                attention::context(kernel, head_dim, soft_cap, sliding)
+            }
+            Self::CachedAttention { kernel, head_dim, soft_cap, sliding } => {
+                cached::context(kernel, head_dim, soft_cap, sliding)
+            }
+            Self::Norm { kernel, rows } => norm::context(kernel, rows),
+            Self::LogSumExp { kernel, soft_cap } => {
+                minijinja::context! { SOFT_CAP => soft_cap, ..row_context(kernel) }
+            }
+            Self::Activation { kernel, function } => activation::context(kernel, function),
+            Self::Operand { kernel } | Self::Argmax { kernel } => gemm::output_context(kernel),
         }
+    }
+}
+
+/// What shaders need to know that take whole rows.
+pub(crate) fn row_context(kernel: GemmKernel) -> minijinja::Value {
+    use minijinja::context;
+    match kernel {
+        GemmKernel::Tile { subgroups, .. } => context! { SUBGROUPS => subgroups },
+        GemmKernel::Panel { lanes, .. } => context! { LANES => lanes, ROWS => gemm::panel_rows(lanes), TEXTURE_WIDTH },
     }
 }
 
@@ -358,27 +411,55 @@ mod tests {
                     .into_iter()
                     .flat_map(|cooperative| [true, false].map(|subgroups| GemmKernel::Tile { subgroups, cooperative })),
             );
-        let mut kernels = vec![Kernel::Rotary];
+        let mut kernels = Vec::new();
         for kernel in gemms {
-            kernels.extend([Kernel::RmsNorm { kernel }, Kernel::SwiGlu { kernel }, Kernel::LogSumExp { kernel }]);
-            kernels.push(Kernel::Argmax { kernel });
+            let rows = [NormRows::Contiguous, NormRows::Indexed, NormRows::Product];
+            kernels.extend(rows.map(|rows| Kernel::Norm { kernel, rows }));
+            kernels.extend(Activation::ALL.map(|function| Kernel::Activation { kernel, function }));
+            kernels.extend([false, true].map(|soft_cap| Kernel::LogSumExp { kernel, soft_cap }));
+            kernels.extend([Kernel::Operand { kernel }, Kernel::Argmax { kernel }]);
             for weight in WeightFormat::ALL {
                 kernels.push(Kernel::Embedding { kernel, weight });
                 kernels.extend([false, kernel.is_panel()].map(|residual| Kernel::Gemm { kernel, weight, residual }));
             }
             for head_dim in [4, 12, 16, 24, 32, 40, 64, 80, 96, 128, 192, 256] {
-                kernels.push(Kernel::Attention { kernel, head_dim });
-                kernels.push(Kernel::CachedAttention { kernel, head_dim });
-                kernels.push(Kernel::CacheAppend { kernel, head_dim });
+                kernels.extend(every_attention(kernel, head_dim, false, false));
+                kernels.extend(every_heads(kernel, head_dim));
+            }
+            for head_dim in [24, 128, 256] {
+                kernels.extend(every_attention(kernel, head_dim, true, false));
+                kernels.extend(every_attention(kernel, head_dim, false, true));
+                kernels.extend(every_attention(kernel, head_dim, true, true));
             }
         }
         let kernel = GemmKernel::BASELINE;
-        let odd = [2, 6, 50].map(|head_dim| Kernel::Attention { kernel, head_dim });
-        let panel = GemmKernel::Panel { lanes: 8, subgroups: false };
-        let packs = [4, 12, 24, 64, 128].map(|head_dim| Kernel::AttentionPack { kernel: panel, head_dim });
-        let cached = [2, 6, 50, 512].map(|head_dim| Kernel::CachedAttention { kernel, head_dim });
-        let appends = [2, 6, 50, 512].map(|head_dim| Kernel::CacheAppend { kernel, head_dim });
-        kernels.into_iter().chain(odd).chain(packs).chain(cached).chain(appends).collect()
+        for head_dim in [2, 6, 50] {
+            kernels.extend(every_attention(kernel, head_dim, false, false));
+            kernels.extend(every_heads(kernel, head_dim));
+        }
+        kernels.push(Kernel::CachedAttention { kernel, head_dim: 512, soft_cap: false, sliding: false });
+        kernels.extend(every_heads(kernel, 512));
+        kernels
+    }
+
+    fn every_attention(kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool) -> [Kernel; 2] {
+        [
+            Kernel::Attention { kernel, head_dim, soft_cap, sliding },
+            Kernel::CachedAttention { kernel, head_dim, soft_cap, sliding },
+        ]
+    }
+
+    /// Heads that are turned as a whole, in part, by halves that are no whole texels, and not at all.
+    fn every_heads(kernel: GemmKernel, head_dim: u32) -> Vec<Kernel> {
+        let mut kernels = Vec::new();
+        for rotated in [0, 2, head_dim / 16 * 8, head_dim] {
+            for normed in [false, true] {
+                for to in [HeadsTo::Rows, HeadsTo::Panels].into_iter().take(1 + kernel.is_panel() as usize) {
+                    kernels.push(Kernel::Heads { kernel, head_dim, rotated, normed, to });
+                }
+            }
+        }
+        kernels
     }
 
     /// Every variant that can be rendered is valid WGSL and fits baseline WebGPU's workgroup memory and size.

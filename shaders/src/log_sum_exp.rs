@@ -21,6 +21,10 @@ pub struct Params {
     pub is_first: u32,
     /// 1 for the last chunk.
     pub is_last: u32,
+    /// What logits are multiplied by.
+    pub scale: f32,
+    /// What the variant that caps then keeps them below: cap * tanh(logit * scale / cap).
+    pub cap: f32,
 }
 
 /// Workgroups for `rows` rows.
@@ -31,7 +35,15 @@ pub fn grid(kernel: GemmKernel, rows: u32) -> [u32; 3] {
     }
 }
 
-/// CPU twin over the whole vocabulary: `logits [rows, vocabulary]` to the NLL of each target, in nats.
+/// A logit as the model means it: scaled, and capped if the model caps them.
+pub fn meant(logit: f32, scale: f32, soft_cap: Option<f32>) -> f32 {
+    match soft_cap {
+        Some(cap) => cap * (logit * scale / cap).tanh(),
+        None => logit * scale,
+    }
+}
+
+/// CPU twin over the whole vocabulary: `logits [rows, vocabulary]`, see [`meant`], to the NLL of each target, in nats.
 pub fn cpu(vocabulary: usize, logits: &[f32], targets: &[u32]) -> Vec<f32> {
     let rows = logits.chunks(vocabulary).zip(targets);
     rows.map(|(row, target)| {

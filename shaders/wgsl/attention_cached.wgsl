@@ -1,7 +1,6 @@
 // Causal grouped-query attention of new positions to everything in the KV cache, with an online softmax.
-//   table:        [rows, head_dim / 2] of (cos, sin) of the new positions, the scaling of attention included
-//   qkv:          [rows, stride], as a product writes it; Q stands first and is turned here; its row r is position past + r
-//   keys, values: [positions, kv_heads, {{ HEAD_TEXELS }}], written by cache_append.wgsl, the new positions included
+//   q:            [rows, heads, {{ HEAD_TEXELS }}] of 4 neighbouring elements, as heads.wgsl writes it; its row r is position past + r
+//   keys, values: [positions, kv_heads, {{ HEAD_TEXELS }}], the new positions included
 {% if PANEL %}
 //   output:       as the left side of gemm_panel.wgsl: texel (block * inner4 + column / 4) * {{ ROWS }} + r for row block * {{ ROWS }} + r
 {% else %}
@@ -18,58 +17,34 @@ struct Params {
     heads: u32,
     // query heads that share a key head
     share: u32,
-    // 1 / sqrt(head_dim)
+    // what scores are multiplied by
     scale: f32,
-    // elements from one row of qkv to the next
-    stride: u32,
     // elements from one row of the output to the next; or texels, padding included
     output_stride: u32,
+    // what scores come near to at most, in the variant that caps
+    cap: f32,
+    // keys that a query sees, itself included, in the variant that slides
+    sliding_window: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> q: array<vec4f>;
+@group(0) @binding(2) var<storage, read> keys: array<vec4f>;
+@group(0) @binding(3) var<storage, read> values: array<vec4f>;
 {% if PANEL %}
-@group(0) @binding(1) var table: texture_storage_2d<rgba32float, read>;
-@group(0) @binding(2) var qkv: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(4) var output: texture_storage_2d<rgba32float, write>;
 {% else %}
-@group(0) @binding(1) var<storage, read> table: array<vec2f>;
-@group(0) @binding(2) var<storage, read> qkv: array<f32>;
-{% endif %}
-@group(0) @binding(3) var<storage, read> keys: array<vec4f>;
-@group(0) @binding(4) var<storage, read> values: array<vec4f>;
-{% if PANEL %}
-@group(0) @binding(5) var output: texture_storage_2d<rgba32float, write>;
-{% else %}
-@group(0) @binding(5) var<storage, read_write> output: array<f32>;
+@group(0) @binding(4) var<storage, read_write> output: array<f32>;
 {% endif %}
 
 const HEAD_DIM = {{ HEAD_DIM }}u;
-const HALF = {{ HEAD_DIM // 2 }}u;
 // Lower than any score; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
 
-var<workgroup> q: array<vec4f, {{ HEAD_TEXELS }}>;
+var<workgroup> query: array<vec4f, {{ HEAD_TEXELS }}>;
 var<workgroup> scores: array<f32, 64>;
 var<workgroup> tops: array<f32, 8>;
 var<workgroup> partial: array<vec4f, 64>;
 var<workgroup> sums: array<f32, 64>;
-
-// Four neighbouring elements of the query, turned and scaled; 0 past its end.
-fn query(row: u32, head: u32, d: u32) -> vec4f {
-    let base = head * HEAD_DIM;
-    var texel = vec4f(0.0);
-    for (var e = 0u; e < 4u; e++) {
-        let i = d + e;
-        if i >= HEAD_DIM {
-            break;
-        }
-        let by = turn(row * HALF + i % HALF);
-        if i < HALF {
-            texel[e] = projected(row, base + i) * by.x - projected(row, base + i + HALF) * by.y;
-        } else {
-            texel[e] = projected(row, base + i) * by.x + projected(row, base + i - HALF) * by.y;
-        }
-    }
-    return texel * params.scale;
-}
 
 fn store(row: u32, head: u32, texel: u32, value: vec4f) {
 {% if PANEL %}
@@ -92,7 +67,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let kv_texels = params.heads / params.share * {{ HEAD_TEXELS }}u;
     let kv_base = head / params.share * {{ HEAD_TEXELS }}u;
     for (var e = lane; e < {{ HEAD_TEXELS }}u; e += 64u) {
-        q[e] = query(row, head, e * 4u);
+        query[e] = q[(row * params.heads + head) * {{ HEAD_TEXELS }}u + e] * params.scale;
     }
     let part = lane / {{ LANES_PER_PART }}u;
     let column = lane % {{ LANES_PER_PART }}u;
@@ -103,15 +78,24 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var o{{ d }} = vec4f(0.0);
 {% endfor %}
     workgroupBarrier();
-    for (var key0 = 0u; key0 < count; key0 += 64u) {
+{% if SLIDING %}
+    let first = (count - min(count, params.sliding_window)) / 64u * 64u;
+{% else %}
+    let first = 0u;
+{% endif %}
+    for (var key0 = first; key0 < count; key0 += 64u) {
         let key = key0 + lane;
         // A key past the last is the last once more and then counts nothing.
         let from_k = min(key, count - 1u) * kv_texels + kv_base;
         var s = 0.0;
 {% for d in range(HEAD_TEXELS) %}
-        s += dot(q[{{ d }}], keys[from_k + {{ d }}u]);
+        s += dot(query[{{ d }}], keys[from_k + {{ d }}u]);
 {% endfor %}
-        s = select(LOWEST, s, key < count);
+{% if SOFT_CAP %}
+        s = capped(s);
+{% endif %}
+        let counts = sees(count - 1u, key);
+        s = select(LOWEST, s, counts);
         scores[lane] = s;
         workgroupBarrier();
         if lane < 8u {
@@ -128,7 +112,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 {% endfor %}
         let keep = exp(largest - top);
         largest = top;
-        scores[lane] = select(0.0, exp(s - top), key < count);
+        scores[lane] = select(0.0, exp(s - top), counts);
         workgroupBarrier();
         sum *= keep;
 {% for d in range(PER_INVOCATION) %}

@@ -1,9 +1,10 @@
 // Causal grouped-query attention with an online softmax, for CPU-type adapters.
-//   q, k, v: heads packed by attention_pack.wgsl; {{ HEAD_TEXELS }} texels a head, {{ LANES * QUERIES }} queries or {{ KEYS }} keys side by side
+//   q, k, v: heads, as heads_panel.wgsl writes them; {{ HEAD_TEXELS }} texels a head, {{ LANES * QUERIES }} queries or {{ KEYS }} keys side by side
 //   output:  as the left side of gemm_panel.wgsl: texel (block * inner4 + column / 4) * {{ ROWS }} + r for row block * {{ ROWS }} + r
 // One workgroup is one vector of {{ LANES }} lanes, a lane is {{ QUERIES }} queries of one head; keys are taken {{ KEYS }} at a time, each lane loads its
 // share of them and hands it round. Nothing in the loop is shared by memory, and every accumulator is a scalar name.
-// The blocks of keys start at the window's first key, so a query's result depends on its window alone.
+// The blocks of keys start at the window's first key, so a query's result depends on its window alone{% if SLIDING %};
+// those that no query of the workgroup sees are left out{% endif %}.
 // Grid = blocks of queries x heads x windows.
 struct Params {
     window: u32,
@@ -14,9 +15,13 @@ struct Params {
     blocks: u32,
     // texels of a row of the output, padding included
     inner4: u32,
-    // 1 / sqrt(head_dim)
+    // what scores are multiplied by
     scale: f32,
     first_window: u32,
+    // what scores come near to at most, in the variant that caps
+    cap: f32,
+    // keys that a query sees, itself included, in the variant that slides
+    sliding_window: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var q: texture_storage_2d<rgba32float, read>;
@@ -46,7 +51,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var o{{ i }}_{{ d }} = vec4f(0.0);
 {% endfor %}
 {% endfor %}
-    for (var key = 0u; key < keys; key += {{ KEYS }}u) {
+{% if SLIDING %}
+    let query0 = group.x * {{ LANES * QUERIES }}u;
+    let first = (query0 + 1u - min(query0 + 1u, params.sliding_window)) / {{ KEYS }}u * {{ KEYS }}u;
+{% else %}
+    let first = 0u;
+{% endif %}
+    for (var key = first; key < keys; key += {{ KEYS }}u) {
         let base = kv_base + key * {{ HEAD_TEXELS }}u;
 {% for i in range(QUERIES) %}
 {% for j in range(KEYS) %}
@@ -72,16 +83,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 {% endfor %}
         }
 {% endfor %}
-        // Keys past the query, and with them those past the window, count nothing.
+        // Keys that the query does not see, and with them those past the window, count nothing.
 {% for i in range(QUERIES) %}
 {% for j in range(KEYS) %}
-        s{{ i }}_{{ j }} = select(LOWEST, s{{ i }}_{{ j }}, key + {{ j }}u <= query + {{ i * LANES }}u);
+        s{{ i }}_{{ j }} = select(LOWEST, {% if SOFT_CAP %}capped(s{{ i }}_{{ j }}){% else %}s{{ i }}_{{ j }}{% endif %}, sees(query + {{ i * LANES }}u, key + {{ j }}u));
 {% endfor %}
         let top{{ i }} = max(largest{{ i }}, {% for j in range(KEYS - 1) %}max(s{{ i }}_{{ j }}, {% endfor %}s{{ i }}_{{ KEYS - 1 }}{% for j in range(KEYS - 1) %}){% endfor %});
         let keep{{ i }} = exp(largest{{ i }} - top{{ i }});
         largest{{ i }} = top{{ i }};
 {% for j in range(KEYS) %}
-        s{{ i }}_{{ j }} = select(0.0, exp(s{{ i }}_{{ j }} - top{{ i }}), key + {{ j }}u <= query + {{ i * LANES }}u);
+        s{{ i }}_{{ j }} = select(0.0, exp(s{{ i }}_{{ j }} - top{{ i }}), sees(query + {{ i * LANES }}u, key + {{ j }}u));
 {% endfor %}
         sum{{ i }} = sum{{ i }} * keep{{ i }}{% for j in range(KEYS) %} + s{{ i }}_{{ j }}{% endfor %};
 {% endfor %}

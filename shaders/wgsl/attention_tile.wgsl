@@ -1,8 +1,10 @@
 // Causal grouped-query attention with an online softmax, for GPUs.
-//   qkv:    [rows, stride], Q, K and V side by side; a batch of windows of `window` rows
+//   q:      [rows, heads, {{ HEAD_TEXELS }}] of 4 neighbouring elements, as heads.wgsl writes it; a batch of windows of `window` rows
+//   k, v:   [rows, heads / share, {{ HEAD_TEXELS }}]
 //   output: [rows, output_stride]
 // One workgroup of 64 invocations handles {{ QUERIES }} queries of one head, {{ KEYS }} keys at a time; {{ PER_QUERY }} invocations share a query.
-// The blocks of keys start at the window's first key, so a query's result depends on its window alone.
+// The blocks of keys start at the window's first key, so a query's result depends on its window alone{% if SLIDING %};
+// those that no query of the workgroup sees are left out{% endif %}.
 // Grid = blocks of queries x heads x windows.
 struct Params {
     window: u32,
@@ -10,15 +12,20 @@ struct Params {
     // query heads that share a key head
     share: u32,
     head_dim: u32,
-    // 1 / sqrt(head_dim)
+    // what scores are multiplied by
     scale: f32,
     first_window: u32,
-    stride: u32,
     output_stride: u32,
+    // what scores come near to at most, in the variant that caps
+    cap: f32,
+    // keys that a query sees, itself included, in the variant that slides
+    sliding_window: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<f32>;
-@group(0) @binding(2) var<storage, read_write> output: array<f32>;
+@group(0) @binding(1) var<storage, read> q: array<vec4f>;
+@group(0) @binding(2) var<storage, read> k: array<vec4f>;
+@group(0) @binding(3) var<storage, read> v: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> output: array<f32>;
 
 // Lower than any score; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
@@ -28,20 +35,6 @@ var<workgroup> tile_q: array<vec4f, {{ QUERIES * HEAD_TEXELS }}>;
 var<workgroup> tile_kv: array<vec4f, {{ KEYS * HEAD_TEXELS }}>;
 var<workgroup> scores: array<f32, {{ QUERIES * KEYS }}>;
 
-// Four neighbouring elements of a head; 0 past its end or past the window.
-fn load(row: u32, window: u32, column: u32, d: u32) -> vec4f {
-    var value = vec4f(0.0);
-    if row < params.window {
-        let base = (window * params.window + row) * params.stride + column + d;
-{% for i in range(4) %}
-        if d + {{ i }}u < params.head_dim {
-            value[{{ i }}] = qkv[base + {{ i }}u];
-        }
-{% endfor %}
-    }
-    return value;
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32) {
     let head = group.y;
@@ -50,10 +43,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let i = index / {{ PER_QUERY }}u;
     let c = index % {{ PER_QUERY }}u;
     let query = query0 + i;
-    let k_column = (params.heads + head / params.share) * params.head_dim;
-    let v_column = k_column + params.heads / params.share * params.head_dim;
+    // First texels of the head, in Q and in K and V, and from a row to the next in K and V.
+    let from_q = (window * params.window * params.heads + head) * {{ HEAD_TEXELS }}u;
+    let kv_texels = params.heads / params.share * {{ HEAD_TEXELS }}u;
+    let from_kv = window * params.window * kv_texels + head / params.share * {{ HEAD_TEXELS }}u;
     for (var e = index; e < {{ QUERIES * HEAD_TEXELS }}u; e += 64u) {
-        tile_q[e] = load(query0 + e / {{ HEAD_TEXELS }}u, window, head * params.head_dim, e % {{ HEAD_TEXELS }}u * 4u) * params.scale;
+        let row = query0 + e / {{ HEAD_TEXELS }}u;
+        // Rows past the window are zeros, here and below.
+        var value = vec4f(0.0);
+        if row < params.window {
+            value = q[from_q + row * params.heads * {{ HEAD_TEXELS }}u + e % {{ HEAD_TEXELS }}u];
+        }
+        tile_q[e] = value * params.scale;
     }
     var largest = LOWEST;
     var sum = 0.0;
@@ -61,9 +62,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     var o{{ d }} = vec4f(0.0);
 {% endfor %}
     let keys = min(query0 + {{ QUERIES }}u, params.window);
-    for (var key0 = 0u; key0 < keys; key0 += {{ KEYS }}u) {
+{% if SLIDING %}
+    let first = (query0 + 1u - min(query0 + 1u, params.sliding_window)) / {{ KEYS }}u * {{ KEYS }}u;
+{% else %}
+    let first = 0u;
+{% endif %}
+    for (var key0 = first; key0 < keys; key0 += {{ KEYS }}u) {
         for (var e = index; e < {{ KEYS * HEAD_TEXELS }}u; e += 64u) {
-            tile_kv[e] = load(key0 + e / {{ HEAD_TEXELS }}u, window, k_column, e % {{ HEAD_TEXELS }}u * 4u);
+            let row = key0 + e / {{ HEAD_TEXELS }}u;
+            var value = vec4f(0.0);
+            if row < params.window {
+                value = k[from_kv + row * kv_texels + e % {{ HEAD_TEXELS }}u];
+            }
+            tile_kv[e] = value;
         }
         workgroupBarrier();
         for (var key = c; key < {{ KEYS }}u; key += {{ PER_QUERY }}u) {
@@ -71,11 +82,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
             for (var d = 0u; d < {{ HEAD_TEXELS }}u; d++) {
                 s += dot(tile_q[i * {{ HEAD_TEXELS }}u + d], tile_kv[key * {{ HEAD_TEXELS }}u + d]);
             }
-            scores[i * {{ KEYS }}u + key] = select(LOWEST, s, key0 + key <= query);
+{% if SOFT_CAP %}
+            s = capped(s);
+{% endif %}
+            scores[i * {{ KEYS }}u + key] = select(LOWEST, s, sees(query, key0 + key));
         }
         workgroupBarrier();
         for (var e = index; e < {{ KEYS * HEAD_TEXELS }}u; e += 64u) {
-            tile_kv[e] = load(key0 + e / {{ HEAD_TEXELS }}u, window, v_column, e % {{ HEAD_TEXELS }}u * 4u);
+            let row = key0 + e / {{ HEAD_TEXELS }}u;
+            var value = vec4f(0.0);
+            if row < params.window {
+                value = v[from_kv + row * kv_texels + e % {{ HEAD_TEXELS }}u];
+            }
+            tile_kv[e] = value;
         }
         var top = largest;
         for (var j = 0u; j < {{ KEYS }}u; j++) {
@@ -86,7 +105,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         workgroupBarrier();
         for (var key = c; key < {{ KEYS }}u; key += {{ PER_QUERY }}u) {
             let at = i * {{ KEYS }}u + key;
-            scores[at] = select(0.0, exp(scores[at] - top), key0 + key <= query);
+            scores[at] = select(0.0, exp(scores[at] - top), sees(query, key0 + key));
         }
         workgroupBarrier();
         sum *= keep;

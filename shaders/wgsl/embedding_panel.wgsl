@@ -1,7 +1,7 @@
 // Embedding lookup from a table packed in the panel layout of gemm_panel.wgsl.
 //   table:  panels of {{ 4 * LANES }} vocabulary rows, rows first_token .. first_token + count
 //   tokens: [rows] token ids
-//   output: [rows, columns]; a row whose token is not in this part of the table is left alone
+//   output: [rows, columns], multiplied by `scale`; a row whose token is not in this part of the table is left alone
 // One invocation a texel ({{ TEXEL_K }} elements of the row); grid = texels of a row x rows.
 struct Params {
     rows: u32,
@@ -12,6 +12,7 @@ struct Params {
     row_texels: u32,
     first_token: u32,
     count: u32,
+    scale: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;
@@ -41,7 +42,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     {
         let values = unpack(word, {{ 16 * four }}u + vec4u(0u, 1u, 2u, 3u) * {{ 32 // TEXEL_K }}u, scale);
 {% for i in range(4) %}
-        output[base + {{ 4 * four + i }}u] = values[{{ i }}];
+        output[base + {{ 4 * four + i }}u] = values[{{ i }}] * params.scale;
 {% endfor %}
     }
 {% endfor %}
@@ -50,11 +51,11 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 {% for k in range(TEXEL_K) %}
     if column + {{ k }}u < params.columns {
 {% if WEIGHT == "f32" %}
-        output[base + {{ k }}u] = texel[{{ k }}];
+        output[base + {{ k }}u] = texel[{{ k }}] * params.scale;
 {% elif WEIGHT == "bf16" %}
-        output[base + {{ k }}u] = bitcast<f32>({% if k % 2 == 0 %}texel[{{ k // 2 }}] << 16u{% else %}texel[{{ k // 2 }}] & 0xffff0000u{% endif %});
+        output[base + {{ k }}u] = bitcast<f32>({% if k % 2 == 0 %}texel[{{ k // 2 }}] << 16u{% else %}texel[{{ k // 2 }}] & 0xffff0000u{% endif %}) * params.scale;
 {% else %}
-        output[base + {{ k }}u] = unpack2x16float(texel[{{ k // 2 }}])[{{ k % 2 }}];
+        output[base + {{ k }}u] = unpack2x16float(texel[{{ k // 2 }}])[{{ k % 2 }}] * params.scale;
 {% endif %}
     }
 {% endfor %}

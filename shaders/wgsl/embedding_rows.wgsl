@@ -1,7 +1,7 @@
 // Embedding lookup from a row-major table.
 //   table:  [count, columns_padded] packed as {{ WEIGHT }}, rows first_token .. first_token + count of the vocabulary
 //   tokens: [rows] token ids
-//   output: [rows, columns]; a row whose token is not in this part of the table is left alone
+//   output: [rows, columns], multiplied by `scale`; a row whose token is not in this part of the table is left alone
 {% if QUANTISED %}
 // One invocation a word ({{ TEXEL_K }} elements); a block is its scale, then its words; grid = words of a row x rows.
 {% else %}
@@ -16,6 +16,7 @@ struct Params {
     row_words: u32,
     first_token: u32,
     count: u32,
+    scale: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;
@@ -44,7 +45,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     {
         let values = unpack(word, {{ 16 * four }}u + vec4u(0u, 1u, 2u, 3u) * {{ 32 // TEXEL_K }}u, scale);
 {% for i in range(4) %}
-        output[row * params.stride + column + {{ 4 * four + i }}u] = values[{{ i }}];
+        output[row * params.stride + column + {{ 4 * four + i }}u] = values[{{ i }}] * params.scale;
 {% endfor %}
     }
 {% endfor %}
@@ -57,9 +58,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 {% else %}
     let pair = unpack2x16float(table[base + id.x]);
 {% endif %}
-    output[row * params.stride + column] = pair.x;
+    output[row * params.stride + column] = pair.x * params.scale;
     if column + 1u < params.columns {
-        output[row * params.stride + column + 1u] = pair.y;
+        output[row * params.stride + column + 1u] = pair.y * params.scale;
     }
 {% endif %}
 }

@@ -1,5 +1,5 @@
 // Matrix product by cooperative matrices, for GPUs that have them: c[first_row + m, column_offset + n] = sum over k of
-// a[m, k] * w[n, k], plus bias[n], plus what stood there if `add` is 1. Operands: see gemm_stage.wgsl.
+// a[m, k] * w[n, k], plus bias[n]; if `add` is 1, what stood there plus `scale` times that. Operands: see gemm_stage.wgsl.
 // One workgroup computes a {{ TILE }} x {{ TILE }} tile, a subgroup a {{ PART }} x {{ PART }} part of it by {{ SIZE }} x {{ SIZE }} matrices, summed up in f32.
 // Workgroups of fewer than {{ PARTS }} subgroups take several turns; in those of more the others repeat a part, and nobody looks at
 // it: matrices are for uniform control flow.
@@ -103,7 +103,7 @@ fn write(row: u32, column: u32, first: u32, count: u32, index: u32) {
                 value += bias[params.column_offset + n];
             }
             if params.add == 1u {
-                value += c[to];
+                value = c[to] + params.scale * value;
             }
             c[to] = value;
         }

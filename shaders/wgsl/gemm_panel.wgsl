@@ -1,5 +1,6 @@
-// Matrix product for CPU-type adapters: c[m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n],
-// plus residual[m, column_offset + n] in the variant that adds: software drivers compute what a branch could skip.
+// Matrix product for CPU-type adapters: c[m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n];
+// in the variant that adds, residual[m, column_offset + n] plus `scale` times that: software drivers compute what a branch
+// could skip.
 //   a: blocks of {{ ROWS }} rows; texel (block * inner4 + k4) * {{ ROWS }} + r holds 4 neighbouring k of row block * {{ ROWS }} + r
 {% if QUANTISED %}
 //   w: {{ WEIGHT }} panels of {{ 4 * LANES }} rows n; texel ((block * (inner / 32) + k / 32) * {{ BLOCK_WORDS }} + unit) * {{ LANES }} + lane holds, of the rows
@@ -27,6 +28,8 @@ struct Params {
     has_bias: u32,
     // first panel of this dispatch
     first_block: u32,
+    // what is added is multiplied by this
+    scale: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>;
@@ -130,7 +133,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if row0 + {{ r }}u < params.rows {
         c{{ r }} += b;
 {% if RESIDUAL %}
-        c{{ r }} += textureLoad(residual, at(base + {{ r }}u * stride4));
+        c{{ r }} = textureLoad(residual, at(base + {{ r }}u * stride4)) + params.scale * c{{ r }};
         textureStore(c, at(base + {{ r }}u * stride4), c{{ r }});
 {% else %}
         textureStore(c, at(base + {{ r }}u), c{{ r }});

@@ -23,6 +23,8 @@ struct Params {
     first_block: u32,
     first_row: u32,
     add: u32,
+    // what is added is multiplied by this
+    scale: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<f32>;

@@ -1,5 +1,5 @@
-// Matrix product for GPUs: c[first_row + m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n], plus what
-// stood there if `add` is 1. Operands: see gemm_stage.wgsl.
+// Matrix product for GPUs: c[first_row + m, column_offset + n] = sum over k of a[m, k] * w[n, k], plus bias[n]; if `add` is 1,
+// what stood there plus `scale` times that. Operands: see gemm_stage.wgsl.
 // One workgroup computes a {{ TILE }} x {{ TILE }} tile: {{ THREADS }} x {{ THREADS }} invocations of {{ PER_THREAD }} x {{ PER_THREAD }} results, {{ STEP }} k at a time staged in workgroup memory.
 // Grid = tiles of rows x tiles of columns.
 @compute @workgroup_size({{ THREADS }}, {{ THREADS }})
@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local
                 let to = base + {{ i }}u * params.stride;
                 var value = c{{ i }}[{{ j }}] + b;
                 if params.add == 1u {
-                    value += c[to];
+                    value = c[to] + params.scale * value;
                 }
                 c[to] = value;
             }

@@ -1,5 +1,5 @@
 // For GPUs: negative log-likelihood of each target by an online log-sum-exp over chunks of the vocabulary.
-//   logits:  [rows, stride], the chunk's logits; column i is token first_token + i
+//   logits:  [rows, stride], the chunk's logits, which are scaled{% if SOFT_CAP %} and capped{% endif %} here; column i is token first_token + i
 //   targets: [rows] token ids
 //   running: [rows] of (maximum, sum of exp(logit - maximum), logit of the target, unused), carried from chunk to chunk
 //   nll:     [rows], written at the last chunk: maximum + log(sum) - target logit, in nats
@@ -12,6 +12,10 @@ struct Params {
     // 1 for the first and the last chunk
     is_first: u32,
     is_last: u32,
+    // what logits are multiplied by
+    scale: f32,
+    // what they then come near to at most, in the variant that caps
+    cap: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
@@ -22,6 +26,16 @@ struct Params {
 // Lower than any logit; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
 
+// A logit as the model means it.
+fn meant(logit: f32) -> f32 {
+{% if SOFT_CAP %}
+    // Far beyond 15 some drivers' tanh overflows.
+    return params.cap * tanh(clamp(logit * params.scale / params.cap, f32(-15.0), f32(15.0)));
+{% else %}
+    return logit * params.scale;
+{% endif %}
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, lane: Lane) {
     let row = group.y * groups.x + group.x;
@@ -31,12 +45,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let base = row * params.stride;
     var largest = LOWEST;
     for (var column = lane.index; column < params.columns; column += 64u) {
-        largest = max(largest, logits[base + column]);
+        largest = max(largest, meant(logits[base + column]));
     }
     largest = reduce_max(largest, lane);
     var sum = 0.0;
     for (var column = lane.index; column < params.columns; column += 64u) {
-        sum += exp(logits[base + column] - largest);
+        sum += exp(meant(logits[base + column]) - largest);
     }
     sum = reduce_add(sum, lane);
     if lane.index > 0u {
@@ -50,7 +64,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     }
     let target_column = targets[row] - params.first_token;
     if target_column < params.columns {
-        state.z = logits[base + target_column];
+        state.z = meant(logits[base + target_column]);
     }
     running[row] = state;
     if params.is_last == 1u {

@@ -9,6 +9,10 @@ struct Params {
     // 1 for the first and the last chunk
     is_first: u32,
     is_last: u32,
+    // what logits are multiplied by
+    scale: f32,
+    // what they then come near to at most, in the variant that caps
+    cap: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var logits: texture_storage_2d<rgba32float, read>;
@@ -18,6 +22,16 @@ struct Params {
 
 // Lower than any logit; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
+
+// A logit as the model means it.
+fn meant(logit: vec4f) -> vec4f {
+{% if SOFT_CAP %}
+    // Far beyond 15 some drivers' tanh overflows.
+    return params.cap * tanh(clamp(logit * params.scale / params.cap, vec4f(-15.0), vec4f(15.0)));
+{% else %}
+    return logit * params.scale;
+{% endif %}
+}
 
 fn there(i: u32) -> vec4<bool> {
     return vec4u(4u * i, 4u * i + 1u, 4u * i + 2u, 4u * i + 3u) < vec4u(params.columns);
@@ -33,12 +47,12 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let base = in_block(row, 0u, stride4);
     var maxima = vec4f(LOWEST);
     for (var i = 0u; i < stride4; i++) {
-        maxima = max(maxima, select(vec4f(LOWEST), textureLoad(logits, at(base + i * {{ ROWS }}u)), there(i)));
+        maxima = max(maxima, select(vec4f(LOWEST), meant(textureLoad(logits, at(base + i * {{ ROWS }}u))), there(i)));
     }
     let largest = max(max(maxima.x, maxima.y), max(maxima.z, maxima.w));
     var sums = vec4f(0.0);
     for (var i = 0u; i < stride4; i++) {
-        sums += select(vec4f(0.0), exp(textureLoad(logits, at(base + i * {{ ROWS }}u)) - largest), there(i));
+        sums += select(vec4f(0.0), exp(meant(textureLoad(logits, at(base + i * {{ ROWS }}u))) - largest), there(i));
     }
     let sum = (sums.x + sums.y) + (sums.z + sums.w);
     var state = vec4f(largest, sum, 0.0, 0.0);
@@ -49,7 +63,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
     let target_column = targets[row] - params.first_token;
     if target_column < params.columns {
-        state.z = textureLoad(logits, at(base + target_column / 4u * {{ ROWS }}u))[target_column % 4u];
+        state.z = meant(textureLoad(logits, at(base + target_column / 4u * {{ ROWS }}u)))[target_column % 4u];
     }
     running[row] = state;
     if params.is_last == 1u {

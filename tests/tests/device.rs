@@ -4,22 +4,39 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use blockpruner::gpu::{Gpu, GpuError, GpuOptions};
+use blockpruner::gpu::{AttentionNeed, Gpu, GpuError, GpuOptions, KernelNeeds};
 use blockpruner::model::{BlockSet, DeviceModel, device_needs};
 use blockpruner::score::Scorer;
 use blockpruner::text::Windows;
-use blockpruner_shaders::WeightFormat;
+use blockpruner_shaders::{Activation, Over, WeightFormat};
 use blockpruner_tests::{every_kernel, fixture, open};
 use pollster::block_on;
 
-/// Every kernel that this device is given passes its own test, with heads of many sizes.
+/// What a model like Llama needs.
+fn needs(formats: Vec<WeightFormat>, head_dim: u32) -> KernelNeeds {
+    let attention = AttentionNeed { head_dim, rotated: head_dim, over: None, soft_cap: false, sliding: false };
+    let (attention, activations) = (vec![attention], vec![Activation::Silu]);
+    KernelNeeds { formats, attention, activations, ..Default::default() }
+}
+
+/// Every kernel that this device is given passes its own test, with heads of many sizes, and with everything that a model
+/// can need.
 #[test]
 fn every_kernel_passes_its_self_test() {
     for (label, options) in every_kernel() {
         for head_dim in [24, 64, 128] {
             let formats = if head_dim == 64 { WeightFormat::ALL.to_vec() } else { vec![WeightFormat::Bf16] };
             let start = Instant::now();
-            let gpu = open(&GpuOptions { formats, head_dim: Some(head_dim), ..options.clone() });
+            let mut needs = needs(formats, head_dim);
+            if head_dim == 64 {
+                needs.attention.extend([
+                    AttentionNeed { rotated: 32, over: Some(Over::Head), sliding: true, ..needs.attention[0] },
+                    AttentionNeed { rotated: 0, over: Some(Over::Row), soft_cap: true, ..needs.attention[0] },
+                ]);
+                needs.activations = Activation::ALL.to_vec();
+                (needs.post_norm, needs.no_norm, needs.soft_capped_logits) = (true, true, true);
+            }
+            let gpu = open(&GpuOptions { needs, ..options.clone() });
             assert_eq!(gpu.warnings(), [""; 0]);
             println!("{label}, heads of {head_dim}: {:.2} s", start.elapsed().as_secs_f64());
         }
@@ -39,12 +56,8 @@ fn compiled_shaders_are_kept() {
             kept.1.clone()
         })
     }
-    let options = GpuOptions {
-        formats: vec![WeightFormat::Bf16],
-        head_dim: Some(24),
-        pipeline_cache: Some(kept),
-        ..Default::default()
-    };
+    let options =
+        GpuOptions { needs: needs(vec![WeightFormat::Bf16], 24), pipeline_cache: Some(kept), ..Default::default() };
     let gpu = open(&options);
     let Some((key, data)) = gpu.pipeline_cache() else {
         assert_ne!(gpu.backend(), "vulkan", "Vulkan has a pipeline cache");
@@ -92,7 +105,7 @@ fn a_warm_up_changes_nothing() {
 
 #[test]
 fn what_does_not_fit_a_binding_is_refused() {
-    let heads = GpuOptions { head_dim: Some(260), ..Default::default() };
+    let heads = GpuOptions { needs: needs(Vec::new(), 260), ..Default::default() };
     let error = block_on(Gpu::open(&heads)).err().unwrap();
     assert!(matches!(error, GpuError::Unsuitable { .. }), "{error}");
     let gpu = open(&GpuOptions::default());

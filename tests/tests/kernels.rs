@@ -1,10 +1,16 @@
 //! Every shader against its CPU twin, for every kernel choice that the default device has.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use blockpruner::gpu::{AttentionBuffers, Gpu, GpuOptions, Heads, Matrix, Operand, Recording, Residual, Resource};
+use blockpruner::gpu::{
+    Attention, AttentionBuffers, CachedBuffers, Gpu, GpuOptions, HeadNorms, LogSumExp, LogSumExpBuffers, Matrix, Norm,
+    Operand, Projection, Recording, Residual, Resource, VocabularyChunk, record_activation,
+};
 use blockpruner::weights::{DType, dequantize::dequantize};
+use blockpruner_shaders::attention::CpuAttention;
+use blockpruner_shaders::heads::CpuNorms;
 use blockpruner_shaders::{
-    Kernel, WeightFormat, attention, embedding, gemm, groups_of_64, log_sum_exp, rms_norm, rotary, stride, swiglu,
+    Activation, Kernel, Over, WeightFormat, activation, argmax, attention, cached, embedding, gemm, heads, log_sum_exp,
+    norm, stride,
 };
 use blockpruner_tests::{assert_close, every_kernel, open, random};
 use half::{bf16, f16};
@@ -144,7 +150,8 @@ fn check_gemm(gpu: &Gpu, label: &str, formats: &[WeightFormat], least_shards: us
                 let found = product(gpu, &matrix, &operand(gpu, &a, inner as u32), rows);
                 let expected = gemm::cpu(&a, &w, inner, bias);
                 assert_close(&what, &found, &expected);
-                check_residual(gpu, &what, &matrix, &operand(gpu, &a, inner as u32), &expected);
+                let scale = if with_bias { 0.75 } else { 1.0 };
+                check_residual(gpu, &what, &matrix, &operand(gpu, &a, inner as u32), scale, &expected);
                 // Rows do not depend on which rows are computed beside them.
                 let row = rows / 2;
                 let alone = operand(gpu, &a[row * inner..(row + 1) * inner], inner as u32);
@@ -157,8 +164,8 @@ fn check_gemm(gpu: &Gpu, label: &str, formats: &[WeightFormat], least_shards: us
     }
 }
 
-/// The product added to rows 3.. of a state; what is before and after stays.
-fn check_residual(gpu: &Gpu, what: &str, matrix: &Matrix, a: &Operand, product: &[f32]) {
+/// The product times `scale` added to rows 3.. of a state; what is before and after stays.
+fn check_residual(gpu: &Gpu, what: &str, matrix: &Matrix, a: &Operand, scale: f32, product: &[f32]) {
     let columns = matrix.columns() as usize;
     let before = random(30, product.len() + 5 * columns);
     let states = gpu.upload("states", bytes(&padded(&before, columns, 0.0))).unwrap();
@@ -166,12 +173,12 @@ fn check_residual(gpu: &Gpu, what: &str, matrix: &Matrix, a: &Operand, product: 
     let copy = Residual::copy(gpu, a.rows(), columns as u32).unwrap();
     let sums = gpu.readable("sums", gemm::output_bytes(gpu.gemm(), a.rows(), stride(columns as u32))).unwrap();
     let residual = Residual::new(&mut recording, &states, 3, (a.rows(), columns as u32), copy.as_ref());
-    matrix.record_residual(gpu, &mut recording, a, &residual, &sums);
+    matrix.record_residual(gpu, &mut recording, a, scale, &residual, &sums);
     block_on(gpu.submit(&recording)).unwrap();
     let count = before.len() / columns * columns.next_multiple_of(4);
     let found = unpadded(&block_on(gpu.read(&states, count)).unwrap(), columns);
     let mut expected = before.clone();
-    expected[3 * columns..].iter_mut().zip(product).for_each(|(state, branch)| *state += branch);
+    expected[3 * columns..].iter_mut().zip(product).for_each(|(state, branch)| *state += scale * branch);
     assert_close(&format!("{what}, added to states"), &found, &expected);
     let rows = 3 * columns..3 * columns + product.len();
     assert!(found[..rows.start] == before[..rows.start], "{what}: rows before it changed");
@@ -186,95 +193,126 @@ fn check_embedding(gpu: &Gpu, label: &str, formats: &[WeightFormat]) {
             let (matrix, _) = matrix(gpu, *format, columns as u32, &packed, None);
             let buffer = gpu.upload("tokens", bytemuck::cast_slice(&tokens)).unwrap();
             let output = gpu.storage("rows", (tokens.len() * columns.next_multiple_of(4) * 4) as u64).unwrap();
-            let mut recording = Recording::new();
-            matrix.record_lookup(gpu, &mut recording, &buffer, tokens.len() as u32, 0, &output);
-            block_on(gpu.submit(&recording)).unwrap();
-            let found = block_on(gpu.read(&output, tokens.len() * columns.next_multiple_of(4))).unwrap();
-            let found = unpadded(&found, columns);
-            let mut expected = vec![0.0; tokens.len() * columns];
-            embedding::cpu(&tokens, &table, columns, 0, &mut expected);
-            assert_eq!(found, expected, "{label}: embedding {} of {columns} columns", format.name());
+            for scale in [1.0, 7.75] {
+                let mut recording = Recording::new();
+                matrix.record_lookup(gpu, &mut recording, &buffer, tokens.len() as u32, 0, scale, &output);
+                block_on(gpu.submit(&recording)).unwrap();
+                let found = block_on(gpu.read(&output, tokens.len() * columns.next_multiple_of(4))).unwrap();
+                let found = unpadded(&found, columns);
+                let mut expected = vec![0.0; tokens.len() * columns];
+                embedding::cpu(&tokens, &table, columns, 0, scale, &mut expected);
+                assert_eq!(found, expected, "{label}: embedding {} of {columns} columns", format.name());
+            }
         }
     }
 }
 
-fn check_rms_norm(gpu: &Gpu, label: &str) {
-    let window = 5;
-    for (columns, kept, first_row, rows) in
-        [(1, 5, 0, 15), (72, 5, 0, 15), (200, 4, 0, 12), (65, 4, 5, 8), (64, 1, 0, 3), (63, 5, 10, 1)]
-    {
-        let params = rms_norm::Params {
-            rows,
-            columns,
-            stride: stride(columns),
-            inner4: gemm::inner_texels(columns),
-            first_row,
-            window,
-            kept,
-            epsilon: 1e-5,
-        };
-        let input = random(4, 15 * columns as usize);
-        let weight = random(5, columns as usize);
-        let on_device =
-            |label: &str, values| gpu.upload_readable(label, &padded(values, columns as usize, 0.0)).unwrap();
-        let (x, w) = (on_device("x", &input), on_device("w", &weight));
-        let output = operand_storage(gpu, rows as usize, columns as usize);
-        let mut recording = Recording::new();
-        let kernel = gpu.gemm();
-        let bindings = [x, w, output.clone()];
-        recording.dispatch(Kernel::RmsNorm { kernel }, &params, bindings, rms_norm::grid(kernel, rows), 1000);
-        assert_close(
-            &format!("{label}: rms_norm, {columns} columns, {kept} kept"),
-            &read_operand(gpu, &recording, &output, rows as usize, columns as usize),
-            &rms_norm::cpu(&params, &input, &weight),
-        );
+fn norm_of(gpu: &Gpu, weight: &[f32]) -> Norm {
+    let on_device = gpu.upload_readable("norm", &padded(weight, weight.len(), 0.0)).unwrap();
+    Norm { weight: on_device, columns: weight.len() as u32, epsilon: EPSILON }
+}
+
+/// Of every norm here: large enough to be seen.
+const EPSILON: f32 = 1e-3;
+
+/// Rows of the residual stream, normed and as they are.
+fn check_norm(gpu: &Gpu, label: &str) {
+    // Of 15 rows, those from the first one on; then as many as there are indices.
+    for (columns, first_row, indices) in [
+        (1, 0, vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
+        (72, 0, vec![0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12, 13]),
+        (200, 3, vec![7, 0, 7, 1]),
+        (65, 5, vec![0, 1, 2, 3, 5, 6, 7, 8]),
+        (64, 0, vec![14, 0]),
+        (63, 14, vec![0]),
+    ] {
+        let (input, weight) = (random(4, 15 * columns), random(5, columns));
+        let norm = norm_of(gpu, &weight);
+        let states = gpu.upload("states", bytes(&padded(&input, columns, 0.0))).unwrap();
+        let on_device = gpu.upload("indices", bytemuck::cast_slice(&indices)).unwrap();
+        let normed = norm::cpu(&input[first_row * columns..], &weight, EPSILON);
+        let rest = 15 - first_row as u32;
+        let copy = Residual::copy(gpu, rest, columns as u32).unwrap();
+        let picked = indices.iter().flat_map(|row: &u32| &normed[*row as usize * columns..][..columns]);
+        let picked: Vec<f32> = picked.copied().collect();
+        for (what, expected) in
+            [("norm", &normed[..]), ("norm of rows", &picked), ("operand", &input[input.len() - normed.len()..])]
+        {
+            let rows = expected.len() / columns;
+            let output = operand_storage(gpu, rows, columns);
+            let mut recording = Recording::new();
+            let residual =
+                Residual::new(&mut recording, &states, first_row as u32, (rest, columns as u32), copy.as_ref());
+            let count = rows as u32;
+            let operand = match what {
+                "norm" => norm.record(gpu, &mut recording, &residual, count, &output),
+                "operand" => residual.record_operand(gpu, &mut recording, count, columns as u32, &output),
+                _ => norm.record_rows(gpu, &mut recording, &residual, &on_device, count, &output),
+            };
+            assert_eq!(operand.rows(), count);
+            let found = read_operand(gpu, &recording, &output, rows, columns);
+            assert_close(&format!("{label}: {what}, {columns} columns"), &found, expected);
+        }
     }
 }
 
-fn check_rotary(gpu: &Gpu, label: &str) {
-    for (half_dim, window, rows) in [(1, 2, 4), (12, 43, 86), (16, 7, 7), (128, 9, 18)] {
-        let heads = 3;
-        let params = rotary::Params { rows, stride: 4 * 2 * half_dim, heads, half_dim, window };
-        let inv_freq: Vec<f32> = (0..half_dim).map(|i| 1e4f32.powf(-(i as f32) / half_dim as f32)).collect();
-        let table = rotary::table(&inv_freq, 1.25, window as usize);
-        let mut expected = random(6, (rows * params.stride) as usize);
-        let turns = gpu.upload("table", bytemuck::cast_slice(&table)).unwrap();
-        let qkv = gpu.upload("qkv", bytes(&expected)).unwrap();
+/// Rows of a product, normed and added to rows 3.. of a state.
+fn check_post_norm(gpu: &Gpu, label: &str) {
+    for (rows, columns, scale) in [(1, 1, 1.0), (43, 72, 0.22), (9, 65, 1.0), (33, 200, -2.0)] {
+        let what = format!("{label}: norm of a product, {rows}x{columns}");
+        let (product, weight) = (random(8, rows * columns), random(5, columns));
+        let before = random(30, (rows + 5) * columns);
+        let packed = gemm::pack_output(gpu.gemm(), stride(columns as u32), &padded(&product, columns, 0.0));
+        let on_device = gpu.upload_readable("product", &packed).unwrap();
+        let states = gpu.upload("states", bytes(&padded(&before, columns, 0.0))).unwrap();
+        let sums = gemm::output_bytes(gpu.gemm(), rows as u32, stride(columns as u32));
+        let sums = gpu.readable("sums", sums).unwrap();
+        let copy = Residual::copy(gpu, rows as u32, columns as u32).unwrap();
         let mut recording = Recording::new();
-        let grid = [groups_of_64(heads * half_dim), rows, 1];
-        recording.dispatch(Kernel::Rotary, &params, [(&turns).into(), (&qkv).into()], grid, 1000);
+        let residual = Residual::new(&mut recording, &states, 3, (rows as u32, columns as u32), copy.as_ref());
+        norm_of(gpu, &weight).record_residual(gpu, &mut recording, &on_device, rows as u32, scale, &residual, &sums);
         block_on(gpu.submit(&recording)).unwrap();
-        let found = block_on(gpu.read(&qkv, expected.len())).unwrap();
-        rotary::cpu(&params, &table, &mut expected);
-        assert_close(&format!("{label}: rotary, half_dim {half_dim}"), &found, &expected);
+        let count = (rows + 5) * columns.next_multiple_of(4);
+        let found = unpadded(&block_on(gpu.read(&states, count)).unwrap(), columns);
+        let mut expected = before.clone();
+        let normed = norm::cpu(&product, &weight, EPSILON);
+        expected[3 * columns..].iter_mut().zip(normed).for_each(|(state, normed)| *state += scale * normed);
+        assert_close(&what, &found, &expected);
+        let touched = 3 * columns..(3 + rows) * columns;
+        assert!(found[..touched.start] == before[..touched.start], "{what}: rows before it changed");
+        assert!(found[touched.end..] == before[touched.end..], "{what}: rows after it changed");
     }
 }
 
-fn check_swiglu(gpu: &Gpu, label: &str) {
-    for (rows, columns) in [(1, 1), (3, 100), (43, 65), (5, 257), (9, 30)] {
-        // Far out, too, where exp would overflow.
-        let mut gate_up: Vec<f32> = random(7, rows * 2 * columns).iter().map(|x| x * 8.0).collect();
-        gate_up[0] = if columns > 1 { -200.0 } else { 2.0 };
-        let packed = gemm::pack_output(gpu.gemm(), 2 * stride(columns as u32), &padded(&gate_up, columns, 0.0));
-        let input = gpu.upload_readable("gate_up", &packed).unwrap();
-        let output = operand_storage(gpu, rows, columns);
-        let inner4 = gemm::inner_texels(columns as u32);
-        let params = swiglu::Params { rows: rows as u32, stride: stride(columns as u32), inner4 };
-        let kernel = gpu.gemm();
-        let mut recording = Recording::new();
-        let bindings = [input, output.clone()];
-        recording.dispatch(Kernel::SwiGlu { kernel }, &params, bindings, params.grid(kernel), 1000);
-        let found = read_operand(gpu, &recording, &output, rows, columns);
-        assert_close(&format!("{label}: swiglu {rows}x{columns}"), &found, &swiglu::cpu(columns, &gate_up));
+fn check_activation(gpu: &Gpu, label: &str) {
+    for function in Activation::ALL {
+        for (rows, columns) in [(1, 1), (3, 100), (43, 65), (5, 257), (9, 30)] {
+            let mut gate_up: Vec<f32> = random(7, rows * 2 * columns).iter().map(|x| x * 8.0).collect();
+            gate_up[0] = 2.0;
+            // Far out, too, where exp and x^3 would overflow.
+            if columns > 1 {
+                gate_up[..5].copy_from_slice(&[-200.0, 50.0, -1e20, 1e-20, 0.0]);
+                gate_up[4 * columns..][..1].fill(200.0);
+            }
+            let packed = gemm::pack_output(gpu.gemm(), 2 * stride(columns as u32), &padded(&gate_up, columns, 0.0));
+            let input = gpu.upload_readable("gate_up", &packed).unwrap();
+            let output = operand_storage(gpu, rows, columns);
+            let mut recording = Recording::new();
+            record_activation(gpu, &mut recording, function, columns as u32, rows as u32, &input, &output);
+            let found = read_operand(gpu, &recording, &output, rows, columns);
+            let what = format!("{label}: activation {} {rows}x{columns}", function.name());
+            assert_close(&what, &found, &activation::cpu(function, columns, &gate_up));
+        }
     }
 }
 
 /// The vocabulary in chunks, with targets on both sides of every boundary.
-fn check_log_sum_exp(gpu: &Gpu, label: &str) {
+fn check_log_sum_exp(gpu: &Gpu, label: &str, log_sum_exp: LogSumExp) {
     let (rows, vocabulary) = (9, 307);
     let logits: Vec<f32> = random(11, rows * vocabulary).iter().map(|x| x * 30.0).collect();
     let targets = [0, 63, 64, 99, 100, 101, 199, 305, 306];
-    let expected = log_sum_exp::cpu(vocabulary, &logits, &targets);
+    let meant: Vec<f32> = logits.iter().map(|logit| log_sum_exp.meant(*logit)).collect();
+    let expected = log_sum_exp::cpu(vocabulary, &meant, &targets);
     for step in [307, 100, 64, 1000, 306] {
         let targets = gpu.upload("targets", bytemuck::cast_slice(&targets)).unwrap();
         let running = gpu.storage("running", rows as u64 * 16).unwrap();
@@ -284,54 +322,165 @@ fn check_log_sum_exp(gpu: &Gpu, label: &str) {
             let columns = step.min(vocabulary - first);
             let chunk: Vec<f32> = logits.chunks(vocabulary).flat_map(|row| row[first..][..columns].to_vec()).collect();
             let chunk = gemm::pack_output(gpu.gemm(), stride(columns as u32), &padded(&chunk, columns, 1e30));
-            let chunk = gpu.upload_readable("chunk", &chunk).unwrap();
-            let params = log_sum_exp::Params {
-                rows: rows as u32,
+            let logits = gpu.upload_readable("chunk", &chunk).unwrap();
+            let buffers = LogSumExpBuffers { logits: &logits, targets: &targets, running: &running, nll: &nll };
+            let entries = VocabularyChunk {
                 columns: columns as u32,
-                stride: stride(columns as u32),
                 first_token: first as u32,
-                is_first: (first == 0) as u32,
-                is_last: (first + columns == vocabulary) as u32,
+                is_first: first == 0,
+                is_last: first + columns == vocabulary,
             };
-            let bindings = [chunk, (&targets).into(), (&running).into(), (&nll).into()];
-            let (kernel, grid) = (gpu.gemm(), log_sum_exp::grid(gpu.gemm(), rows as u32));
-            recording.dispatch(Kernel::LogSumExp { kernel }, &params, bindings, grid, 1000);
+            log_sum_exp.record(gpu, &mut recording, &buffers, rows as u32, &entries);
         }
         block_on(gpu.submit(&recording)).unwrap();
         let found = block_on(gpu.read(&nll, rows)).unwrap();
-        assert_close(&format!("{label}: log_sum_exp in chunks of {step}"), &found, &expected);
+        assert_close(&format!("{label}: {log_sum_exp:?} in chunks of {step}"), &found, &expected);
     }
 }
 
-/// Rotary embedding and attention, which the kernels split between their shaders in different ways.
-fn check_attention(gpu: &Gpu, label: &str, heads: Heads, window: u32, windows: u32) {
-    let head_dim = heads.head_dim;
-    let inv_freq: Vec<f32> = (0..head_dim / 2).map(|i| 1e4f32.powf(-(i as f32) / (head_dim / 2) as f32)).collect();
-    let table = rotary::table(&inv_freq, 1.25, window as usize);
-    let columns = ((heads.heads + 2 * heads.kv_heads) * head_dim) as usize;
+/// Heads of which all is turned and all keys before a query are seen.
+fn plain(head_dim: u32) -> Attention {
+    Attention {
+        heads: 4,
+        kv_heads: 2,
+        head_dim,
+        rotated: head_dim,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        soft_cap: None,
+        sliding_window: None,
+    }
+}
+
+/// Q, K and V as a projection gives them, what they are made of, and what their twins make of them.
+struct Heads {
+    shape: Attention,
+    over: Option<Over>,
+    window: u32,
+    table: Vec<[f32; 2]>,
+    values: Vec<f32>,
+    norms: Option<HeadNorms>,
+    expected: [Vec<f32>; 3],
+}
+
+impl Heads {
+    fn new(gpu: &Gpu, shape: Attention, over: Option<Over>, window: u32, windows: u32) -> Self {
+        let [heads, kv_heads, head_dim] = [shape.heads, shape.kv_heads, shape.head_dim].map(|size| size as usize);
+        let half = shape.rotated / 2;
+        let inv_freq: Vec<f32> = (0..half).map(|i| 1e4f32.powf(-(i as f32) / half as f32)).collect();
+        let table = heads::table(&inv_freq, 1.25, window as usize);
+        let columns = (heads + 2 * kv_heads) * head_dim;
+        let values = random(12, (window * windows) as usize * columns).iter().map(|x| x * 2.0).collect::<Vec<f32>>();
+        let weights = over.map(|over| match over {
+            Over::Head => [random(13, head_dim), random(14, head_dim)],
+            Over::Row => [random(13, heads * head_dim), random(14, kv_heads * head_dim)],
+        });
+        let twins = weights.as_ref().map(|[query, key]| CpuNorms { query, key, epsilon: EPSILON });
+        let sizes = [heads, kv_heads, head_dim];
+        let expected = heads::cpu(sizes, &table, shape.rotated as usize, window as usize, twins, &values);
+        let norms = over.zip(weights).map(|(over, [query, key])| HeadNorms {
+            query: norm_of(gpu, &query),
+            key: norm_of(gpu, &key),
+            over,
+        });
+        Self { shape, over, window, table, values, norms, expected }
+    }
+
+    /// Rows `first .. first + count` of the projection and of the table, on the device.
+    fn upload(&self, gpu: &Gpu, first: usize, count: usize) -> [Resource; 2] {
+        let columns = ((self.shape.heads + 2 * self.shape.kv_heads) * self.shape.head_dim) as usize;
+        let rows = &self.values[first * columns..][..count * columns];
+        let qkv = gemm::pack_output(gpu.gemm(), self.shape.stride(), &padded(rows, columns, 3.0));
+        let half = self.shape.rotated as usize / 2;
+        let first = first % self.window as usize;
+        let turns = &self.table[first * half..][..count.min(self.window as usize) * half];
+        // Something to bind where nothing is turned.
+        let turns = [turns.as_flattened(), &[0.0; 4]].concat();
+        [gpu.upload_readable("table", &turns).unwrap(), gpu.upload_readable("qkv", &qkv).unwrap()]
+    }
+
+    fn attended(&self) -> Vec<f32> {
+        let Attention { heads, kv_heads, head_dim, scale, soft_cap, sliding_window, .. } = self.shape;
+        let twin = CpuAttention {
+            heads: heads as usize,
+            kv_heads: kv_heads as usize,
+            head_dim: head_dim as usize,
+            scale,
+            soft_cap,
+            sliding_window: sliding_window.map(|seen| seen as usize),
+        };
+        let [q, k, v] = &self.expected;
+        attention::cpu(&twin, self.window as usize, [q, k, v])
+    }
+
+    fn what(&self, label: &str) -> String {
+        let Self { shape, over, window, .. } = self;
+        format!("{label}: {shape:?}, normed {over:?}, window {window}")
+    }
+}
+
+/// Heads and attention over windows.
+fn check_attention(gpu: &Gpu, label: &str, shape: Attention, over: Option<Over>, window: u32, windows: u32) {
+    let heads = Heads::new(gpu, shape, over, window, windows);
     let rows = window * windows;
-    let mut values: Vec<f32> = random(12, rows as usize * columns).iter().map(|x| x * 2.0).collect();
-    let qkv = gemm::pack_output(gpu.gemm(), stride(columns as u32), &padded(&values, columns, 3.0));
-    let qkv = gpu.upload_readable("qkv", &qkv).unwrap();
-    let rope = gpu.upload_readable("table", table.as_flattened()).unwrap();
-    let output_columns = (heads.heads * head_dim) as usize;
-    let output = operand_storage(gpu, rows as usize, output_columns);
-    let packed = heads.packed(gpu, window, windows).unwrap();
-    let buffers = AttentionBuffers { rope: &rope, qkv: &qkv, packed: &packed, output: &output };
+    let [rope, qkv] = heads.upload(gpu, 0, rows as usize);
+    let output = operand_storage(gpu, rows as usize, shape.columns() as usize);
+    // Larger than needed, as where layers differ.
+    let packed = shape.packed(gpu, window, windows + 1).unwrap();
+    let input = Projection { rope: &rope, qkv: &qkv, norms: heads.norms.as_ref() };
     let mut recording = Recording::new();
-    heads.record(gpu, &mut recording, &buffers, window, windows);
-    let found = read_operand(gpu, &recording, &output, rows as usize, output_columns);
-    let turned = rotary::Params {
-        rows,
-        stride: columns as u32,
-        heads: heads.heads + heads.kv_heads,
-        half_dim: head_dim / 2,
-        window,
-    };
-    rotary::cpu(&turned, &table, &mut values);
-    let share = heads.heads / heads.kv_heads;
-    let expected = attention::cpu(&values, window as usize, heads.heads as usize, share as usize, head_dim as usize);
-    assert_close(&format!("{label}: attention, head_dim {head_dim}, window {window}"), &found, &expected);
+    let buffers = AttentionBuffers { packed: &packed, output: &output };
+    shape.record(gpu, &mut recording, &input, &buffers, window, windows);
+    let found = read_operand(gpu, &recording, &output, rows as usize, shape.columns() as usize);
+    assert_close(&heads.what(label), &found, &heads.attended());
+}
+
+/// The positions `past..` of a window, appended and attended to in pieces of `rows`.
+fn check_cached(gpu: &Gpu, label: &str, shape: Attention, over: Option<Over>, [window, past, rows]: [u32; 3]) {
+    let heads = Heads::new(gpu, shape, over, window, 1);
+    let cache = shape.cache(gpu, window + 3).unwrap();
+    // What stands in a cache behind its positions must not count.
+    let rubbish = vec![7.0f32; shape.cache_bytes(window + 3) as usize / 4];
+    for buffer in [&cache.keys, &cache.values] {
+        gpu.write(&buffer.into(), bytes(&rubbish)).unwrap();
+    }
+    let query = gpu.storage("query", shape.query_bytes(rows)).unwrap();
+    let (mut found, mut queries) = (Vec::new(), Vec::new());
+    let mut first = 0;
+    while first < window {
+        let count = if first < past { past - first } else { rows.min(window - first) };
+        let [rope, qkv] = heads.upload(gpu, first as usize, count as usize);
+        let input = Projection { rope: &rope, qkv: &qkv, norms: heads.norms.as_ref() };
+        let output = operand_storage(gpu, count as usize, shape.columns() as usize);
+        let mut recording = Recording::new();
+        if first < past {
+            shape.record_append(gpu, &mut recording, &input, &cache, first, count);
+            block_on(gpu.submit(&recording)).unwrap();
+        } else {
+            let buffers = CachedBuffers { cache: &cache, query: &query, output: &output };
+            shape.record_cached(gpu, &mut recording, &input, &buffers, first, count);
+            found.extend(read_operand(gpu, &recording, &output, count as usize, shape.columns() as usize));
+            let words = shape.query_bytes(count) as usize / 4;
+            queries.extend(block_on(gpu.read(&query, words)).unwrap());
+        }
+        first += count;
+    }
+    let what = format!("{}, {past} past, {rows} rows", heads.what(label));
+    let seen = (past * shape.columns()) as usize;
+    assert_close(&format!("{what}, cached"), &found, &heads.attended()[seen..]);
+    let [q, k, v] = &heads.expected;
+    let head_dim = shape.head_dim as usize;
+    for (name, found, expected) in [
+        ("Q", queries, &q[seen..]),
+        ("K", block_on(gpu.read(&cache.keys, shape.cache_bytes(window) as usize / 4)).unwrap(), k),
+        ("V", block_on(gpu.read(&cache.values, shape.cache_bytes(window) as usize / 4)).unwrap(), v),
+    ] {
+        let width = head_dim.next_multiple_of(4);
+        assert!(
+            found.chunks(width).all(|head| head[head_dim..].iter().all(|x| *x == 0.0)),
+            "{what}: padding of {name}"
+        );
+        assert_close(&format!("{what}: {name}"), &unpadded(&found, head_dim), expected);
+    }
 }
 
 fn check_every_attention(gpu: &Gpu, label: &str) {
@@ -339,10 +488,91 @@ fn check_every_attention(gpu: &Gpu, label: &str) {
     let ragged: &[u32] = if gpu.gemm().is_panel() { &[] } else { &[6, 50] };
     for &head_dim in [24, 12, 32, 64, 40, 128, 256].iter().chain(ragged) {
         for window in [2, 43] {
-            check_attention(gpu, label, Heads { heads: 4, kv_heads: 2, head_dim }, window, 2);
+            check_attention(gpu, label, plain(head_dim), None, window, 2);
+        }
+        // One position at a time, several, and all at once; windows on both sides of a block of 64 keys.
+        for shape in [[66, 60, 1], [43, 20, 7], [5, 0, 5]] {
+            check_cached(gpu, label, plain(head_dim), None, shape);
         }
     }
-    check_attention(gpu, label, Heads { heads: 2, kv_heads: 1, head_dim: 24 }, 2048, 1);
+    let long = Attention { heads: 2, kv_heads: 1, ..plain(24) };
+    check_attention(gpu, label, long, None, 2048, 1);
+    check_cached(gpu, label, plain(24), None, [2051, 2050, 1]);
+}
+
+fn check_attention_variants(gpu: &Gpu, label: &str) {
+    let ragged: &[u32] = if gpu.gemm().is_panel() { &[] } else { &[6, 50] };
+    for &head_dim in [24, 64].iter().chain(ragged) {
+        // Turned in part, by halves that are whole vectors and by others, and not at all.
+        for rotated in [0, 2, head_dim / 16 * 8, head_dim / 4 * 2, head_dim] {
+            for over in [None, Some(Over::Head), Some(Over::Row)] {
+                if rotated == head_dim && over.is_none() {
+                    continue;
+                }
+                let shape = Attention { rotated, scale: 0.3, ..plain(head_dim) };
+                check_attention(gpu, label, shape, over, 43, 2);
+                check_cached(gpu, label, shape, over, [43, 20, 7]);
+            }
+        }
+    }
+    for &head_dim in [24, 128].iter().chain(ragged) {
+        for soft_cap in [None, Some(1.5)] {
+            // Shorter and longer than the text, and no multiple of a block.
+            for seen in [None, Some(1), Some(5), Some(16), Some(37), Some(100)] {
+                if soft_cap.is_none() && seen.is_none() {
+                    continue;
+                }
+                let shape = Attention { soft_cap, sliding_window: seen, ..plain(head_dim) };
+                check_attention(gpu, label, shape, None, 75, 2);
+                check_cached(gpu, label, shape, None, [75, 70, 1]);
+                check_cached(gpu, label, shape, None, [140, 120, 20]);
+            }
+        }
+    }
+    for (soft_cap, sliding_window) in [(Some(2.0), None), (Some(2.0), Some(1000)), (None, Some(333))] {
+        let long = Attention { heads: 2, kv_heads: 1, soft_cap, sliding_window, ..plain(24) };
+        check_attention(gpu, label, long, Some(Over::Head), 2048, 1);
+        check_cached(gpu, label, long, Some(Over::Head), [2051, 2050, 1]);
+    }
+}
+
+fn check_argmax(gpu: &Gpu, label: &str) {
+    let vocabulary = 307;
+    let mut texts: Vec<Vec<f32>> = (0..4).map(|seed| random(seed, vocabulary)).collect();
+    // Ties within a chunk, over lanes and over chunks; all negative; the first and the last; all alike.
+    for (at, value) in [(vec![7, 71, 150, 300], 5.0), (vec![306], 9.0), (vec![0], 9.0), (vec![64, 65], 2.0)] {
+        let mut logits: Vec<f32> = random(40, vocabulary).iter().map(|x| x - 20.0).collect();
+        at.into_iter().for_each(|index: usize| logits[index] = value);
+        texts.push(logits);
+    }
+    texts.push(vec![-1.0; vocabulary]);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut logits = random(41, vocabulary);
+        logits[200] = bad;
+        texts.push(logits);
+    }
+    for (text, logits) in texts.iter().enumerate() {
+        for step in [307, 100, 64, 306] {
+            let best = gpu.storage("best", 16).unwrap();
+            let mut recording = Recording::new();
+            for first in (0..vocabulary).step_by(step) {
+                let chunk = &logits[first..(first + step).min(vocabulary)];
+                // What stands behind a chunk's logits must not count.
+                let mut padded = [chunk, &[1e30; 5]].concat();
+                padded.resize(padded.len().next_multiple_of(4), 1e30);
+                let padded = gemm::pack_output(gpu.gemm(), padded.len() as u32, &padded);
+                let padded = gpu.upload_readable("chunk", &padded).unwrap();
+                let is_first = (first == 0) as u32;
+                let params = argmax::Params { columns: chunk.len() as u32, first_token: first as u32, is_first };
+                let kernel = Kernel::Argmax { kernel: gpu.gemm() };
+                recording.dispatch(kernel, &params, [padded, (&best).into()], [1, 1, 1], 1000);
+            }
+            block_on(gpu.submit(&recording)).unwrap();
+            let best = block_on(gpu.read(&best, 3)).unwrap();
+            let found = (best[2] == 0.0).then_some(best[1] as u32);
+            assert_eq!(found, argmax::cpu(logits), "{label}: text {text} in chunks of {step}");
+        }
+    }
 }
 
 #[test]
@@ -350,14 +580,63 @@ fn every_shader_agrees_with_its_cpu_twin() {
     for (label, options) in every_kernel() {
         let gpu = open(&options);
         check_embedding(&gpu, &label, &WeightFormat::ALL);
-        check_rms_norm(&gpu, &label);
+        check_norm(&gpu, &label);
+        check_post_norm(&gpu, &label);
         check_gemm(&gpu, &label, &WeightFormat::ALL, 1);
-        check_rotary(&gpu, &label);
         check_every_attention(&gpu, &label);
-        check_swiglu(&gpu, &label);
-        check_log_sum_exp(&gpu, &label);
+        check_activation(&gpu, &label);
+        for (scale, soft_cap) in [(1.0, None), (0.1, None), (1.0, Some(10.0)), (0.7, Some(30.0))] {
+            check_log_sum_exp(&gpu, &label, LogSumExp { scale, soft_cap });
+        }
+        check_argmax(&gpu, &label);
         println!("{label}: {} agrees", gpu.gemm().name());
     }
+}
+
+#[test]
+fn every_variant_of_attention_agrees_with_its_cpu_twin() {
+    for (label, options) in every_kernel() {
+        let gpu = open(&options);
+        check_attention_variants(&gpu, &label);
+        println!("{label}: {} agrees", gpu.gemm().name());
+    }
+}
+
+/// The most positions that there can be, with the heads that take the most iterations: software drivers end a loop
+/// after 65,535 of them without a word.
+#[test]
+fn the_longest_cache_is_read_to_its_end() {
+    let gpu = open(&GpuOptions::default());
+    let (positions, head_dim) = (cached::MOST_POSITIONS, 256);
+    let shape = Attention { heads: 1, kv_heads: 1, rotated: 0, ..plain(head_dim) };
+    let width = head_dim as usize;
+    let query: Vec<f32> = random(50, width).iter().map(|x| x * 4.0).collect();
+    let [keys, values] = [51, 52].map(|seed| random(seed, positions as usize * width));
+    let cache = shape.cache(&gpu, positions).unwrap();
+    gpu.write(&(&cache.keys).into(), bytes(&keys)).unwrap();
+    gpu.write(&(&cache.values).into(), bytes(&values)).unwrap();
+    // The last position is the new one.
+    let last = |rows: &[f32]| rows[rows.len() - width..].to_vec();
+    let qkv = gemm::pack_output(gpu.gemm(), shape.stride(), &[query.clone(), last(&keys), last(&values)].concat());
+    let qkv = gpu.upload_readable("qkv", &qkv).unwrap();
+    let rope = gpu.upload_readable("table", &[0.0; 4]).unwrap();
+    let on_device = gpu.storage("query", shape.query_bytes(1)).unwrap();
+    let output = operand_storage(&gpu, 1, width);
+    let input = Projection { rope: &rope, qkv: &qkv, norms: None };
+    let buffers = CachedBuffers { cache: &cache, query: &on_device, output: &output };
+    let mut recording = Recording::new();
+    shape.record_cached(&gpu, &mut recording, &input, &buffers, positions - 1, 1);
+    let found = read_operand(&gpu, &recording, &output, 1, width);
+
+    let score = |key: &[f32]| (key.iter().zip(&query).map(|(k, q)| k * q).sum::<f32>() * shape.scale) as f64;
+    let weights: Vec<f64> = keys.chunks(width).map(|key| score(key).exp()).collect();
+    let mut expected = vec![0.0f64; width];
+    for (weight, value) in weights.iter().zip(values.chunks(width)) {
+        expected.iter_mut().zip(value).for_each(|(sum, x)| *sum += weight * *x as f64);
+    }
+    let total: f64 = weights.iter().sum();
+    let expected: Vec<f32> = expected.iter().map(|sum| (sum / total) as f32).collect();
+    assert_close("cached attention to the longest cache", &found, &expected);
 }
 
 /// The smallest shards that a kernel can be given.

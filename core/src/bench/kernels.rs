@@ -5,7 +5,7 @@ use web_time::Instant;
 
 use super::{DeviceRates, Timing};
 use crate::gpu::{Matrix, Recording};
-use crate::model::device_model::BlockWeights;
+use crate::model::forward::{Branch, Rows};
 use crate::model::{BlockKind, BlockSet};
 use crate::score::{Score, ScoreError, Scorer};
 
@@ -107,79 +107,57 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
     let (model, scratch, states) = (scorer.model, &scorer.scratch, &scorer.states);
     let spec = model.spec();
     let Some(batch) = scorer.batches.first() else { return Ok(Vec::new()) };
-    let rows = batch.rows() as u64;
-    let layer = &spec.layers[0];
-    let (attention, inner) = (&layer.attention, layer.dense().inner);
-    let [hidden, inner, head_dim] = [spec.hidden_size, inner, attention.head_dim].map(|size| size as u64);
-    let [heads, kv_heads] = [attention.heads, attention.kv_heads].map(|count| count as u64);
-    let product = |matrix: &Matrix| Amount::Flops(2 * rows * matrix.columns() as u64 * matrix.inner() as u64);
+    let (rows, hidden) = (batch.rows() as u64, spec.hidden_size as u64);
     // Activations that are read or written once, f32.
     let moved = |elements: u64| Amount::Bytes(4 * elements);
-    let norm = || moved(2 * rows * hidden);
     let mut stages = Vec::new();
 
     let mut recording = Recording::new();
     model.record_embedding(&mut recording, &[(batch, states)]).await?;
-    stages.push(Stage { kernel: "embedding", times: 1, amount: moved(2 * rows * hidden), recording });
+    stages.extend(split(&recording, 1, |_| moved(2 * rows * hidden)));
 
     for kind in [BlockKind::Mha, BlockKind::Mlp] {
         let blocks: Vec<_> = spec.blocks().filter(|block| block.kind == kind).collect();
-        let Some(first) = blocks.first() else { continue };
-        let Some(weights) = model.block(*first).await? else { continue };
+        let Some(block) = blocks.first().copied() else { continue };
+        let branch = Branch { block, weights: model.block(block).await? };
         let mut recording = Recording::new();
-        model.record_block(&mut recording, scratch, (batch.windows, batch.window), &weights, states);
-        let names = match &*weights {
-            BlockWeights::Attention(weights) => {
-                // Scores and weighted values over the keys up to each query.
-                let pairs = rows * (batch.window as u64 + 1) / 2;
-                let turned = match gpu_turns_in_place(scorer) {
-                    true => ("rotary", moved(2 * rows * (heads + kv_heads) * head_dim)),
-                    false => ("rotary and pack", moved(2 * rows * (heads + 2 * kv_heads) * head_dim)),
-                };
-                vec![
-                    ("attention norm", norm()),
-                    ("q, k, v product", product(&weights.qkv)),
-                    turned,
-                    ("attention", Amount::Flops(4 * pairs * heads * head_dim)),
-                    ("o product", product(&weights.o)),
-                ]
-            }
-            BlockWeights::FeedForward(weights) => vec![
-                ("feed-forward norm", norm()),
-                ("gate, up product", product(&weights.gate_up)),
-                ("swiglu", moved(3 * rows * inner)),
-                ("down product", product(&weights.down)),
-            ],
-        };
-        stages.extend(split(&recording, names, blocks.len()));
+        let window = Rows { states, first: 0, windows: batch.windows, window: batch.window };
+        model.record_sublayer(&mut recording, scratch, std::slice::from_ref(&branch), &window);
+        let layer = &spec.layers[block.layer];
+        let (inner, attention) = (layer.dense().inner as u64, &layer.attention);
+        // Scores and weighted values over the keys that each query sees.
+        let seen = attention.sliding_window.map_or(batch.window, |seen| seen.min(batch.window)) as u64;
+        let pairs = batch.windows as u64 * (seen * (seen + 1) / 2 + (batch.window as u64 - seen) * seen);
+        let product = |matrix: &Matrix| Amount::Flops(2 * rows * matrix.columns() as u64 * matrix.inner() as u64);
+        stages.extend(split(&recording, blocks.len(), |stage| match stage {
+            "q, k, v product" | "gate, up product" => product(&branch.weights.input),
+            "o product" | "down product" => product(&branch.weights.output),
+            "attention" => Amount::Flops(4 * pairs * attention.query_width() as u64),
+            "heads" => moved(2 * rows * (attention.query_width() + 2 * attention.key_width()) as u64),
+            "activation" => moved(3 * rows * inner),
+            "post-norm" => moved(3 * rows * hidden),
+            _ => moved(2 * rows * hidden),
+        }));
     }
 
     let targets: u64 = batch.head.iter().map(|part| part.rows as u64).sum();
-    let (mut final_norm, mut head) = (Recording::new(), Recording::new());
+    let mut recording = Recording::new();
     for part in &batch.head {
-        let normed = model.record_final_norm(&mut final_norm, scratch, part, states, 0);
-        model.record_head(&mut head, scratch, part, &normed, 0..model.vocabulary_chunks());
+        let normed = model.record_final_norm(&mut recording, scratch, part, states, 0);
+        let head = (model.head.as_slice(), &part.targets);
+        model.record_head(&mut recording, scratch, part, &normed, head, 0..model.vocabulary_chunks());
     }
-    let amount = moved(2 * targets * hidden);
-    stages.push(Stage { kernel: "final norm", times: 1, amount, recording: final_norm });
     let logits = targets * spec.vocab_size as u64;
-    let names = vec![("head product", Amount::Flops(2 * logits * hidden)), ("log-sum-exp", moved(logits))];
-    stages.extend(split(&head, names, 1));
+    stages.extend(split(&recording, 1, |stage| match stage {
+        "head product" => Amount::Flops(2 * logits * hidden),
+        "log-sum-exp" => moved(logits),
+        _ => moved(2 * targets * hidden),
+    }));
     Ok(stages)
 }
 
-/// Whether Q and K are turned where they lie, as the tile kernels want it.
-fn gpu_turns_in_place(scorer: &Scorer<'_>) -> bool {
-    !scorer.model.gpu().gemm().is_panel()
-}
-
-/// Takes a recording apart that repeats kernels in the order of `names`.
-fn split(recording: &Recording, names: Vec<(&'static str, Amount)>, times: usize) -> Vec<Stage> {
-    let stage = |(kernel, amount)| Stage { kernel, times, amount, recording: Recording::new() };
-    let mut stages: Vec<Stage> = names.into_iter().map(stage).collect();
-    let count = stages.len();
-    for (index, part) in recording.by_kernel().into_iter().enumerate() {
-        stages[index % count].recording.append(&part);
-    }
-    stages
+/// Takes a recording apart that a dense pass runs so many times.
+fn split(recording: &Recording, times: usize, amount: impl Fn(&str) -> Amount) -> Vec<Stage> {
+    let parts = recording.by_stage().into_iter();
+    parts.map(|(kernel, recording)| Stage { kernel, times, amount: amount(kernel), recording }).collect()
 }

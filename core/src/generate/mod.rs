@@ -122,10 +122,10 @@ pub struct Generator {
     model: Rc<DeviceModel>,
     removed: BlockSet,
     options: GenerateOptions,
-    prompt: Vec<u32>,
+    /// The prompt and the tokens that followed.
+    text: Vec<u32>,
     /// None until the first token is asked for.
     state: Option<DecodeState>,
-    last: Option<u32>,
     new_tokens: usize,
     finish: Option<FinishReason>,
 }
@@ -156,7 +156,7 @@ impl Generator {
             return Err(GenerateError::Vocabulary { position, id: *id, vocab_size });
         }
         let finish = (options.max_tokens == 0).then_some(FinishReason::MaxTokens);
-        Ok(Self { model, removed, options, prompt, state: None, last: None, new_tokens: 0, finish })
+        Ok(Self { model, removed, options, text: prompt, state: None, new_tokens: 0, finish })
     }
 
     /// The next token: the one with the largest logit, the lowest id on a tie. The token that ends a text is given, too,
@@ -170,23 +170,27 @@ impl Generator {
         }
         let most = positions(self.model.spec());
         // Nothing is changed here before the device is done, so a call that was dropped half-way can be made again.
-        let token = match (&mut self.state, self.last) {
-            (Some(state), Some(last)) => {
+        let held = self.text.len();
+        let restarts = self.model.spec().restarts_after.is_some_and(|positions| held == positions + 1);
+        let token = match (&mut self.state, self.text.last()) {
+            (Some(state), Some(last)) if self.new_tokens > 0 => {
                 state.grow(&self.model, most as u32).await?;
-                self.model.decode(state, last).await?
+                match restarts {
+                    true => self.model.prefill(state, &self.text).await?,
+                    false => self.model.decode(state, *last).await?,
+                }
             }
             _ => {
-                let room = self.prompt.len() + self.options.max_tokens.min(FIRST_ROOM);
+                let room = held + self.options.max_tokens.min(FIRST_ROOM);
                 let state = DecodeState::new(&self.model, &self.removed, room.min(most) as u32)?;
-                self.model.prefill(self.state.insert(state), &self.prompt).await?
+                self.model.prefill(self.state.insert(state), &self.text).await?
             }
         };
-        let held = self.prompt.len() + self.new_tokens;
         let Some(token) = token else {
             let removed = if self.removed.is_empty() { "no block".into() } else { self.removed.to_string() };
             return Err(GenerateError::NotFinite { position: held - 1, removed });
         };
-        self.last = Some(token);
+        self.text.push(token);
         self.new_tokens += 1;
         self.finish = match () {
             _ if self.options.eos_token_ids.contains(&token) => Some(FinishReason::EndOfSequence),

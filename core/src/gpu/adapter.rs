@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use blockpruner_shaders::{Cooperative, GemmKernel, WeightFormat};
+use blockpruner_shaders::{Cooperative, GemmKernel};
 use serde::Serialize;
 
-use super::{DeviceMemory, GpuError};
+use super::{DeviceMemory, GpuError, KernelNeeds};
 
 /// What a device is trusted with, from the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -86,12 +86,8 @@ pub struct GpuOptions {
     pub max_binding_bytes: Option<u64>,
     /// The largest single weight of the model, in bytes: limits above WebGPU's guaranteed ones are asked for up to this.
     pub largest_weight: u64,
-    /// Formats of the model's weights: the GEMM kernel is tested with each when the device is opened, and with the first one
-    /// the attention kernel. None: nothing is tested.
-    pub formats: Vec<WeightFormat>,
-    /// Elements of the model's heads, for the test of the attention kernel. Heads that are not whole vectors of 4 elements
-    /// are for the tile kernels alone.
-    pub head_dim: Option<u32>,
+    /// What the model needs: tested when the device is opened.
+    pub needs: KernelNeeds,
     /// Asked for the pipeline cache that an earlier [`super::Gpu::pipeline_cache`] returned with this key. None: no cache
     /// is kept.
     pub pipeline_cache: Option<KeptPipelines>,
@@ -299,7 +295,7 @@ pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
             let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
             let best = if subgroups { Tier::Subgroups } else { Tier::Baseline };
             let tier = options.tier.map_or(best, |wanted| wanted.min(best));
-            let whole_heads = options.head_dim.is_none_or(|head_dim| head_dim.is_multiple_of(4));
+            let whole_heads = options.needs.attention.iter().all(|need| need.head_dim.is_multiple_of(4));
             let textures = textures && whole_heads && adapter.limits().max_storage_textures_per_shader_stage >= 4;
             let cooperative = cooperative_matrices(&adapter);
             let memory = DeviceMemory::of(&adapter, info.device_type);

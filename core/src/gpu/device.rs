@@ -80,7 +80,8 @@ impl Gpu {
     async fn open_distorted(options: &GpuOptions, distort: Distort) -> Result<Self, GpuError> {
         let chosen = adapter::choose(options).await?;
         let name = chosen.info.name.clone();
-        if let Some(head_dim) = options.head_dim.filter(|head_dim| *head_dim > MOST_HEAD_DIM) {
+        let head_dims = options.needs.attention.iter().map(|need| need.head_dim);
+        if let Some(head_dim) = head_dims.max().filter(|head_dim| *head_dim > MOST_HEAD_DIM) {
             return Err(GpuError::Unsuitable {
                 wanted: format!("a model with heads of {head_dim} elements"),
                 device: name,
@@ -92,7 +93,7 @@ impl Gpu {
             device: name.clone(),
             reason,
         })?;
-        if options.kernel.is_none() && options.formats.is_empty() {
+        if options.kernel.is_none() && options.needs.formats.is_empty() {
             // Untested, they are not to be used.
             kernels.retain(|kernel| kernel.cooperative().is_none());
         }
@@ -180,7 +181,7 @@ impl Gpu {
         let mut reasons = Vec::new();
         for kernel in kernels {
             self.gemm = *kernel;
-            let reason = match self_test::run(self, &options.formats, options.head_dim, distort).await {
+            let reason = match self_test::run(self, &options.needs, distort).await {
                 Ok(()) => {
                     let (name, driver, used) = (self.name(), self.driver(), kernel.name());
                     let warn = |reason| format!("{name} ({driver}): {reason}; using the kernel {used} instead");
@@ -705,14 +706,21 @@ fn binding_type(binding: Binding) -> wgpu::BindingType {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use blockpruner_shaders::WeightFormat;
+    use blockpruner_shaders::{Activation, WeightFormat};
     use pollster::block_on;
 
-    use super::super::{KernelChoice, adapters};
+    use super::super::{AttentionNeed, KernelChoice, KernelNeeds, adapters};
     use super::*;
 
     fn options() -> GpuOptions {
-        GpuOptions { formats: vec![WeightFormat::F16], head_dim: Some(24), ..Default::default() }
+        let attention = AttentionNeed { head_dim: 24, rotated: 24, over: None, soft_cap: false, sliding: false };
+        let needs = KernelNeeds {
+            formats: vec![WeightFormat::F16],
+            attention: vec![attention],
+            activations: vec![Activation::Silu],
+            ..Default::default()
+        };
+        GpuOptions { needs, ..Default::default() }
     }
 
     /// One value, by a hundredth.

@@ -47,8 +47,10 @@ impl Operand {
 struct Target<'a> {
     output: &'a Resource,
     first_row: u32,
-    /// What is added: the output itself for the tile kernels.
+    /// What the product is added to: the output itself for the tile kernels.
     residual: Option<&'a Resource>,
+    /// What it is multiplied by before.
+    scale: f32,
 }
 
 impl Matrix {
@@ -107,31 +109,24 @@ impl Matrix {
     /// Appends `output [rows, columns] = operand [rows, inner] x self^T + bias`, into storage of [`Gpu::readable`] for
     /// [`gemm::output_bytes`] bytes of rows [`stride`] elements apart.
     pub fn record_product(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, output: &Resource) {
-        self.record(gpu, recording, operand, &Target { output, first_row: 0, residual: None });
+        self.record(gpu, recording, operand, &Target { output, first_row: 0, residual: None, scale: 1.0 });
     }
 
-    /// Appends `residual += operand [rows, inner] x self^T + bias`. The panel kernels use `sums`, storage of
+    /// Appends `residual += scale * (operand [rows, inner] x self^T + bias)`. The panel kernels use `sums`, storage of
     /// [`Gpu::readable`] for as many rows of as many columns.
     pub fn record_residual(
         &self,
         gpu: &Gpu,
         recording: &mut Recording,
         operand: &Operand,
+        scale: f32,
         residual: &Residual<'_>,
         sums: &Resource,
     ) {
-        let (states, first_row) = residual.states();
-        let (input, _) = residual.input();
-        match sums {
-            Resource::Texture(view) => {
-                self.record(gpu, recording, operand, &Target { output: sums, first_row: 0, residual: Some(&input) });
-                let row = stride(self.columns) as u64 * 4;
-                recording.store(view, states, first_row as u64 * row, operand.rows as u64 * row);
-            }
-            Resource::Buffer(_) => {
-                self.record(gpu, recording, operand, &Target { output: &input, first_row, residual: Some(&input) });
-            }
-        }
+        let (input, first_row) = residual.input();
+        let output = if gpu.gemm().is_panel() { sums } else { &input };
+        self.record(gpu, recording, operand, &Target { output, first_row, residual: Some(&input), scale });
+        residual.record_store(recording, sums, operand.rows, self.columns);
     }
 
     fn record(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, target: &Target<'_>) {
@@ -180,6 +175,7 @@ impl Matrix {
                     first_block,
                     first_row: target.first_row,
                     add: target.residual.is_some() as u32,
+                    scale: target.scale,
                 };
                 recording.dispatch(kernel, &params, [a, weight, bias.into(), output], grid, flops);
             }
@@ -192,6 +188,7 @@ impl Matrix {
                     column_offset: shard.first,
                     has_bias,
                     first_block,
+                    scale: target.scale,
                 };
                 match residual.cloned() {
                     Some(residual) => {
@@ -203,7 +200,9 @@ impl Matrix {
         }
     }
 
-    /// Appends a lookup: rows of `output [rows, inner]`, [`stride`] elements apart, whose token lies in `first_token .. first_token + columns`.
+    /// Appends a lookup, multiplied by `scale`: rows of `output [rows, inner]`, [`stride`] elements apart, whose token lies in
+    /// `first_token .. first_token + columns`.
+    #[allow(clippy::too_many_arguments, reason = "one dispatch, spelt out")]
     pub fn record_lookup(
         &self,
         gpu: &Gpu,
@@ -211,6 +210,7 @@ impl Matrix {
         tokens: &wgpu::Buffer,
         rows: u32,
         first_token: u32,
+        scale: f32,
         output: &wgpu::Buffer,
     ) {
         for shard in &self.shards {
@@ -221,6 +221,7 @@ impl Matrix {
                 row_units: gemm::row_units(gpu.gemm(), self.format, self.inner),
                 first_token: first_token + shard.first,
                 count: shard.columns,
+                scale,
             };
             recording.dispatch(
                 Kernel::Embedding { kernel: gpu.gemm(), weight: self.format },

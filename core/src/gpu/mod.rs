@@ -4,23 +4,31 @@
 //! which [`Gpu::submit`] runs in slices bounded in count and time. Everything is async and single-threaded; natively the
 //! futures are driven by `pollster`, in the browser by its event loop.
 
+mod activation;
 mod adapter;
 mod attention;
 mod device;
 mod device_memory;
 mod error;
+mod log_sum_exp;
 mod matrix;
+mod needs;
+mod norm;
 mod pipeline_cache;
 mod recording;
 mod resource;
 mod self_test;
 mod upload;
 
+pub use activation::record_activation;
 pub use adapter::{AdapterSummary, GpuOptions, KeptPipelines, KernelChoice, Tier, adapters};
-pub use attention::{AttentionBuffers, Heads};
+pub use attention::{Attention, AttentionBuffers, CachedBuffers, HeadNorms, KeyValues, Projection};
 pub use device::Gpu;
 pub use device_memory::DeviceMemory;
 pub use error::GpuError;
+pub use log_sum_exp::{LogSumExp, LogSumExpBuffers, VocabularyChunk};
 pub use matrix::{Matrix, Operand};
+pub use needs::{AttentionNeed, KernelNeeds};
+pub use norm::Norm;
 pub use recording::Recording;
 pub use resource::{Residual, Resource};

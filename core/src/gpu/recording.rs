@@ -45,12 +45,25 @@ impl Command {
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
     pub(super) commands: Vec<Command>,
+    /// What each command is a part of.
+    stages: Vec<&'static str>,
+    stage: &'static str,
 }
 
 impl Recording {
     /// An empty list.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What is appended from here on is a part of this, as whoever measures calls it.
+    pub fn stage(&mut self, stage: &'static str) {
+        self.stage = stage;
+    }
+
+    fn push(&mut self, command: Command) {
+        self.commands.push(command);
+        self.stages.push(self.stage);
     }
 
     /// Appends a kernel. `flops` is about the arithmetic that it does; an empty grid is left out.
@@ -66,29 +79,30 @@ impl Recording {
             return;
         }
         let params = bytemuck::bytes_of(params).to_vec();
-        self.commands.push(Command::Dispatch { kernel, params, bindings: bindings.into(), grid, flops });
+        self.push(Command::Dispatch { kernel, params, bindings: bindings.into(), grid, flops });
     }
 
     /// Appends a copy of the first `bytes` of a buffer to `offset` bytes into another; both multiples of 4.
     pub fn copy(&mut self, source: &wgpu::Buffer, target: &wgpu::Buffer, offset: u64, bytes: u64) {
-        self.commands.push(Command::Copy { source: source.clone(), target: target.clone(), offset, bytes });
+        self.push(Command::Copy { source: source.clone(), target: target.clone(), offset, bytes });
     }
 
     /// Appends a copy of `bytes` bytes from `offset` on to the start of a texture of [`super::Gpu::texture`]; both
     /// multiples of 16.
     pub fn load(&mut self, source: &wgpu::Buffer, offset: u64, target: &wgpu::TextureView, bytes: u64) {
-        self.commands.push(Command::Load { source: source.clone(), offset, target: target.clone(), bytes });
+        self.push(Command::Load { source: source.clone(), offset, target: target.clone(), bytes });
     }
 
     /// Appends a copy of the first `bytes` bytes of a texture of [`super::Gpu::texture`] to `offset` bytes into a buffer;
     /// both multiples of 16.
     pub fn store(&mut self, source: &wgpu::TextureView, target: &wgpu::Buffer, offset: u64, bytes: u64) {
-        self.commands.push(Command::Store { source: source.clone(), target: target.clone(), offset, bytes });
+        self.push(Command::Store { source: source.clone(), target: target.clone(), offset, bytes });
     }
 
     /// Appends everything that another recording holds.
     pub fn append(&mut self, other: &Self) {
         self.commands.extend(other.commands.iter().cloned());
+        self.stages.extend(&other.stages);
     }
 
     /// Dispatches and copies.
@@ -96,21 +110,16 @@ impl Recording {
         self.commands.len()
     }
 
-    /// The same in parts: neighbouring dispatches of one kernel are one. Copies belong to the kernel after them, the last
-    /// ones to the kernel before.
-    pub(crate) fn by_kernel(&self) -> Vec<Self> {
-        let kernel = |command: &Command| match command {
-            Command::Dispatch { kernel, .. } => Some(*kernel),
-            _ => None,
-        };
-        let joined = |a: &Command, b: &Command| kernel(a).is_none() || kernel(a) == kernel(b);
-        let mut parts: Vec<Self> =
-            self.commands.chunk_by(joined).map(|commands| Self { commands: commands.to_vec() }).collect();
-        if let Some(last) = parts.pop_if(|part| part.commands.iter().all(|command| kernel(command).is_none())) {
-            match parts.last_mut() {
-                Some(part) => part.append(&last),
-                None => parts.push(last),
-            }
+    /// The same in parts, in the order in which their stages begin, with the stages' names.
+    pub(crate) fn by_stage(&self) -> Vec<(&'static str, Self)> {
+        let mut parts: Vec<(&'static str, Self)> = Vec::new();
+        for (stage, command) in self.stages.iter().zip(&self.commands) {
+            let index = parts.iter().position(|(name, _)| name == stage).unwrap_or_else(|| {
+                let part = Self { stage, ..Self::default() };
+                parts.push((stage, part));
+                parts.len() - 1
+            });
+            parts[index].1.push(command.clone());
         }
         parts
     }

@@ -33,11 +33,11 @@ impl From<&Resource> for Resource {
 }
 
 impl Gpu {
-    /// Storage of `bytes` bytes, a multiple of 16, that the kernels in use read fast: a texture of f32 for the panel
+    /// Storage of `bytes` bytes, or up to 15 more, that the kernels in use read fast: a texture of f32 for the panel
     /// kernels, a buffer for the others.
     pub fn readable(&self, label: &str, bytes: u64) -> Result<Resource, GpuError> {
         Ok(match self.gemm().is_panel() {
-            true => Resource::Texture(self.texture(label, bytes / 16, false)?),
+            true => Resource::Texture(self.texture(label, bytes.div_ceil(16), false)?),
             false => Resource::Buffer(self.storage(label, bytes)?),
         })
     }
@@ -104,8 +104,11 @@ impl<'a> Residual<'a> {
         }
     }
 
-    /// The residual stream, and the first of the rows there.
-    pub(super) fn states(&self) -> (&wgpu::Buffer, u32) {
-        (self.states, self.first_row)
+    /// Appends what brings the first `rows` rows back from `sums`, where the kernels in use have added to a copy of them.
+    pub(super) fn record_store(&self, recording: &mut Recording, sums: &Resource, rows: u32, columns: u32) {
+        if let Resource::Texture(sums) = sums {
+            let row = stride(columns) as u64 * 4;
+            recording.store(sums, self.states, self.first_row as u64 * row, rows as u64 * row);
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! The kernels that a device is about to use, against their CPU twins: drivers exist that compute wrong values silently.
 
-use blockpruner_shaders::{
-    GemmKernel, Kernel, WeightFormat, attention, gemm, log_sum_exp, rms_norm, rotary, stride, swiglu,
-};
+use blockpruner_shaders::attention::{self, CpuAttention};
+use blockpruner_shaders::heads::{self, CpuNorms};
+use blockpruner_shaders::{Activation, GemmKernel, Over, WeightFormat, activation, gemm, stride};
 use half::{bf16, f16};
 
-use super::{AttentionBuffers, Gpu, GpuError, Heads, Matrix, Operand, Recording, Residual};
+use super::{
+    Attention, AttentionBuffers, AttentionNeed, Gpu, GpuError, HeadNorms, KernelNeeds, LogSumExp, LogSumExpBuffers,
+    Matrix, Norm, Operand, Projection, Recording, Residual, VocabularyChunk, record_activation,
+};
 
 /// The largest difference from the twin, relative to the largest value, that rounding and another order of summation explain.
 const TOLERANCE: f32 = 1e-4;
@@ -27,27 +30,31 @@ impl From<GpuError> for Failure {
     }
 }
 
-/// Compares the GEMM kernel in use for each format, the kernels that go with it, and attention over heads of `head_dim`
-/// elements.
-pub(super) async fn run(
-    gpu: &Gpu,
-    formats: &[WeightFormat],
-    head_dim: Option<u32>,
-    distort: Distort,
-) -> Result<(), Failure> {
-    for format in WeightFormat::ALL.into_iter().filter(|format| formats.contains(format)) {
+/// Compares the GEMM kernel in use for each format that is needed, and every other kernel that is.
+pub(super) async fn run(gpu: &Gpu, needs: &KernelNeeds, distort: Distort) -> Result<(), Failure> {
+    for format in WeightFormat::ALL.into_iter().filter(|format| needs.formats.contains(format)) {
         check_gemm(gpu, format, distort).await?;
     }
-    let Some(format) = formats.first() else { return Ok(()) };
+    let Some(format) = needs.formats.first() else { return Ok(()) };
     // What they write is seen by a product that shall not round.
     let format = if format.is_quantised() { WeightFormat::F32 } else { *format };
     check_norm(gpu, format, distort).await?;
-    check_swiglu(gpu, format, distort).await?;
-    check_log_sum_exp(gpu, distort).await?;
-    match head_dim {
-        Some(head_dim) => check_attention(gpu, head_dim, format, distort).await,
-        None => Ok(()),
+    if needs.post_norm {
+        check_post_norm(gpu, distort).await?;
     }
+    if needs.no_norm {
+        check_operand(gpu, format, distort).await?;
+    }
+    for function in Activation::ALL.into_iter().filter(|function| needs.activations.contains(function)) {
+        check_activation(gpu, function, format, distort).await?;
+    }
+    check_log_sum_exp(gpu, needs.soft_capped_logits, distort).await?;
+    for (index, need) in needs.attention.iter().enumerate() {
+        if !needs.attention[..index].contains(need) {
+            check_attention(gpu, need, format, distort).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A residual product with a bias: three blocks of rows and of columns, the last ones partly filled, and a k of many steps
@@ -73,7 +80,7 @@ async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
     let sums = gpu.readable("self-test", gemm::output_bytes(kernel, rows, width as u32))?;
     let copy = Residual::copy(gpu, rows, columns)?;
     let residual = Residual::new(&mut recording, &states, first_row, (rows, columns), copy.as_ref());
-    matrix.record_residual(gpu, &mut recording, &Operand::new(&operand, rows), &residual, &sums);
+    matrix.record_residual(gpu, &mut recording, &Operand::new(&operand, rows), SCALE, &residual, &sums);
     gpu.submit(&recording).await?;
     let mut found = gpu.read(&states, before.len()).await?;
 
@@ -81,7 +88,7 @@ async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
     let mut expected = before;
     let touched = expected.chunks_mut(width).skip(first_row as usize);
     for (row, product) in touched.zip(product.chunks(columns as usize)) {
-        row.iter_mut().zip(product).for_each(|(state, product)| *state += product);
+        row.iter_mut().zip(product).for_each(|(state, product)| *state += SCALE * product);
     }
     // What the padding of a row holds afterwards is nobody's concern.
     for rows in [&mut found, &mut expected] {
@@ -96,77 +103,129 @@ async fn check_gemm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
 const ROWS: u32 = 37;
 const COLUMNS: u32 = 203;
 
-/// The norm of the first of every two rows.
+/// What is added is multiplied by this.
+const SCALE: f32 = 0.75;
+
+/// The norm of neighbouring rows, and of the first of every two.
 async fn check_norm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
     let kernel = gpu.gemm();
-    let params = rms_norm::Params {
-        rows: ROWS,
-        columns: COLUMNS,
-        stride: stride(COLUMNS),
-        inner4: gemm::inner_texels(COLUMNS),
-        first_row: 0,
-        window: 2,
-        kept: 1,
-        epsilon: 1e-5,
-    };
     let (input, weight) = (values(6, (2 * ROWS * COLUMNS) as usize), values(7, COLUMNS as usize));
-    let (on_device, scales) =
-        (gpu.upload_readable("self-test", &padded(&input))?, gpu.upload_readable("self-test", &padded(&weight))?);
+    let norm = norm_of(gpu, &weight)?;
+    let states = gpu.upload("self-test", bytemuck::cast_slice(&padded(&input)))?;
+    let copy = Residual::copy(gpu, 2 * ROWS, COLUMNS)?;
     let output = gpu.readable("self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
-    let mut recording = Recording::new();
-    let bindings = [on_device, scales, output.clone()];
-    recording.dispatch(Kernel::RmsNorm { kernel }, &params, bindings, rms_norm::grid(kernel, ROWS), 1);
-    let mut found = read_operand(gpu, recording, &Operand::new(&output, ROWS), COLUMNS, format).await?;
+    let indices: Vec<u32> = (0..ROWS).map(|row| 2 * row).collect();
+    let indices = gpu.upload("self-test", bytemuck::cast_slice(&indices))?;
+    let normed = blockpruner_shaders::norm::cpu(&input, &weight, norm.epsilon);
     let what = "the root mean square norm";
-    distort(kernel, what, &mut found);
-    compare(kernel, what, &found, &rms_norm::cpu(&params, &input, &weight))
+    for step in [1, 2] {
+        let mut recording = Recording::new();
+        let residual = Residual::new(&mut recording, &states, 0, (2 * ROWS, COLUMNS), copy.as_ref());
+        let operand = match step {
+            1 => norm.record(gpu, &mut recording, &residual, ROWS, &output),
+            _ => norm.record_rows(gpu, &mut recording, &residual, &indices, ROWS, &output),
+        };
+        let mut found = read_operand(gpu, recording, &operand, COLUMNS, format).await?;
+        distort(kernel, what, &mut found);
+        let rows = normed.chunks(COLUMNS as usize).step_by(step).take(ROWS as usize);
+        compare(kernel, what, &found, &rows.flatten().copied().collect::<Vec<f32>>())?;
+    }
+    Ok(())
 }
 
-async fn check_swiglu(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
+/// Rows of a product, normed and added to the last rows of a state.
+async fn check_post_norm(gpu: &Gpu, distort: Distort) -> Result<(), Failure> {
+    let (kernel, first_row, columns) = (gpu.gemm(), 3, COLUMNS as usize);
+    let (product, weight) = (values(10, (ROWS * COLUMNS) as usize), values(7, columns));
+    let norm = norm_of(gpu, &weight)?;
+    let on_device = gpu.upload_readable("self-test", &gemm::pack_output(kernel, stride(COLUMNS), &padded(&product)))?;
+    let before = values(11, (first_row + ROWS) as usize * columns);
+    let states = gpu.upload("self-test", bytemuck::cast_slice(&padded(&before)))?;
+    let copy = Residual::copy(gpu, ROWS, COLUMNS)?;
+    let sums = gpu.readable("self-test", gemm::output_bytes(kernel, ROWS, stride(COLUMNS)))?;
+    let mut recording = Recording::new();
+    let residual = Residual::new(&mut recording, &states, first_row, (ROWS, COLUMNS), copy.as_ref());
+    norm.record_residual(gpu, &mut recording, &on_device, ROWS, SCALE, &residual, &sums);
+    gpu.submit(&recording).await?;
+    let found = gpu.read(&states, padded(&before).len()).await?;
+    let mut found: Vec<f32> = found.chunks(stride(COLUMNS) as usize).flat_map(|row| &row[..columns]).copied().collect();
+    let normed = blockpruner_shaders::norm::cpu(&product, &weight, norm.epsilon);
+    let mut expected = before;
+    let touched = expected[first_row as usize * columns..].iter_mut();
+    touched.zip(normed).for_each(|(state, normed)| *state += SCALE * normed);
+    let what = "the root mean square norm of a product";
+    distort(kernel, what, &mut found);
+    compare(kernel, what, &found, &expected)
+}
+
+/// Rows that are not normed.
+async fn check_operand(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
+    let kernel = gpu.gemm();
+    // Numbers that no format rounds.
+    let input: Vec<f32> = values(12, (ROWS * COLUMNS) as usize).iter().map(|value| (64.0 * value).round()).collect();
+    let states = gpu.upload("self-test", bytemuck::cast_slice(&padded(&input)))?;
+    let copy = Residual::copy(gpu, ROWS, COLUMNS)?;
+    let output = gpu.readable("self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
+    let mut recording = Recording::new();
+    let residual = Residual::new(&mut recording, &states, 0, (ROWS, COLUMNS), copy.as_ref());
+    let operand = residual.record_operand(gpu, &mut recording, ROWS, COLUMNS, &output);
+    let mut found = read_operand(gpu, recording, &operand, COLUMNS, format).await?;
+    let what = "the left side of a product";
+    distort(kernel, what, &mut found);
+    compare(kernel, what, &found, &input)
+}
+
+fn norm_of(gpu: &Gpu, weight: &[f32]) -> Result<Norm, GpuError> {
+    let mut padded = weight.to_vec();
+    padded.resize(stride(weight.len() as u32) as usize, 0.0);
+    let weight_on_device = gpu.upload_readable("self-test", &padded)?;
+    Ok(Norm { weight: weight_on_device, columns: weight.len() as u32, epsilon: 1e-5 })
+}
+
+async fn check_activation(
+    gpu: &Gpu,
+    function: Activation,
+    format: WeightFormat,
+    distort: Distort,
+) -> Result<(), Failure> {
     let kernel = gpu.gemm();
     let gate_up: Vec<f32> = values(8, (ROWS * 2 * COLUMNS) as usize).iter().map(|value| 8.0 * value).collect();
     // Gate and up each are padded to whole vectors.
     let on_device =
         gpu.upload_readable("self-test", &gemm::pack_output(kernel, 2 * stride(COLUMNS), &padded(&gate_up)))?;
     let output = gpu.readable("self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
-    let params = swiglu::Params { rows: ROWS, stride: stride(COLUMNS), inner4: gemm::inner_texels(COLUMNS) };
     let mut recording = Recording::new();
-    let bindings = [on_device, output.clone()];
-    recording.dispatch(Kernel::SwiGlu { kernel }, &params, bindings, params.grid(kernel), 1);
-    let mut found = read_operand(gpu, recording, &Operand::new(&output, ROWS), COLUMNS, format).await?;
-    distort(kernel, "SwiGLU", &mut found);
-    compare(kernel, "SwiGLU", &found, &swiglu::cpu(COLUMNS as usize, &gate_up))
+    let operand = record_activation(gpu, &mut recording, function, COLUMNS, ROWS, &on_device, &output);
+    let mut found = read_operand(gpu, recording, &operand, COLUMNS, format).await?;
+    let what = format!("the activation {}", function.name());
+    distort(kernel, &what, &mut found);
+    compare(kernel, &what, &found, &activation::cpu(function, COLUMNS as usize, &gate_up))
 }
 
 /// The vocabulary in two chunks; every target lies in one of them.
-async fn check_log_sum_exp(gpu: &Gpu, distort: Distort) -> Result<(), Failure> {
+async fn check_log_sum_exp(gpu: &Gpu, soft_cap: bool, distort: Distort) -> Result<(), Failure> {
     let (kernel, vocabulary) = (gpu.gemm(), 2 * COLUMNS);
     let logits: Vec<f32> = values(9, (ROWS * vocabulary) as usize).iter().map(|value| 16.0 * value).collect();
     let targets: Vec<u32> = (0..ROWS).map(|row| row * 101 % vocabulary).collect();
     let on_device = gpu.upload("self-test", bytemuck::cast_slice(&targets))?;
     let (running, nll) = (gpu.storage("self-test", ROWS as u64 * 16)?, gpu.storage("self-test", ROWS as u64 * 4)?);
+    let log_sum_exp = LogSumExp { scale: SCALE, soft_cap: soft_cap.then_some(8.0) };
     let mut recording = Recording::new();
     for chunk in 0..2 {
         let first_token = chunk * COLUMNS;
         let part = logits.chunks(vocabulary as usize).flat_map(|row| &row[first_token as usize..][..COLUMNS as usize]);
         let part = padded(&part.copied().collect::<Vec<f32>>());
         let part = gpu.upload_readable("self-test", &gemm::pack_output(kernel, stride(COLUMNS), &part))?;
-        let params = log_sum_exp::Params {
-            rows: ROWS,
-            columns: COLUMNS,
-            stride: stride(COLUMNS),
-            first_token,
-            is_first: 1 - chunk,
-            is_last: chunk,
-        };
-        let bindings = [part, (&on_device).into(), (&running).into(), (&nll).into()];
-        recording.dispatch(Kernel::LogSumExp { kernel }, &params, bindings, log_sum_exp::grid(kernel, ROWS), 1);
+        let buffers = LogSumExpBuffers { logits: &part, targets: &on_device, running: &running, nll: &nll };
+        let chunk = VocabularyChunk { columns: COLUMNS, first_token, is_first: chunk == 0, is_last: chunk == 1 };
+        log_sum_exp.record(gpu, &mut recording, &buffers, ROWS, &chunk);
     }
     gpu.submit(&recording).await?;
     let mut found = gpu.read(&nll, ROWS as usize).await?;
     let what = "the negative log-likelihood";
     distort(kernel, what, &mut found);
-    compare(kernel, what, &found, &log_sum_exp::cpu(vocabulary as usize, &logits, &targets))
+    let logits: Vec<f32> = logits.iter().map(|logit| log_sum_exp.meant(*logit)).collect();
+    compare(kernel, what, &found, &blockpruner_shaders::log_sum_exp::cpu(vocabulary as usize, &logits, &targets))
 }
 
 /// Rows of [`COLUMNS`] elements, padded to whole vectors.
@@ -181,40 +240,71 @@ fn padded(values: &[f32]) -> Vec<f32> {
 
 /// Two windows of three blocks of queries, the last one partly filled; two query heads share a key head. The result is
 /// seen by a product with the identity, which changes nothing, in `format`.
-async fn check_attention(gpu: &Gpu, head_dim: u32, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
-    let (kernel, windows) = (gpu.gemm(), 2);
-    let heads = Heads { heads: 2, kv_heads: 1, head_dim };
-    let window = 2 * attention::block_queries(kernel, head_dim) + 3;
+async fn check_attention(
+    gpu: &Gpu,
+    need: &AttentionNeed,
+    format: WeightFormat,
+    distort: Distort,
+) -> Result<(), Failure> {
+    let AttentionNeed { head_dim, rotated, over, soft_cap, sliding } = *need;
+    let (kernel, windows, [heads, kv_heads]) = (gpu.gemm(), 2, [2, 1]);
+    let block = attention::block_queries(kernel, head_dim);
+    let window = 2 * block + 3;
     let rows = window * windows;
-    let (width, columns) = (heads.stride() as usize, 4 * head_dim as usize);
+    let shape = Attention {
+        heads,
+        kv_heads,
+        head_dim,
+        rotated,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        soft_cap: soft_cap.then_some(2.0),
+        sliding_window: sliding.then_some(block + 1),
+    };
+    let (width, columns) = (shape.stride() as usize, ((heads + 2 * kv_heads) * head_dim) as usize);
     let mut qkv = values(5, rows as usize * width);
     // Larger than in the product, so that the softmax is not flat.
     qkv.iter_mut().for_each(|value| *value *= 2.0);
-    let frequencies: Vec<f32> = (0..head_dim / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / head_dim as f32)).collect();
-    let table = rotary::table(&frequencies, 1.0, window as usize);
-
-    let inner = heads.heads * head_dim;
-    let output = gpu.readable("self-test", gemm::operand_bytes(kernel, rows, inner))?;
-    let rope = gpu.upload_readable("self-test", table.as_flattened())?;
-    let on_device = gpu.upload_readable("self-test", &gemm::pack_output(kernel, heads.stride(), &qkv))?;
-    let packed = heads.packed(gpu, window, windows)?;
-    let buffers = AttentionBuffers { rope: &rope, qkv: &on_device, packed: &packed, output: &output };
-    let mut recording = Recording::new();
-    let operand = heads.record(gpu, &mut recording, &buffers, window, windows);
-    let mut found = read_operand(gpu, recording, &operand, inner, format).await?;
-
-    let turned = rotary::Params {
-        rows,
-        stride: heads.stride(),
-        heads: heads.heads + heads.kv_heads,
-        half_dim: head_dim / 2,
-        window,
+    let frequencies: Vec<f32> = (0..rotated / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotated as f32)).collect();
+    let table = heads::table(&frequencies, 1.0, window as usize);
+    let weights = over.map(|over| {
+        let columns = |heads: u32| match over {
+            Over::Head => head_dim,
+            Over::Row => heads * head_dim,
+        };
+        [values(13, columns(heads) as usize), values(14, columns(kv_heads) as usize)]
+    });
+    let norms = match (over, &weights) {
+        (Some(over), Some([query, key])) => {
+            Some(HeadNorms { query: norm_of(gpu, query)?, key: norm_of(gpu, key)?, over })
+        }
+        _ => None,
     };
-    rotary::cpu(&turned, &table, &mut qkv);
-    // The twin knows no padding of rows.
-    let rows: Vec<f32> = qkv.chunks(width).flat_map(|row| &row[..columns]).copied().collect();
-    let share = heads.heads / heads.kv_heads;
-    let expected = attention::cpu(&rows, window as usize, heads.heads as usize, share as usize, head_dim as usize);
+
+    let output = gpu.readable("self-test", gemm::operand_bytes(kernel, rows, shape.columns()))?;
+    // Without anything that is turned, too, there is something to be bound.
+    let rope = gpu.upload_readable("self-test", &[table.as_flattened(), &[0.0; 4]].concat())?;
+    let on_device = gpu.upload_readable("self-test", &gemm::pack_output(kernel, shape.stride(), &qkv))?;
+    let packed = shape.packed(gpu, window, windows)?;
+    let input = Projection { rope: &rope, qkv: &on_device, norms: norms.as_ref() };
+    let buffers = AttentionBuffers { packed: &packed, output: &output };
+    let mut recording = Recording::new();
+    let operand = shape.record(gpu, &mut recording, &input, &buffers, window, windows);
+    let mut found = read_operand(gpu, recording, &operand, shape.columns(), format).await?;
+
+    // The twins know no padding of rows.
+    let qkv: Vec<f32> = qkv.chunks(width).flat_map(|row| &row[..columns]).copied().collect();
+    let norms = weights.as_ref().map(|[query, key]| CpuNorms { query, key, epsilon: 1e-5 });
+    let sizes = [heads, kv_heads, head_dim].map(|size| size as usize);
+    let [q, k, v] = heads::cpu(sizes, &table, rotated as usize, window as usize, norms, &qkv);
+    let twin = CpuAttention {
+        heads: sizes[0],
+        kv_heads: sizes[1],
+        head_dim: sizes[2],
+        scale: shape.scale,
+        soft_cap: shape.soft_cap,
+        sliding_window: shape.sliding_window.map(|seen| seen as usize),
+    };
+    let expected = attention::cpu(&twin, window as usize, [&q, &k, &v]);
     let what = format!("attention over heads of {head_dim}");
     distort(kernel, &what, &mut found);
     compare(kernel, &what, &found, &expected)

@@ -18,7 +18,7 @@ enum Target<'a> {
 }
 
 impl Gpu {
-    /// Overwrites the start of a buffer, or of a texture by whole texels of 16 bytes.
+    /// Overwrites the start of a buffer, or of a texture by whole texels of 16 bytes: zeros follow where the last is a part.
     pub fn write(&self, target: &Resource, bytes: &[u8]) -> Result<(), GpuError> {
         match target {
             Resource::Buffer(buffer) => self.write_buffer(buffer, bytes),
@@ -43,6 +43,11 @@ impl Gpu {
 
     /// Writes texels in rows, whole rows first; the last row may be a part.
     fn write_texture(&self, texture: &wgpu::Texture, bytes: &[u8]) -> Result<(), GpuError> {
+        if !bytes.len().is_multiple_of(16) {
+            let mut texels = bytes.to_vec();
+            texels.resize(bytes.len().next_multiple_of(16), 0);
+            return self.write_texture(texture, &texels);
+        }
         let (whole, rest) = bytes.split_at(bytes.len() / ROW * ROW);
         let mut row = 0;
         for piece in whole.chunks(CHUNK / ROW * ROW).chain((!rest.is_empty()).then_some(rest)) {

@@ -7,14 +7,11 @@ use std::rc::Rc;
 use blockpruner_shaders::{WeightFormat, stride};
 
 use super::family::{Role, TensorRef};
-use super::spec::Layer;
-use super::{BlockId, BlockKind, Checkpoint, ModelError, ModelSpec};
-use crate::gpu::{Gpu, GpuError, GpuOptions, Matrix, Resource};
+use super::forward::{self, VOCABULARY_CHUNK};
+use super::spec::{Layer, QkNorm};
+use super::{BlockId, BlockKind, BlockSet, Checkpoint, ModelError, ModelSpec};
+use crate::gpu::{AttentionNeed, Gpu, GpuError, GpuOptions, HeadNorms, KernelNeeds, Matrix, Norm};
 use crate::weights::{DType, FloatType, RowOrder, Weights, WeightsError};
-
-/// Vocabulary entries whose logits exist at a time. Fixed, so that the order of summation, and with it every bit of a
-/// result, depends on nothing else.
-pub(crate) const VOCABULARY_CHUNK: usize = 1024;
 
 /// What went wrong while bringing a model to the device or running it.
 #[derive(Debug, thiserror::Error)]
@@ -30,32 +27,18 @@ pub enum ForwardError {
     Model(#[from] ModelError),
 }
 
-/// Weights of an attention block.
-pub(crate) struct Attention {
-    /// `input_layernorm`, `[hidden_size]` f32.
-    pub norm: Resource,
-    /// Q, K and V projections, one below the other.
-    pub qkv: Matrix,
-    /// Output projection.
-    pub o: Matrix,
-}
-
-/// Weights of a feed-forward block.
-pub(crate) struct FeedForward {
-    /// `post_attention_layernorm`, `[hidden_size]` f32.
-    pub norm: Resource,
-    /// Gate and up projections, one below the other.
-    pub gate_up: Matrix,
-    /// Down projection.
-    pub down: Matrix,
-}
-
 /// Weights of a block.
-pub(crate) enum BlockWeights {
-    /// Of an attention block.
-    Attention(Attention),
-    /// Of a feed-forward block.
-    FeedForward(FeedForward),
+pub(crate) struct BlockWeights {
+    /// Of what the block reads.
+    pub norm: Option<Norm>,
+    /// Q, K and V projections, or gate and up, one below the other.
+    pub input: Matrix,
+    /// Of Q and K.
+    pub head_norms: Option<HeadNorms>,
+    /// The projection back to the hidden size.
+    pub output: Matrix,
+    /// Of what the block adds.
+    pub post_norm: Option<Norm>,
 }
 
 /// A model whose weights are on the device, or are brought there block by block.
@@ -67,7 +50,7 @@ pub struct DeviceModel {
     pub(super) embedding: Rc<Vec<Matrix>>,
     /// The head in the same chunks; the embedding itself when tied.
     pub(crate) head: Rc<Vec<Matrix>>,
-    pub(crate) final_norm: Resource,
+    pub(crate) final_norm: Norm,
     /// Blocks that stay on the device: all that there are, or none.
     blocks: BTreeMap<BlockId, Rc<BlockWeights>>,
 }
@@ -109,12 +92,26 @@ pub fn device_needs(checkpoint: &Checkpoint) -> GpuOptions {
     let head = spec.head_name();
     let stacks = spec.blocks().flat_map(|block| Stack::of(spec, block)).chain(Stack::vocabulary(spec, &head));
     let used: Vec<WeightFormat> = stacks.map(|stack| stack.format(weights)).collect();
-    GpuOptions {
-        largest_weight: columns as u64 * spec.hidden_size as u64 * 4,
+    let mut needs = KernelNeeds {
         formats: WeightFormat::ALL.into_iter().filter(|format| used.contains(format)).collect(),
-        head_dim: spec.layers.first().map(|layer| layer.attention.head_dim as u32),
+        soft_capped_logits: spec.head.soft_cap.is_some(),
         ..Default::default()
+    };
+    for layer in &spec.layers {
+        let over = layer.attention.qk_norm.map(|norm| norm.over);
+        let attention = AttentionNeed::new(&forward::attention(spec, &layer.attention), over);
+        if !needs.attention.contains(&attention) {
+            needs.attention.push(attention);
+        }
+        if !needs.activations.contains(&layer.dense().activation) {
+            needs.activations.push(layer.dense().activation);
+        }
+        for branch in [&layer.attention.branch, &layer.dense().branch] {
+            needs.no_norm |= branch.norm.is_none();
+            needs.post_norm |= branch.post_norm.is_some();
+        }
     }
+    GpuOptions { largest_weight: columns as u64 * spec.hidden_size as u64 * 4, needs, ..Default::default() }
 }
 
 impl DeviceModel {
@@ -132,10 +129,9 @@ impl DeviceModel {
             true => embedding.clone(),
             false => Rc::new(loader.vocabulary(spec, &spec.head_name()).await?),
         };
-        let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm).await?;
+        let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm, spec.final_norm.eps).await?;
         let mut blocks = BTreeMap::new();
-        for block in (0..spec.sublayer_count()).flat_map(|index| spec.sublayer(index)).filter(|block| spec.has(*block))
-        {
+        for block in forward::every_block(spec).filter(|block| spec.has(*block)) {
             blocks.insert(block, Rc::new(loader.block(spec, block).await?));
         }
         let (spec, weights) = (checkpoint.spec.clone(), loader.weights);
@@ -154,7 +150,7 @@ impl DeviceModel {
         let mut loader = Loader::new(&gpu, checkpoint, total, progress)?;
         let head = Rc::new(loader.vocabulary(spec, &spec.head_name()).await?);
         let embedding = if spec.head.tied { head.clone() } else { Rc::default() };
-        let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm).await?;
+        let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm, spec.final_norm.eps).await?;
         let (spec, weights) = (checkpoint.spec.clone(), loader.weights);
         Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks: BTreeMap::new() })
     }
@@ -176,7 +172,10 @@ impl DeviceModel {
             bytes.embedding = vocabulary(&spec.embedding_name())?;
         }
         for block in spec.blocks() {
-            let block = norm + Stack::of(spec, block).iter().map(stack).sum::<Result<u64, _>>()?;
+            let norms = spec.block_tensors(block).into_iter().filter(|tensor| tensor.role.is_norm());
+            let norms =
+                norms.map(|tensor| gpu.readable_bytes(stride(tensor.rows.len() as u32) as u64 * 4)).sum::<u64>();
+            let block = norms + Stack::of(spec, block).iter().map(stack).sum::<Result<u64, _>>()?;
             bytes.blocks += block;
             bytes.largest_block = bytes.largest_block.max(block);
         }
@@ -208,18 +207,15 @@ impl DeviceModel {
         self.blocks.is_empty() && self.spec.blocks().next().is_some()
     }
 
-    /// The weights of a block; None if the checkpoint does not have it.
-    pub(crate) async fn block(&self, block: BlockId) -> Result<Option<Rc<BlockWeights>>, ForwardError> {
+    /// The weights of a block that the checkpoint has.
+    pub(crate) async fn block(&self, block: BlockId) -> Result<Rc<BlockWeights>, ForwardError> {
         if let Some(weights) = self.blocks.get(&block) {
-            return Ok(Some(weights.clone()));
-        }
-        if !self.spec.has(block) {
-            return Ok(None);
+            return Ok(weights.clone());
         }
         let mut quiet = |_, _| {};
         let mut loader =
             Loader { gpu: &self.gpu, weights: self.weights.clone(), done: 0, total: 0, progress: &mut quiet };
-        Ok(Some(Rc::new(loader.block(&self.spec, block).await?)))
+        Ok(Rc::new(loader.block(&self.spec, block).await?))
     }
 
     /// Calls `each` with every chunk of the embedding and its first token.
@@ -238,13 +234,17 @@ impl DeviceModel {
         Ok(())
     }
 
-    /// Blocks that need every shader that the model needs: one for each kind and formats of its weights.
-    pub(super) fn different_blocks(&self) -> Vec<BlockId> {
+    /// Blocks that need every shader that the model needs: one for each shape and the formats of its weights.
+    pub(super) fn different_blocks(&self) -> BlockSet {
         let mut seen = Vec::new();
         let mut fresh = |block: &BlockId| {
-            let formats = Stack::of(&self.spec, *block).map(|stack| stack.format(&self.weights));
-            let known = seen.contains(&(block.kind, formats));
-            seen.push((block.kind, formats));
+            let layer = &self.spec.layers[block.layer];
+            let attention = (block.kind == BlockKind::Mha).then_some(layer.attention);
+            let feed_forward = (block.kind == BlockKind::Mlp).then_some(*layer.dense());
+            let kind =
+                (attention, feed_forward, Stack::of(&self.spec, *block).map(|stack| stack.format(&self.weights)));
+            let known = seen.contains(&kind);
+            seen.push(kind);
             !known
         };
         self.spec.blocks().filter(|block| fresh(block)).collect()
@@ -306,21 +306,18 @@ impl<'a> Loader<'a> {
     }
 
     /// The norm of this role among a block's tensors.
-    async fn norm(&mut self, tensors: &[TensorRef], role: Role) -> Result<Resource, ForwardError> {
+    async fn norm(&mut self, tensors: &[TensorRef], role: Role, epsilon: f32) -> Result<Norm, ForwardError> {
         let Some(tensor) = tensors.iter().find(|tensor| tensor.role == role) else {
             unreachable!("only norms that the model has are loaded");
         };
-        self.vector(&tensor.name, tensor.plus_one).await
-    }
-
-    async fn vector(&mut self, name: &str, plus_one: bool) -> Result<Resource, ForwardError> {
-        let mut values = self.weights.read_f32(name).await?;
+        let mut values = self.weights.read_f32(&tensor.name).await?;
         self.advance(values.len());
-        if plus_one {
+        if tensor.plus_one {
             values.iter_mut().for_each(|value| *value += 1.0);
         }
-        values.resize(stride(values.len() as u32) as usize, 0.0);
-        Ok(self.gpu.upload_readable(name, &values)?)
+        let columns = values.len() as u32;
+        values.resize(stride(columns) as usize, 0.0);
+        Ok(Norm { weight: self.gpu.upload_readable(&tensor.name, &values)?, columns, epsilon })
     }
 
     async fn vocabulary(&mut self, spec: &ModelSpec, name: &str) -> Result<Vec<Matrix>, ForwardError> {
@@ -332,19 +329,33 @@ impl<'a> Loader<'a> {
     }
 
     async fn block(&mut self, spec: &ModelSpec, block: BlockId) -> Result<BlockWeights, ForwardError> {
-        let tensors = spec.block_tensors(block);
-        let [first, second] = Stack::of(spec, block);
-        Ok(match block.kind {
-            BlockKind::Mha => BlockWeights::Attention(Attention {
-                norm: self.norm(&tensors, Role::AttentionNorm).await?,
-                qkv: self.matrix(&first).await?,
-                o: self.matrix(&second).await?,
-            }),
-            BlockKind::Mlp => BlockWeights::FeedForward(FeedForward {
-                norm: self.norm(&tensors, Role::FeedForwardNorm).await?,
-                gate_up: self.matrix(&first).await?,
-                down: self.matrix(&second).await?,
-            }),
+        let (tensors, layer) = (spec.block_tensors(block), &spec.layers[block.layer]);
+        let [input, output] = Stack::of(spec, block);
+        let (before, after) = match block.kind {
+            BlockKind::Mha => (Role::AttentionNorm, Role::AttentionPostNorm),
+            BlockKind::Mlp => (Role::FeedForwardNorm, Role::FeedForwardPostNorm),
+        };
+        let branch = layer.branch(block.kind);
+        let qk_norm = layer.attention.qk_norm.filter(|_| block.kind == BlockKind::Mha);
+        Ok(BlockWeights {
+            norm: match branch.norm {
+                Some(norm) => Some(self.norm(&tensors, before, norm.eps).await?),
+                None => None,
+            },
+            input: self.matrix(&input).await?,
+            head_norms: match qk_norm {
+                Some(QkNorm { norm, over }) => Some(HeadNorms {
+                    query: self.norm(&tensors, Role::QueryNorm, norm.eps).await?,
+                    key: self.norm(&tensors, Role::KeyNorm, norm.eps).await?,
+                    over,
+                }),
+                None => None,
+            },
+            output: self.matrix(&output).await?,
+            post_norm: match branch.post_norm {
+                Some(norm) => Some(self.norm(&tensors, after, norm.eps).await?),
+                None => None,
+            },
         })
     }
 

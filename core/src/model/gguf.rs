@@ -440,10 +440,10 @@ mod tests {
         assert!(!qwen2.head.tied && biases(&qwen2) == (true, false, false));
         assert_eq!(ModelSpec::from_config(&qwen2.to_config(FloatType::F32)).unwrap(), qwen2);
 
-        let biases = ["blk.0.attn_q.bias", "blk.0.attn_output.bias", "blk.0.ffn_up.bias"];
-        let biased = ModelSpec::from_gguf(&file("llama", &biases, &[])).unwrap();
+        let names = ["blk.0.attn_q.bias", "blk.0.attn_output.bias", "blk.0.ffn_up.bias"];
+        let biased = ModelSpec::from_gguf(&file("llama", &names, &[])).unwrap();
         assert_eq!(biases(&biased), (true, true, true));
-        let error = ModelSpec::from_gguf(&file("llama", &biases[..1], &[])).unwrap_err().to_string();
+        let error = ModelSpec::from_gguf(&file("llama", &names[..1], &[])).unwrap_err().to_string();
         assert!(error.contains("all four attention biases"), "{error}");
     }
 

@@ -136,14 +136,7 @@ pub struct QkNorm {
     pub over: Over,
 }
 
-/// What a norm of queries and keys is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
-    /// Each head by itself.
-    Head,
-    /// The whole row of all heads.
-    Row,
-}
+pub use blockpruner_shaders::{Activation, Over};
 
 /// How attention knows where a token stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,15 +170,6 @@ pub struct Dense {
     pub activation: Activation,
     /// Whether the projections have a bias.
     pub bias: bool,
-}
-
-/// What the gate goes through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Activation {
-    /// x / (1 + exp(-x)).
-    Silu,
-    /// The tanh approximation of x times the normal distribution function.
-    GeluTanh,
 }
 
 impl Attention {

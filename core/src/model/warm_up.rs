@@ -2,8 +2,8 @@
 
 use blockpruner_shaders::stride;
 
-use super::forward::{Batch, Scratch};
-use super::{DeviceModel, ForwardError};
+use super::forward::{Batch, Rows, Scratch, every_block};
+use super::{BlockSet, DeviceModel, ForwardError};
 use crate::gpu::Recording;
 
 /// Tokens of the window that runs: the fewest that have a target.
@@ -21,18 +21,20 @@ impl DeviceModel {
         let mut recording = Recording::new();
         // A streamed embedding is left on its file: unless it has another format than the head, its shader is the same.
         for matrix in [self.embedding.first(), self.head.first()].into_iter().flatten() {
-            matrix.record_lookup(gpu, &mut recording, &tokens, WINDOW as u32, 0, &states);
+            matrix.record_lookup(gpu, &mut recording, &tokens, WINDOW as u32, 0, 1.0, &states);
         }
-        for block in self.different_blocks() {
-            let Some(weights) = self.block(block).await? else { continue };
-            self.record_block(&mut recording, &scratch, (1, WINDOW as u32), &weights, &states);
-            // Streamed weights are not kept longer than needed.
-            gpu.submit(&std::mem::take(&mut recording)).await?;
-        }
+        let different = self.different_blocks();
+        let left_out: BlockSet = every_block(&self.spec).filter(|block| !different.contains(*block)).collect();
+        let rows = Rows { states: &states, first: 0, windows: 1, window: WINDOW as u32 };
+        self.walk(&mut recording, 0..self.spec.sublayer_count(), &left_out, async |recording, _, branches| {
+            self.record_sublayer(recording, &scratch, branches, &rows);
+            Ok::<_, ForwardError>(())
+        })
+        .await?;
         let mut result = None;
         for part in &batch.head {
             let normed = self.record_final_norm(&mut recording, &scratch, part, &states, 0);
-            self.record_head(&mut recording, &scratch, part, &normed, 0..1);
+            self.record_head(&mut recording, &scratch, part, &normed, (&self.head, &part.targets), 0..1);
             result = Some(&part.nll);
         }
         gpu.submit(&recording).await?;

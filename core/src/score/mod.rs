@@ -5,16 +5,12 @@
 use blockpruner_shaders::stride;
 
 use crate::gpu::{Gpu, GpuError, Recording};
-use crate::model::forward::{Batch, Scratch};
+use crate::model::forward::{Batch, Rows, Scratch, every_block};
 use crate::model::{BlockId, BlockSet, DeviceModel, ForwardError, ModelError, ModelSpec};
 use crate::text::{TextError, Windows};
 
 /// Tokens that run together, unless one window alone has more: enough to fill a GPU, little enough to keep scratch small.
 const BATCH_TOKENS: usize = 2048;
-/// A race needs so many tokens at least to see a difference,
-const LEAST_OPENING: usize = 128;
-/// and begins on a multiple of so many, which fills the blocks of every attention kernel.
-const OPENING_GRAIN: usize = 64;
 /// Rows are a dimension of dispatch grids.
 const MOST_ROWS: usize = 65_535;
 
@@ -100,22 +96,14 @@ pub struct Batching {
     /// Windows that one dispatch takes at most.
     pub(crate) most: usize,
     /// Parts that the text comes in at least, if it has so many windows.
-    heats: usize,
-    /// Tokens that a race begins with, the first ones of the first window, where the windows are too few for the heats; or 0.
-    pub(crate) opening: usize,
+    parts: usize,
 }
 
 impl Batching {
-    /// Batches of the usual size, the text in at least `heats` parts, if it has so many windows, of which each can be scored
+    /// Batches of the usual size, the text in at least `parts` parts, if it has so many windows, of which each can be scored
     /// by itself.
-    pub fn new(windows: &Windows, heats: usize) -> Self {
-        let (window, count) = (windows.window, windows.count);
-        let half_a_heat = window * count / (2 * heats.max(1)) / OPENING_GRAIN * OPENING_GRAIN;
-        let opening = match heats > 1 && count < heats && half_a_heat >= LEAST_OPENING {
-            true => half_a_heat,
-            false => 0,
-        };
-        Self { window, count, most: 0, heats, opening }.of(BATCH_TOKENS)
+    pub fn new(windows: &Windows, parts: usize) -> Self {
+        Self { window: windows.window, count: windows.count, most: 0, parts: parts.max(1) }.of(BATCH_TOKENS)
     }
 
     /// This and ever smaller batches, which take less memory and more time.
@@ -130,7 +118,7 @@ impl Batching {
 
     /// Windows of a batch; the last batch may have fewer.
     pub(crate) fn together(&self) -> usize {
-        self.most.min(self.count.div_ceil(self.heats.max(1)).max(1))
+        self.most.min(self.count.div_ceil(self.parts).max(1))
     }
 
     /// Batches of the text.
@@ -145,8 +133,7 @@ impl Batching {
 
     /// Bytes of everything that a [`Scorer`] allocates.
     pub(crate) fn scorer_bytes(&self, gpu: &Gpu, spec: &ModelSpec) -> u64 {
-        // A token id; a target, its running log-sum-exp and its NLL.
-        let text = (self.count * self.window + self.opening) as u64 * (4 + 4 + 16 + 4);
+        let text = Batch::bytes(self.count * self.window);
         Scratch::bytes(gpu, spec, self.window as u32, self.most as u32) + text + states_bytes(spec, self.most_rows())
     }
 }
@@ -161,8 +148,8 @@ pub struct Scorer<'m> {
     pub(crate) model: &'m DeviceModel,
     pub(crate) batching: Batching,
     pub(crate) batches: Vec<Batch>,
-    /// What a race begins with; its tokens are those of the first batch's beginning.
-    pub(crate) opening: Option<Batch>,
+    /// The tokens of the first window.
+    pub(crate) first_window: Vec<u32>,
     pub(crate) scratch: Scratch,
     /// The hidden states under way.
     pub(crate) states: wgpu::Buffer,
@@ -184,11 +171,9 @@ impl<'m> Scorer<'m> {
         let scratch = Scratch::new(model, window as u32, batching.most as u32)?;
         let batches = windows.ids.chunks(batching.together() * window);
         let batches = batches.map(|ids| Batch::new(model.gpu(), ids, window)).collect::<Result<_, GpuError>>()?;
-        let opening = (batching.opening > 0)
-            .then(|| Batch::new(model.gpu(), &windows.ids[..batching.opening], batching.opening))
-            .transpose()?;
+        let first_window = windows.ids[..window].to_vec();
         let states = model.gpu().storage("hidden states", states_bytes(model.spec(), batching.most_rows()))?;
-        Ok(Self { model, batching, batches, opening, scratch, states })
+        Ok(Self { model, batching, batches, first_window, scratch, states })
     }
 
     /// The model that is scored.
@@ -218,14 +203,15 @@ impl<'m> Scorer<'m> {
         for batch in &self.batches {
             self.model.embed(&[(batch, &self.states)]).await?;
             let mut recording = Recording::new();
-            for block in self.suffix(0, removed) {
-                let Some(weights) = self.model.block(block).await? else { continue };
-                let shape = (batch.windows, batch.window);
-                self.model.record_block(&mut recording, &self.scratch, shape, &weights, &self.states);
-                if self.model.streams() {
-                    self.model.gpu().submit(&std::mem::take(&mut recording)).await?;
-                }
-            }
+            let rows = Rows { states: &self.states, first: 0, windows: batch.windows, window: batch.window };
+            let sublayers = 0..self.model.spec().sublayer_count();
+            let scratch = &self.scratch;
+            self.model
+                .walk(&mut recording, sublayers, removed, async |recording, _, branches| {
+                    self.model.record_sublayer(recording, scratch, branches, &rows);
+                    Ok::<_, ScoreError>(())
+                })
+                .await?;
             nll.extend(self.finish(recording, batch, &self.states, 0).await?);
         }
         Ok(nll)
@@ -236,11 +222,10 @@ impl<'m> Scorer<'m> {
         Score::from_nll(&self.nll(removed).await?, self.kept(), removed)
     }
 
-    /// Blocks of the forward pass from `depth` on, without `removed` and those that the checkpoint does not have.
-    pub(crate) fn suffix<'a>(&'a self, depth: usize, removed: &'a BlockSet) -> impl Iterator<Item = BlockId> + 'a {
+    /// Blocks that a pass without `removed` runs.
+    pub(crate) fn blocks(&self, removed: &BlockSet) -> usize {
         let spec = self.model.spec();
-        let blocks = (depth..spec.sublayer_count()).flat_map(|index| spec.sublayer(index));
-        blocks.filter(move |block| spec.has(*block) && !removed.contains(*block))
+        every_block(spec).filter(|block: &BlockId| spec.has(*block) && !removed.contains(*block)).count()
     }
 
     /// Runs what is recorded and the whole head, and reads the NLL of a batch whose final states begin at `first_row`.
@@ -253,8 +238,8 @@ impl<'m> Scorer<'m> {
     ) -> Result<Vec<f32>, ScoreError> {
         for part in &batch.head {
             let normed = self.model.record_final_norm(&mut recording, &self.scratch, part, states, first_row);
-            let chunks = 0..self.model.vocabulary_chunks();
-            self.model.record_head(&mut recording, &self.scratch, part, &normed, chunks);
+            let (head, chunks) = ((self.model.head.as_slice(), &part.targets), 0..self.model.vocabulary_chunks());
+            self.model.record_head(&mut recording, &self.scratch, part, &normed, head, chunks);
         }
         self.model.gpu().submit(&recording).await?;
         let mut nll = Vec::new();

@@ -321,7 +321,7 @@ async fn exhaustive_step(
         let start = Instant::now();
         let without = removed.with(block);
         let outcome = scorer.perplexity(&without).await.map(Outcome::Complete);
-        let block_tokens = (scorer.suffix(0, &without).count() * scorer.tokens()) as u64;
+        let block_tokens = (scorer.blocks(&without) * scorer.tokens()) as u64;
         let head_tokens = scorer.targets() as u64;
         let candidate = candidate(Scored { block, outcome, head_tokens })?;
         state.work += Work { block_tokens, head_tokens };

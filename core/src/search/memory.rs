@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::likely::LikelyHead;
+use super::race;
 use super::{SearchOptions, Strategy};
 use crate::gpu::{DeviceMemory, Gpu};
-use crate::model::forward::LikelyHead;
+use crate::model::forward::Batch;
 use crate::model::{Checkpoint, DeviceModel, ForwardError, ModelSpec};
 use crate::score::{Batching, states_bytes};
 use crate::text::Windows;
@@ -50,6 +52,8 @@ pub struct MemoryPlan {
     pub round: usize,
     /// How the text is batched.
     pub batching: Batching,
+    /// Tokens that a race begins with, besides the batches; or 0.
+    pub opening: usize,
     /// Whether an exact search has room for the head over likely tokens, which shows early that a candidate cannot win.
     pub likely_head: bool,
 }
@@ -81,16 +85,19 @@ impl MemoryPlan {
             }
         };
         let usual = Batching::new(windows, search.map_or(1, |options| options.strategy.heats()));
-        let sizes = |batching| Sizes::new(spec, batching, candidates);
+        let racing = search.is_some_and(|options| options.strategy == Strategy::Racing);
+        let opening = if racing { race::opening(windows) } else { 0 };
+        let sizes = |batching| Sizes::new(spec, batching, opening, candidates);
         let plan = |streamed: bool, batching: Batching, likely_head: bool| Self {
             weights: if streamed { weights.streamed() } else { weights.resident() },
             streamed,
-            scratch: batching.scorer_bytes(gpu, spec) + if likely_head { likely } else { 0 },
+            scratch: batching.scorer_bytes(gpu, spec) + Batch::bytes(opening) + if likely_head { likely } else { 0 },
             states: if candidates == 0 { 0 } else { sizes(batching).least() },
             keeps_prefixes: false,
             wave: 1,
             round: 1,
             batching,
+            opening,
             likely_head,
         };
         let resident = plan(false, usual, exact);
@@ -142,12 +149,12 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new(spec: &ModelSpec, batching: Batching, candidates: usize) -> Self {
+    fn new(spec: &ModelSpec, batching: Batching, opening: usize, candidates: usize) -> Self {
         let (batches, batch) = (batching.batches(), states_bytes(spec, batching.together() * batching.window));
         Self {
             candidates,
             batches,
-            embeddings: batches as u64 * batch + states_bytes(spec, batching.opening),
+            embeddings: batches as u64 * batch + states_bytes(spec, opening),
             batch,
             slab: states_bytes(spec, batching.most_rows()),
             group: batching.most / batching.together(),
@@ -198,6 +205,7 @@ mod tests {
             wave: 1,
             round: 1,
             batching: Batching::new(&windows, 1),
+            opening: 0,
             likely_head: true,
         }
     }

@@ -9,9 +9,21 @@ use super::sweep::{Outcome, Scored, Sweep};
 use super::{Candidate, CandidateState, Event, MemoryPlan, SearchError, SearchOptions, SearchState};
 use crate::model::BlockId;
 use crate::score::Score;
+use crate::text::Windows;
 
 /// Parts of the text after each of which candidates may be dropped.
 pub(super) const HEATS: usize = 8;
+/// A race needs so many tokens at least to see a difference,
+const LEAST_OPENING: usize = 128;
+/// and begins on a multiple of so many, which fills the blocks of every attention kernel.
+const OPENING_GRAIN: usize = 64;
+
+/// Tokens that a race begins with, the first ones of the first window, where the windows are too few for the heats; or 0.
+pub(super) fn opening(windows: &Windows) -> usize {
+    let half_a_heat = windows.window * windows.count / (2 * HEATS) / OPENING_GRAIN * OPENING_GRAIN;
+    if windows.count < HEATS && half_a_heat >= LEAST_OPENING { half_a_heat } else { 0 }
+}
+
 /// A candidate is dropped when it is worse than the leader with this confidence, by a one-sided paired t-test: the level that
 /// is usual for races (Birattari et al., 2002),
 const CONFIDENCE: f64 = 0.95;

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
 use super::bound::{Bound, least_sum};
+use super::likely::{LikelyHead, likely_tokens};
 use super::{MemoryPlan, SearchError, Work};
 use crate::gpu::Recording;
-use crate::model::forward::{Batch, LikelyHead};
+use crate::model::forward::{Batch, Branch, Rows};
 use crate::model::{BlockId, BlockSet};
 use crate::score::{Score, ScoreError, Scorer, states_bytes};
 
@@ -55,13 +56,14 @@ struct Slab {
 /// Scores candidates over a scorer's text, without the blocks that were removed before.
 pub(super) struct Sweep<'s, 'm> {
     scorer: &'s Scorer<'m>,
-    /// Those of the text, and the opening of a race as the last.
-    batches: Vec<&'s Batch>,
+    /// What a race begins with: the first tokens of the first window.
+    opening: Option<Batch>,
     plan: MemoryPlan,
     removed: BlockSet,
-    /// Blocks that are candidates in this step or a later one: prefixes are kept before them.
+    /// Sublayers of the blocks that are candidates in this step or a later one: prefixes are kept before them.
     candidates: BTreeSet<usize>,
-    /// For every batch, states by the depth that they have come to: the embeddings at 0, others if the plan keeps them.
+    /// For every batch, and the opening as the last, states by the sublayer that they have come to: the embeddings at 0,
+    /// others if the plan keeps them.
     prefixes: Vec<BTreeMap<usize, wgpu::Buffer>>,
     /// The head over the tokens that the step's favourite finds likely.
     likely_head: Option<LikelyHead>,
@@ -79,7 +81,10 @@ impl<'s, 'm> Sweep<'s, 'm> {
         removed: BlockSet,
         candidates: impl Iterator<Item = BlockId>,
     ) -> Result<Self, ScoreError> {
-        let batches: Vec<&Batch> = scorer.batches.iter().chain(&scorer.opening).collect();
+        let opening = (plan.opening > 0)
+            .then(|| Batch::new(scorer.model.gpu(), &scorer.first_window[..plan.opening], plan.opening))
+            .transpose()?;
+        let batches: Vec<&Batch> = scorer.batches.iter().chain(&opening).collect();
         let mut prefixes = Vec::new();
         for batch in &batches {
             prefixes.push(BTreeMap::from([(0, states(scorer, batch.rows() as usize)?)]));
@@ -89,7 +94,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         scorer.model.embed(&pairs).await?;
         Ok(Self {
             scorer,
-            batches,
+            opening,
             plan,
             removed,
             candidates: candidates.map(|block| scorer.model.spec().sublayer_of(block)).collect(),
@@ -108,7 +113,12 @@ impl<'s, 'm> Sweep<'s, 'm> {
 
     /// The number of the batch that a race begins with, if there is one besides those of the text.
     pub(super) fn opening(&self) -> Option<usize> {
-        self.scorer.opening.as_ref().map(|_| self.batches())
+        self.opening.as_ref().map(|_| self.batches())
+    }
+
+    /// One of the batches of the text, or the opening.
+    fn batch(&self, number: usize) -> &Batch {
+        self.scorer.batches.get(number).or(self.opening.as_ref()).unwrap_or_else(|| unreachable!("batches are counted"))
     }
 
     /// What runs the model over the text.
@@ -159,7 +169,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// NLL of every target of a batch, whose final states begin at `first_row`.
     async fn finish(&mut self, batch: usize, states: &wgpu::Buffer, first_row: u32) -> Result<Vec<f32>, ScoreError> {
         let scorer = self.scorer;
-        let nll = scorer.finish(Recording::new(), self.batches[batch], states, first_row).await?;
+        let nll = scorer.finish(Recording::new(), self.batch(batch), states, first_row).await?;
         self.logits += (nll.len() * scorer.model.spec().vocab_size) as u64;
         Ok(nll)
     }
@@ -246,63 +256,70 @@ impl<'s, 'm> Sweep<'s, 'm> {
         base_end: usize,
         progress: Progress<'_>,
     ) -> Result<Vec<Run>, SearchError> {
-        let scorer = self.scorer;
-        let births: BTreeSet<usize> = wave.iter().map(|block| scorer.model.spec().sublayer_of(*block)).collect();
+        let (scorer, spec) = (self.scorer, self.scorer.model.spec());
+        let mut births: BTreeMap<usize, Vec<BlockId>> = BTreeMap::new();
+        for block in wave {
+            births.entry(spec.sublayer_of(*block)).or_default().push(*block);
+        }
         let mut runs = Vec::new();
         for batch in round {
-            runs.push(self.run(batch, &births, base_end).await?);
+            runs.push(self.run(batch, births.keys().copied(), base_end).await?);
         }
-        let base_end = births.last().copied().unwrap_or(0).max(base_end);
-        let start = births.first().copied().into_iter().chain(runs.iter().filter_map(|run| Some(run.base.as_ref()?.0)));
-        let (start, end) = (start.min().unwrap_or(0), scorer.model.spec().sublayer_count());
-        let last = if births.is_empty() { base_end } else { end };
-        for depth in start..last {
-            let block = scorer.model.spec().sublayer(depth)[0];
-            let there = scorer.model.spec().has(block) && !self.removed.contains(block);
-            let weights = if there { scorer.model.block(block).await? } else { None };
+        let base_end = births.keys().last().copied().unwrap_or(0).max(base_end);
+        let start = births.keys().next().copied().into_iter();
+        let start = start.chain(runs.iter().filter_map(|run| Some(run.base.as_ref()?.0))).min().unwrap_or(0);
+        let last = if births.is_empty() { base_end } else { spec.sublayer_count() };
+        let removed = self.removed.clone();
+        let mut recording = Recording::new();
+        let walk = scorer.model.walk(&mut recording, start..last, &removed, async |recording, depth, branches| {
             for run in &mut runs {
-                let mut recording = Recording::new();
-                let batch = self.batches[run.batch];
-                if let Some(weights) = &weights {
-                    for slab in &run.slabs {
-                        let shape = (batch.windows * slab.candidates.len() as u32, batch.window);
-                        scorer.model.record_block(&mut recording, &scorer.scratch, shape, weights, &slab.states);
-                        self.block_tokens += batch.rows() as u64 * slab.candidates.len() as u64;
-                    }
+                for slab in &run.slabs {
+                    self.record(recording, branches, run.batch, &slab.states, 0, slab.candidates.len());
                 }
-                if births.contains(&depth) {
-                    self.bear(&mut recording, run, block)?;
+                for block in births.get(&depth).into_iter().flatten() {
+                    self.bear(recording, run, *block, depth, branches)?;
                 }
-                self.keep(&mut recording, run, depth)?;
+                self.keep(recording, run, depth)?;
                 if let Some((base_depth, states)) = &mut run.base
                     && *base_depth == depth
                     && depth < base_end
                 {
-                    if let Some(weights) = &weights {
-                        let shape = (batch.windows, batch.window);
-                        scorer.model.record_block(&mut recording, &scorer.scratch, shape, weights, states);
-                        self.block_tokens += batch.rows() as u64;
-                    }
+                    self.record(recording, branches, run.batch, states, 0, 1);
                     *base_depth = depth + 1;
                 }
-                scorer.model.gpu().submit(&recording).await?;
+                scorer.model.gpu().submit(&std::mem::take(recording)).await?;
             }
             let done = (depth + 1 - start) as f64 / (last - start) as f64;
-            if progress(done).is_break() {
-                return Err(SearchError::Stopped);
-            }
-        }
+            if progress(done).is_break() { Err(SearchError::Stopped) } else { Ok(()) }
+        });
+        walk.await?;
         Ok(runs)
     }
 
+    /// Some branches over so many candidates' states of one batch, which lie one after the other from a row on.
+    fn record(
+        &mut self,
+        recording: &mut Recording,
+        branches: &[Branch],
+        batch: usize,
+        states: &wgpu::Buffer,
+        first: u32,
+        candidates: usize,
+    ) {
+        let Batch { windows, window, .. } = *self.batch(batch);
+        let rows = Rows { states, first, windows: windows * candidates as u32, window };
+        self.scorer.model.record_sublayer(recording, &self.scorer.scratch, branches, &rows);
+        self.block_tokens += windows as u64 * window as u64 * (candidates * branches.len()) as u64;
+    }
+
     /// A run over one batch, its base at the deepest prefix from which everything that is not kept can be reached.
-    async fn run(&self, batch: usize, births: &BTreeSet<usize>, base_end: usize) -> Result<Run, ScoreError> {
+    async fn run(&self, batch: usize, births: impl Iterator<Item = usize>, base_end: usize) -> Result<Run, ScoreError> {
         let (scorer, prefixes) = (self.scorer, &self.prefixes[batch]);
-        let needed = births.iter().copied().chain((base_end > 0).then_some(base_end));
+        let needed = births.chain((base_end > 0).then_some(base_end));
         let missing = needed.filter(|depth| !prefixes.contains_key(depth)).min();
         let mut base = None;
         if let Some((depth, prefix)) = missing.and_then(|missing| prefixes.range(..=missing).next_back()) {
-            let rows = self.batches[batch].rows() as usize;
+            let rows = self.batch(batch).rows() as usize;
             let states = states(scorer, rows)?;
             let mut recording = Recording::new();
             recording.copy(prefix, &states, 0, states_bytes(scorer.model.spec(), rows));
@@ -312,10 +329,17 @@ impl<'s, 'm> Sweep<'s, 'm> {
         Ok(Run { batch, base, slabs: Vec::new() })
     }
 
-    /// Gives a candidate its states: those before its block.
-    fn bear(&mut self, recording: &mut Recording, run: &mut Run, block: BlockId) -> Result<(), ScoreError> {
+    /// Gives a candidate its states: those before its block, and what else its sublayer adds to them.
+    fn bear(
+        &mut self,
+        recording: &mut Recording,
+        run: &mut Run,
+        block: BlockId,
+        depth: usize,
+        branches: &[Branch],
+    ) -> Result<(), ScoreError> {
         let scorer = self.scorer;
-        let (rows, depth) = (self.batches[run.batch].rows() as usize, scorer.model.spec().sublayer_of(block));
+        let rows = self.batch(run.batch).rows() as usize;
         let group = (scorer.batching.most_rows() / rows).max(1);
         if run.slabs.last().is_none_or(|slab| slab.candidates.len() >= group) {
             let states = match self.free_slabs.pop() {
@@ -330,8 +354,11 @@ impl<'s, 'm> Sweep<'s, 'm> {
             unreachable!("the base comes by every candidate whose prefix is not kept");
         };
         let bytes = states_bytes(scorer.model.spec(), rows);
-        recording.copy(source, &slab.states, slab.candidates.len() as u64 * bytes, bytes);
+        let place = slab.candidates.len();
+        recording.copy(source, &slab.states, place as u64 * bytes, bytes);
         slab.candidates.push(block);
+        let others: Vec<Branch> = branches.iter().filter(|branch| branch.block != block).cloned().collect();
+        self.record(recording, &others, run.batch, &slab.states, (place * rows) as u32, 1);
         Ok(())
     }
 
@@ -341,7 +368,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         let wanted = self.plan.keeps_prefixes && *base_depth == depth && self.candidates.contains(&depth);
         if wanted && !self.prefixes[run.batch].contains_key(&depth) {
             let scorer = self.scorer;
-            let rows = self.batches[run.batch].rows() as usize;
+            let rows = self.batch(run.batch).rows() as usize;
             let kept = states(scorer, rows)?;
             recording.copy(base, &kept, 0, states_bytes(scorer.model.spec(), rows));
             self.prefixes[run.batch].insert(depth, kept);
@@ -382,7 +409,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         incumbent: Bound,
     ) -> Result<Option<Outcome>, ScoreError> {
         let (model, scratch) = (self.scorer.model, &self.scorer.scratch);
-        let batch = self.batches[run.batch];
+        let batch = self.batch(run.batch);
         let targets = self.scorer.targets() as f64;
         let before: f64 = nll.iter().map(|loss| *loss as f64).sum();
         // A lower bound of the mean over the whole text, from one of the sum over this batch: no loss is negative.
@@ -392,26 +419,28 @@ impl<'s, 'm> Sweep<'s, 'm> {
         }
         let Some(head) = &self.likely_head else { return Ok(None) };
         let (states, first_row) = self.place(run, block);
-        let mut done = 0;
-        for end in head.stages().iter().copied() {
+        let (mut done, mut logits, mut outcome) = (0, 0, None);
+        for end in head.stages.iter().copied() {
             let mut sum = 0.0;
             for (index, part) in batch.head.iter().enumerate() {
                 let mut recording = Recording::new();
                 let normed = model.record_final_norm(&mut recording, scratch, part, states, first_row);
-                let place = (run.batch, index);
-                model.record_likely_head(&mut recording, scratch, part, &normed, head, place, done..end);
+                let likely = (head.chunks.as_slice(), &head.targets[run.batch][index]);
+                model.record_head(&mut recording, scratch, part, &normed, likely, done..end);
                 model.gpu().submit(&recording).await?;
                 sum += least_sum(&model.gpu().read(&part.running, part.rows as usize * 4).await?);
-                self.logits += part.rows as u64 * head.entries(done..end);
+                logits += part.rows as u64 * head.entries(done..end);
             }
             done = end;
             if incumbent.beats(mean(sum)) {
                 let (seen, all) = (head.entries(0..end), model.spec().vocab_size);
                 let by = format!("the log-sum-exp over {seen} of {all} vocabulary entries");
-                return Ok(Some(Outcome::Bounded { mean_nll: mean(sum), by }));
+                outcome = Some(Outcome::Bounded { mean_nll: mean(sum), by });
+                break;
             }
         }
-        Ok(None)
+        self.logits += logits;
+        Ok(outcome)
     }
 
     /// The states of these runs are not needed any more: their memory serves the next ones.
@@ -421,7 +450,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
 
     /// Where a candidate's final states are: their buffer and first row.
     fn place<'r>(&self, run: &'r Run, block: BlockId) -> (&'r wgpu::Buffer, u32) {
-        let rows = self.batches[run.batch].rows();
+        let rows = self.batch(run.batch).rows();
         let place = run.slabs.iter().find_map(|slab| {
             let position = slab.candidates.iter().position(|candidate| *candidate == block)?;
             Some((&slab.states, position as u32 * rows))
@@ -432,9 +461,9 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// The likely tokens of this step, by a candidate's final states.
     async fn find_likely_tokens(&mut self, run: &Run, block: BlockId) -> Result<(), ScoreError> {
         let scorer = self.scorer;
-        let Some(part) = self.batches[run.batch].head.first() else { return Ok(()) };
+        let Some(part) = self.batch(run.batch).head.first() else { return Ok(()) };
         let (states, first_row) = self.place(run, block);
-        let (likely, logits) = scorer.model.likely_tokens(&scorer.scratch, part, states, first_row).await?;
+        let (likely, logits) = likely_tokens(scorer.model, &scorer.scratch, part, states, first_row).await?;
         self.logits += logits;
         self.likely_head = Some(LikelyHead::new(scorer.model, &scorer.batches, &likely).await?);
         Ok(())

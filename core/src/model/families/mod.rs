@@ -3,8 +3,23 @@
 //! A family's file says which of Llama's settings and tensors it takes over and what it does in another way. Settings mean
 //! what they mean to Hugging Face transformers; what would change the result and is not built is refused by name.
 
+mod ernie4_5;
+mod exaone4;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod glm4;
+mod granite;
 mod llama;
+mod ministral;
+mod mistral;
+mod olmo2;
+mod olmo3;
+mod phi3;
 mod qwen2;
+mod qwen3;
+mod seed_oss;
+mod smollm3;
 
 use super::config::most;
 use super::error::{ModelError, shown};
@@ -17,7 +32,25 @@ use super::spec::{
 };
 
 /// All families that are supported, from near to far.
-pub static ALL: &[&Family] = &[&llama::FAMILY, &qwen2::FAMILY];
+pub static ALL: &[&Family] = &[
+    &llama::FAMILY,
+    &qwen2::FAMILY,
+    &mistral::FAMILY,
+    &ministral::FAMILY,
+    &qwen3::FAMILY,
+    &smollm3::FAMILY,
+    &granite::FAMILY,
+    &seed_oss::FAMILY,
+    &ernie4_5::FAMILY,
+    &gemma::FAMILY,
+    &gemma2::FAMILY,
+    &gemma3::FAMILY,
+    &phi3::FAMILY,
+    &olmo2::FAMILY,
+    &olmo3::FAMILY,
+    &glm4::FAMILY,
+    &exaone4::FAMILY,
+];
 
 pub(super) const HIDDEN_SIZE: Key = key("hidden_size", "embedding_length");
 pub(super) const INNER: Key = key("intermediate_size", "feed_forward_length");

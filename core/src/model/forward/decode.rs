@@ -1,30 +1,29 @@
-//! Decoding, recorded: a prompt as one window, then one position at a time through a KV cache.
+//! Decoding: a prompt as one window, then one position at a time through a KV cache.
 
-use blockpruner_shaders::{GemmKernel, Kernel, argmax, cached, gemm, rotary, stride};
+use std::collections::BTreeMap;
 
-use super::{Scratch, heads};
-use crate::gpu::{GpuError, Heads, Operand, Recording, Resource};
-use crate::model::device_model::{Attention, BlockWeights, VOCABULARY_CHUNK};
-use crate::model::{BlockId, BlockKind, BlockSet, DeviceModel, ForwardError};
+use blockpruner_shaders::{Kernel, argmax, heads, stride};
 
-/// Turned keys, and values, of the positions that one attention block has seen: see [`cached`].
-struct KeyValues {
-    keys: wgpu::Buffer,
-    values: wgpu::Buffer,
-}
+use super::branch::{Attend, Rows};
+use super::{Scratch, VOCABULARY_CHUNK, attention, every_block};
+use crate::gpu::{GpuError, KeyValues, Recording, Resource};
+use crate::model::{BlockId, BlockKind, BlockSet, DeviceModel, ForwardError, ModelSpec};
 
 /// What a continuation keeps on the device from one token to the next.
 pub(crate) struct DecodeState {
-    /// The blocks that run, in order; attention blocks with their part of the cache. What does not run has none.
-    blocks: Vec<(BlockId, Option<KeyValues>)>,
+    removed: BlockSet,
+    /// The part of the cache of each attention block that runs.
+    caches: BTreeMap<BlockId, KeyValues>,
     /// Positions that the cache has room for.
     capacity: u32,
     /// Positions that it holds.
     positions: u32,
     /// For passes over one position.
     scratch: Scratch,
-    /// `[1, head_dim / 2]` of (cos, sin), for the position under way.
-    rope: Resource,
+    /// For each rotary embedding, `[1, rotated / 2]` of (cos, sin) for the position under way.
+    ropes: Vec<Resource>,
+    /// Q of the position under way.
+    query: wgpu::Buffer,
     token: wgpu::Buffer,
     /// The hidden state under way, `[1, hidden_size]`.
     state: wgpu::Buffer,
@@ -32,22 +31,26 @@ pub(crate) struct DecodeState {
     best: wgpu::Buffer,
 }
 
+fn shape(spec: &ModelSpec, block: BlockId) -> crate::gpu::Attention {
+    attention(spec, &spec.layers[block.layer].attention)
+}
+
 impl DecodeState {
     /// An empty cache with room for `capacity` positions.
     pub(crate) fn new(model: &DeviceModel, removed: &BlockSet, capacity: u32) -> Result<Self, ForwardError> {
         let (gpu, spec) = (&*model.gpu, &model.spec);
-        let kept = (0..spec.sublayer_count()).flat_map(|index| spec.sublayer(index));
-        let kept = kept.filter(|block| spec.has(*block) && !removed.contains(*block));
-        let with_cache = |block: BlockId| {
-            let is_attention = block.kind == BlockKind::Mha;
-            Ok((block, is_attention.then(|| KeyValues::new(model, capacity)).transpose()?))
-        };
+        let runs = |block: &BlockId| spec.has(*block) && !removed.contains(*block) && block.kind == BlockKind::Mha;
+        let with_cache = |block: BlockId| Ok((block, shape(spec, block).cache(gpu, capacity)?));
+        let query = every_block(spec).map(|block| shape(spec, block).query_bytes(1)).max().unwrap_or(0);
+        let rope = |rotated: usize| gpu.readable("rotary table of a position", rotated as u64 * 4);
         Ok(Self {
-            blocks: kept.map(with_cache).collect::<Result<_, GpuError>>()?,
+            removed: removed.clone(),
+            caches: every_block(spec).filter(runs).map(with_cache).collect::<Result<_, GpuError>>()?,
             capacity,
             positions: 0,
             scratch: Scratch::new(model, 1, 1)?,
-            rope: gpu.readable("rotary table of a position", u64::from(heads(spec).head_dim) * 4)?,
+            ropes: spec.ropes.iter().map(|spec| rope(spec.rotated)).collect::<Result<_, _>>()?,
+            query: gpu.storage("Q of a position", query)?,
             token: gpu.storage("token id", 4)?,
             state: gpu.storage("hidden state", stride(spec.hidden_size as u32) as u64 * 4)?,
             best: gpu.storage("most likely token", 16)?,
@@ -60,29 +63,18 @@ impl DecodeState {
             return Ok(());
         }
         let capacity = self.capacity.saturating_mul(2).min(most).max(self.positions + 1);
-        let bytes = KeyValues::bytes(model, self.positions);
-        for entry in self.blocks.iter_mut().filter_map(|(_, entry)| entry.as_mut()) {
-            let larger = KeyValues::new(model, capacity)?;
+        for (block, cache) in &mut self.caches {
+            let shape = shape(&model.spec, *block);
+            let (larger, bytes) = (shape.cache(&model.gpu, capacity)?, shape.cache_bytes(self.positions));
             let mut recording = Recording::new();
-            recording.copy(&entry.keys, &larger.keys, 0, bytes);
-            recording.copy(&entry.values, &larger.values, 0, bytes);
+            recording.copy(&cache.keys, &larger.keys, 0, bytes);
+            recording.copy(&cache.values, &larger.values, 0, bytes);
             // Block by block, so that no more than one is there twice.
             model.gpu.submit(&recording).await?;
-            *entry = larger;
+            *cache = larger;
         }
         self.capacity = capacity;
         Ok(())
-    }
-}
-
-impl KeyValues {
-    fn new(model: &DeviceModel, capacity: u32) -> Result<Self, GpuError> {
-        let buffer = |label| model.gpu.storage(label, Self::bytes(model, capacity));
-        Ok(Self { keys: buffer("the KV cache's keys")?, values: buffer("the KV cache's values")? })
-    }
-
-    fn bytes(model: &DeviceModel, positions: u32) -> u64 {
-        cached::cache_bytes(positions, heads(&model.spec).kv_heads, heads(&model.spec).head_dim)
     }
 }
 
@@ -95,8 +87,8 @@ fn most_likely(best: &[f32]) -> Option<u32> {
 }
 
 impl DeviceModel {
-    /// Runs a prompt (at least one token), whose positions become the cache's. The most likely token to follow, or
-    /// None if a logit is not finite.
+    /// Runs a prompt (at least one token), whose positions become the cache's in place of all that it held. The most likely
+    /// token to follow, or None if a logit is not finite.
     pub(crate) async fn prefill(&self, decode: &mut DecodeState, prompt: &[u32]) -> Result<Option<u32>, ForwardError> {
         let gpu = &*self.gpu;
         let rows = prompt.len() as u32;
@@ -105,29 +97,17 @@ impl DeviceModel {
         let states = gpu.storage("hidden states", rows as u64 * stride(self.spec.hidden_size as u32) as u64 * 4)?;
         let mut recording = Recording::new();
         self.record_lookups(&mut recording, &[(&tokens, rows, &states)]).await?;
-        for (block, cache) in &decode.blocks {
-            let Some(weights) = self.block(*block).await? else { continue };
-            match (&*weights, cache) {
-                (BlockWeights::Attention(weights), Some(cache)) => {
-                    let residual = self.residual(&mut recording, &scratch, &states, 0, rows);
-                    let normed = self.record_norm(&mut recording, &scratch, &residual, &weights.norm, rows, (1, 1));
-                    weights.qkv.record_product(gpu, &mut recording, &normed, &scratch.qkv);
-                    // Before attention, which may turn the keys in place.
-                    self.record_append(&mut recording, &scratch, &scratch.rope, cache, 0, rows);
-                    let heads = self.record_attend(&mut recording, &scratch, (1, rows));
-                    weights.o.record_residual(gpu, &mut recording, &heads, &residual, &scratch.qkv);
-                }
-                (weights, _) => self.record_block(&mut recording, &scratch, (1, rows), weights, &states),
-            }
-            if self.streams() {
-                gpu.submit(&std::mem::take(&mut recording)).await?;
-            }
-        }
-        self.record_most_likely(&mut recording, decode, &states, rows - 1);
-        gpu.submit(&recording).await?;
-        let best = gpu.read(&decode.best, 3).await?;
+        let attend = |block: BlockId| decode.caches.get(&block).map_or(Attend::Windows, Attend::Prompt);
+        let window = Rows { states: &states, first: 0, windows: 1, window: rows };
+        let sublayers = 0..self.spec.sublayer_count();
+        self.walk(&mut recording, sublayers, &decode.removed, async |recording, _, branches| {
+            self.record_branches(recording, &scratch, branches, &window, attend);
+            Ok::<_, ForwardError>(())
+        })
+        .await?;
+        let best = self.most_likely(recording, decode, &states, rows - 1).await?;
         decode.positions = rows;
-        Ok(most_likely(&best))
+        Ok(best)
     }
 
     /// Runs one more token, for which there must be room. The most likely one to follow, or None if a logit is not finite.
@@ -137,97 +117,46 @@ impl DeviceModel {
     /// change with the length, a continuation is not what passes over the whole text would give.
     pub(crate) async fn decode(&self, decode: &mut DecodeState, token: u32) -> Result<Option<u32>, ForwardError> {
         let gpu = &*self.gpu;
-        let position = decode.positions as usize;
-        let frequencies = self.spec.ropes[0].frequencies(position + 1)?;
-        let turns = rotary::table_row(&frequencies.inv_freq, frequencies.attention_scaling, position);
-        gpu.write(&decode.rope, bytemuck::cast_slice(&turns))?;
+        let past = decode.positions;
+        for (rope, spec) in decode.ropes.iter().zip(&self.spec.ropes) {
+            let frequencies = spec.frequencies(past as usize + 1)?;
+            let turns = heads::table_row(&frequencies.inv_freq, frequencies.attention_scaling, past as usize);
+            gpu.write(rope, bytemuck::cast_slice(&turns))?;
+        }
         gpu.write(&Resource::from(&decode.token), bytemuck::bytes_of(&token))?;
         let mut recording = Recording::new();
         self.record_lookups(&mut recording, &[(&decode.token, 1, &decode.state)]).await?;
-        for (block, cache) in &decode.blocks {
-            let Some(weights) = self.block(*block).await? else { continue };
-            match (&*weights, cache) {
-                (BlockWeights::Attention(weights), Some(cache)) => {
-                    self.record_cached_attention(&mut recording, decode, weights, cache);
-                }
-                (weights, _) => self.record_block(&mut recording, &decode.scratch, (1, 1), weights, &decode.state),
-            }
-            if self.streams() {
-                gpu.submit(&std::mem::take(&mut recording)).await?;
-            }
-        }
-        self.record_most_likely(&mut recording, decode, &decode.state, 0);
-        gpu.submit(&recording).await?;
-        let best = gpu.read(&decode.best, 3).await?;
-        decode.positions += 1;
-        Ok(most_likely(&best))
-    }
-
-    /// The keys and values in `scratch.qkv [rows, ..]` to the cache, from position `past` on.
-    fn record_append(
-        &self,
-        recording: &mut Recording,
-        scratch: &Scratch,
-        rope: &Resource,
-        cache: &KeyValues,
-        past: u32,
-        rows: u32,
-    ) {
-        let shape = heads(&self.spec);
-        let Heads { heads, kv_heads, head_dim } = shape;
-        let params = cached::AppendParams { rows, past, heads, kv_heads, stride: shape.stride() };
-        let bindings = [rope.clone(), scratch.qkv.clone(), (&cache.keys).into(), (&cache.values).into()];
-        let flops = rows as u64 * (kv_heads * head_dim) as u64 * 8;
-        let kernel = Kernel::CacheAppend { kernel: self.gpu.gemm(), head_dim };
-        recording.dispatch(kernel, &params, bindings, params.grid(head_dim), flops);
-    }
-
-    /// state += attention(norm(state)) at the position under way.
-    fn record_cached_attention(
-        &self,
-        recording: &mut Recording,
-        decode: &DecodeState,
-        weights: &Attention,
-        cache: &KeyValues,
-    ) {
-        let (gpu, scratch, past) = (&*self.gpu, &decode.scratch, decode.positions);
-        let residual = self.residual(recording, scratch, &decode.state, 0, 1);
-        let normed = self.record_norm(recording, scratch, &residual, &weights.norm, 1, (1, 1));
-        weights.qkv.record_product(gpu, recording, &normed, &scratch.qkv);
-        self.record_append(recording, scratch, &decode.rope, cache, past, 1);
-        let shape = heads(&self.spec);
-        let Heads { heads, kv_heads, head_dim } = shape;
-        let params = cached::AttendParams {
-            past,
-            heads,
-            share: heads / kv_heads,
-            scale: 1.0 / (head_dim as f32).sqrt(),
-            stride: shape.stride(),
-            output_stride: match gpu.gemm() {
-                GemmKernel::Tile { .. } => stride(heads * head_dim),
-                GemmKernel::Panel { .. } => gemm::inner_texels(heads * head_dim),
-            },
+        let (query, ropes) = (&decode.query, decode.ropes.as_slice());
+        let attend = |block: BlockId| match decode.caches.get(&block) {
+            Some(cache) => Attend::Position { cache, query, ropes, past },
+            None => Attend::Windows,
         };
-        let bindings = [
-            decode.rope.clone(),
-            scratch.qkv.clone(),
-            (&cache.keys).into(),
-            (&cache.values).into(),
-            scratch.operand.clone(),
-        ];
-        let kernel = Kernel::CachedAttention { kernel: gpu.gemm(), head_dim };
-        let flops = (past as u64 + 1) * (heads * head_dim) as u64 * 4;
-        recording.dispatch(kernel, &params, bindings, [heads, 1, 1], flops);
-        weights.o.record_residual(gpu, recording, &Operand::new(&scratch.operand, 1), &residual, &scratch.qkv);
+        let position = Rows { states: &decode.state, first: 0, windows: 1, window: 1 };
+        let sublayers = 0..self.spec.sublayer_count();
+        self.walk(&mut recording, sublayers, &decode.removed, async |recording, _, branches| {
+            self.record_branches(recording, &decode.scratch, branches, &position, attend);
+            Ok::<_, ForwardError>(())
+        })
+        .await?;
+        let best = self.most_likely(recording, decode, &decode.state, 0).await?;
+        decode.positions += 1;
+        Ok(best)
     }
 
-    /// `decode.best` = the most likely token after position `row` of `states`, which have the last block behind them.
-    fn record_most_likely(&self, recording: &mut Recording, decode: &DecodeState, states: &wgpu::Buffer, row: u32) {
+    /// Runs what is recorded; the most likely token after position `row` of `states`, which have the last block behind them.
+    async fn most_likely(
+        &self,
+        mut recording: Recording,
+        decode: &DecodeState,
+        states: &wgpu::Buffer,
+        row: u32,
+    ) -> Result<Option<u32>, ForwardError> {
         let scratch = &decode.scratch;
-        let residual = self.residual(recording, scratch, states, row, 1);
-        let normed = self.record_norm(recording, scratch, &residual, &self.final_norm, 1, (1, 1));
+        let rows = Rows { states, first: row, windows: 1, window: 1 };
+        let residual = self.residual(&mut recording, scratch, &rows, 0, 1);
+        let normed = self.final_norm.record(&self.gpu, &mut recording, &residual, 1, &scratch.operand);
         for (chunk, matrix) in self.head.iter().enumerate() {
-            matrix.record_product(&self.gpu, recording, &normed, &scratch.logits);
+            matrix.record_product(&self.gpu, &mut recording, &normed, &scratch.logits);
             let params = argmax::Params {
                 columns: matrix.columns(),
                 first_token: (chunk * VOCABULARY_CHUNK) as u32,
@@ -237,5 +166,7 @@ impl DeviceModel {
             let kernel = Kernel::Argmax { kernel: self.gpu.gemm() };
             recording.dispatch(kernel, &params, bindings, [1, 1, 1], matrix.columns() as u64);
         }
+        self.gpu.submit(&recording).await?;
+        Ok(most_likely(&self.gpu.read(&decode.best, 3).await?))
     }
 }

@@ -1,4 +1,4 @@
-// SwiGLU for CPU-type adapters, as swiglu.wgsl, written as the left side of gemm_panel.wgsl.
+// Gated activation for CPU-type adapters, as activation.wgsl, written as the left side of gemm_panel.wgsl.
 //   gate_up: [rows, 2 * stride], as gemm_panel.wgsl writes it; gate before up, each padded with zeros
 //   output:  texel (block * inner4 + k4) * {{ ROWS }} + r holds 4 neighbouring elements of row block * {{ ROWS }} + r, zeros past the input
 // One invocation a texel; grid = texels of a row x rows.
@@ -21,10 +21,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     var value = vec4f(0.0);
     if id.x < stride4 {
         let base = in_block(row, id.x, stride4 * 2u);
-        let gate = textureLoad(gate_up, at(base));
-        // Beyond -88 exp overflows f32, where WGSL promises nothing; silu is 0 to f32 precision there.
-        let silu = gate / (1.0 + exp(min(-gate, vec4f(87.0))));
-        value = silu * textureLoad(gate_up, at(base + stride4 * {{ ROWS }}u));
+        value = activated(textureLoad(gate_up, at(base))) * textureLoad(gate_up, at(base + stride4 * {{ ROWS }}u));
     }
     textureStore(output, at(in_block(row, id.x, params.inner4)), value);
 }

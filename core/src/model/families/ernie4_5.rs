@@ -1,0 +1,46 @@
+//! ERNIE 4.5 (dense): Llama, whose rotary embedding turns neighbouring elements. The rows of Q and K are put into the order
+//! of halves when they are loaded, which leaves every score as it is.
+
+use super::super::family::Container;
+use super::*;
+
+pub(super) static FAMILY: Family = Family {
+    name: "ernie4_5",
+    class: "Ernie4_5ForCausalLM",
+    config_class: "Ernie4_5Config",
+    package: "ernie4_5",
+    gguf: None,
+    tensors: &[
+        EMBEDDING,
+        FINAL_NORM,
+        HEAD,
+        ATTENTION_NORM,
+        QUERY.interleaved(Container::HuggingFace),
+        KEY.interleaved(Container::HuggingFace),
+        VALUE,
+        ATTENTION_OUT,
+        FEED_FORWARD_NORM,
+        GATE,
+        UP,
+        DOWN,
+    ],
+    spec,
+};
+
+const DEFAULTS: Defaults = Defaults {
+    kv_heads: Some(2),
+    head_dim: Some(128),
+    norm_eps: 1e-5,
+    max_positions: 131_072,
+    tied: true,
+    rope_theta: 500_000.0,
+    ..super::DEFAULTS
+};
+
+const BIAS: Key = key("use_bias", "");
+
+fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
+    let mut spec = decoder(family, settings, &DEFAULTS)?;
+    spec.set_bias(attention_bias(settings, BIAS)?, mlp_bias(settings, BIAS)?);
+    Ok(spec)
+}

@@ -1,0 +1,44 @@
+//! Phi-3 and Phi-4: Llama with Q, K and V in one tensor, gate and up in another, and optionally a part of a head turned.
+//!
+//! A text that outgrows the positions of the first training is turned anew as a whole, as transformers does when generating.
+
+use super::*;
+
+pub(super) static FAMILY: Family = Family {
+    name: "phi3",
+    class: "Phi3ForCausalLM",
+    config_class: "Phi3Config",
+    package: "phi3",
+    gguf: None,
+    tensors: &[
+        EMBEDDING,
+        FINAL_NORM,
+        HEAD,
+        ATTENTION_NORM,
+        tensor(Role::Query, "self_attn.qkv_proj", "attn_qkv"),
+        tensor(Role::Key, "self_attn.qkv_proj", "attn_qkv"),
+        tensor(Role::Value, "self_attn.qkv_proj", "attn_qkv"),
+        ATTENTION_OUT,
+        FEED_FORWARD_NORM,
+        tensor(Role::Gate, "mlp.gate_up_proj", "ffn_up"),
+        tensor(Role::Up, "mlp.gate_up_proj", "ffn_up"),
+        DOWN,
+    ],
+    spec,
+};
+
+const DEFAULTS: Defaults = Defaults {
+    norm_eps: 1e-5,
+    max_positions: 4096,
+    rotated: Some(1.0),
+    original_max_positions: Some(4096),
+    ..super::DEFAULTS
+};
+
+fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
+    let mut spec = decoder(family, settings, &DEFAULTS)?;
+    spec.restarts_after = spec.ropes[0].longrope_switch();
+    let window = sliding_window(settings, None)?;
+    spec.set_sliding_window(window, |_| true);
+    Ok(spec)
+}

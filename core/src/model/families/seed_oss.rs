@@ -1,0 +1,26 @@
+//! Seed-OSS: Llama with a bias on Q, K and V, and one of its own key on the output projection.
+
+use super::*;
+
+pub(super) static FAMILY: Family = Family {
+    name: "seed_oss",
+    class: "SeedOssForCausalLM",
+    config_class: "SeedOssConfig",
+    package: "seed_oss",
+    gguf: None,
+    tensors: LLAMA_TENSORS,
+    spec,
+};
+
+const DEFAULTS: Defaults =
+    Defaults { kv_heads: Some(8), head_dim: Some(128), max_positions: 524_288, ..super::DEFAULTS };
+
+const OUT_BIAS: Key = key("attention_out_bias", "");
+
+fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
+    let mut spec = decoder(family, settings, &DEFAULTS)?;
+    let qkv = settings.has_bias(Some(ATTENTION_BIAS), true, &[Role::Query, Role::Key, Role::Value])?;
+    let out = settings.has_bias(Some(OUT_BIAS), false, &[Role::AttentionOut])?;
+    spec.set_bias(AttentionBias { qkv, out }, mlp_bias(settings, MLP_BIAS)?);
+    Ok(spec)
+}

@@ -1,0 +1,131 @@
+//! What stands before the first block and behind the last, recorded: the embedding, the final norm, the logits and losses.
+
+use std::ops::Range;
+
+use blockpruner_shaders::{gemm, stride};
+
+use super::batch::{Batch, HeadPart};
+use super::branch::Rows;
+use super::scratch::Scratch;
+use crate::gpu::{LogSumExp, LogSumExpBuffers, Matrix, Operand, Recording, VocabularyChunk};
+use crate::model::{DeviceModel, ForwardError};
+
+/// Vocabulary entries whose logits exist at a time. Fixed, so that the order of summation, and with it every bit of a
+/// result, depends on nothing else.
+pub(crate) const VOCABULARY_CHUNK: usize = 1024;
+
+impl DeviceModel {
+    /// states = embedding[tokens] for every batch.
+    pub(crate) async fn embed(&self, batches: &[(&Batch, &wgpu::Buffer)]) -> Result<(), ForwardError> {
+        let mut recording = Recording::new();
+        self.record_embedding(&mut recording, batches).await?;
+        Ok(self.gpu.submit(&recording).await?)
+    }
+
+    /// states = embedding[tokens] for every batch; waits only where the embedding is streamed.
+    pub(crate) async fn record_embedding(
+        &self,
+        recording: &mut Recording,
+        batches: &[(&Batch, &wgpu::Buffer)],
+    ) -> Result<(), ForwardError> {
+        let lookups: Vec<(&wgpu::Buffer, u32, &wgpu::Buffer)> =
+            batches.iter().map(|(batch, states)| (&batch.tokens, batch.rows(), *states)).collect();
+        self.record_lookups(recording, &lookups).await
+    }
+
+    /// states = embedding[tokens] for (tokens, how many, states).
+    pub(super) async fn record_lookups(
+        &self,
+        recording: &mut Recording,
+        lookups: &[(&wgpu::Buffer, u32, &wgpu::Buffer)],
+    ) -> Result<(), ForwardError> {
+        recording.stage("embedding");
+        let scale = self.spec.embedding.scale;
+        self.embedding_chunks(|first_token, matrix| {
+            for (tokens, rows, states) in lookups {
+                matrix.record_lookup(&self.gpu, recording, tokens, *rows, first_token, scale, states);
+            }
+        })
+        .await
+    }
+
+    /// Chunks of the vocabulary.
+    pub(crate) fn vocabulary_chunks(&self) -> usize {
+        self.head.len()
+    }
+
+    /// The final norm of a part's rows, from the states after the last block, which begin at `first_row`.
+    pub(crate) fn record_final_norm(
+        &self,
+        recording: &mut Recording,
+        scratch: &Scratch,
+        part: &HeadPart,
+        states: &wgpu::Buffer,
+        first_row: u32,
+    ) -> Operand {
+        recording.stage("final norm");
+        let rows = Rows { states, first: first_row + part.first_row, windows: 1, window: part.span };
+        let residual = self.residual(recording, scratch, &rows, 0, part.span);
+        self.final_norm.record_rows(&self.gpu, recording, &residual, &part.indices, part.rows, &scratch.operand)
+    }
+
+    /// The log-sum-exp over these chunks of a head, which must come in order; the last one ends in the NLL. `targets` are
+    /// tokens of the head's vocabulary, one for each row of the part.
+    pub(crate) fn record_head(
+        &self,
+        recording: &mut Recording,
+        scratch: &Scratch,
+        part: &HeadPart,
+        normed: &Operand,
+        (head, targets): (&[Matrix], &wgpu::Buffer),
+        chunks: Range<usize>,
+    ) {
+        let log_sum_exp = self.log_sum_exp();
+        for chunk in chunks {
+            let matrix = &head[chunk];
+            recording.stage("head product");
+            matrix.record_product(&self.gpu, recording, normed, &scratch.logits);
+            recording.stage("log-sum-exp");
+            let buffers = LogSumExpBuffers { logits: &scratch.logits, targets, running: &part.running, nll: &part.nll };
+            let entries = VocabularyChunk {
+                columns: matrix.columns(),
+                first_token: (chunk * VOCABULARY_CHUNK) as u32,
+                is_first: chunk == 0,
+                is_last: chunk + 1 == head.len(),
+            };
+            log_sum_exp.record(&self.gpu, recording, &buffers, part.rows, &entries);
+        }
+    }
+
+    fn log_sum_exp(&self) -> LogSumExp {
+        LogSumExp { scale: self.spec.head.scale, soft_cap: self.spec.head.soft_cap }
+    }
+
+    /// The logits of the first `rows` rows of a part, over the whole vocabulary.
+    pub(crate) async fn logits(
+        &self,
+        scratch: &Scratch,
+        part: &HeadPart,
+        states: &wgpu::Buffer,
+        first_row: u32,
+        rows: usize,
+    ) -> Result<Vec<Vec<f32>>, ForwardError> {
+        let log_sum_exp = self.log_sum_exp();
+        let mut recording = Recording::new();
+        self.record_final_norm(&mut recording, scratch, part, states, first_row);
+        let normed = Operand::new(&scratch.operand, rows as u32);
+        let mut logits = vec![Vec::with_capacity(self.spec.vocab_size); rows];
+        for matrix in self.head.iter() {
+            matrix.record_product(&self.gpu, &mut recording, &normed, &scratch.logits);
+            self.gpu.submit(&std::mem::take(&mut recording)).await?;
+            let (columns, width) = (matrix.columns() as usize, stride(matrix.columns()) as usize);
+            let bytes = gemm::output_bytes(self.gpu.gemm(), rows as u32, width as u32);
+            let chunk = self.gpu.read(&scratch.logits, bytes as usize / 4).await?;
+            let chunk = gemm::unpack_output(self.gpu.gemm(), rows as u32, width as u32, &chunk);
+            for (row, chunk) in logits.iter_mut().zip(chunk.chunks(width)) {
+                row.extend(chunk[..columns].iter().map(|logit| log_sum_exp.meant(*logit)));
+            }
+        }
+        Ok(logits)
+    }
+}

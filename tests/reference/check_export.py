@@ -177,7 +177,7 @@ def check(arguments):
     }
 
 
-def parse_arguments():
+def parse_arguments(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dense", help="the original model")
     parser.add_argument("zeroed", help="folder of export --format hf-zeroed")
@@ -188,7 +188,7 @@ def parse_arguments():
     parser.add_argument("--max-windows", type=int)
     parser.add_argument("--tolerance", type=float, default=1e-5, help="relative difference in perplexity")
     parser.add_argument("--new-tokens", type=int, default=12, help="tokens to generate")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def main():

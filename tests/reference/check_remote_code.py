@@ -1,4 +1,4 @@
-"""Checks core/src/export/remote_code without the exporter: makes exported folders from fixtures and runs check_export.py.
+"""Checks core/src/export/remote_code without the exporter: makes exported folders from fixtures and does what check_export.py does.
 
     python tests/reference/check_remote_code.py [NAME ...]     all cases, or those of the named fixtures
 
@@ -7,7 +7,7 @@ The module is a template: what stands between two @ is replaced for the one fami
 
 import json
 import pathlib
-import subprocess
+import shutil
 import sys
 import tempfile
 
@@ -15,6 +15,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+import check_export
 import family_fixtures
 import model_io
 
@@ -75,8 +76,9 @@ def rendered(family):
     return text, f"BlockPruner{config.__name__}", f"BlockPruner{model.__name__}"
 
 
-def write(folder, config, tensors):
+def write(folder, source, config, tensors):
     folder.mkdir()
+    shutil.copy(source / "tokenizer.json", folder)
     (folder / "config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -88,7 +90,7 @@ def export_zeroed(source, removed, folder):
         for name in (f"model.layers.{layer}.{last}.weight", f"model.layers.{layer}.{last}.bias"):
             if name in tensors:
                 tensors[name] = torch.zeros_like(tensors[name])
-    write(folder, json.loads((source / "config.json").read_text()), tensors)
+    write(folder, source, json.loads((source / "config.json").read_text()), tensors)
 
 
 def export_removed(source, removed, folder):
@@ -110,7 +112,7 @@ def export_removed(source, removed, folder):
     }
     gone = tuple(prefix for block in removed for prefix in model_io.block_prefixes(family, block))
     tensors = {name: tensor for name, tensor in tensors_of(source).items() if not name.startswith(gone)}
-    write(folder, config, tensors)
+    write(folder, source, config, tensors)
     (folder / MODULE.name).write_text(module, encoding="utf-8")
 
 
@@ -122,13 +124,19 @@ def check(fixture, without):
         zeroed, pruned = pathlib.Path(temporary) / "zeroed", pathlib.Path(temporary) / "pruned"
         export_zeroed(source, removed, zeroed)
         export_removed(source, removed, pruned)
-        command = [sys.executable, HERE / "check_export.py", source, zeroed, pruned]
-        command += ["--ids", source / "reference.json", "--without", without]
-        print(fixture, without, flush=True)
-        return subprocess.run(command, check=False).returncode == 0
+        command = [str(source), str(zeroed), str(pruned), "--ids", str(source / "reference.json"), "--without", without]
+        try:
+            figures = check_export.check(check_export.parse_arguments(command))
+        except check_export.Failed as failure:
+            print(failure, flush=True)
+            return False
+    shown = {key: value for key, value in figures.items() if "perplexity" not in key}
+    print(fixture, json.dumps(shown), flush=True)
+    return True
 
 
 def main():
+    model_io.quiet_and_deterministic()
     names = sys.argv[1:]
     cases = [case for case in [*CASES, *cases_of_families()] if not names or case[0] in names]
     failed = [f"{fixture} without [{without}]" for fixture, without in cases if not check(fixture, without)]

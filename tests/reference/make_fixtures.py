@@ -19,7 +19,7 @@ Every folder also has a tokenizer.json whose tokens are the words `t0`, `t1`, ..
 
 Removing a block skips its whole residual branch, norm included (see model_io.py). Weights are random, rounded to the
 stored dtype, and the reference is computed in f32 from what was stored: the folder just written is loaded again.
-They are drawn large enough (standard deviation 0.1 to 0.2, norms away from 1) for every block to matter, and the ids are
+They are drawn large enough (standard deviation 0.1 to 0.3, norms away from 1) for every block to matter, and the ids are
 sampled from the model itself, so that perplexities lie far below the vocabulary size and differ between blocks.
 Everything is seeded: with the versions in requirements.txt, running this again gives the same files.
 """

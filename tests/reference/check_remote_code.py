@@ -1,26 +1,27 @@
-"""Checks core/src/export/remote_code without the exporter: makes exported folders from fixtures and runs check_export.py.
+"""Checks core/src/export/remote_code without the exporter: makes exported folders from fixtures and does what check_export.py does.
 
-    python tests/reference/check_remote_code.py
+    python tests/reference/check_remote_code.py [NAME ...]     all cases, or those of the named fixtures
 
-For when transformers is upgraded or the module is changed; what the exporter writes is checked by check_export.py itself.
+The module is a template: what stands between two @ is replaced for the one family that a model is of. For when transformers is upgraded or the module is changed; what the exporter writes is checked by check_export.py itself.
 """
 
 import json
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
+import check_export
+import family_fixtures
 import model_io
 
 HERE = pathlib.Path(__file__).resolve().parent
 FIXTURES = HERE.parent / "fixtures"
 MODULE = HERE.parent.parent / "core/src/export/remote_code/modeling_blockpruner.py"
-FAMILIES = {"llama": "Llama", "qwen2": "Qwen2"}
 
 # Among them: one block, the first attention, a layer without both, no attention at all, biases, dynamic RoPE, nothing.
 CASES = [
@@ -37,17 +38,47 @@ CASES = [
 ]
 
 
+def cases_of_families():
+    """One attention, the first, a feed-forward, a layer without both, all attentions: in every family."""
+    for name, spec in family_fixtures.FOLDERS.items():
+        layers = spec["config"]["num_hidden_layers"]
+        every_attention = ",".join(f"mha:{layer}" for layer in range(layers))
+        for without in ("mha:1", "mha:0", "mlp:1", "mha:0,mlp:0", "mha:1,mlp:1", every_attention):
+            yield name, without
+        if layers > 2:  # the first layer of the other type, or none of it
+            yield name, f"mha:{layers - 1},mha:0"
+            yield name, f"mha:{layers - 1},mlp:0"
+
+
 def tensors_of(folder):
     return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
 
 
-def prefixes(kind, layer):
-    parts = ("self_attn", "input_layernorm") if kind == "mha" else ("mlp", "post_attention_layernorm")
-    return tuple(f"model.layers.{layer}.{part}." for part in parts)
+def rendered(family):
+    """The module for one family, and the names of its two classes."""
+    config = type(transformers.AutoConfig.for_model(family))
+    model = transformers.AutoModelForCausalLM._model_mapping[config]
+    attention, feed_forward = model_io.norms_of(family)
+    values = {
+        "FAMILY": family,
+        "CONFIGURATION": config.__module__,
+        "CONFIG_CLASS": config.__name__,
+        "MODELING": model.__module__,
+        "MODEL_CLASS": model.__name__,
+        "ATTENTION": "self_attn",
+        "ATTENTION_NORMS": json.dumps(attention),
+        "FEED_FORWARD": "mlp",
+        "FEED_FORWARD_NORMS": json.dumps(feed_forward),
+    }
+    text = MODULE.read_text(encoding="utf-8")
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", value)
+    return text, f"BlockPruner{config.__name__}", f"BlockPruner{model.__name__}"
 
 
-def write(folder, config, tensors):
+def write(folder, source, config, tensors):
     folder.mkdir()
+    shutil.copy(source / "tokenizer.json", folder)
     (folder / "config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -59,17 +90,18 @@ def export_zeroed(source, removed, folder):
         for name in (f"model.layers.{layer}.{last}.weight", f"model.layers.{layer}.{last}.bias"):
             if name in tensors:
                 tensors[name] = torch.zeros_like(tensors[name])
-    write(folder, json.loads((source / "config.json").read_text()), tensors)
+    write(folder, source, json.loads((source / "config.json").read_text()), tensors)
 
 
 def export_removed(source, removed, folder):
     config = json.loads((source / "config.json").read_text())
     family = config["model_type"]
+    module, config_class, model_class = rendered(family)
     config["model_type"] = f"blockpruner_{family}"
-    config["architectures"] = [f"BlockPruner{FAMILIES[family]}ForCausalLM"]
+    config["architectures"] = [model_class]
     config["auto_map"] = {
-        "AutoConfig": f"modeling_blockpruner.BlockPruner{FAMILIES[family]}Config",
-        "AutoModelForCausalLM": f"modeling_blockpruner.BlockPruner{FAMILIES[family]}ForCausalLM",
+        "AutoConfig": f"{MODULE.stem}.{config_class}",
+        "AutoModelForCausalLM": f"{MODULE.stem}.{model_class}",
     }
     config["drop_attn_list"] = sorted(layer for kind, layer in removed if kind == "mha")
     config["drop_mlp_list"] = sorted(layer for kind, layer in removed if kind == "mlp")
@@ -78,25 +110,36 @@ def export_removed(source, removed, folder):
     config["per_layer_config"] = {
         str(layer): {"skip": [names[kind] for kind in names if (kind, layer) in removed]} for layer in layers
     }
-    gone = tuple(prefix for block in removed for prefix in prefixes(*block))
+    gone = tuple(prefix for block in removed for prefix in model_io.block_prefixes(family, block))
     tensors = {name: tensor for name, tensor in tensors_of(source).items() if not name.startswith(gone)}
-    write(folder, config, tensors)
-    shutil.copy(MODULE, folder / MODULE.name)
+    write(folder, source, config, tensors)
+    (folder / MODULE.name).write_text(module, encoding="utf-8")
+
+
+def check(fixture, without):
+    """Whether what is made of a fixture passes check_export.py."""
+    source = FIXTURES / fixture
+    removed = model_io.parse_blocks(without)
+    with tempfile.TemporaryDirectory() as temporary:
+        zeroed, pruned = pathlib.Path(temporary) / "zeroed", pathlib.Path(temporary) / "pruned"
+        export_zeroed(source, removed, zeroed)
+        export_removed(source, removed, pruned)
+        command = [str(source), str(zeroed), str(pruned), "--ids", str(source / "reference.json"), "--without", without]
+        try:
+            figures = check_export.check(check_export.parse_arguments(command))
+        except check_export.Failed as failure:
+            print(failure, flush=True)
+            return False
+    shown = {key: value for key, value in figures.items() if "perplexity" not in key}
+    print(fixture, json.dumps(shown), flush=True)
+    return True
 
 
 def main():
-    failed = []
-    for fixture, without in CASES:
-        source = FIXTURES / fixture
-        removed = model_io.parse_blocks(without)
-        with tempfile.TemporaryDirectory() as temporary:
-            zeroed, pruned = pathlib.Path(temporary) / "zeroed", pathlib.Path(temporary) / "pruned"
-            export_zeroed(source, removed, zeroed)
-            export_removed(source, removed, pruned)
-            command = [sys.executable, HERE / "check_export.py", source, zeroed, pruned]
-            command += ["--ids", source / "reference.json", "--without", without]
-            if subprocess.run(command, check=False).returncode != 0:
-                failed.append(f"{fixture} without [{without}]")
+    model_io.quiet_and_deterministic()
+    names = sys.argv[1:]
+    cases = [case for case in [*CASES, *cases_of_families()] if not names or case[0] in names]
+    failed = [f"{fixture} without [{without}]" for fixture, without in cases if not check(fixture, without)]
     if failed:
         raise SystemExit("failed: " + "; ".join(failed))
 

@@ -15,6 +15,9 @@ is written.
 
 A removed block adds exact zeros here because its last projection is zeroed. Its attention stays, so that transformers'
 cache has an entry for every layer and counts its positions right.
+
+Keys in the cache stay turned as they were when a text grows beyond the length where frequencies change, except in Phi-3:
+transformers runs the whole text anew when its `longrope` goes from the short factors to the long ones.
 """
 
 import json

@@ -19,7 +19,7 @@ Every folder also has a tokenizer.json whose tokens are the words `t0`, `t1`, ..
 
 Removing a block skips its whole residual branch, norm included (see model_io.py). Weights are random, rounded to the
 stored dtype, and the reference is computed in f32 from what was stored: the folder just written is loaded again.
-They are drawn large enough (standard deviation 0.1 to 0.2, norms away from 1) for every block to matter, and the ids are
+They are drawn large enough (standard deviation 0.1 to 0.3, norms away from 1) for every block to matter, and the ids are
 sampled from the model itself, so that perplexities lie far below the vocabulary size and differ between blocks.
 Everything is seeded: with the versions in requirements.txt, running this again gives the same files.
 """
@@ -35,6 +35,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+import family_fixtures
 import gguf_fixtures
 import gguf_io
 import model_io
@@ -97,7 +98,8 @@ def newer_spelling(parameters, **changes):
 LONGROPE_SHORT = [1.0, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0]
 LONGROPE_LONG = [1.0, 1.1, 1.3, 1.6, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0]
 
-# name -> config.json, window, windows, steps of the greedy path, and what else the writer needs.
+# name -> config.json, window, windows, steps of the greedy path, and what else the writer needs. Other families are in
+# family_fixtures.py.
 FOLDERS = {
     "llama-f32": dict(config=llama(), window=43, windows=3, greedy=4),
     "llama-bf16-tied": dict(
@@ -178,13 +180,20 @@ def stored_dtype(config):
     return DTYPES[config.get("torch_dtype") or config["dtype"]]
 
 
-def random_weight(random, name, shape, hidden_size):
+def random_weight(random, name, shape, config):
     """Norms around 1; biases and the embedding at a fixed size; projections so that a block's output rivals its input."""
+    gemma = config["model_type"].startswith("gemma")
+    if gemma and name == "model.norm.weight":
+        return 2 + 0.2 * random.standard_normal(shape)
+    if gemma and name == "model.embed_tokens.weight":
+        # It is scaled up, and the head is the same matrix: if it were larger, every token would predict itself.
+        return 0.5 / math.sqrt(config["hidden_size"]) * random.standard_normal(shape)
     if name.endswith("norm.weight"):
-        return 1 + 0.2 * random.standard_normal(shape)
+        # Gemma stores what is added to 1.
+        return (0 if gemma else 1) + 0.2 * random.standard_normal(shape)
     if name.endswith(".bias"):
         return 0.2 * random.standard_normal(shape)
-    return 1.5 / math.sqrt(hidden_size) * random.standard_normal(shape)
+    return 1.5 / math.sqrt(config["hidden_size"]) * random.standard_normal(shape)
 
 
 def random_tensors(config, seed):
@@ -194,7 +203,7 @@ def random_tensors(config, seed):
     random = numpy.random.default_rng(seed)
     tensors = {}
     for name, parameter in sorted(empty.named_parameters()):
-        value = random_weight(random, name, tuple(parameter.shape), config["hidden_size"])
+        value = random_weight(random, name, tuple(parameter.shape), config)
         tensors[name] = torch.from_numpy(value).to(stored_dtype(config))
     return tensors
 
@@ -330,7 +339,7 @@ def finish(folder, result):
 
 def main():
     model_io.quiet_and_deterministic()
-    makers = {name: (make_folder, spec) for name, spec in FOLDERS.items()}
+    makers = {name: (make_folder, spec) for name, spec in (FOLDERS | family_fixtures.FOLDERS).items()}
     makers |= {name: (make_gguf, spec) for name, spec in gguf_fixtures.FILES.items()}
     for name in sys.argv[1:] or makers:
         if name not in makers:

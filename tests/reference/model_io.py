@@ -3,9 +3,9 @@
 Everything here runs PyTorch and Hugging Face transformers on the CPU. Nothing of BlockPruner itself is imported: these
 numbers are what the Rust side is compared with.
 
-A block is a residual branch: attention (`mha:LAYER`) or feed-forward (`mlp:LAYER`) together with its norm. Removing a
-block skips the whole branch, so the residual stream passes untouched: x + f(norm(x)) becomes x. Here the branch is made
-to return zeros, and x + 0 is x exactly.
+A block is a residual branch: attention (`mha:LAYER`) or feed-forward (`mlp:LAYER`) together with its norms. Removing a
+block skips the whole branch, so the residual stream passes untouched: x + f(norm(x)) becomes x. Here attention or feed-forward
+is made to return zeros: no family's norm or scale behind it makes anything else of them, and x + 0 is x exactly.
 """
 
 import contextlib
@@ -81,6 +81,33 @@ def without(model, blocks):
     finally:
         for branch in patched:
             branch.__dict__.pop("forward", None)
+
+
+# The norms of a decoder layer that belong to its attention block, and those of its feed-forward block.
+BEFORE = (["input_layernorm"], ["post_attention_layernorm"])
+BEHIND = (["post_attention_layernorm"], ["post_feedforward_layernorm"])
+BOTH = (["input_layernorm", "post_attention_layernorm"], ["pre_feedforward_layernorm", "post_feedforward_layernorm"])
+NORMS = {
+    "exaone4": BEHIND,
+    "gemma2": BOTH,
+    "gemma3_text": BOTH,
+    "glm4": (["input_layernorm", "post_self_attn_layernorm"], ["post_attention_layernorm", "post_mlp_layernorm"]),
+    "olmo2": BEHIND,
+    "olmo3": BEHIND,
+}
+
+
+def norms_of(family):
+    """(names of the attention block's norms, names of the feed-forward block's norms) of a `model_type`."""
+    return NORMS.get(family.removeprefix("blockpruner_"), BEFORE)
+
+
+def block_prefixes(family, block):
+    """How the names of a block's tensors begin."""
+    kind, layer = block
+    attention, feed_forward = norms_of(family)
+    parts = ["self_attn", *attention] if kind == ATTENTION else ["mlp", *feed_forward]
+    return tuple(f"model.layers.{layer}.{part}." for part in parts)
 
 
 # --- perplexity -------------------------------------------------------------------------------------------------------

@@ -41,15 +41,33 @@ pub fn fixtures() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is exported: a fixture, the published order of its pruning, and the same blocks as check_export.py takes them. Both
-/// families, from folders and from GGUF files; among them a layer without both blocks and no attention at all.
-const EXPORTS: [(&str, &str, &str); 6] = [
+/// What is exported: a fixture, the published order of its pruning, and the same blocks as check_export.py takes them.
+/// Every family, from folders and from GGUF files; among them a layer without both blocks and no attention at all.
+const EXPORTS: [(&str, &str, &str); 24] = [
     ("llama-f32", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 0]]}"#, "mha:1,mlp:0"),
     ("llama-biases", r#"{"1": [["mlp", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mha:0,mlp:0"),
     ("qwen2-bf16", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 2]]}"#, "mha:0,mlp:2"),
     ("gguf-legacy", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mha", 1]]}"#, "mha:0,mha:1"),
     ("gguf-rope-freqs", r#"{"1": [["mlp", 1]], "2": [["mha", 0], ["mlp", 1]]}"#, "mha:0,mlp:1"),
     ("gguf-qwen2", r#"{"1": [["mlp", 0]], "2": [["mlp", 0], ["mha", 1]]}"#, "mlp:0,mha:1"),
+    ("mistral", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 0]]}"#, "mha:1,mlp:0"),
+    ("ministral", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mha:0,mlp:0"),
+    ("qwen2-sliding", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mha", 1]]}"#, "mha:0,mha:1"),
+    ("qwen3", r#"{"1": [["mlp", 1]], "2": [["mha", 0], ["mlp", 1]]}"#, "mlp:1,mha:0"),
+    ("smollm3", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 1]]}"#, "mha:1,mlp:1"),
+    ("granite", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 2]]}"#, "mha:0,mlp:2"),
+    ("seed-oss", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 1]]}"#, "mha:1,mlp:1"),
+    ("ernie4-5", r#"{"1": [["mlp", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mlp:0,mha:0"),
+    ("gemma", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 1]]}"#, "mha:0,mlp:1"),
+    ("gemma2", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mha:0,mlp:0"),
+    ("gemma3", r#"{"1": [["mha", 2]], "2": [["mha", 2], ["mlp", 1]]}"#, "mha:2,mlp:1"),
+    ("gemma3-parameters", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mha", 1]]}"#, "mha:0,mha:1"),
+    ("phi3", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mha:0,mlp:0"),
+    ("phi3-longrope", r#"{"1": [["mlp", 0]], "2": [["mha", 1], ["mlp", 0]]}"#, "mlp:0,mha:1"),
+    ("olmo2", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mha:0,mlp:0"),
+    ("olmo3", r#"{"1": [["mha", 3]], "2": [["mha", 3], ["mlp", 1]]}"#, "mha:3,mlp:1"),
+    ("glm4", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 1]]}"#, "mha:1,mlp:1"),
+    ("exaone4", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mha", 3]]}"#, "mha:0,mha:3"),
 ];
 
 /// Exports fixtures in both formats and lets transformers load and score them.

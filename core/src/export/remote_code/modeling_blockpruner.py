@@ -1,39 +1,65 @@
-"""Loads a model from which BlockPruner removed attention or feed-forward blocks.
+"""Loads a model (@FAMILY@) from which BlockPruner removed attention or feed-forward blocks.
 
     AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)
 
 config.json names the blocks that are gone, by 0-based layer: `drop_attn_list` and `drop_mlp_list`, and the same again as
-`per_layer_config` ({"23": {"skip": ["attention", "mlp"]}}). A missing block is a residual branch skipped whole, its norm
+`per_layer_config` ({"23": {"skip": ["attention", "mlp"]}}). A missing block is a residual branch skipped whole, its norms
 included: `x + f(norm(x))` becomes `x`. Layers keep their numbers, so the tensor names are those of the original model.
 
-Only the names of a decoder layer's parts are relied upon (`input_layernorm`, `self_attn`, `post_attention_layernorm`,
-`mlp`) and that attention returns (output, weights): transformers 4.48 and newer.
+Only the names of a decoder layer's parts are relied upon, and that attention returns (output, weights): transformers 4.48
+and newer.
 """
 
 import torch
 from torch import nn
-from transformers.models.llama.configuration_llama import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaForCausalLM
-from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
-from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+from @CONFIGURATION@ import @CONFIG_CLASS@
+from @MODELING@ import @MODEL_CLASS@
 
+# The parts of a decoder layer that a block consists of.
+ATTENTION = "@ATTENTION@"
+ATTENTION_NORMS = @ATTENTION_NORMS@
+FEED_FORWARD = "@FEED_FORWARD@"
+FEED_FORWARD_NORMS = @FEED_FORWARD_NORMS@
+
+# What `skip` may say.
 ATTENTION_NAMES = {"attention", "self_attn"}
 FEED_FORWARD_NAMES = {"mlp"}
 
 
-class BlockPrunerLlamaConfig(LlamaConfig):
-    model_type = "blockpruner_llama"
-
-
-class BlockPrunerQwen2Config(Qwen2Config):
-    model_type = "blockpruner_qwen2"
-
-
 class SkippedAttention(nn.Module):
-    """Adds nothing to the residual stream, and leaves the KV cache alone."""
+    """Adds nothing to the residual stream, and keeps the length of its entry in the KV cache right.
 
-    def forward(self, hidden_states, *args, **kwargs):
+    The lengths of the whole cache, and the sizes of masks, are read from the first entry of a kind, which may be this one.
+    So it is given keys and values, too, of one head and one number a position. They are ones, because some caches count the
+    positions that are not zero.
+    """
+
+    def __init__(self, attention):
+        super().__init__()
+        # What layers and models read from their attention, such as `is_sliding`: whatever is no parameter or module.
+        for name, value in vars(attention).items():
+            if not name.startswith("_"):
+                setattr(self, name, value)
+
+    def forward(self, hidden_states, *args, past_key_values=None, past_key_value=None, **kwargs):
+        cache = past_key_value if past_key_values is None else past_key_values
+        if cache is not None:
+            batch, length = hidden_states.shape[:2]
+            self.update(cache, hidden_states.new_ones(batch, 1, length, 1), kwargs.get("cache_position"))
         return torch.zeros_like(hidden_states), None
+
+    def update(self, cache, states, cache_position):
+        layers = getattr(cache, "layers", ())
+        entry = layers[self.layer_idx] if self.layer_idx < len(layers) else None
+        keys = getattr(entry, "keys", None)
+        # A static cache may have reserved its room already.
+        if keys is not None and keys.dim() == 4:
+            states = states.expand(-1, keys.shape[1], -1, keys.shape[3])
+        if cache_position is None:
+            cache.update(states, states, self.layer_idx)
+        else:
+            window = getattr(self, "sliding_window", None)
+            cache.update(states, states, self.layer_idx, {"cache_position": cache_position, "sliding_window": window})
 
 
 class SkippedFeedForward(nn.Module):
@@ -85,36 +111,27 @@ def removed_layers(config):
 def remove_blocks(model):
     """Takes the missing blocks out of a model just built, so that loading expects no tensors for them.
 
-    A KV cache grows entry by entry from 0, and its length is read from entry 0. So the n-th attention that is left
-    (counted from 0) uses entry n, whatever its layer.
+    A norm behind a block goes, too: it would make nothing but zeros of its zeros.
     """
-    config = model.config
-    without_attention, without_feed_forward = removed_layers(config)
-    if without_attention and len(set(getattr(config, "layer_types", None) or ())) > 1:
-        raise ValueError("removed attention blocks are not supported in models that mix full and sliding attention")
-    kept_attention = 0
+    without_attention, without_feed_forward = removed_layers(model.config)
     for index, layer in enumerate(model.model.layers):
+        norms = []
         if index in without_attention:
-            layer.input_layernorm = nn.Identity()
-            layer.self_attn = SkippedAttention()
-        else:
-            layer.self_attn.layer_idx = kept_attention
-            kept_attention += 1
+            norms += ATTENTION_NORMS
+            setattr(layer, ATTENTION, SkippedAttention(getattr(layer, ATTENTION)))
         if index in without_feed_forward:
-            layer.post_attention_layernorm = nn.Identity()
-            layer.mlp = SkippedFeedForward()
+            norms += FEED_FORWARD_NORMS
+            setattr(layer, FEED_FORWARD, SkippedFeedForward())
+        for norm in norms:
+            setattr(layer, norm, nn.Identity())
 
 
-class BlockPrunerLlamaForCausalLM(LlamaForCausalLM):
-    config_class = BlockPrunerLlamaConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        remove_blocks(self)
+class BlockPruner@CONFIG_CLASS@(@CONFIG_CLASS@):
+    model_type = "blockpruner_@FAMILY@"
 
 
-class BlockPrunerQwen2ForCausalLM(Qwen2ForCausalLM):
-    config_class = BlockPrunerQwen2Config
+class BlockPruner@MODEL_CLASS@(@MODEL_CLASS@):
+    config_class = BlockPruner@CONFIG_CLASS@
 
     def __init__(self, config):
         super().__init__(config)
@@ -122,7 +139,5 @@ class BlockPrunerQwen2ForCausalLM(Qwen2ForCausalLM):
 
 
 # So that save_pretrained writes this file and `auto_map` again.
-BlockPrunerLlamaConfig.register_for_auto_class()
-BlockPrunerQwen2Config.register_for_auto_class()
-BlockPrunerLlamaForCausalLM.register_for_auto_class("AutoModelForCausalLM")
-BlockPrunerQwen2ForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+BlockPruner@CONFIG_CLASS@.register_for_auto_class()
+BlockPruner@MODEL_CLASS@.register_for_auto_class("AutoModelForCausalLM")

@@ -1,0 +1,167 @@
+"""The fixtures of other families than Llama, one for each or for a variant of it: configurations as the hub has them.
+
+Sizes are small and odd: three heads (or two) share one of keys and values, nothing divides by 16, and the size of a head
+is not hidden_size / heads where the family has a key for it. Windows of text are longer than the sliding windows and
+than `original_max_position_embeddings`; scales and caps are such that leaving one out changes a lot. Most are spelled as published
+before transformers 5 (`rope_theta`, `rope_scaling`, `torch_dtype`), `ministral` and `gemma3-parameters` as it writes them.
+"""
+
+
+def config(model_type, name, **keys):
+    """What nearly all have; `keys` in addition, or instead."""
+    return {
+        "architectures": [f"{name}ForCausalLM"],
+        "model_type": model_type,
+        "hidden_size": 36,
+        "intermediate_size": 44,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "vocab_size": 101,
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "torch_dtype": "bfloat16",
+        **keys,
+    }
+
+
+def llama_like(model_type, name, **keys):
+    return config(model_type, name, **{"hidden_act": "silu", "rope_theta": 10000.0, **keys})
+
+
+def gemma_like(model_type, name, **keys):
+    """Two heads of 20 beside a hidden_size of 24."""
+    sizes = {"hidden_size": 24, "num_attention_heads": 2, "head_dim": 20, "rms_norm_eps": 1e-6}
+    tokens = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0, "tie_word_embeddings": True}
+    return config(model_type, name, **{**sizes, **tokens, "attention_bias": False, **keys})
+
+
+def gemma3(**keys):
+    return gemma_like(
+        "gemma3_text", "Gemma3", hidden_activation="gelu_pytorch_tanh", query_pre_attn_scalar=31, sliding_window=11,
+        attn_logit_softcapping=None, final_logit_softcapping=None, eos_token_id=[1, 7], **keys,
+    )
+
+
+def newer(parameters, old):
+    """As transformers 5 writes it: `rope_parameters`, and `dtype`."""
+    rest = {key: value for key, value in old.items() if key not in ("rope_theta", "torch_dtype")}
+    return {**rest, "dtype": old["torch_dtype"], "rope_parameters": parameters}
+
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+MISTRAL = llama_like("mistral", "Mistral", head_dim=20, num_hidden_layers=2, sliding_window=13)
+MINISTRAL = newer(
+    {"rope_theta": 10000.0, "rope_type": "default"},
+    llama_like(
+        "ministral", "Ministral", hidden_size=40, intermediate_size=28, head_dim=12, sliding_window=9,
+        layer_types=[FULL, SLIDING, FULL],
+    ),
+)
+QWEN2_SLIDING = llama_like(
+    "qwen2", "Qwen2", intermediate_size=36, rms_norm_eps=1e-6, rope_theta=1000000.0, use_sliding_window=True,
+    sliding_window=9, max_window_layers=1,
+)
+QWEN3 = llama_like(
+    "qwen3", "Qwen3", hidden_size=40, intermediate_size=36, num_hidden_layers=2, head_dim=24, vocab_size=127,
+    rms_norm_eps=1e-6, rope_theta=1000000.0, attention_bias=False, tie_word_embeddings=True, use_sliding_window=False,
+    sliding_window=None, max_window_layers=2,
+)
+SMOLLM3 = llama_like(
+    "smollm3", "SmolLM3", vocab_size=113, rms_norm_eps=1e-6, rope_theta=5000000.0, attention_bias=False, mlp_bias=False,
+    tie_word_embeddings=True, pad_token_id=0, layer_types=[FULL] * 3, no_rope_layer_interval=2, no_rope_layers=[1, 0, 1],
+    use_sliding_window=False, sliding_window=None, max_window_layers=3,
+)
+GRANITE = llama_like(
+    "granite", "Granite", attention_bias=False, mlp_bias=False, tie_word_embeddings=True, attention_multiplier=0.15,
+    embedding_multiplier=1.8, residual_multiplier=0.8, logits_scaling=0.75,
+)
+SEED_OSS = llama_like(
+    "seed_oss", "SeedOss", hidden_size=40, intermediate_size=36, num_hidden_layers=2, head_dim=20, rms_norm_eps=1e-6,
+    rope_theta=10000000.0, attention_bias=True, attention_out_bias=False, mlp_bias=False, attention_dropout=0.1,
+    residual_dropout=0.1, pad_token_id=1,
+)
+ERNIE4_5 = llama_like(
+    "ernie4_5", "Ernie4_5", hidden_size=40, intermediate_size=36, num_hidden_layers=2, head_dim=20, use_bias=True,
+    rope_theta=500000.0, tie_word_embeddings=True, pad_token_id=0,
+)
+# "gelu" stands for the approximation with tanh in the files of this family.
+GEMMA = gemma_like("gemma", "Gemma", num_hidden_layers=2, hidden_act="gelu", rope_theta=10000.0, torch_dtype="float32")
+GEMMA2 = gemma_like(
+    "gemma2", "Gemma2", vocab_size=131, hidden_act="gelu_pytorch_tanh", hidden_activation="gelu_pytorch_tanh",
+    rope_theta=10000.0, query_pre_attn_scalar=29, sliding_window=11, attn_logit_softcapping=1.5,
+    final_logit_softcapping=4.0, cache_implementation="hybrid",
+)
+# The factor is for the layers that see everything.
+GEMMA3 = gemma3(
+    rope_theta=1000000.0, rope_local_base_freq=10000.0, rope_scaling={"factor": 8.0, "rope_type": "linear"},
+    sliding_window_pattern=3,
+)
+GEMMA3_PARAMETERS = newer(
+    {
+        FULL: {"rope_theta": 1000000.0, "rope_type": "default"},
+        SLIDING: {"rope_theta": 10000.0, "rope_type": "default"},
+    },
+    gemma3(layer_types=[SLIDING, FULL, SLIDING], use_bidirectional_attention=False),
+)
+PHI3 = llama_like(
+    "phi3", "Phi3", num_hidden_layers=2, attention_bias=False, original_max_position_embeddings=256, sliding_window=13,
+    rope_scaling=None, pad_token_id=0, embd_pdrop=0.0, resid_pdrop=0.0,
+)
+PHI3_LONGROPE = llama_like(
+    "phi3", "Phi3", hidden_size=40, num_attention_heads=2, num_hidden_layers=2, attention_bias=False,
+    max_position_embeddings=128, original_max_position_embeddings=32, partial_rotary_factor=0.6, sliding_window=262144,
+    rope_scaling={
+        "long_factor": [1.0, 1.3, 2.0, 3.0, 4.0, 6.0], "short_factor": [1.0, 1.05, 1.15, 1.3, 1.5, 2.0], "type": "longrope",
+    },
+    tie_word_embeddings=True, pad_token_id=0, embd_pdrop=0.0, resid_pdrop=0.0,
+)
+# A head_dim of its own, so that rows of keys hold two heads: their norm is over the whole row.
+OLMO2 = llama_like(
+    "olmo2", "Olmo2", intermediate_size=36, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, head_dim=12,
+    rms_norm_eps=1e-6, rope_theta=500000.0, attention_bias=False, pad_token_id=0,
+)
+OLMO3 = llama_like(
+    "olmo3", "Olmo3", hidden_size=24, intermediate_size=36, num_hidden_layers=4, num_attention_heads=2, rms_norm_eps=1e-6,
+    rope_theta=500000.0, attention_bias=False, sliding_window=9, layer_types=[SLIDING, SLIDING, SLIDING, FULL],
+    rope_scaling={
+        "attention_factor": 1.2079441541679836, "beta_fast": 32.0, "beta_slow": 1.0, "factor": 8.0,
+        "original_max_position_embeddings": 32, "rope_type": "yarn",
+    },
+    pad_token_id=0,
+)
+GLM4 = llama_like(
+    "glm4", "Glm4", hidden_size=40, intermediate_size=36, num_hidden_layers=2, head_dim=20, attention_bias=True,
+    partial_rotary_factor=0.5, pad_token_id=0, eos_token_id=[2, 5],
+)
+EXAONE4 = llama_like(
+    "exaone4", "Exaone4", hidden_size=24, intermediate_size=36, num_hidden_layers=4, num_attention_heads=2, head_dim=20,
+    rope_theta=1000000.0, sliding_window=9, sliding_window_pattern="LLLG", layer_types=[SLIDING, SLIDING, SLIDING, FULL],
+    pad_token_id=0,
+)
+
+# name -> what make_fixtures.make_folder takes.
+FOLDERS = {
+    "mistral": dict(config=MISTRAL, window=43, windows=2, greedy=3),
+    "ministral": dict(config=MINISTRAL, window=43, windows=2, greedy=3),
+    "qwen2-sliding": dict(config=QWEN2_SLIDING, window=43, windows=2, greedy=3),
+    "qwen3": dict(config=QWEN3, window=43, windows=2, greedy=3),
+    "smollm3": dict(config=SMOLLM3, window=43, windows=2, greedy=3),
+    "granite": dict(config=GRANITE, window=43, windows=2, greedy=3, seed=1),
+    "seed-oss": dict(config=SEED_OSS, window=43, windows=2, greedy=3),
+    "ernie4-5": dict(config=ERNIE4_5, window=65, windows=2, greedy=3),
+    "gemma": dict(config=GEMMA, window=43, windows=2, greedy=3),
+    "gemma2": dict(config=GEMMA2, window=43, windows=2, greedy=3),
+    "gemma3": dict(config=GEMMA3, window=43, windows=2, greedy=3),
+    "gemma3-parameters": dict(config=GEMMA3_PARAMETERS, window=43, windows=2, greedy=3),
+    "phi3": dict(config=PHI3, window=43, windows=2, greedy=3),
+    "phi3-longrope": dict(config=PHI3_LONGROPE, window=65, windows=2, greedy=3),
+    "olmo2": dict(config=OLMO2, window=43, windows=2, greedy=3),
+    "olmo3": dict(config=OLMO3, window=65, windows=2, greedy=3),
+    "glm4": dict(config=GLM4, window=65, windows=2, greedy=3),
+    "exaone4": dict(config=EXAONE4, window=43, windows=2, greedy=3),
+}

@@ -9,9 +9,32 @@ use crate::weights::FloatType;
 /// Name of the Python module by which transformers loads a folder whose blocks are gone, without `.py`.
 const MODULE: &str = "modeling_blockpruner";
 
-/// The files of that module: names and contents.
-pub(super) const REMOTE_CODE: &[(&str, &str)] =
-    &[("modeling_blockpruner.py", include_str!("../remote_code/modeling_blockpruner.py"))];
+/// The file of that module.
+pub(super) const REMOTE_CODE: &str = "modeling_blockpruner.py";
+
+/// What is in it: the template with a family's names.
+pub(super) fn remote_code(family: &Family) -> String {
+    let package = family.package;
+    let [attention, feed_forward] = [BlockKind::Mha, BlockKind::Mlp].map(|kind| {
+        // The projections are parts of one module, norms beside it are modules of their own.
+        let (norms, modules): (Vec<_>, Vec<_>) =
+            family.modules(kind).into_iter().partition(|module| module.ends_with("norm"));
+        (modules.first().copied().unwrap_or_default(), json!(norms).to_string())
+    });
+    let names = [
+        ("@FAMILY@", family.name.to_string()),
+        ("@CONFIGURATION@", format!("transformers.models.{package}.configuration_{package}")),
+        ("@CONFIG_CLASS@", family.config_class.to_string()),
+        ("@MODELING@", format!("transformers.models.{package}.modeling_{package}")),
+        ("@MODEL_CLASS@", family.class.to_string()),
+        ("@ATTENTION@", attention.0.to_string()),
+        ("@FEED_FORWARD@", feed_forward.0.to_string()),
+        ("@ATTENTION_NORMS@", attention.1),
+        ("@FEED_FORWARD_NORMS@", feed_forward.1),
+    ];
+    let template = include_str!("../remote_code/modeling_blockpruner.py").to_string();
+    names.into_iter().fold(template, |text, (placeholder, name)| text.replace(placeholder, &name))
+}
 
 /// The keys that say which blocks are gone.
 const GONE_KEYS: [&str; 3] = ["per_layer_config", "drop_attn_list", "drop_mlp_list"];

@@ -288,11 +288,11 @@ fn small_files(
         name == "config.json"
             || name == shards::INDEX
             || name.ends_with(".safetensors")
-            || config::REMOTE_CODE.iter().any(|(module, _)| *module == name)
+            || name == config::REMOTE_CODE
     };
     files.extend(source.side_files.iter().filter(|(name, _)| !own(name)).cloned());
     if removed {
-        files.extend(config::REMOTE_CODE.iter().map(|(name, text)| (name.to_string(), text.as_bytes().to_vec())));
+        files.push((config::REMOTE_CODE.to_string(), config::remote_code(source.spec.family).into_bytes()));
     }
     files
 }

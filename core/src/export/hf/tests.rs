@@ -227,6 +227,7 @@ fn a_folder_comes_with_its_loader() {
             let (module, class) = value.as_str().unwrap().split_once('.').unwrap();
             let code = String::from_utf8(folder.files[&format!("{module}.py")].clone()).unwrap();
             assert!(code.contains(&format!("class {class}(")), "{key}: {class} is not in {module}.py");
+            assert!(!code.contains('@'), "a name is missing in {module}.py");
         }
     }
 }

@@ -285,10 +285,7 @@ fn small_files(
     }
     let mut files = vec![("config.json".to_string(), config::to_bytes(&config))];
     let own = |name: &str| {
-        name == "config.json"
-            || name == shards::INDEX
-            || name.ends_with(".safetensors")
-            || name == config::REMOTE_CODE
+        name == "config.json" || name == shards::INDEX || name.ends_with(".safetensors") || name == config::REMOTE_CODE
     };
     files.extend(source.side_files.iter().filter(|(name, _)| !own(name)).cloned());
     if removed {

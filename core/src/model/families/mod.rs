@@ -24,7 +24,7 @@ mod smollm3;
 use super::config::most;
 use super::error::{ModelError, shown};
 use super::family::{Family, Role, Tensor, tensor};
-use super::rope::RopeRequest;
+use super::rope::{RopeRequest, RopeSpec};
 use super::settings::{Key, Settings, key};
 use super::spec::{
     Activation, Attention, AttentionBias, Branch, Dense, Embedding, FeedForward, Head, Layer, ModelSpec, Norm,
@@ -102,6 +102,8 @@ struct Defaults {
     rope_theta: f64,
     /// The share of a head that is turned, if a configuration may say.
     rotated: Option<f64>,
+    /// The base for layers that slide, and the key that may give it, where they turn by another rotary embedding.
+    sliding_rope: Option<(f64, Option<Key>)>,
     /// `original_max_position_embeddings`, if there is always one.
     original_max_positions: Option<usize>,
     /// Which key names the activation, and the names that it may have.
@@ -117,6 +119,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: false,
     rope_theta: 10_000.0,
     rotated: None,
+    sliding_rope: None,
     original_max_positions: None,
     activation: (HIDDEN_ACT, &["silu", "swish"], Activation::Silu),
 };
@@ -170,7 +173,7 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
         layers: vec![Layer { attention, feed_forward, parallel: false }; layers],
         final_norm: norm,
         head: Head { tied: settings.is_tied(defaults.tied)?, scale: 1.0, soft_cap: None },
-        ropes: vec![settings.rope(&rope_request(defaults, head_dim, max_positions))?],
+        ropes: ropes(settings, defaults, head_dim, max_positions)?,
         restarts_after: None,
         absent: settings.absent(layers)?,
         bos_token_id,
@@ -178,14 +181,20 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
     })
 }
 
-fn rope_request(defaults: &Defaults, head_dim: usize, max_positions: usize) -> RopeRequest {
-    RopeRequest {
-        head_dim,
-        max_positions,
-        theta: defaults.rope_theta,
-        rotated: defaults.rotated,
-        original_max_positions: defaults.original_max_positions,
-    }
+/// The rotary embedding of all layers, or those of layers with full and with sliding attention.
+fn ropes(
+    settings: &dyn Settings,
+    defaults: &Defaults,
+    head_dim: usize,
+    max_positions: usize,
+) -> Result<Vec<RopeSpec>, ModelError> {
+    let (theta, rotated) = (defaults.rope_theta, defaults.rotated);
+    let original_max_positions = defaults.original_max_positions;
+    let full = RopeRequest { head_dim, max_positions, theta, rotated, original_max_positions };
+    Ok(match defaults.sliding_rope {
+        None => vec![settings.rope(&full)?],
+        Some((theta, key)) => settings.ropes_by_layer_type(&full, &RopeRequest { theta, ..full }, key)?.into(),
+    })
 }
 
 fn check_activation(settings: &dyn Settings, defaults: &Defaults) -> Result<(), ModelError> {
@@ -262,6 +271,11 @@ impl ModelSpec {
     fn set_bias(&mut self, bias: AttentionBias, mlp: bool) {
         self.each_attention(|_, attention| attention.bias = bias);
         self.each_dense(|dense| dense.bias = mlp);
+    }
+
+    /// Layers that slide turn by the second rotary embedding.
+    fn turn_by_type(&mut self, slides: &[bool]) {
+        self.each_attention(|layer, attention| attention.positions = Positions::Rope(slides[layer] as usize));
     }
 
     /// Queries and keys are normalised before they are turned.

@@ -12,12 +12,12 @@ pub(super) static FAMILY: Family = Family {
     spec,
 };
 
-const DEFAULTS: Defaults = Defaults { rope_theta: 500_000.0, ..olmo2::DEFAULTS };
+const DEFAULTS: Defaults = Defaults { rope_theta: 500_000.0, sliding_rope: Some((500_000.0, None)), ..olmo2::DEFAULTS };
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = olmo2::post_norm(family, settings, &DEFAULTS, Over::Row)?;
     let window = sliding_window(settings, Some(4096))?;
     let slides = slide_by_type(&mut spec, settings, window, |layer| (layer + 1) % 4 != 0)?;
-    gemma3::set_ropes_by_type(&mut spec, settings, &DEFAULTS, (DEFAULTS.rope_theta, None), &slides)?;
+    spec.turn_by_type(&slides);
     Ok(spec)
 }

@@ -1,6 +1,6 @@
 //! `blockpruner inspect`.
 
-use blockpruner::gpu::{Gpu, GpuError, GpuOptions};
+use blockpruner::gpu::{Gpu, GpuError};
 use blockpruner::model::{BlockId, BlockSummary, Checkpoint, DeviceModel, ModelSummary, device_needs};
 use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Strategy};
 use blockpruner::text::Windows;

@@ -4,7 +4,8 @@
 use std::rc::Rc;
 
 use blockpruner::gpu::{Gpu, GpuOptions};
-use blockpruner::model::{Checkpoint, device_needs};
+use blockpruner::model::{Checkpoint, DeviceModel, device_needs};
+use blockpruner::score::Scorer;
 use blockpruner::search::{BlockTypes, CandidateState, MemoryError, MemoryPlan, SearchOptions, SearchState, Strategy};
 use blockpruner::text::{CalibrationText, Windows};
 use blockpruner_tests::{SMOLLM2, fixture, greedy, open};
@@ -201,4 +202,36 @@ fn race(window: usize, count: usize) {
     assert!(dropped >= 8, "only {dropped} candidates were dropped");
     assert!(soonest < 256, "the first candidates were dropped after {soonest} of {} tokens", windows.ids.len());
     assert!(step.work.head_tokens < exact.steps[0].work.head_tokens);
+}
+
+/// A fixture's model whose layers' branches read the same states.
+fn with_parallel_layers(name: &str, layers: &[usize]) -> (Checkpoint, Windows) {
+    let (mut checkpoint, reference) = fixture(name);
+    layers.iter().for_each(|layer| checkpoint.spec.layers[*layer].parallel = true);
+    let windows = Windows::from_ids(reference.ids.clone(), reference.window, None).unwrap();
+    (checkpoint, windows)
+}
+
+/// Layers with parallel branches are one step of the sweep: the same choices and bits as the literal loop's, and a layer whose other block is gone is as a sequential one.
+#[test]
+fn parallel_branches_are_searched_exactly() {
+    let gpu = open(&GpuOptions::default());
+    for layers in [&[0, 1, 2][..], &[1]] {
+        let (checkpoint, windows) = with_parallel_layers("llama-f32", layers);
+        let steps = |strategy| {
+            let (_, state) = greedy(&gpu, &checkpoint, &windows, &options(4, BlockTypes::Mix, strategy), None);
+            result(&state)
+        };
+        assert_eq!(steps(Strategy::Exact), steps(Strategy::Exhaustive), "layers {layers:?}");
+
+        let nll = |checkpoint: &Checkpoint, removed: &str| {
+            let model = block_on(DeviceModel::load(gpu.clone(), checkpoint, &mut |_, _| {})).unwrap();
+            let scorer = Scorer::new(&model, &windows).unwrap();
+            block_on(scorer.nll(&removed.parse().unwrap())).unwrap()
+        };
+        let (sequential, _) = fixture("llama-f32");
+        assert_ne!(nll(&checkpoint, "mha:0"), nll(&sequential, "mha:0"), "layer 1 has both blocks");
+        let one_of_each = "mlp:0,mha:1,mlp:2";
+        assert_eq!(nll(&checkpoint, one_of_each), nll(&sequential, one_of_each));
+    }
 }

@@ -348,3 +348,6 @@ fn refuse(settings: &dyn Settings, key: Key, supported: &str) -> Result<(), Mode
 fn refuse_bidirectional(settings: &dyn Settings) -> Result<(), ModelError> {
     refuse(settings, BIDIRECTIONAL, "a token must see only what stands before it")
 }
+
+#[cfg(test)]
+mod tests;

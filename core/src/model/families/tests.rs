@@ -1,0 +1,168 @@
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::model::family::stored;
+use crate::model::{BlockId, BlockKind};
+
+/// The smallest configuration that every family takes, with more or other keys.
+fn config(family: &str, keys: Value) -> Map<String, Value> {
+    let base = json!({
+        "model_type": family, "hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 8,
+        "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 300,
+        "max_position_embeddings": 256, "sliding_window": 32,
+    });
+    let mut config = base.as_object().unwrap().clone();
+    config.extend(keys.as_object().unwrap().clone());
+    config
+}
+
+fn read(family: &str, keys: Value) -> Result<ModelSpec, ModelError> {
+    ModelSpec::from_config(&config(family, keys))
+}
+
+fn refusal(family: &str, keys: Value) -> String {
+    read(family, keys).unwrap_err().to_string()
+}
+
+/// For each layer, whether it slides and which rotary embedding it turns by.
+fn layers(spec: &ModelSpec) -> Vec<(bool, Option<usize>)> {
+    let of = |layer: &Layer| {
+        let rope = match layer.attention.positions {
+            Positions::Rope(index) => Some(index),
+            Positions::None => None,
+        };
+        (layer.attention.sliding_window.is_some(), rope)
+    };
+    spec.layers.iter().map(of).collect()
+}
+
+#[test]
+fn every_table_has_what_its_models_need() {
+    for family in ALL {
+        let spec = read(family.name, json!({})).unwrap();
+        let attention = stored(&spec.block_tensors(BlockId::mha(0)));
+        let feed_forward = stored(&spec.block_tensors(BlockId::mlp(0)));
+        // A norm before, after or on both sides, and at least two matrices.
+        assert!(attention.len() >= 3 && feed_forward.len() >= 3, "{family}: {attention:?} {feed_forward:?}");
+        let inner: usize = attention.iter().filter(|(_, shape)| shape.len() == 2).map(|(_, shape)| shape[0]).sum();
+        assert_eq!(inner, (6 + 2 + 2) * 8 + 48, "{family}");
+        let outer: Vec<String> = stored(&spec.outer_tensors()).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(outer[..2], ["model.embed_tokens.weight", "model.norm.weight"], "{family}");
+        for kind in [BlockKind::Mha, BlockKind::Mlp] {
+            let block = BlockId { kind, layer: 3 };
+            for tensor in spec.block_tensors(block) {
+                assert_eq!(family.place(&tensor.name), Some((3, Some(kind))), "{family}: {}", tensor.name);
+            }
+        }
+        assert_eq!(family.place("model.layers.3.self_attn.rotary_emb.inv_freq"), Some((3, Some(BlockKind::Mha))));
+        assert_eq!(family.place("model.layers.3.note"), Some((3, None)), "{family}");
+        assert_eq!(family.place("model.norm.weight"), None);
+    }
+}
+
+#[test]
+fn tensors_of_several_roles_lie_one_below_the_other() {
+    let spec = read("phi3", json!({})).unwrap();
+    let rows: Vec<_> =
+        spec.block_tensors(BlockId::mha(1)).into_iter().filter(|tensor| tensor.columns == Some(48)).collect();
+    let [query, key, value, out] = rows.as_slice() else { panic!("{rows:?}") };
+    assert_eq!([&query.rows, &key.rows, &value.rows], [&(0..48), &(48..64), &(64..80)]);
+    assert!(query.name == value.name && out.rows == (0..48));
+    let names = stored(&spec.block_tensors(BlockId::mha(1)));
+    assert_eq!(names[1], ("model.layers.1.self_attn.qkv_proj.weight".to_string(), vec![80, 48]));
+    let parameters = spec.block_parameters(BlockId::mha(1));
+    assert_eq!(parameters, read("llama", json!({})).unwrap().block_parameters(BlockId::mha(1)));
+}
+
+#[test]
+fn layers_slide_and_turn_by_each_familys_rule() {
+    let (full, slides) = ((false, Some(0)), (true, Some(0)));
+    let of = |family, keys| layers(&read(family, keys).unwrap());
+    assert_eq!(of("llama", json!({})), [full; 8]);
+    assert_eq!(of("mistral", json!({})), [slides; 8]);
+    assert_eq!(of("mistral", json!({"sliding_window": null})), [full; 8]);
+    assert_eq!(of("phi3", json!({})), [slides; 8]);
+    assert_eq!(of("ministral", json!({})), [slides; 8]);
+    assert_eq!(of("gemma2", json!({}))[..3], [slides, full, slides]);
+    let gemma3 = of("gemma3_text", json!({}));
+    assert_eq!(gemma3[4..7], [(true, Some(1)), (false, Some(0)), (true, Some(1))]);
+    assert_eq!(of("gemma3_text", json!({"sliding_window_pattern": 2}))[..2], [(true, Some(1)), (false, Some(0))]);
+    assert_eq!(of("olmo3", json!({}))[2..5], [(true, Some(1)), (false, Some(0)), (true, Some(1))]);
+    assert_eq!(of("exaone4", json!({}))[2..5], [slides, (false, None), slides]);
+    assert_eq!(of("exaone4", json!({"sliding_window": null})), [full; 8]);
+    assert_eq!(of("smollm3", json!({}))[2..5], [full, (false, None), full]);
+    let every_other = json!({"no_rope_layers": [0, 1, 0, 1, 0, 1, 0, 1], "use_sliding_window": true});
+    assert_eq!(of("smollm3", every_other)[..2], [(true, None), full]);
+}
+
+#[test]
+fn numbers_are_where_their_familys_keys_put_them() {
+    let granite = json!({
+        "embedding_multiplier": 12.0, "attention_multiplier": 0.015625, "residual_multiplier": 0.22, "logits_scaling": 8.0,
+    });
+    let spec = read("granite", granite).unwrap();
+    assert_eq!((spec.embedding.scale, spec.head.scale, spec.layers[0].attention.scale), (12.0, 0.125, 0.015625));
+    assert_eq!((spec.layers[7].dense().branch.scale, spec.layers[7].attention.branch.scale), (0.22, 0.22));
+    assert_eq!(read("granite", json!({})).unwrap().layers[0].attention.scale, 1.0);
+
+    let spec = read("gemma2", json!({"final_logit_softcapping": null, "query_pre_attn_scalar": 64})).unwrap();
+    let attention = &spec.layers[0].attention;
+    assert_eq!((attention.soft_cap, spec.head.soft_cap, attention.scale), (Some(50.0), None, 0.125));
+    assert_eq!(spec.embedding.scale, 48f32.sqrt());
+    assert_eq!(spec.layers[0].dense().activation, Activation::GeluTanh);
+    // Stored, but not applied there.
+    let spec = read("gemma3_text", json!({"attn_logit_softcapping": 50.0})).unwrap();
+    assert_eq!(spec.layers[0].attention.soft_cap, None);
+
+    let spec = read("glm4", json!({})).unwrap();
+    assert_eq!((spec.ropes[0].rotated, spec.final_norm.eps), (4, 1.5625e-7));
+    assert_eq!(read("glm4", json!({"partial_rotary_factor": null})).unwrap().ropes[0].rotated, 8);
+    assert_eq!(read("phi3", json!({"partial_rotary_factor": 0.75})).unwrap().ropes[0].rotated, 6);
+    let qwen3 = config("qwen3", json!({"head_dim": 0}));
+    let without: Map<_, _> = qwen3.into_iter().filter(|(key, _)| key != "head_dim").collect();
+    assert_eq!(ModelSpec::from_config(&without).unwrap().layers[0].attention.head_dim, 128);
+    assert_eq!(read("seed_oss", json!({"head_dim": null})).unwrap().layers[0].attention.head_dim, 8);
+}
+
+#[test]
+fn longrope_texts_of_phi3_start_anew_where_the_factors_change() {
+    let factors = json!({"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 2, 3, 4]});
+    let keys = json!({"rope_scaling": factors, "original_max_position_embeddings": 64});
+    assert_eq!(read("phi3", keys.clone()).unwrap().restarts_after, Some(64));
+    assert_eq!(read("llama", keys).unwrap().restarts_after, None, "cached keys stay turned");
+    assert_eq!(read("phi3", json!({})).unwrap().restarts_after, None);
+}
+
+#[test]
+fn what_changes_the_result_and_is_not_built_is_refused_by_name() {
+    for (family, keys, parts) in [
+        ("qwen3", json!({"hidden_act": "gelu"}), ["`hidden_act`", "\"gelu\""]),
+        ("gemma2", json!({"hidden_activation": "gelu"}), ["`hidden_activation`", "gelu_pytorch_tanh"]),
+        ("gemma3_text", json!({"use_bidirectional_attention": true}), ["`use_bidirectional_attention`", "before it"]),
+        ("mistral", json!({"sliding_window": 1}), ["`sliding_window`", "at least 2"]),
+        ("mistral", json!({"layer_types": vec!["full_attention"; 8]}), ["`layer_types`", "all layers slide"]),
+        ("gemma2", json!({"layer_types": vec!["chunked_attention"; 8]}), ["`layer_types`", "chunked_attention"]),
+        ("gemma2", json!({"attn_logit_softcapping": 0}), ["`attn_logit_softcapping`", "greater than 0"]),
+        ("qwen3", json!({"partial_rotary_factor": 0.5}), ["`partial_rotary_factor`", "whole head"]),
+        ("glm4", json!({"partial_rotary_factor": 0.4}), ["`partial_rotary_factor`", "even number"]),
+        ("glm4", json!({"partial_rotary_factor": 1.5}), ["`partial_rotary_factor`", "1.5"]),
+        ("olmo3", json!({"rope_parameters": {"rope_theta": 1e4}}), ["rope_parameters.rope_theta", "full_attention"]),
+        ("qwen3", json!({"rope_parameters": {"full_attention": {}}}), ["rope_parameters.full_attention", "share"]),
+        ("smollm3", json!({"no_rope_layers": [1, 0]}), ["`no_rope_layers`", "a list of 2"]),
+        ("smollm3", json!({"no_rope_layers": [2, 2, 2, 2, 2, 2, 2, 2]}), ["`no_rope_layers`", "0 and 1"]),
+        (
+            "exaone4",
+            json!({"layer_types": vec!["sliding_attention"; 8], "sliding_window": null}),
+            ["`sliding_window`", "missing"],
+        ),
+        ("exaone4", json!({"sliding_window_pattern": "LLLG"}), ["`sliding_window_pattern`", "whole number"]),
+        ("ministral3", json!({}), ["`model_type`", "ministral3"]),
+        ("qwen3_moe", json!({}), ["`model_type`", "qwen3_moe"]),
+        ("gemma3", json!({}), ["`model_type`", "\"gemma3\""]),
+    ] {
+        let error = refusal(family, keys.clone());
+        assert!(parts.iter().all(|part| error.contains(part)), "{family} {keys}: {error}");
+    }
+}

@@ -14,6 +14,10 @@ use pollster::block_on;
 /// One of each: f32, tied bf16, shards of f16, QKV biases, a head_dim of 40.
 const REPRESENTATIVE: [&str; 5] = ["llama-f32", "llama-bf16-tied", "llama-f16-sharded", "qwen2-bf16", "wide"];
 
+/// One for each variant of a shader that only some families use: caps, post-norms, sliding windows and GELU; blocks without a
+/// norm before them and norms over rows; norms over heads; a part of a head turned; nothing turned; multipliers.
+const VARIANTS: [&str; 6] = ["gemma2", "olmo2", "gemma3", "glm4", "smollm3", "granite"];
+
 fn options(remove: usize, strategy: Strategy) -> SearchOptions {
     SearchOptions { remove, block_types: BlockTypes::Mix, strategy }
 }
@@ -93,8 +97,8 @@ fn every_kernel_agrees_with_transformers() {
         if gpu.gemm() == default && !options.strict_webgpu {
             continue;
         }
-        for name in fixture_names() {
-            let error = check(&gpu, &name, name == REPRESENTATIVE[0]);
+        for name in REPRESENTATIVE.into_iter().chain(VARIANTS) {
+            let error = check(&gpu, name, name == REPRESENTATIVE[0]);
             println!("{kernel}, {name}: worst relative error {error:.1e}");
         }
     }

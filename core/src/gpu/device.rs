@@ -608,7 +608,7 @@ impl Gpu {
         self.device.destroy();
     }
 
-    pub(super) fn lost(&self, reason: &str) -> GpuError {
+    pub(crate) fn lost(&self, reason: &str) -> GpuError {
         GpuError::Lost { device: self.info.name.clone(), reason: reason.into() }
     }
 

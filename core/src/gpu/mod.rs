@@ -14,6 +14,7 @@ mod pipeline_cache;
 mod recording;
 mod resource;
 mod self_test;
+mod spare;
 mod upload;
 
 pub use adapter::{AdapterSummary, GpuOptions, KeptPipelines, KernelChoice, Tier, adapters};
@@ -21,6 +22,11 @@ pub use attention::{AttentionBuffers, Heads};
 pub use device::Gpu;
 pub use device_memory::DeviceMemory;
 pub use error::GpuError;
+pub(crate) use matrix::Piece;
 pub use matrix::{Matrix, Operand};
 pub use recording::Recording;
 pub use resource::{Residual, Resource};
+pub(crate) use spare::Spare;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use upload::MOST_AWAY;
+pub(crate) use upload::Staged;

@@ -1,9 +1,12 @@
 //! Work as data: a list of dispatches that the device runs later.
 
+use std::rc::Rc;
+
 use blockpruner_shaders::Kernel;
 use bytemuck::Pod;
 
 use super::Resource;
+use super::spare::Lease;
 
 /// One kernel to run, or a copy.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ impl Command {
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
     pub(super) commands: Vec<Command>,
+    /// Storage that must not be used again before the commands are submitted.
+    held: Vec<Rc<Lease>>,
 }
 
 impl Recording {
@@ -86,8 +91,16 @@ impl Recording {
         self.commands.push(Command::Store { source: source.clone(), target: target.clone(), offset, bytes });
     }
 
+    /// Keeps storage that commands use from being used again, as long as there is this recording.
+    pub(super) fn hold(&mut self, lease: &Rc<Lease>) {
+        if self.held.last().is_none_or(|last| !Rc::ptr_eq(last, lease)) {
+            self.held.push(lease.clone());
+        }
+    }
+
     /// Appends everything that another recording holds.
     pub fn append(&mut self, other: &Self) {
+        self.held.extend(other.held.iter().cloned());
         self.commands.extend(other.commands.iter().cloned());
     }
 
@@ -104,8 +117,11 @@ impl Recording {
             _ => None,
         };
         let joined = |a: &Command, b: &Command| kernel(a).is_none() || kernel(a) == kernel(b);
-        let mut parts: Vec<Self> =
-            self.commands.chunk_by(joined).map(|commands| Self { commands: commands.to_vec() }).collect();
+        let mut parts: Vec<Self> = self
+            .commands
+            .chunk_by(joined)
+            .map(|commands| Self { commands: commands.to_vec(), held: self.held.clone() })
+            .collect();
         if let Some(last) = parts.pop_if(|part| part.commands.iter().all(|command| kernel(command).is_none())) {
             match parts.last_mut() {
                 Some(part) => part.append(&last),

@@ -1,14 +1,14 @@
 //! A model on the device: every weight packed for the device's GEMM kernel.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::rc::Rc;
 
 use blockpruner_shaders::{WeightFormat, stride};
 
-use super::{BlockId, BlockKind, Checkpoint, ModelError, ModelSpec};
+use super::loader::{Loader, Part, Stack, Supply};
+use super::{BlockId, Checkpoint, ModelError, ModelSpec};
 use crate::gpu::{Gpu, GpuError, GpuOptions, Matrix, Resource};
-use crate::weights::{DType, FloatType, Weights, WeightsError};
+use crate::weights::{Weights, WeightsError};
 
 /// Vocabulary entries whose logits exist at a time. Fixed, so that the order of summation, and with it every bit of a
 /// result, depends on nothing else.
@@ -68,6 +68,7 @@ pub struct DeviceModel {
     pub(crate) final_norm: Resource,
     /// Blocks that stay on the device: all that there are, or none.
     blocks: BTreeMap<BlockId, Rc<BlockWeights>>,
+    supply: Supply,
 }
 
 /// Bytes that a model's weights take on a device, packed as the device's kernel wants them.
@@ -120,7 +121,8 @@ impl DeviceModel {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ForwardError> {
         let total = checkpoint.spec.parameters();
-        let mut loader = Loader::new(&gpu, checkpoint, total, progress)?;
+        let supply = Self::supply(&gpu, checkpoint)?;
+        let mut loader = Loader::new(&gpu, checkpoint, &supply, total, progress)?;
         let spec = &checkpoint.spec;
         let embedding = Rc::new(loader.vocabulary(spec, ModelSpec::EMBEDDING).await?);
         let head = match spec.tied_embeddings {
@@ -136,7 +138,7 @@ impl DeviceModel {
             }
         }
         let (spec, weights) = (checkpoint.spec.clone(), checkpoint.weights.clone());
-        Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks })
+        Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks, supply })
     }
 
     /// Uploads only the head and the final norm; everything else is read from the checkpoint whenever it is needed, so
@@ -148,12 +150,18 @@ impl DeviceModel {
     ) -> Result<Self, ForwardError> {
         let spec = &checkpoint.spec;
         let total = (spec.vocab_size * spec.hidden_size + spec.hidden_size) as u64;
-        let mut loader = Loader::new(&gpu, checkpoint, total, progress)?;
+        let supply = Self::supply(&gpu, checkpoint)?;
+        let mut loader = Loader::new(&gpu, checkpoint, &supply, total, progress)?;
         let head = Rc::new(loader.vocabulary(spec, spec.head_name()).await?);
         let embedding = if spec.tied_embeddings { head.clone() } else { Rc::default() };
         let final_norm = loader.vector(ModelSpec::FINAL_NORM).await?;
         let (spec, weights) = (checkpoint.spec.clone(), checkpoint.weights.clone());
-        Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks: BTreeMap::new() })
+        Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks: BTreeMap::new(), supply })
+    }
+
+    /// For blocks that come and go: one is used while the next is brought.
+    fn supply(gpu: &Gpu, checkpoint: &Checkpoint) -> Result<Supply, ForwardError> {
+        Ok(Supply::new(2 * Self::weight_bytes(gpu, checkpoint)?.largest_block))
     }
 
     /// Bytes that this checkpoint's weights take on a device.
@@ -213,9 +221,15 @@ impl DeviceModel {
         if !self.spec.has(block) {
             return Ok(None);
         }
+        Ok(Some(Rc::new(self.bring(block).await?)))
+    }
+
+    /// Brings the weights of a block that the checkpoint has, into storage that is used again for other blocks when nobody has
+    /// them any more.
+    pub(crate) async fn bring(&self, block: BlockId) -> Result<BlockWeights, ForwardError> {
         let mut quiet = |_, _| {};
-        let mut loader = Loader { gpu: &self.gpu, weights: &self.weights, done: 0, total: 0, progress: &mut quiet };
-        Ok(Some(Rc::new(loader.block(&self.spec, block).await?)))
+        let mut loader = Loader::quiet(&self.gpu, &self.weights, &self.supply, &mut quiet).reusing();
+        loader.block(&self.spec, block).await
     }
 
     /// Calls `each` with every chunk of the embedding and its first token.
@@ -225,7 +239,7 @@ impl DeviceModel {
         }
         if self.embedding.is_empty() {
             let mut quiet = |_, _| {};
-            let mut loader = Loader { gpu: &self.gpu, weights: &self.weights, done: 0, total: 0, progress: &mut quiet };
+            let mut loader = Loader::quiet(&self.gpu, &self.weights, &self.supply, &mut quiet);
             for (chunk, stack) in Stack::vocabulary(&self.spec, ModelSpec::EMBEDDING).enumerate() {
                 each((chunk * VOCABULARY_CHUNK) as u32, &loader.matrix(&stack).await?);
             }
@@ -255,233 +269,7 @@ impl DeviceModel {
         });
         let stack = Stack { parts: parts.collect(), inner: self.spec.hidden_size, biases: Vec::new() };
         let mut quiet = |_, _| {};
-        let mut loader = Loader { gpu: &self.gpu, weights: &self.weights, done: 0, total: 0, progress: &mut quiet };
+        let mut loader = Loader::quiet(&self.gpu, &self.weights, &self.supply, &mut quiet);
         loader.matrix(&stack).await
-    }
-}
-
-struct Loader<'a> {
-    gpu: &'a Gpu,
-    weights: &'a Weights,
-    done: u64,
-    total: u64,
-    progress: &'a mut dyn FnMut(u64, u64),
-}
-
-impl<'a> Loader<'a> {
-    /// Checks that the device's kernel takes the model.
-    fn new(
-        gpu: &'a Gpu,
-        checkpoint: &'a Checkpoint,
-        total: u64,
-        progress: &'a mut dyn FnMut(u64, u64),
-    ) -> Result<Self, ForwardError> {
-        let head_dim = checkpoint.spec.head_dim;
-        if gpu.gemm().is_panel() && !head_dim.is_multiple_of(4) {
-            return Err(GpuError::Unsuitable {
-                wanted: format!("the kernel {}", gpu.gemm().name()),
-                device: gpu.name().into(),
-                reason: format!("it needs a head_dim that is a multiple of 4, and the model has {head_dim}"),
-            }
-            .into());
-        }
-        Ok(Self { gpu, weights: &checkpoint.weights, done: 0, total, progress })
-    }
-
-    fn advance(&mut self, parameters: usize) {
-        self.done += parameters as u64;
-        (self.progress)(self.done, self.total);
-    }
-
-    async fn vector(&mut self, name: &str) -> Result<Resource, ForwardError> {
-        let mut values = self.weights.read_f32(name).await?;
-        self.advance(values.len());
-        values.resize(stride(values.len() as u32) as usize, 0.0);
-        Ok(self.gpu.upload_readable(name, &values)?)
-    }
-
-    async fn vocabulary(&mut self, spec: &ModelSpec, name: &str) -> Result<Vec<Matrix>, ForwardError> {
-        let mut chunks = Vec::new();
-        for stack in Stack::vocabulary(spec, name) {
-            chunks.push(self.matrix(&stack).await?);
-        }
-        Ok(chunks)
-    }
-
-    async fn block(&mut self, spec: &ModelSpec, block: BlockId) -> Result<BlockWeights, ForwardError> {
-        let names = spec.layer_names(block.layer);
-        let [first, second] = Stack::of(spec, block);
-        Ok(match block.kind {
-            BlockKind::Mha => BlockWeights::Attention(Attention {
-                norm: self.vector(&names.input_layernorm).await?,
-                qkv: self.matrix(&first).await?,
-                o: self.matrix(&second).await?,
-            }),
-            BlockKind::Mlp => BlockWeights::FeedForward(FeedForward {
-                norm: self.vector(&names.post_attention_layernorm).await?,
-                gate_up: self.matrix(&first).await?,
-                down: self.matrix(&second).await?,
-            }),
-        })
-    }
-
-    async fn matrix(&mut self, stack: &Stack) -> Result<Matrix, ForwardError> {
-        let Stack { parts, inner, biases } = stack;
-        let (format, columns, inner) = (stack.format(self.weights), stack.columns(), *inner);
-        let mut bias = Vec::new();
-        for (part, name) in parts.iter().zip(biases) {
-            if let Some(name) = name {
-                let values = self.weights.read_f32(name).await?;
-                self.advance(values.len());
-                bias.extend(values);
-                bias.resize(bias.len() + part.height - part.rows.len(), 0.0);
-            }
-        }
-        bias.resize(stride(bias.len() as u32) as usize, 0.0);
-        let bias = match bias.is_empty() {
-            true => None,
-            false => Some(self.gpu.upload("bias", bytemuck::cast_slice(&bias))?),
-        };
-        let mut matrix = Matrix::new(format, columns as u32, inner as u32, bias);
-        let label = parts.first().map_or("", |part| part.name.as_str());
-        for range in Matrix::shards(self.gpu, format, columns as u32, inner as u32)? {
-            let rows = self.stacked_rows(parts, inner, format, range.start as usize..range.end as usize).await?;
-            matrix.push(self.gpu, label, range, &rows)?;
-        }
-        self.advance(parts.iter().map(|part| part.rows.len()).sum::<usize>() * inner);
-        Ok(matrix)
-    }
-
-    /// Rows `range` of the stack of `parts`, in `format`.
-    async fn stacked_rows(
-        &self,
-        parts: &[Part],
-        inner: usize,
-        format: WeightFormat,
-        range: Range<usize>,
-    ) -> Result<Vec<u8>, ForwardError> {
-        let mut bytes = Vec::new();
-        let mut first = 0;
-        for part in parts {
-            let within = |row: usize| row.clamp(first, first + part.height) - first;
-            let (start, end) = (within(range.start), within(range.end));
-            let there = start.min(part.rows.len())..end.min(part.rows.len());
-            if !there.is_empty() {
-                let rows = part.rows.start + there.start..part.rows.start + there.end;
-                if format.is_quantised() {
-                    bytes.extend(self.weights.read_stored_rows(&part.name, rows).await?);
-                } else {
-                    let read = self.weights.read_rows(&part.name, rows).await?;
-                    bytes.extend(if format == WeightFormat::F32 && read.dtype != FloatType::F32 {
-                        bytemuck::cast_slice(&read.to_f32()).to_vec()
-                    } else {
-                        read.bytes
-                    });
-                }
-            }
-            let zeros = end - start - there.len();
-            bytes.resize(bytes.len() + zeros * format.row_bytes(inner as u32), 0);
-            first += part.height;
-        }
-        Ok(bytes)
-    }
-}
-
-/// One matrix from rows of one or more tensors, one below the other, `[sum of rows, inner]`; either all of the tensors
-/// have a bias or none. Tensors of different types meet in f32, and rows that are not whole blocks become f32.
-struct Stack {
-    parts: Vec<Part>,
-    inner: usize,
-    biases: Vec<Option<String>>,
-}
-
-impl Stack {
-    /// The two matrices of a block: Q, K and V, or gate and up; then the projection back to the hidden size.
-    fn of(spec: &ModelSpec, block: BlockId) -> [Self; 2] {
-        let names = spec.layer_names(block.layer);
-        let (hidden, middle) = (spec.hidden_size, spec.intermediate_size);
-        let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        match block.kind {
-            BlockKind::Mha => [
-                Self {
-                    parts: vec![
-                        Part::new(&names.q_proj, 0..queries),
-                        Part::new(&names.k_proj, 0..keys),
-                        Part::new(&names.v_proj, 0..keys),
-                    ],
-                    inner: hidden,
-                    biases: vec![names.q_proj_bias, names.k_proj_bias, names.v_proj_bias],
-                },
-                Self {
-                    parts: vec![Part::new(&names.o_proj, 0..hidden)],
-                    inner: queries,
-                    biases: vec![names.o_proj_bias],
-                },
-            ],
-            BlockKind::Mlp => [
-                Self {
-                    parts: vec![
-                        Part::new(&names.gate_proj, 0..middle).padded(),
-                        Part::new(&names.up_proj, 0..middle).padded(),
-                    ],
-                    inner: hidden,
-                    biases: vec![names.gate_proj_bias, names.up_proj_bias],
-                },
-                Self {
-                    parts: vec![Part::new(&names.down_proj, 0..hidden)],
-                    inner: middle,
-                    biases: vec![names.down_proj_bias],
-                },
-            ],
-        }
-    }
-
-    /// The chunks of an embedding or a head.
-    fn vocabulary(spec: &ModelSpec, name: &str) -> impl Iterator<Item = Self> {
-        let (size, inner) = (spec.vocab_size, spec.hidden_size);
-        (0..size).step_by(VOCABULARY_CHUNK).map(move |first| {
-            let rows = first..(first + VOCABULARY_CHUNK).min(size);
-            Self { parts: vec![Part::new(name, rows)], inner, biases: Vec::new() }
-        })
-    }
-
-    fn columns(&self) -> usize {
-        self.parts.iter().map(|part| part.height).sum()
-    }
-
-    fn format(&self, weights: &Weights) -> WeightFormat {
-        let mut types = self.parts.iter().filter_map(|part| Some(weights.get(&part.name)?.dtype));
-        let first = types.next().unwrap_or(DType::F32);
-        let format = match first {
-            DType::F16 => WeightFormat::F16,
-            DType::BF16 => WeightFormat::Bf16,
-            DType::Q8_0 => WeightFormat::Q8_0,
-            DType::Q4_0 => WeightFormat::Q4_0,
-            DType::Q4_1 => WeightFormat::Q4_1,
-            _ => WeightFormat::F32,
-        };
-        let whole = (self.inner as u32).is_multiple_of(format.block_elements());
-        if whole && types.all(|other| other == first) { format } else { WeightFormat::F32 }
-    }
-}
-
-/// Rows of a tensor that a matrix is stacked from.
-struct Part {
-    name: String,
-    rows: Range<usize>,
-    /// Rows that it takes in the matrix; what is over is zeros.
-    height: usize,
-}
-
-impl Part {
-    fn new(name: &str, rows: Range<usize>) -> Self {
-        let height = rows.len();
-        Self { name: name.into(), rows, height }
-    }
-
-    /// The next part then begins at a whole vector of a product's row.
-    fn padded(mut self) -> Self {
-        self.height = stride(self.height as u32) as usize;
-        self
     }
 }

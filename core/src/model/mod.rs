@@ -12,6 +12,7 @@ pub(crate) mod forward;
 mod gguf;
 mod keys;
 mod llama;
+mod loader;
 mod qwen2;
 pub mod rope;
 mod spec;

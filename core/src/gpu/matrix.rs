@@ -147,6 +147,11 @@ impl Matrix {
         pieces
     }
 
+    /// Bytes of its shards.
+    pub(crate) fn packed_bytes(&self, gpu: &Gpu) -> u64 {
+        self.shards.iter().map(|shard| self.shape(gpu, shard.columns).bytes).sum()
+    }
+
     /// Rows of the weight, which are columns of a product.
     pub fn columns(&self) -> u32 {
         self.columns

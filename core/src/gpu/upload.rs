@@ -80,10 +80,8 @@ impl Gpu {
     }
 
     fn flush_if_full(&self) -> Result<(), GpuError> {
-        match self.staging.borrow().pending >= SUBMIT {
-            true => self.flush_uploads(),
-            false => Ok(()),
-        }
+        let full = self.staging.borrow().pending >= SUBMIT;
+        if full { self.flush_uploads() } else { Ok(()) }
     }
 
     /// Submits what was written; work that is submitted afterwards finds it.

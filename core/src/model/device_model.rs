@@ -56,6 +56,17 @@ pub(crate) enum BlockWeights {
     FeedForward(FeedForward),
 }
 
+impl BlockWeights {
+    /// Bytes of its matrices on the device.
+    pub(crate) fn packed_bytes(&self, gpu: &Gpu) -> u64 {
+        let matrices = match self {
+            BlockWeights::Attention(weights) => [&weights.qkv, &weights.o],
+            BlockWeights::FeedForward(weights) => [&weights.gate_up, &weights.down],
+        };
+        matrices.into_iter().map(|matrix| matrix.packed_bytes(gpu)).sum()
+    }
+}
+
 /// A model whose weights are on the device, or are brought there block by block.
 pub struct DeviceModel {
     pub(crate) gpu: Rc<Gpu>,
@@ -248,7 +259,7 @@ impl DeviceModel {
     }
 
     /// Blocks that need every shader that the model needs: one for each kind and formats of its weights.
-    pub(super) fn different_blocks(&self) -> Vec<BlockId> {
+    pub(crate) fn different_blocks(&self) -> Vec<BlockId> {
         let mut seen = Vec::new();
         let mut fresh = |block: &BlockId| {
             let formats = Stack::of(&self.spec, *block).map(|stack| stack.format(&self.weights));

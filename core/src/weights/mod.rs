@@ -185,7 +185,7 @@ const READ_AT_ONCE: u64 = 4 << 20;
 
 impl Weights {
     /// The readable tensors of `container` files. Two of one name are an error.
-    fn new(
+    pub(crate) fn new(
         container: &'static str,
         sources: Vec<Rc<dyn ByteSource>>,
         tensors: Vec<TensorInfo>,

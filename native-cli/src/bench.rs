@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use blockpruner::bench::{DensePass, DeviceRates, KernelTime, Rate, SearchCount, kernels};
+use blockpruner::bench::{DensePass, DeviceRates, KernelTime, Rate, SearchCount, WeightRate, kernels};
 use blockpruner::model::{BlockSet, Checkpoint};
 use blockpruner::score::Scorer;
 use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchOptions, SearchState, Step, Strategy, search};
@@ -52,6 +52,8 @@ struct Report {
     device: Device,
     text: Text,
     rates: DeviceRates,
+    /// None for a model without blocks.
+    weights: Option<WeightRate>,
     pass: DensePass,
     kernels: Vec<KernelTime>,
     memory: Memory,
@@ -131,6 +133,8 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let memory = Memory::new(&plan, before, process_memory("VmHWM"));
     eprintln!("measuring the device");
     let rates = DeviceRates::measure(&gpu).await?;
+    eprintln!("measuring how fast weights come");
+    let weights = WeightRate::measure(&model).await?;
     eprintln!("measuring dense passes");
     let pass = DensePass::measure(&scorer).await?;
     eprintln!("measuring kernels");
@@ -144,7 +148,8 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     };
     let (source, count, window) = (text.source, windows.count, windows.window);
     let text = Text { source, window, windows: count, ids: windows.ids };
-    let report = Report { model: args.model.clone(), device, text, rates, pass, kernels, memory, search: found };
+    let report =
+        Report { model: args.model.clone(), device, text, rates, weights, pass, kernels, memory, search: found };
     if args.json { screen::print_json(&report) } else { screen::print_text(&tables(&report)) }
 }
 
@@ -202,6 +207,12 @@ fn tables(report: &Report) -> String {
     let (copy, product) = (rates.copy_gb_per_second, rates.gemm_gflop_per_second);
     let mut text = format!("best copy     {copy:.1} GB/s (buffer to buffer, {copied} at a time, read and written)\n");
     text += &format!("best product  {product:.1} GFLOP/s (f32, {size} x {size} x {size})\n");
+    if let Some(WeightRate { bytes, seconds: time, gb_per_second: rate }) = report.weights {
+        let (bytes, time) = (screen::bytes(bytes), seconds(time));
+        text += &format!(
+            "weights       {rate:.2} GB/s (all blocks, {bytes} packed, from the files to the device in {time})\n"
+        );
+    }
     text += &format!(
         "dense pass over {} windows of {}: {}, {:.0} tokens/s (median {})\n",
         report.text.windows,

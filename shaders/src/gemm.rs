@@ -148,67 +148,141 @@ pub fn packed_bytes(kernel: GemmKernel, weight: WeightFormat, columns: u32, inne
     }
 }
 
+/// Rows whose packed bytes lie together: a packed weight is that of its first so many rows, then that of the next.
+pub fn packed_together(kernel: GemmKernel) -> u32 {
+    match kernel {
+        GemmKernel::Tile { .. } => 1,
+        GemmKernel::Panel { .. } => block_columns(kernel),
+    }
+}
+
+/// Whether packed rows are the rows as a checkpoint stores them.
+pub fn packed_as_stored(kernel: GemmKernel, weight: WeightFormat, inner: u32) -> bool {
+    let bytes = row_units(kernel, weight, inner) as usize * 4;
+    !kernel.is_panel() && !weight.is_quantised() && bytes == weight.row_bytes(inner)
+}
+
 /// Lays out weight rows (row-major, little-endian, `columns` rows of `inner` elements, as a checkpoint stores them) as
 /// the kernel reads them. `inner` is whole blocks.
 pub fn pack_weight(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &[u8]) -> Vec<u8> {
-    let row_bytes = weight.row_bytes(inner);
-    let columns = rows.len().checked_div(row_bytes).unwrap_or(0);
+    let columns = rows.len().checked_div(weight.row_bytes(inner)).unwrap_or(0);
     let mut packed = vec![0; packed_bytes(kernel, weight, columns as u32, inner) as usize];
-    let units = row_units(kernel, weight, inner) as usize;
+    pack_rows(kernel, weight, inner, rows, &mut packed);
+    packed
+}
+
+/// As [`pack_weight`], into the [`packed_bytes`] of these rows, whatever they held before.
+pub fn pack_rows(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &[u8], packed: &mut [u8]) {
+    let (row_bytes, units) = (weight.row_bytes(inner), row_units(kernel, weight, inner) as usize);
+    if row_bytes == 0 {
+        return;
+    }
     match kernel {
         GemmKernel::Tile { .. } => {
             for (row, to) in rows.chunks_exact(row_bytes).zip(packed.chunks_exact_mut(units * 4)) {
                 if weight.is_quantised() {
-                    to.copy_from_slice(bytemuck::cast_slice(&quantised_words(weight, row)));
+                    let words = to.as_chunks_mut().0;
+                    each_block(weight, row, |block, from| {
+                        let count = block_words(weight) as usize;
+                        unpack_words(weight, from, |word, value| words[block * count + word] = value);
+                    });
                 } else {
-                    to[..row_bytes].copy_from_slice(row);
+                    let (to, padding) = to.split_at_mut(row_bytes);
+                    to.copy_from_slice(row);
+                    padding.fill(0);
                 }
             }
         }
         GemmKernel::Panel { lanes, .. } => {
             let lanes = lanes as usize;
-            for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
-                let (block, lane, j) = (n / (4 * lanes), n % (4 * lanes) / 4, n % 4);
-                if weight.is_quantised() {
-                    for (unit, word) in quantised_words(weight, row).into_iter().enumerate() {
-                        let t = (block * units + unit) * lanes + lane;
-                        packed[t * 16 + j * 4..][..4].copy_from_slice(&word.to_le_bytes());
-                    }
-                    continue;
+            let unit = if weight.is_quantised() { lanes * 16 } else { lanes * 64 };
+            let panels = packed.chunks_exact_mut(units * unit).zip(rows.chunks(4 * lanes * row_bytes));
+            for (panel, rows) in panels {
+                if rows.len() < 4 * lanes * row_bytes {
+                    panel.fill(0);
                 }
-                for (step, texel) in row.chunks(16).enumerate() {
-                    let t = ((block * units + step) * 4 + j) * lanes + lane;
-                    packed[t * 16..][..texel.len()].copy_from_slice(texel);
+                match weight.is_quantised() {
+                    true => pack_quantised_panel(weight, lanes, row_bytes, rows, panel),
+                    false => pack_float_panel(lanes, row_bytes, rows, panel),
                 }
             }
         }
     }
-    packed
 }
 
-/// A row of ggml's blocks as [`block_words`] each.
-fn quantised_words(weight: WeightFormat, row: &[u8]) -> Vec<u32> {
-    let half = |block: &[u8]| f16::from_le_bytes([block[0], block[1]]).to_f32().to_bits();
-    let mut words = Vec::with_capacity(row.len() / 4 + row.len() / 32);
-    for block in row.chunks_exact(weight.row_bytes(weight.block_elements())) {
-        if weight == WeightFormat::Q8_0 {
-            words.push(half(block));
-            words.extend(block[2..].as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
-            continue;
-        }
-        let (scale, nibbles) = match weight {
-            WeightFormat::Q4_1 => (u32::from_le_bytes([block[0], block[1], block[2], block[3]]), &block[4..]),
-            _ => (half(block), &block[2..]),
-        };
-        words.push(scale);
-        // Byte i holds elements i and, in its upper half, 16 + i.
-        for shift in [0, 4] {
-            for bytes in nibbles.as_chunks::<8>().0 {
-                words.push(bytes.iter().rev().fold(0, |word, byte| word << 4 | u32::from(byte >> shift & 15)));
+/// Up to `4 * lanes` rows of floats: texel `step` of row `4 * lane + j` is texel `(step * 4 + j) * lanes + lane`.
+fn pack_float_panel(lanes: usize, row_bytes: usize, rows: &[u8], panel: &mut [u8]) {
+    /// Texels of a row in a cache line: rows often are whole powers of two apart, and lie in each other's way in caches.
+    const TOGETHER: usize = 4;
+    let (texels, _) = panel.as_chunks_mut::<16>();
+    let whole = row_bytes / 16;
+    for first in (0..whole).step_by(TOGETHER) {
+        let steps = first..(first + TOGETHER).min(whole);
+        for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let from = &row.as_chunks::<16>().0[steps.clone()];
+            let column = n % 4 * lanes + n / 4;
+            for (step, texel) in steps.clone().zip(from) {
+                texels[step * 4 * lanes + column] = *texel;
             }
         }
     }
-    words
+    let (last, padding) = texels[whole * 4 * lanes..].split_at_mut(if row_bytes % 16 > 0 { 4 * lanes } else { 0 });
+    for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
+        let rest = &row[whole * 16..];
+        if let (false, Some(texel)) = (rest.is_empty(), last.get_mut(n % 4 * lanes + n / 4)) {
+            *texel = [0; 16];
+            texel[..rest.len()].copy_from_slice(rest);
+        }
+    }
+    padding.fill([0; 16]);
+}
+
+/// Up to `4 * lanes` rows of blocks: word `unit` of row `n` is word `unit * 4 * lanes + n`.
+fn pack_quantised_panel(weight: WeightFormat, lanes: usize, row_bytes: usize, rows: &[u8], panel: &mut [u8]) {
+    let words = panel.as_chunks_mut().0;
+    let (count, block_bytes) = (block_words(weight) as usize, weight.row_bytes(weight.block_elements()));
+    for (block, words) in words.chunks_exact_mut(count * 4 * lanes).enumerate() {
+        for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let from = &row[block * block_bytes..][..block_bytes];
+            unpack_words(weight, from, |word, value| words[word * 4 * lanes + n] = value);
+        }
+    }
+}
+
+/// The blocks of a row with their numbers.
+fn each_block(weight: WeightFormat, row: &[u8], mut block: impl FnMut(usize, &[u8])) {
+    let bytes = weight.row_bytes(weight.block_elements());
+    row.chunks_exact(bytes).enumerate().for_each(|(number, from)| block(number, from));
+}
+
+/// One of ggml's blocks as [`block_words`], little-endian.
+#[inline(always)]
+fn unpack_words(weight: WeightFormat, block: &[u8], mut put: impl FnMut(usize, [u8; 4])) {
+    let half = |block: &[u8]| f16::from_le_bytes([block[0], block[1]]).to_f32().to_le_bytes();
+    if weight == WeightFormat::Q8_0 {
+        put(0, half(block));
+        block[2..].as_chunks().0.iter().zip(1..).for_each(|(bytes, word)| put(word, *bytes));
+        return;
+    }
+    let (scale, nibbles) = match weight {
+        WeightFormat::Q4_1 => ([block[0], block[1], block[2], block[3]], &block[4..]),
+        _ => (half(block), &block[2..]),
+    };
+    put(0, scale);
+    // Byte i holds elements i and, in its upper half, 16 + i.
+    for (bytes, word) in nibbles.as_chunks::<8>().0.iter().zip(1..) {
+        let bytes = u64::from_le_bytes(*bytes);
+        put(word, lower_nibbles(bytes).to_le_bytes());
+        put(word + 2, lower_nibbles(bytes >> 4).to_le_bytes());
+    }
+}
+
+/// The lower halves of eight bytes, side by side.
+fn lower_nibbles(bytes: u64) -> u32 {
+    let nibbles = bytes & 0x0f0f_0f0f_0f0f_0f0f;
+    let pairs = (nibbles | nibbles >> 4) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
+    (fours | fours >> 16) as u32
 }
 
 /// Elements that a row of the left side of a product takes, padding included.
@@ -339,4 +413,105 @@ pub fn cpu(a: &[f32], w: &[f32], inner: usize, bias: Option<&[f32]>) -> Vec<f32>
         }
     }
     c
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The layouts, spelt out element by element.
+    fn reference(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &[u8]) -> Vec<u8> {
+        let row_bytes = weight.row_bytes(inner);
+        let columns = rows.len().checked_div(row_bytes).unwrap_or(0);
+        let mut packed = vec![0; packed_bytes(kernel, weight, columns as u32, inner) as usize];
+        let units = row_units(kernel, weight, inner) as usize;
+        match kernel {
+            GemmKernel::Tile { .. } => {
+                for (row, to) in rows.chunks_exact(row_bytes).zip(packed.chunks_exact_mut(units * 4)) {
+                    if weight.is_quantised() {
+                        to.copy_from_slice(bytemuck::cast_slice(&quantised_words(weight, row)));
+                    } else {
+                        to[..row_bytes].copy_from_slice(row);
+                    }
+                }
+            }
+            GemmKernel::Panel { lanes, .. } => {
+                let lanes = lanes as usize;
+                for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
+                    let (block, lane, j) = (n / (4 * lanes), n % (4 * lanes) / 4, n % 4);
+                    if weight.is_quantised() {
+                        for (unit, word) in quantised_words(weight, row).into_iter().enumerate() {
+                            let t = (block * units + unit) * lanes + lane;
+                            packed[t * 16 + j * 4..][..4].copy_from_slice(&word.to_le_bytes());
+                        }
+                        continue;
+                    }
+                    for (step, texel) in row.chunks(16).enumerate() {
+                        let t = ((block * units + step) * 4 + j) * lanes + lane;
+                        packed[t * 16..][..texel.len()].copy_from_slice(texel);
+                    }
+                }
+            }
+        }
+        packed
+    }
+
+    /// A row of ggml's blocks as [`block_words`] each.
+    fn quantised_words(weight: WeightFormat, row: &[u8]) -> Vec<u32> {
+        let half = |block: &[u8]| f16::from_le_bytes([block[0], block[1]]).to_f32().to_bits();
+        let mut words = Vec::with_capacity(row.len() / 4 + row.len() / 32);
+        for block in row.chunks_exact(weight.row_bytes(weight.block_elements())) {
+            if weight == WeightFormat::Q8_0 {
+                words.push(half(block));
+                words.extend(block[2..].as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)));
+                continue;
+            }
+            let (scale, nibbles) = match weight {
+                WeightFormat::Q4_1 => (u32::from_le_bytes([block[0], block[1], block[2], block[3]]), &block[4..]),
+                _ => (half(block), &block[2..]),
+            };
+            words.push(scale);
+            // Byte i holds elements i and, in its upper half, 16 + i.
+            for shift in [0, 4] {
+                for bytes in nibbles.as_chunks::<8>().0 {
+                    words.push(bytes.iter().rev().fold(0, |word, byte| word << 4 | u32::from(byte >> shift & 15)));
+                }
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn rows_are_packed_as_the_layouts_say_whatever_was_there_before() {
+        let tiles = [
+            GemmKernel::BASELINE,
+            GemmKernel::Tile { subgroups: true, cooperative: Some(Cooperative::F32) },
+            GemmKernel::Tile { subgroups: true, cooperative: Some(Cooperative::F16 { size: 16 }) },
+        ];
+        let panels = [4, 8, 16].map(|lanes| GemmKernel::Panel { lanes, subgroups: false });
+        for kernel in tiles.into_iter().chain(panels) {
+            for weight in WeightFormat::ALL {
+                let inners = match weight.is_quantised() {
+                    true => vec![32, 96, 256],
+                    false => vec![1, 2, 3, 5, 7, 8, 12, 31, 40, 64, 100],
+                };
+                for (inner, columns) in inners.into_iter().flat_map(|inner| [0, 1, 5, 31, 64, 77].map(|c| (inner, c))) {
+                    let bytes = weight.row_bytes(inner) * columns;
+                    let rows: Vec<u8> = (0..bytes).map(|i| (i * 37 + i / 251 + 11) as u8).collect();
+                    let expected = reference(kernel, weight, inner, &rows);
+                    let name = format!("{} {} {columns} x {inner}", kernel.name(), weight.name());
+                    assert!(pack_weight(kernel, weight, inner, &rows) == expected, "{name}");
+                    let mut dirty = vec![0xa5; expected.len()];
+                    pack_rows(kernel, weight, inner, &rows, &mut dirty);
+                    assert!(dirty == expected, "{name}, over other bytes");
+
+                    // Piece by piece it is the same.
+                    let together = 2 * packed_together(kernel) as usize;
+                    let pieces = rows.chunks((together * weight.row_bytes(inner)).max(1));
+                    let pieced: Vec<u8> = pieces.flat_map(|rows| pack_weight(kernel, weight, inner, rows)).collect();
+                    assert!(pieced == expected, "{name}, in pieces");
+                }
+            }
+        }
+    }
 }

@@ -8,8 +8,10 @@ mod device;
 mod kernels;
 mod search;
 mod timing;
+mod weights;
 
 pub use device::DeviceRates;
 pub use kernels::{DensePass, KernelTime, Rate, kernels};
 pub use search::{Dropped, SearchCount, StepCount};
 pub use timing::Timing;
+pub use weights::WeightRate;

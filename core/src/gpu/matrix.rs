@@ -1,9 +1,12 @@
 //! Weight matrices on the device: packed for the GEMM kernel in use, in shards that fit a binding.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use blockpruner_shaders::{GemmKernel, Kernel, WeightFormat, embedding, gemm, stride};
 
+use super::spare::{Lease, Shape, Spare};
+use super::upload::CHUNK;
 use super::{Gpu, GpuError, Recording, Residual, Resource};
 
 /// One dispatch of a product does at most this much arithmetic, so that slow devices stay below their watchdog.
@@ -22,6 +25,20 @@ struct Shard {
     first: u32,
     columns: u32,
     storage: Resource,
+    /// The same storage, where it is to be used again.
+    lease: Option<Rc<Lease>>,
+}
+
+/// Rows of a weight and where their packed bytes go, which lie together.
+pub(crate) struct Piece {
+    /// Rows of the whole weight.
+    pub rows: Range<usize>,
+    /// Packed bytes.
+    pub bytes: usize,
+    /// A shard's storage,
+    pub storage: Resource,
+    /// and where in it, in bytes.
+    pub offset: u64,
 }
 
 /// The left side of a product, in the form that the device's GEMM kernel reads: a storage that a shader has written to.
@@ -77,7 +94,7 @@ impl Matrix {
         Ok(shards.into_iter().map(|shard| gpu.readable_bytes(packed(shard))).sum())
     }
 
-    /// An empty matrix; [`Matrix::push`] its shards in order.
+    /// A matrix without its weight; [`Matrix::push`] its shards in order.
     pub fn new(format: WeightFormat, columns: u32, inner: u32, bias: Option<wgpu::Buffer>) -> Self {
         Self { columns, inner, format, shards: Vec::new(), bias }
     }
@@ -86,14 +103,55 @@ impl Matrix {
     /// checkpoint stores them.
     pub fn push(&mut self, gpu: &Gpu, label: &str, range: Range<u32>, rows: &[u8]) -> Result<(), GpuError> {
         let packed = gemm::pack_weight(gpu.gemm(), self.format, self.inner, rows);
-        let storage = match gpu.gemm() {
-            GemmKernel::Tile { .. } => Resource::Buffer(gpu.upload(label, &packed)?),
-            GemmKernel::Panel { .. } => {
-                Resource::Texture(gpu.upload_texture(label, self.format != WeightFormat::F32, &packed)?)
-            }
-        };
-        self.shards.push(Shard { first: range.start, columns: range.len() as u32, storage });
+        let storage = self.shape(gpu, range.len() as u32).create(gpu, label)?;
+        gpu.write(&storage, &packed)?;
+        self.shards.push(Shard { first: range.start, columns: range.len() as u32, storage, lease: None });
         Ok(())
+    }
+
+    /// Makes room for all shards, out of `spare` or for good. [`Matrix::pieces`] says what must be written to it.
+    pub(crate) fn make_room(&mut self, gpu: &Gpu, label: &str, spare: Option<&Rc<Spare>>) -> Result<(), GpuError> {
+        for range in Self::shards(gpu, self.format, self.columns, self.inner)? {
+            let shape = self.shape(gpu, range.len() as u32);
+            let lease = spare.map(|spare| spare.lease(gpu, label, shape)).transpose()?;
+            let storage = match &lease {
+                Some(lease) => lease.storage().clone(),
+                None => shape.create(gpu, label)?,
+            };
+            self.shards.push(Shard { first: range.start, columns: range.len() as u32, storage, lease });
+        }
+        Ok(())
+    }
+
+    fn shape(&self, gpu: &Gpu, columns: u32) -> Shape {
+        let texture = gpu.gemm().is_panel().then_some(self.format != WeightFormat::F32);
+        Shape { bytes: gemm::packed_bytes(gpu.gemm(), self.format, columns, self.inner), texture }
+    }
+
+    /// The weight in pieces that fit a chunk of staging memory, unless the rows that are packed together do not.
+    pub(crate) fn pieces(&self, gpu: &Gpu) -> Vec<Piece> {
+        let packed = |rows: u32| gemm::packed_bytes(gpu.gemm(), self.format, rows, self.inner);
+        let together = gemm::packed_together(gpu.gemm());
+        let step = (CHUNK as u64 / packed(together).max(1)).max(1).saturating_mul(together as u64);
+        let mut pieces = Vec::new();
+        for shard in &self.shards {
+            for first in (0..shard.columns).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+                let rows = (shard.columns - first).min(u32::try_from(step).unwrap_or(u32::MAX));
+                let start = (shard.first + first) as usize;
+                pieces.push(Piece {
+                    rows: start..start + rows as usize,
+                    bytes: packed(rows) as usize,
+                    storage: shard.storage.clone(),
+                    offset: packed(first),
+                });
+            }
+        }
+        pieces
+    }
+
+    /// Bytes of its shards.
+    pub(crate) fn packed_bytes(&self, gpu: &Gpu) -> u64 {
+        self.shards.iter().map(|shard| self.shape(gpu, shard.columns).bytes).sum()
     }
 
     /// Rows of the weight, which are columns of a product.
@@ -131,6 +189,7 @@ impl Matrix {
 
     fn record(&self, gpu: &Gpu, recording: &mut Recording, operand: &Operand, target: &Target<'_>) {
         for shard in &self.shards {
+            shard.lease.iter().for_each(|lease| recording.hold(lease));
             let block = gemm::block_columns(gpu.gemm());
             let blocks = shard.columns.div_ceil(block);
             let block_flops = 2 * operand.rows as u64 * self.inner as u64 * block as u64;
@@ -214,6 +273,7 @@ impl Matrix {
         output: &wgpu::Buffer,
     ) {
         for shard in &self.shards {
+            shard.lease.iter().for_each(|lease| recording.hold(lease));
             let params = embedding::Params {
                 rows,
                 columns: self.inner,

@@ -18,6 +18,7 @@ mod pipeline_cache;
 mod recording;
 mod resource;
 mod self_test;
+mod spare;
 mod upload;
 
 pub use activation::record_activation;
@@ -27,8 +28,13 @@ pub use device::Gpu;
 pub use device_memory::DeviceMemory;
 pub use error::GpuError;
 pub use log_sum_exp::{LogSumExp, LogSumExpBuffers, VocabularyChunk};
+pub(crate) use matrix::Piece;
 pub use matrix::{Matrix, Operand};
 pub use needs::{AttentionNeed, KernelNeeds};
 pub use norm::Norm;
 pub use recording::Recording;
 pub use resource::{Residual, Resource};
+pub(crate) use spare::Spare;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use upload::MOST_AWAY;
+pub(crate) use upload::Staged;

@@ -1,9 +1,12 @@
 //! Work as data: a list of dispatches that the device runs later.
 
+use std::rc::Rc;
+
 use blockpruner_shaders::Kernel;
 use bytemuck::Pod;
 
 use super::Resource;
+use super::spare::Lease;
 
 /// One kernel to run, or a copy.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub struct Recording {
     /// What each command is a part of.
     stages: Vec<&'static str>,
     stage: &'static str,
+    /// Storage that must not be used again before the commands are submitted.
+    held: Vec<Rc<Lease>>,
 }
 
 impl Recording {
@@ -99,8 +104,16 @@ impl Recording {
         self.push(Command::Store { source: source.clone(), target: target.clone(), offset, bytes });
     }
 
+    /// Keeps storage that commands use from being used again, as long as there is this recording.
+    pub(super) fn hold(&mut self, lease: &Rc<Lease>) {
+        if self.held.last().is_none_or(|last| !Rc::ptr_eq(last, lease)) {
+            self.held.push(lease.clone());
+        }
+    }
+
     /// Appends everything that another recording holds.
     pub fn append(&mut self, other: &Self) {
+        self.held.extend(other.held.iter().cloned());
         self.commands.extend(other.commands.iter().cloned());
         self.stages.extend(&other.stages);
     }
@@ -115,7 +128,7 @@ impl Recording {
         let mut parts: Vec<(&'static str, Self)> = Vec::new();
         for (stage, command) in self.stages.iter().zip(&self.commands) {
             let index = parts.iter().position(|(name, _)| name == stage).unwrap_or_else(|| {
-                let part = Self { stage, ..Self::default() };
+                let part = Self { stage, held: self.held.clone(), ..Self::default() };
                 parts.push((stage, part));
                 parts.len() - 1
             });

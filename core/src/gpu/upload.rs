@@ -1,78 +1,108 @@
 //! Copies from the host into device memory, and the pieces of a copy between a texture and a buffer.
 
+#[cfg(not(target_arch = "wasm32"))]
+use std::collections::VecDeque;
+use std::ops::Range;
+#[cfg(not(target_arch = "wasm32"))]
+use std::sync::mpsc;
+
 use blockpruner_shaders::TEXTURE_WIDTH;
 
 use super::{Gpu, GpuError, Resource};
 
-/// Staging memory that is filled before it is submitted.
-const CHUNK: usize = 16 << 20;
+/// Bytes of a chunk of staging memory, unless a piece needs more.
+pub(crate) const CHUNK: usize = 2 << 20;
+/// Bytes that are copied by one submit, about.
+const SUBMIT: usize = 4 << 20;
+/// Copies want their source aligned to a texel.
+const ALIGNMENT: usize = 16;
 /// Bytes of a row of a weight's texture.
 const ROW: usize = TEXTURE_WIDTH as usize * 16;
-
-/// Where a piece goes.
-enum Target<'a> {
-    /// At this offset in bytes.
-    Buffer(&'a wgpu::Buffer, u64),
-    /// Rows from this one on, or the start of it.
-    Texture(&'a wgpu::Texture, u32),
-}
 
 impl Gpu {
     /// Overwrites the start of a buffer, or of a texture by whole texels of 16 bytes: zeros follow where the last is a part.
     pub fn write(&self, target: &Resource, bytes: &[u8]) -> Result<(), GpuError> {
-        match target {
-            Resource::Buffer(buffer) => self.write_buffer(buffer, bytes),
-            Resource::Texture(view) => self.write_texture(view.texture(), bytes),
+        for (piece, offset) in bytes.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
+            self.write_piece(target, offset, piece)?;
         }
-    }
-
-    fn write_buffer(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<(), GpuError> {
-        let (whole, rest) = bytes.split_at(bytes.len() / 4 * 4);
-        let mut offset = 0;
-        for piece in whole.chunks(CHUNK) {
-            self.copy(piece, Target::Buffer(buffer, offset))?;
-            offset += piece.len() as u64;
-        }
-        if !rest.is_empty() {
-            let mut word = [0; 4];
-            word[..rest.len()].copy_from_slice(rest);
-            self.copy(&word, Target::Buffer(buffer, offset))?;
-        }
-        Ok(())
-    }
-
-    /// Writes texels in rows, whole rows first; the last row may be a part.
-    fn write_texture(&self, texture: &wgpu::Texture, bytes: &[u8]) -> Result<(), GpuError> {
-        if !bytes.len().is_multiple_of(16) {
-            let mut texels = bytes.to_vec();
-            texels.resize(bytes.len().next_multiple_of(16), 0);
-            return self.write_texture(texture, &texels);
-        }
-        let (whole, rest) = bytes.split_at(bytes.len() / ROW * ROW);
-        let mut row = 0;
-        for piece in whole.chunks(CHUNK / ROW * ROW).chain((!rest.is_empty()).then_some(rest)) {
-            self.copy(piece, Target::Texture(texture, row))?;
-            row += (piece.len() / ROW) as u32;
-        }
-        Ok(())
-    }
-
-    fn copy(&self, piece: &[u8], target: Target<'_>) -> Result<(), GpuError> {
-        if self.staging.borrow().pending + piece.len() > CHUNK {
-            self.flush_uploads()?;
-        }
-        self.staging.borrow_mut().copy(piece, target).map_err(|error| self.lost(&error.to_string()))?;
         self.check()
     }
 
-    /// Puts what was written on its way; work that is submitted afterwards finds it. Waits for the flush before, so that
-    /// reading goes on while the device copies, but not far ahead of it.
-    pub(super) fn flush_uploads(&self) -> Result<(), GpuError> {
-        let _before = self.staging.borrow_mut().flush();
-        #[cfg(not(target_arch = "wasm32"))]
-        if _before.is_some() {
-            self.poll(wgpu::PollType::Wait { submission_index: _before, timeout: None })?;
+    /// Writes at most [`CHUNK`] bytes beside others.
+    fn write_piece(&self, target: &Resource, offset: u64, piece: &[u8]) -> Result<(), GpuError> {
+        let mut open = self.staging.borrow_mut().open.take();
+        if let Some(staged) = open.take_if(|staged| staged.room() < piece.len().next_multiple_of(ALIGNMENT)) {
+            self.staging.borrow_mut().close(staged);
         }
+        let mut staged = match open {
+            Some(staged) => staged,
+            None => self.stage(CHUNK)?,
+        };
+        let start = staged.len();
+        staged.append(piece);
+        // Whole words are copied.
+        staged.append(&[0; ALIGNMENT][..piece.len().next_multiple_of(4) - piece.len()]);
+        let bytes = staged.len() - start;
+        self.staging.borrow_mut().copy(&staged, start..start + bytes, target, offset);
+        staged.align();
+        self.staging.borrow_mut().open = Some(staged);
+        self.flush_if_full()
+    }
+
+    /// Staging memory for `bytes` bytes. Waits for the device where all that there may be is on its way; what is handed out
+    /// must come back by [`Gpu::send`] or [`Gpu::unstage`].
+    pub(crate) fn stage(&self, bytes: usize) -> Result<Staged, GpuError> {
+        loop {
+            let taken = self.staging.borrow_mut().take(bytes);
+            if let Some(staged) = taken.transpose() {
+                return staged.map_err(|error| match self.check() {
+                    Ok(()) => self.lost(&error.to_string()),
+                    Err(before) => before,
+                });
+            }
+            self.flush_uploads()?;
+            self.wait_for_upload()?;
+        }
+    }
+
+    /// Puts what was filled on its way to `offset` bytes into a buffer or a texture: whole words, or whole texels.
+    pub(crate) fn send(&self, staged: Staged, target: &Resource, offset: u64) -> Result<(), GpuError> {
+        let mut staging = self.staging.borrow_mut();
+        staging.copy(&staged, 0..staged.len(), target, offset);
+        staging.close(staged);
+        drop(staging);
+        self.flush_if_full()
+    }
+
+    /// Takes staging memory back that is not to be copied.
+    pub(crate) fn unstage(&self, staged: Staged) {
+        self.staging.borrow_mut().give_back(staged);
+    }
+
+    fn flush_if_full(&self) -> Result<(), GpuError> {
+        let full = self.staging.borrow().pending >= SUBMIT;
+        if full { self.flush_uploads() } else { Ok(()) }
+    }
+
+    /// Submits what was written; work that is submitted afterwards finds it.
+    pub(super) fn flush_uploads(&self) -> Result<(), GpuError> {
+        self.staging.borrow_mut().flush();
+        self.check()
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn wait_for_upload(&self) -> Result<(), GpuError> {
+        let oldest = self.staging.borrow_mut().flying.pop_front();
+        match oldest {
+            Some(oldest) => self.poll(wgpu::PollType::Wait { submission_index: Some(oldest), timeout: None })?,
+            // Everything is being filled, which callers avoid: a little more is better than to wait for ever.
+            None => self.staging.borrow_mut().most += 1,
+        }
+        self.check()
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    fn wait_for_upload(&self) -> Result<(), GpuError> {
         self.check()
     }
 }
@@ -84,13 +114,18 @@ pub(super) fn pieces<'a>(
     offset: u64,
     bytes: u64,
 ) -> impl Iterator<Item = (wgpu::TexelCopyTextureInfo<'a>, wgpu::TexelCopyBufferInfo<'a>, wgpu::Extent3d)> {
-    let whole = bytes as usize / ROW * ROW;
-    let parts = [(0, whole), (whole, bytes as usize - whole)].into_iter().filter(|(_, bytes)| *bytes > 0);
-    parts.map(move |(start, bytes)| {
-        let (texels, bytes_per_row, extent) = rows(view.texture(), (start / ROW) as u32, bytes);
-        let layout = layout(offset + start as u64, bytes_per_row, extent);
+    runs(0..bytes as usize).map(move |run| {
+        let (texels, bytes_per_row, extent) = rectangle(view.texture(), &run);
+        let layout = layout(offset + run.start as u64, bytes_per_row, extent);
         (texels, wgpu::TexelCopyBufferInfo { buffer, layout }, extent)
     })
+}
+
+/// A range of a texture's bytes in rectangles: what is left of a row, whole rows, and the beginning of one.
+fn runs(bytes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let first = bytes.start.next_multiple_of(ROW).min(bytes.end);
+    let last = (bytes.end / ROW * ROW).max(first);
+    [bytes.start..first, first..last, last..bytes.end].into_iter().filter(|run| !run.is_empty())
 }
 
 fn layout(offset: u64, bytes_per_row: u32, extent: wgpu::Extent3d) -> wgpu::TexelCopyBufferLayout {
@@ -99,70 +134,219 @@ fn layout(offset: u64, bytes_per_row: u32, extent: wgpu::Extent3d) -> wgpu::Texe
     wgpu::TexelCopyBufferLayout { offset, bytes_per_row, rows_per_image: None }
 }
 
-fn rows(texture: &wgpu::Texture, row: u32, bytes: usize) -> (wgpu::TexelCopyTextureInfo<'_>, u32, wgpu::Extent3d) {
+/// Where one of [`runs`] lies, and its bytes of a row.
+fn rectangle<'a>(
+    texture: &'a wgpu::Texture,
+    run: &Range<usize>,
+) -> (wgpu::TexelCopyTextureInfo<'a>, u32, wgpu::Extent3d) {
     let to = wgpu::TexelCopyTextureInfo {
         texture,
         mip_level: 0,
-        origin: wgpu::Origin3d { x: 0, y: row, z: 0 },
+        origin: wgpu::Origin3d { x: (run.start % ROW / 16) as u32, y: (run.start / ROW) as u32, z: 0 },
         aspect: wgpu::TextureAspect::All,
     };
-    let width = bytes.min(ROW) as u32;
-    let height = (bytes / ROW).max(1) as u32;
+    let width = run.len().min(ROW) as u32;
+    let height = (run.len() / ROW).max(1) as u32;
     (to, width, wgpu::Extent3d { width: width / 16, height, depth_or_array_layers: 1 })
 }
 
-/// Two chunks that live as long as the device: one is filled while the device copies from the other. Staging memory that
+/// Staging memory that is being filled, by whichever thread.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) struct Staged {
+    /// Mapped as a whole.
+    view: wgpu::BufferViewMut,
+    buffer: wgpu::Buffer,
+    filled: usize,
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Staged {
+    fn new(buffer: wgpu::Buffer) -> Result<Self, wgpu::MapRangeError> {
+        Ok(Self { view: buffer.slice(..).get_mapped_range_mut()?, buffer, filled: 0 })
+    }
+
+    /// Bytes that were filled.
+    pub(crate) fn len(&self) -> usize {
+        self.filled
+    }
+
+    fn room(&self) -> usize {
+        self.view.len() - self.filled
+    }
+
+    /// Fills the next bytes, for which there must be room. Front to back: a GPU's memory may be slow otherwise.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.view.slice(self.filled..self.filled + bytes.len()).copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
+    fn align(&mut self) {
+        self.filled = self.filled.next_multiple_of(ALIGNMENT);
+    }
+}
+
+/// Chunks that live as long as the device: some are filled while the device copies from others. Staging memory that
 /// is made for a copy, as `Queue::write_buffer` does, comes to lie between the weights where host and device share their
 /// memory, and leaves holes: weights then take up to twice their size.
+///
+/// [`MOST_CHUNKS`] of [`CHUNK`] bytes at most: 32 MiB. Where the rows that are packed together take more than a chunk, as those
+/// of models with very long rows, chunks grow to that.
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) struct Staging {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    belt: wgpu::util::StagingBelt,
+    most: usize,
+    /// Chunks that there are.
+    made: usize,
+    /// Mapped and not in use.
+    free: Vec<wgpu::Buffer>,
+    /// Mapped again, or None for one that is lost.
+    mapped: mpsc::Receiver<Option<wgpu::Buffer>>,
+    map: mpsc::Sender<Option<wgpu::Buffer>>,
+    /// Has room for more small pieces.
+    open: Option<Staged>,
+    /// Filled, and part of `encoder`.
+    closed: Vec<wgpu::Buffer>,
     encoder: Option<wgpu::CommandEncoder>,
     pending: usize,
-    last: Option<wgpu::SubmissionIndex>,
+    flying: VecDeque<wgpu::SubmissionIndex>,
 }
+
+/// Chunks of staging memory, more than are being packed at a time.
+#[cfg(not(target_arch = "wasm32"))]
+const MOST_CHUNKS: usize = 16;
+/// Chunks that may be away at a time to be filled.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) const MOST_AWAY: usize = 10;
 
 #[cfg(not(target_arch = "wasm32"))]
 impl Staging {
     pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
-        let belt = wgpu::util::StagingBelt::new(device.clone(), CHUNK as u64);
-        Self { device: device.clone(), queue: queue.clone(), belt, encoder: None, pending: 0, last: None }
+        let (map, mapped) = mpsc::channel();
+        Self {
+            device: device.clone(),
+            queue: queue.clone(),
+            most: MOST_CHUNKS,
+            made: 0,
+            free: Vec::new(),
+            mapped,
+            map,
+            open: None,
+            closed: Vec::new(),
+            encoder: None,
+            pending: 0,
+            flying: VecDeque::new(),
+        }
     }
 
-    fn copy(&mut self, piece: &[u8], target: Target<'_>) -> Result<(), wgpu::MapRangeError> {
-        /// A texel; copies into textures want their source aligned to it.
-        const ALIGNMENT: wgpu::BufferSize = wgpu::BufferSize::new(16).expect("16 is not zero");
-        let Some(size) = wgpu::BufferSize::new(piece.len() as u64) else { return Ok(()) };
-        let staged = self.belt.allocate(size, ALIGNMENT);
-        staged.get_mapped_range_mut()?.copy_from_slice(piece);
+    /// A free chunk; None where there is none and no more may be made.
+    fn take(&mut self, bytes: usize) -> Result<Option<Staged>, wgpu::MapRangeError> {
+        for chunk in self.mapped.try_iter() {
+            match chunk {
+                Some(chunk) => self.free.push(chunk),
+                None => self.made -= 1,
+            }
+        }
+        if let Some(at) = self.free.iter().rposition(|chunk| chunk.size() >= bytes as u64) {
+            return Staged::new(self.free.swap_remove(at)).map(Some);
+        }
+        // All that are free are too small.
+        if self.free.pop().is_some() {
+            self.made -= 1;
+        }
+        if self.made >= self.most {
+            return Ok(None);
+        }
+        self.made += 1;
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("staging"),
+            size: (bytes.max(CHUNK) as u64).next_multiple_of(ALIGNMENT as u64),
+            usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: true,
+        });
+        Staged::new(buffer).map(Some)
+    }
+
+    fn give_back(&mut self, staged: Staged) {
+        let Staged { view, buffer, .. } = staged;
+        drop(view);
+        self.free.push(buffer);
+    }
+
+    /// Records the copy of a part of what was staged.
+    fn copy(&mut self, staged: &Staged, part: Range<usize>, target: &Resource, offset: u64) {
+        if part.is_empty() {
+            return;
+        }
         let encoder = self.encoder.get_or_insert_with(|| {
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("uploads") })
         });
+        self.pending += part.len();
         match target {
-            Target::Buffer(buffer, offset) => {
-                encoder.copy_buffer_to_buffer(staged.buffer(), staged.offset(), buffer, offset, Some(size.get()));
+            Resource::Buffer(buffer) => {
+                let (from, bytes) = (part.start as u64, part.len() as u64);
+                encoder.copy_buffer_to_buffer(&staged.buffer, from, buffer, offset, Some(bytes));
             }
-            Target::Texture(texture, row) => {
-                let (to, bytes_per_row, extent) = rows(texture, row, piece.len());
-                let layout = layout(staged.offset(), bytes_per_row, extent);
-                let from = wgpu::TexelCopyBufferInfo { buffer: staged.buffer(), layout };
-                encoder.copy_buffer_to_texture(from, to, extent);
+            Resource::Texture(view) => {
+                let start = offset as usize;
+                for run in runs(start..start + part.len()) {
+                    let (to, bytes_per_row, extent) = rectangle(view.texture(), &run);
+                    let layout = layout((part.start + run.start - start) as u64, bytes_per_row, extent);
+                    let from = wgpu::TexelCopyBufferInfo { buffer: &staged.buffer, layout };
+                    encoder.copy_buffer_to_texture(from, to, extent);
+                }
             }
         }
-        self.pending += piece.len().next_multiple_of(ALIGNMENT.get() as usize);
-        Ok(())
     }
 
-    /// The flush before, if there was one and there is something to flush.
-    fn flush(&mut self) -> Option<wgpu::SubmissionIndex> {
-        let encoder = self.encoder.take()?;
+    /// Nothing more is written to this one before it is copied.
+    fn close(&mut self, staged: Staged) {
+        self.closed.push(staged.buffer);
+    }
+
+    fn flush(&mut self) {
+        let Some(encoder) = self.encoder.take() else { return };
         self.pending = 0;
-        self.belt.finish();
-        let index = self.queue.submit([encoder.finish()]);
-        self.belt.recall();
-        self.last.replace(index)
+        self.closed.extend(self.open.take().map(|staged| staged.buffer));
+        self.closed.iter().for_each(wgpu::Buffer::unmap);
+        self.flying.push_back(self.queue.submit([encoder.finish()]));
+        // Those of submits that ended long ago are of no use.
+        while self.flying.len() > self.most {
+            self.flying.pop_front();
+        }
+        for buffer in self.closed.drain(..) {
+            let (map, chunk) = (self.map.clone(), buffer.clone());
+            buffer.slice(..).map_async(wgpu::MapMode::Write, move |result| {
+                // The receiver is gone only with the device.
+                let _ = map.send(result.is_ok().then_some(chunk));
+            });
+        }
+    }
+}
+
+/// Bytes on their way to the browser, which has staging memory of its own.
+#[cfg(target_arch = "wasm32")]
+pub(crate) struct Staged {
+    bytes: Vec<u8>,
+    room: usize,
+}
+
+#[cfg(target_arch = "wasm32")]
+impl Staged {
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn room(&self) -> usize {
+        self.room - self.bytes.len()
+    }
+
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn align(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
     }
 }
 
@@ -170,34 +354,60 @@ impl Staging {
 #[cfg(target_arch = "wasm32")]
 pub(super) struct Staging {
     queue: wgpu::Queue,
+    /// Room that is used again.
+    free: Vec<Vec<u8>>,
+    open: Option<Staged>,
     pending: usize,
 }
 
 #[cfg(target_arch = "wasm32")]
 impl Staging {
     pub(super) fn new(_: &wgpu::Device, queue: &wgpu::Queue) -> Self {
-        Self { queue: queue.clone(), pending: 0 }
+        Self { queue: queue.clone(), free: Vec::new(), open: None, pending: 0 }
     }
 
-    fn copy(&mut self, piece: &[u8], target: Target<'_>) -> Result<(), wgpu::MapRangeError> {
+    fn take(&mut self, bytes: usize) -> Result<Option<Staged>, wgpu::MapRangeError> {
+        let mut room = self.free.pop().unwrap_or_default();
+        room.clear();
+        room.reserve(bytes);
+        Ok(Some(Staged { bytes: room, room: bytes }))
+    }
+
+    fn give_back(&mut self, staged: Staged) {
+        self.close(staged);
+    }
+
+    fn copy(&mut self, staged: &Staged, part: Range<usize>, target: &Resource, offset: u64) {
+        let piece = &staged.bytes[part];
         match target {
-            Target::Buffer(buffer, offset) => self.queue.write_buffer(buffer, offset, piece),
-            Target::Texture(texture, row) => {
-                let (to, bytes_per_row, extent) = rows(texture, row, piece.len());
-                let layout =
-                    wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(bytes_per_row), rows_per_image: None };
-                self.queue.write_texture(to, piece, layout, extent);
+            Resource::Buffer(buffer) => self.queue.write_buffer(buffer, offset, piece),
+            Resource::Texture(view) => {
+                let start = offset as usize;
+                for run in runs(start..start + piece.len()) {
+                    let (to, bytes_per_row, extent) = rectangle(view.texture(), &run);
+                    let layout = wgpu::TexelCopyBufferLayout {
+                        offset: (run.start - start) as u64,
+                        bytes_per_row: Some(bytes_per_row),
+                        rows_per_image: None,
+                    };
+                    self.queue.write_texture(to, piece, layout, extent);
+                }
             }
         }
         self.pending += piece.len();
-        Ok(())
     }
 
-    /// Its staging memory grows until a submit.
-    fn flush(&mut self) -> Option<wgpu::SubmissionIndex> {
+    /// What was written has been copied already.
+    fn close(&mut self, staged: Staged) {
+        self.free.push(staged.bytes);
+    }
+
+    /// The browser's staging memory grows until a submit.
+    fn flush(&mut self) {
+        let open = self.open.take();
+        open.into_iter().for_each(|staged| self.close(staged));
         if std::mem::take(&mut self.pending) > 0 {
             self.queue.submit([]);
         }
-        None
     }
 }

@@ -1,17 +1,17 @@
 //! A model on the device: every weight packed for the device's GEMM kernel.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::rc::Rc;
 
 use blockpruner_shaders::{WeightFormat, stride};
 
-use super::family::{Role, TensorRef};
+use super::family::Role;
 use super::forward::{self, VOCABULARY_CHUNK};
-use super::spec::{Layer, QkNorm};
+use super::loader::{Loader, Part, Stack, Supply};
+use super::spec::Layer;
 use super::{BlockId, BlockKind, BlockSet, Checkpoint, ModelError, ModelSpec};
 use crate::gpu::{AttentionNeed, Gpu, GpuError, GpuOptions, HeadNorms, KernelNeeds, Matrix, Norm};
-use crate::weights::{DType, FloatType, RowOrder, Weights, WeightsError};
+use crate::weights::{RowOrder, Weights, WeightsError};
 
 /// What went wrong while bringing a model to the device or running it.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,13 @@ pub(crate) struct BlockWeights {
     pub post_norm: Option<Norm>,
 }
 
+impl BlockWeights {
+    /// Bytes of its matrices on the device.
+    pub(crate) fn packed_bytes(&self, gpu: &Gpu) -> u64 {
+        self.input.packed_bytes(gpu) + self.output.packed_bytes(gpu)
+    }
+}
+
 /// A model whose weights are on the device, or are brought there block by block.
 pub struct DeviceModel {
     pub(crate) gpu: Rc<Gpu>,
@@ -53,6 +60,7 @@ pub struct DeviceModel {
     pub(crate) final_norm: Norm,
     /// Blocks that stay on the device: all that there are, or none.
     blocks: BTreeMap<BlockId, Rc<BlockWeights>>,
+    supply: Supply,
 }
 
 /// Bytes that a model's weights take on a device, packed as the device's kernel wants them.
@@ -114,6 +122,14 @@ pub fn device_needs(checkpoint: &Checkpoint) -> GpuOptions {
     GpuOptions { largest_weight: columns as u64 * spec.hidden_size as u64 * 4, needs, ..Default::default() }
 }
 
+/// A checkpoint's weights with their rows in the order of the forward pass.
+fn in_order(checkpoint: &Checkpoint) -> Weights {
+    let spec = &checkpoint.spec;
+    let tensors = spec.blocks().flat_map(|block| spec.block_tensors(block));
+    let moved = tensors.filter(|tensor| tensor.order != RowOrder::Stored);
+    checkpoint.weights.reordered(moved.map(|tensor| (tensor.name, tensor.order)))
+}
+
 impl DeviceModel {
     /// Reads every weight and uploads it; `progress` is told the parameters done and their total.
     pub async fn load(
@@ -121,9 +137,9 @@ impl DeviceModel {
         checkpoint: &Checkpoint,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ForwardError> {
-        let total = checkpoint.spec.parameters();
-        let mut loader = Loader::new(&gpu, checkpoint, total, progress)?;
         let spec = &checkpoint.spec;
+        let (weights, supply) = (in_order(checkpoint), Self::supply(&gpu, checkpoint)?);
+        let mut loader = Loader::new(&gpu, spec, &weights, &supply, spec.parameters(), progress)?;
         let embedding = Rc::new(loader.vocabulary(spec, &spec.embedding_name()).await?);
         let head = match spec.head.tied {
             true => embedding.clone(),
@@ -134,8 +150,7 @@ impl DeviceModel {
         for block in forward::every_block(spec).filter(|block| spec.has(*block)) {
             blocks.insert(block, Rc::new(loader.block(spec, block).await?));
         }
-        let (spec, weights) = (checkpoint.spec.clone(), loader.weights);
-        Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks })
+        Ok(Self { gpu, spec: spec.clone(), weights, embedding, head, final_norm, blocks, supply })
     }
 
     /// Uploads only the head and the final norm; everything else is read from the checkpoint whenever it is needed, so
@@ -147,12 +162,17 @@ impl DeviceModel {
     ) -> Result<Self, ForwardError> {
         let spec = &checkpoint.spec;
         let total = (spec.vocab_size * spec.hidden_size + spec.hidden_size) as u64;
-        let mut loader = Loader::new(&gpu, checkpoint, total, progress)?;
+        let (weights, supply) = (in_order(checkpoint), Self::supply(&gpu, checkpoint)?);
+        let mut loader = Loader::new(&gpu, spec, &weights, &supply, total, progress)?;
         let head = Rc::new(loader.vocabulary(spec, &spec.head_name()).await?);
         let embedding = if spec.head.tied { head.clone() } else { Rc::default() };
         let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm, spec.final_norm.eps).await?;
-        let (spec, weights) = (checkpoint.spec.clone(), loader.weights);
-        Ok(Self { gpu, spec, weights, embedding, head, final_norm, blocks: BTreeMap::new() })
+        Ok(Self { gpu, spec: spec.clone(), weights, embedding, head, final_norm, blocks: BTreeMap::new(), supply })
+    }
+
+    /// For blocks that come and go: one is used while the next is brought.
+    fn supply(gpu: &Gpu, checkpoint: &Checkpoint) -> Result<Supply, ForwardError> {
+        Ok(Supply::new(2 * Self::weight_bytes(gpu, checkpoint)?.largest_block))
     }
 
     /// Bytes that this checkpoint's weights take on a device.
@@ -212,10 +232,15 @@ impl DeviceModel {
         if let Some(weights) = self.blocks.get(&block) {
             return Ok(weights.clone());
         }
+        Ok(Rc::new(self.bring(block).await?))
+    }
+
+    /// Brings the weights of a block that the checkpoint has, into storage that is used again for other blocks when nobody has
+    /// them any more.
+    pub(crate) async fn bring(&self, block: BlockId) -> Result<BlockWeights, ForwardError> {
         let mut quiet = |_, _| {};
-        let mut loader =
-            Loader { gpu: &self.gpu, weights: self.weights.clone(), done: 0, total: 0, progress: &mut quiet };
-        Ok(Rc::new(loader.block(&self.spec, block).await?))
+        let mut loader = Loader::quiet(&self.gpu, &self.weights, &self.supply, &mut quiet).reusing();
+        loader.block(&self.spec, block).await
     }
 
     /// Calls `each` with every chunk of the embedding and its first token.
@@ -225,8 +250,7 @@ impl DeviceModel {
         }
         if self.embedding.is_empty() {
             let mut quiet = |_, _| {};
-            let mut loader =
-                Loader { gpu: &self.gpu, weights: self.weights.clone(), done: 0, total: 0, progress: &mut quiet };
+            let mut loader = Loader::quiet(&self.gpu, &self.weights, &self.supply, &mut quiet);
             for (chunk, stack) in Stack::vocabulary(&self.spec, &self.spec.embedding_name()).enumerate() {
                 each((chunk * VOCABULARY_CHUNK) as u32, &loader.matrix(&stack).await?);
             }
@@ -235,7 +259,7 @@ impl DeviceModel {
     }
 
     /// Blocks that need every shader that the model needs: one for each shape and the formats of its weights.
-    pub(super) fn different_blocks(&self) -> BlockSet {
+    pub(crate) fn different_blocks(&self) -> BlockSet {
         let mut seen = Vec::new();
         let mut fresh = |block: &BlockId| {
             let layer = &self.spec.layers[block.layer];
@@ -260,247 +284,7 @@ impl DeviceModel {
         });
         let stack = Stack { parts: parts.collect(), inner: self.spec.hidden_size, biases: Vec::new() };
         let mut quiet = |_, _| {};
-        let mut loader =
-            Loader { gpu: &self.gpu, weights: self.weights.clone(), done: 0, total: 0, progress: &mut quiet };
+        let mut loader = Loader::quiet(&self.gpu, &self.weights, &self.supply, &mut quiet);
         loader.matrix(&stack).await
-    }
-}
-
-struct Loader<'a> {
-    gpu: &'a Gpu,
-    /// With their rows in the order of the forward pass.
-    weights: Weights,
-    done: u64,
-    total: u64,
-    progress: &'a mut dyn FnMut(u64, u64),
-}
-
-impl<'a> Loader<'a> {
-    /// Checks that the device's kernel takes the model.
-    fn new(
-        gpu: &'a Gpu,
-        checkpoint: &'a Checkpoint,
-        total: u64,
-        progress: &'a mut dyn FnMut(u64, u64),
-    ) -> Result<Self, ForwardError> {
-        let spec = &checkpoint.spec;
-        let ragged = spec.layers.iter().map(|layer| layer.attention.head_dim).find(|width| !width.is_multiple_of(4));
-        if let Some(head_dim) = ragged.filter(|_| gpu.gemm().is_panel()) {
-            return Err(GpuError::Unsuitable {
-                wanted: format!("the kernel {}", gpu.gemm().name()),
-                device: gpu.name().into(),
-                reason: format!("it needs a head_dim that is a multiple of 4, and the model has {head_dim}"),
-            }
-            .into());
-        }
-        let orders = spec
-            .blocks()
-            .flat_map(|block| spec.block_tensors(block))
-            .filter_map(|tensor| (tensor.order != RowOrder::Stored).then_some((tensor.name, tensor.order)));
-        Ok(Self { gpu, weights: checkpoint.weights.reordered(orders), done: 0, total, progress })
-    }
-
-    fn advance(&mut self, parameters: usize) {
-        self.done += parameters as u64;
-        (self.progress)(self.done, self.total);
-    }
-
-    /// The norm of this role among a block's tensors.
-    async fn norm(&mut self, tensors: &[TensorRef], role: Role, epsilon: f32) -> Result<Norm, ForwardError> {
-        let Some(tensor) = tensors.iter().find(|tensor| tensor.role == role) else {
-            unreachable!("only norms that the model has are loaded");
-        };
-        let mut values = self.weights.read_f32(&tensor.name).await?;
-        self.advance(values.len());
-        if tensor.plus_one {
-            values.iter_mut().for_each(|value| *value += 1.0);
-        }
-        let columns = values.len() as u32;
-        values.resize(stride(columns) as usize, 0.0);
-        Ok(Norm { weight: self.gpu.upload_readable(&tensor.name, &values)?, columns, epsilon })
-    }
-
-    async fn vocabulary(&mut self, spec: &ModelSpec, name: &str) -> Result<Vec<Matrix>, ForwardError> {
-        let mut chunks = Vec::new();
-        for stack in Stack::vocabulary(spec, name) {
-            chunks.push(self.matrix(&stack).await?);
-        }
-        Ok(chunks)
-    }
-
-    async fn block(&mut self, spec: &ModelSpec, block: BlockId) -> Result<BlockWeights, ForwardError> {
-        let (tensors, layer) = (spec.block_tensors(block), &spec.layers[block.layer]);
-        let [input, output] = Stack::of(spec, block);
-        let (before, after) = match block.kind {
-            BlockKind::Mha => (Role::AttentionNorm, Role::AttentionPostNorm),
-            BlockKind::Mlp => (Role::FeedForwardNorm, Role::FeedForwardPostNorm),
-        };
-        let branch = layer.branch(block.kind);
-        let qk_norm = layer.attention.qk_norm.filter(|_| block.kind == BlockKind::Mha);
-        Ok(BlockWeights {
-            norm: match branch.norm {
-                Some(norm) => Some(self.norm(&tensors, before, norm.eps).await?),
-                None => None,
-            },
-            input: self.matrix(&input).await?,
-            head_norms: match qk_norm {
-                Some(QkNorm { norm, over }) => Some(HeadNorms {
-                    query: self.norm(&tensors, Role::QueryNorm, norm.eps).await?,
-                    key: self.norm(&tensors, Role::KeyNorm, norm.eps).await?,
-                    over,
-                }),
-                None => None,
-            },
-            output: self.matrix(&output).await?,
-            post_norm: match branch.post_norm {
-                Some(norm) => Some(self.norm(&tensors, after, norm.eps).await?),
-                None => None,
-            },
-        })
-    }
-
-    async fn matrix(&mut self, stack: &Stack) -> Result<Matrix, ForwardError> {
-        let Stack { parts, inner, biases } = stack;
-        let (format, columns, inner) = (stack.format(&self.weights), stack.columns(), *inner);
-        let mut bias = Vec::new();
-        for (part, name) in parts.iter().zip(biases) {
-            if let Some(name) = name {
-                let values = self.weights.read_f32(name).await?;
-                self.advance(values.len());
-                bias.extend(values);
-                bias.resize(bias.len() + part.height - part.rows.len(), 0.0);
-            }
-        }
-        bias.resize(stride(bias.len() as u32) as usize, 0.0);
-        let bias = match bias.is_empty() {
-            true => None,
-            false => Some(self.gpu.upload("bias", bytemuck::cast_slice(&bias))?),
-        };
-        let mut matrix = Matrix::new(format, columns as u32, inner as u32, bias);
-        let label = parts.first().map_or("", |part| part.name.as_str());
-        for range in Matrix::shards(self.gpu, format, columns as u32, inner as u32)? {
-            let rows = self.stacked_rows(parts, inner, format, range.start as usize..range.end as usize).await?;
-            matrix.push(self.gpu, label, range, &rows)?;
-        }
-        self.advance(parts.iter().map(|part| part.rows.len()).sum::<usize>() * inner);
-        Ok(matrix)
-    }
-
-    /// Rows `range` of the stack of `parts`, in `format`.
-    async fn stacked_rows(
-        &self,
-        parts: &[Part],
-        inner: usize,
-        format: WeightFormat,
-        range: Range<usize>,
-    ) -> Result<Vec<u8>, ForwardError> {
-        let mut bytes = Vec::new();
-        let mut first = 0;
-        for part in parts {
-            let within = |row: usize| row.clamp(first, first + part.height) - first;
-            let (start, end) = (within(range.start), within(range.end));
-            let there = start.min(part.rows.len())..end.min(part.rows.len());
-            if !there.is_empty() {
-                let rows = part.rows.start + there.start..part.rows.start + there.end;
-                if format.is_quantised() {
-                    bytes.extend(self.weights.read_stored_rows(&part.name, rows).await?);
-                } else {
-                    let read = self.weights.read_rows(&part.name, rows).await?;
-                    bytes.extend(if format == WeightFormat::F32 && read.dtype != FloatType::F32 {
-                        bytemuck::cast_slice(&read.to_f32()).to_vec()
-                    } else {
-                        read.bytes
-                    });
-                }
-            }
-            let zeros = end - start - there.len();
-            bytes.resize(bytes.len() + zeros * format.row_bytes(inner as u32), 0);
-            first += part.height;
-        }
-        Ok(bytes)
-    }
-}
-
-/// One matrix from rows of one or more tensors, one below the other, `[sum of rows, inner]`; either all of the tensors
-/// have a bias or none. Tensors of different types meet in f32, and rows that are not whole blocks become f32.
-struct Stack {
-    parts: Vec<Part>,
-    inner: usize,
-    biases: Vec<Option<String>>,
-}
-
-impl Stack {
-    /// The two matrices of a block: Q, K and V, or gate and up; then the projection back to the hidden size.
-    fn of(spec: &ModelSpec, block: BlockId) -> [Self; 2] {
-        let tensors = spec.block_tensors(block);
-        let is_output = |tensor: &&TensorRef| tensor.role.is_output();
-        [
-            Self::from_tensors(tensors.iter().filter(|tensor| !is_output(tensor))),
-            Self::from_tensors(tensors.iter().filter(is_output)),
-        ]
-    }
-
-    /// The matrices among these tensors, one below the other, with their biases.
-    fn from_tensors<'t>(tensors: impl Iterator<Item = &'t TensorRef> + Clone) -> Self {
-        let mut stack = Self { parts: Vec::new(), inner: 0, biases: Vec::new() };
-        for tensor in tensors.clone() {
-            let Some(columns) = tensor.columns else { continue };
-            let part = Part::new(&tensor.name, tensor.rows.clone());
-            // What a gate multiplies lies at whole vectors behind it.
-            stack.parts.push(if matches!(tensor.role, Role::Gate | Role::Up) { part.padded() } else { part });
-            let mut biases = tensors.clone().filter(|other| other.is_bias() && other.role == tensor.role);
-            stack.biases.push(biases.next().map(|bias| bias.name.clone()));
-            stack.inner = columns;
-        }
-        stack
-    }
-
-    /// The chunks of an embedding or a head.
-    fn vocabulary(spec: &ModelSpec, name: &str) -> impl Iterator<Item = Self> {
-        let (size, inner) = (spec.vocab_size, spec.hidden_size);
-        (0..size).step_by(VOCABULARY_CHUNK).map(move |first| {
-            let rows = first..(first + VOCABULARY_CHUNK).min(size);
-            Self { parts: vec![Part::new(name, rows)], inner, biases: Vec::new() }
-        })
-    }
-
-    fn columns(&self) -> usize {
-        self.parts.iter().map(|part| part.height).sum()
-    }
-
-    fn format(&self, weights: &Weights) -> WeightFormat {
-        let mut types = self.parts.iter().filter_map(|part| Some(weights.get(&part.name)?.dtype));
-        let first = types.next().unwrap_or(DType::F32);
-        let format = match first {
-            DType::F16 => WeightFormat::F16,
-            DType::BF16 => WeightFormat::Bf16,
-            DType::Q8_0 => WeightFormat::Q8_0,
-            DType::Q4_0 => WeightFormat::Q4_0,
-            DType::Q4_1 => WeightFormat::Q4_1,
-            _ => WeightFormat::F32,
-        };
-        let whole = (self.inner as u32).is_multiple_of(format.block_elements());
-        if whole && types.all(|other| other == first) { format } else { WeightFormat::F32 }
-    }
-}
-
-/// Rows of a tensor that a matrix is stacked from.
-struct Part {
-    name: String,
-    rows: Range<usize>,
-    /// Rows that it takes in the matrix; what is over is zeros.
-    height: usize,
-}
-
-impl Part {
-    fn new(name: &str, rows: Range<usize>) -> Self {
-        let height = rows.len();
-        Self { name: name.into(), rows, height }
-    }
-
-    /// The next part then begins at a whole vector of a product's row.
-    fn padded(mut self) -> Self {
-        self.height = stride(self.height as u32) as usize;
-        self
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod family;
 pub(crate) mod forward;
 mod gguf;
 mod keys;
+mod loader;
 pub mod rope;
 mod settings;
 pub mod spec;

@@ -14,21 +14,30 @@ pub fn dequantize(dtype: DType, bytes: &[u8]) -> Option<Vec<f32>> {
     if !bytes.len().is_multiple_of(dtype.block_bytes()) {
         return None;
     }
-    Some(match dtype {
-        DType::F32 => each(bytes, |block, out: &mut [f32; 1]| out[0] = f32::from_le_bytes(*block)),
-        DType::F16 => each(bytes, |&[low, high], out: &mut [f32; 1]| out[0] = half(low, high)),
-        DType::BF16 => each(bytes, |&[low, high], out: &mut [f32; 1]| out[0] = f32::from_le_bytes([0, 0, low, high])),
-        DType::Q8_0 => each(bytes, q8_0),
-        DType::Q4_0 => each(bytes, q4_0),
-        DType::Q4_1 => each(bytes, q4_1),
-        DType::Q5_0 => each(bytes, q5_0),
-        DType::Q5_1 => each(bytes, q5_1),
-        DType::Q2K => each(bytes, q2_k),
-        DType::Q3K => each(bytes, q3_k),
-        DType::Q4K => each(bytes, q4_k),
-        DType::Q5K => each(bytes, q5_k),
-        DType::Q6K => each(bytes, q6_k),
-    })
+    let mut values = vec![0.0f32; bytes.len() / dtype.block_bytes() * dtype.block_elements()];
+    dequantize_into(dtype, bytes, bytemuck::cast_slice_mut(&mut values));
+    Some(values)
+}
+
+/// As [`dequantize`], into little-endian bytes; as many blocks as both have room for.
+pub(super) fn dequantize_into(dtype: DType, bytes: &[u8], to: &mut [u8]) {
+    match dtype {
+        DType::F32 => each(bytes, to, |block, out: &mut [f32; 1]| out[0] = f32::from_le_bytes(*block)),
+        DType::F16 => each(bytes, to, |&[low, high], out: &mut [f32; 1]| out[0] = half(low, high)),
+        DType::BF16 => {
+            each(bytes, to, |&[low, high], out: &mut [f32; 1]| out[0] = f32::from_le_bytes([0, 0, low, high]))
+        }
+        DType::Q8_0 => each(bytes, to, q8_0),
+        DType::Q4_0 => each(bytes, to, q4_0),
+        DType::Q4_1 => each(bytes, to, q4_1),
+        DType::Q5_0 => each(bytes, to, q5_0),
+        DType::Q5_1 => each(bytes, to, q5_1),
+        DType::Q2K => each(bytes, to, q2_k),
+        DType::Q3K => each(bytes, to, q3_k),
+        DType::Q4K => each(bytes, to, q4_k),
+        DType::Q5K => each(bytes, to, q5_k),
+        DType::Q6K => each(bytes, to, q6_k),
+    }
 }
 
 /// How many f16 factors a block of `dtype` begins with, if its elements are finite whenever these are; 0 if that is not so.
@@ -42,13 +51,14 @@ pub(super) fn leading_factors(dtype: DType) -> usize {
 }
 
 /// Blocks of `B` bytes become `N` elements each. Fixed sizes spare the bounds checks inside the blocks.
-fn each<const B: usize, const N: usize>(bytes: &[u8], block: impl Fn(&[u8; B], &mut [f32; N])) -> Vec<f32> {
-    let (blocks, _) = bytes.as_chunks::<B>();
-    let mut values = vec![0.0; blocks.len() * N];
-    for (bytes, out) in blocks.iter().zip(values.as_chunks_mut::<N>().0) {
-        block(bytes, out);
+fn each<const B: usize, const N: usize>(bytes: &[u8], to: &mut [u8], block: impl Fn(&[u8; B], &mut [f32; N])) {
+    for (bytes, to) in bytes.as_chunks::<B>().0.iter().zip(to.chunks_exact_mut(N * 4)) {
+        let mut values = [0.0; N];
+        block(bytes, &mut values);
+        for (value, to) in values.iter().zip(to.as_chunks_mut().0) {
+            *to = value.to_le_bytes();
+        }
     }
-    values
 }
 
 fn half(low: u8, high: u8) -> f32 {

@@ -7,6 +7,7 @@
 pub mod dequantize;
 pub mod dtype;
 pub mod gguf;
+mod rows;
 pub mod safetensors;
 pub mod source;
 
@@ -15,13 +16,13 @@ use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 
-use half::f16;
 use sha2::{Digest, Sha256};
 
 pub use dtype::{DType, FloatType};
+pub(crate) use rows::{Form, Tensor};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::FileSource;
-pub use source::{ByteSource, BytesSource, ReadFuture};
+pub use source::{ByteSource, BytesSource, ReadFuture, ReadIntoFuture, SharedSource};
 
 #[cfg(target_endian = "big")]
 compile_error!("checkpoints and GPU buffers are little-endian, and rows are handed on without swapping bytes");
@@ -92,12 +93,12 @@ impl RowOrder {
 
     /// The smallest range of file rows that holds all of `rows`, which must not be empty.
     fn stored_range(self, rows: &Range<usize>) -> Range<usize> {
-        match self {
-            RowOrder::Stored => rows.clone(),
-            RowOrder::InterleavedRope { head_dim, .. } => {
-                rows.start / head_dim * head_dim..rows.end.div_ceil(head_dim) * head_dim
-            }
+        if self == RowOrder::Stored {
+            return rows.clone();
         }
+        rows.clone()
+            .map(|row| self.stored_row(row))
+            .fold(usize::MAX..0, |range, row| range.start.min(row)..range.end.max(row + 1))
     }
 }
 
@@ -187,7 +188,7 @@ const READ_AT_ONCE: u64 = 4 << 20;
 
 impl Weights {
     /// The readable tensors of `container` files. Two of one name are an error.
-    fn new(
+    pub(crate) fn new(
         container: &'static str,
         sources: Vec<Rc<dyn ByteSource>>,
         tensors: Vec<TensorInfo>,
@@ -320,46 +321,29 @@ impl Weights {
     pub async fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Rows, WeightsError> {
         let info = self.find_rows(name, &rows)?;
         let dtype = info.dtype.read_as();
-        if rows.is_empty() || info.columns() == 0 {
-            return Ok(Rows { dtype, bytes: Vec::new() });
-        }
-        let stored_rows = info.row_order.stored_range(&rows);
-        let stored = self.read_elements(info, stored_rows.start * info.columns()..stored_rows.end * info.columns());
-        let row_bytes = info.columns() * dtype.bytes();
-        let bytes = in_row_order(info.row_order, row_bytes, stored.await?, &rows, stored_rows.start);
-        match first_not_finite(dtype, &bytes) {
-            None => Ok(Rows { dtype, bytes }),
-            Some((element, value)) => Err(self.not_finite(info, rows.start + element / info.columns(), value)),
-        }
+        let form = if info.dtype.is_quantised() { Form::F32 } else { Form::Stored };
+        let tensor = Tensor { info, source: self.source(info)? };
+        // What a file does not have is not made room for.
+        tensor.check_there(&rows)?;
+        let mut bytes = vec![0; rows.len() * info.columns() * dtype.bytes()];
+        tensor.read(rows, form, &mut Vec::new(), &mut bytes).await?;
+        Ok(Rows { dtype, bytes })
     }
 
-    /// As [`Weights::read_rows`], but as the file stores them, quantised blocks too. Rows must be whole blocks, or there
-    /// are no bytes.
-    pub async fn read_stored_rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<u8>, WeightsError> {
-        let info = self.find_rows(name, &rows)?;
-        let (block, block_bytes) = (info.dtype.block_elements(), info.dtype.block_bytes());
-        if rows.is_empty() || info.columns() == 0 || !info.columns().is_multiple_of(block) {
-            return Ok(Vec::new());
+    /// What reads the rows of the tensor of this name.
+    pub(crate) fn tensor(&self, name: &str) -> Result<Tensor<'_, dyn ByteSource>, WeightsError> {
+        let info = self.find(name)?;
+        Ok(Tensor { info, source: self.source(info)? })
+    }
+
+    fn source(&self, info: &TensorInfo) -> Result<&(dyn ByteSource + 'static), WeightsError> {
+        match self.sources.get(info.source) {
+            Some(source) => Ok(source.as_ref()),
+            None => Err(WeightsError::Open {
+                file: "checkpoint".to_string(),
+                reason: format!("there is no file number {}", info.source),
+            }),
         }
-        let row_bytes = info.columns() / block * block_bytes;
-        let stored_rows = info.row_order.stored_range(&rows);
-        let offset = info.offset + (stored_rows.start * row_bytes) as u64;
-        let stored = self.read_bytes(info.source, offset, (stored_rows.len() * row_bytes) as u64).await?;
-        let bytes = in_row_order(info.row_order, row_bytes, stored, &rows, stored_rows.start);
-        let factors = dequantize::leading_factors(info.dtype);
-        let finite = |factor: &[u8; 2]| f16::from_le_bytes(*factor).is_finite();
-        for (row, bytes) in rows.zip(bytes.chunks_exact(row_bytes)) {
-            // Dequantising everything would be most of the cost of streaming a model.
-            let mut blocks = bytes.chunks_exact(block_bytes);
-            if factors > 0 && blocks.all(|block| block[..2 * factors].as_chunks().0.iter().all(finite)) {
-                continue;
-            }
-            let values = dequantize::dequantize(info.dtype, bytes).unwrap_or_default();
-            if let Some((_, value)) = first_not_finite(FloatType::F32, bytemuck::cast_slice(&values)) {
-                return Err(self.not_finite(info, row, value));
-            }
-        }
-        Ok(bytes)
     }
 
     /// The tensor of this name, which must have these rows.
@@ -375,38 +359,6 @@ impl Weights {
             });
         }
         Ok(info)
-    }
-
-    fn not_finite(&self, info: &TensorInfo, row: usize, value: f32) -> WeightsError {
-        WeightsError::NotFinite { file: self.file_of(info).to_string(), tensor: info.name.clone(), row, value }
-    }
-
-    /// Elements `elements` (not empty, within the tensor) in file order.
-    async fn read_elements(&self, info: &TensorInfo, elements: Range<usize>) -> Result<Vec<u8>, WeightsError> {
-        let (block, block_bytes) = (info.dtype.block_elements(), info.dtype.block_bytes());
-        // Rows of a quantised vector need not begin with a block.
-        let blocks = elements.start / block..elements.end.div_ceil(block);
-        let offset = info.offset + blocks.start as u64 * block_bytes as u64;
-        let bytes = self.read_bytes(info.source, offset, blocks.len() as u64 * block_bytes as u64).await?;
-        if !info.dtype.is_quantised() {
-            return Ok(bytes);
-        }
-        let values = dequantize::dequantize(info.dtype, &bytes).unwrap_or_default();
-        let skipped = blocks.start * block;
-        let wanted = values.get(elements.start - skipped..elements.end - skipped).unwrap_or_default();
-        Ok(bytemuck::cast_slice(wanted).to_vec())
-    }
-
-    async fn read_bytes(&self, source: usize, offset: u64, len: u64) -> Result<Vec<u8>, WeightsError> {
-        match self.sources.get(source) {
-            Some(source) => source::read_exact(source.as_ref(), offset, len).await,
-            None => Err(WeightsError::Read {
-                file: "checkpoint".to_string(),
-                offset,
-                len,
-                reason: format!("there is no file number {source}"),
-            }),
-        }
     }
 
     /// A whole tensor in Hugging Face order, converted to f32.
@@ -430,7 +382,8 @@ impl Weights {
             };
             hash.update(format!("{:?} {} {:?} {order}\n", info.name, info.dtype, info.shape));
             for piece in fingerprint_pieces(info.bytes, whole) {
-                hash.update(self.read_bytes(info.source, info.offset + piece.start, piece.end - piece.start).await?);
+                let (offset, length) = (info.offset + piece.start, piece.end - piece.start);
+                hash.update(source::read_exact(self.source(info)?, offset, length).await?);
             }
         }
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
@@ -453,41 +406,6 @@ fn fingerprint_pieces(bytes: u64, whole: bool) -> Vec<Range<u64>> {
     let stride = (bytes - FINGERPRINT_PIECE) / (FINGERPRINT_PIECES - 1);
     let starts = (0..FINGERPRINT_PIECES - 1).map(|piece| piece * stride).chain([bytes - FINGERPRINT_PIECE]);
     starts.map(|start| start..start + FINGERPRINT_PIECE).collect()
-}
-
-/// Rows `rows` out of `stored`, which begins with file row `first`.
-fn in_row_order(order: RowOrder, row_bytes: usize, stored: Vec<u8>, rows: &Range<usize>, first: usize) -> Vec<u8> {
-    if order == RowOrder::Stored {
-        return stored;
-    }
-    let mut bytes = Vec::with_capacity(rows.len() * row_bytes);
-    for row in rows.clone() {
-        let start = (order.stored_row(row) - first) * row_bytes;
-        bytes.extend_from_slice(stored.get(start..start + row_bytes).unwrap_or_default());
-    }
-    bytes
-}
-
-/// The first NaN or infinity among `bytes`: its element index and value.
-fn first_not_finite(dtype: FloatType, bytes: &[u8]) -> Option<(usize, f32)> {
-    // A float is not finite if its exponent bits are all set. Looking at every element without an early exit is what
-    // the compiler can vectorise; the place is looked for only if there is one.
-    const CHUNK: usize = 4096;
-    let half_mask: u16 = if dtype == FloatType::F16 { 0x7c00 } else { 0x7f80 };
-    let suspicious = |chunk: &[u8]| match dtype {
-        FloatType::F32 => {
-            let bits = chunk.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b));
-            bits.fold(false, |found, bits| found | (bits & 0x7f80_0000 == 0x7f80_0000))
-        }
-        FloatType::F16 | FloatType::BF16 => {
-            let bits = chunk.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b));
-            bits.fold(false, |found, bits| found | (bits & half_mask == half_mask))
-        }
-    };
-    let (number, chunk) = bytes.chunks(CHUNK).enumerate().find(|(_, chunk)| suspicious(chunk))?;
-    let values = dequantize::dequantize(dtype.into(), chunk)?;
-    let (element, value) = values.into_iter().enumerate().find(|(_, value)| !value.is_finite())?;
-    Some((number * CHUNK / dtype.bytes() + element, value))
 }
 
 /// The number of elements of a tensor of this shape, if that and the size of any of its parts can be expressed.

@@ -9,6 +9,9 @@ use super::WeightsError;
 /// Bytes on their way from a [`ByteSource`].
 pub type ReadFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, WeightsError>> + 'a>>;
 
+/// Bytes of a [`ByteSource`] on their way into the caller's memory.
+pub type ReadIntoFuture<'a> = Pin<Box<dyn Future<Output = Result<(), WeightsError>> + 'a>>;
+
 /// One file of a checkpoint, read piece by piece.
 ///
 /// Reading is async so that a browser `Blob` or a range request can stand behind it. Futures need not be `Send`.
@@ -26,30 +29,73 @@ pub trait ByteSource {
 
     /// Exactly `len` bytes from `offset`; [`WeightsError::Read`] if they are not there or cannot be had.
     fn read<'a>(&'a self, offset: u64, len: usize) -> ReadFuture<'a>;
+
+    /// Fills `to` with the bytes from `offset`; [`WeightsError::Read`] as [`ByteSource::read`]. What `to` then holds after an
+    /// error is not said.
+    ///
+    /// Sources that need not make memory for the bytes first should implement it: weights are read this way.
+    fn read_into<'a>(&'a self, offset: u64, to: &'a mut [u8]) -> ReadIntoFuture<'a> {
+        Box::pin(async move {
+            let bytes = self.read(offset, to.len()).await?;
+            if bytes.len() != to.len() {
+                return Err(too_few(self.name(), offset, to.len() as u64, bytes.len()));
+            }
+            to.copy_from_slice(&bytes);
+            Ok(())
+        })
+    }
+
+    /// The same source for several threads at a time, if that is possible; otherwise one piece is read after the other.
+    /// Every thread waits by itself for what it reads, so the futures must not need the caller's thread to come true.
+    fn shared(&self) -> Option<&SharedSource> {
+        None
+    }
+}
+
+/// A [`ByteSource`] that several threads read from at a time.
+pub type SharedSource = dyn ByteSource + Send + Sync;
+
+/// [`WeightsError::Read`] unless a file of `available` bytes has these.
+pub(super) fn check_range(name: &str, available: u64, offset: u64, len: u64) -> Result<(), WeightsError> {
+    match offset.checked_add(len) {
+        Some(end) if end <= available => Ok(()),
+        _ => Err(WeightsError::Read {
+            file: name.to_string(),
+            offset,
+            len,
+            reason: format!("the file ends at byte {available}"),
+        }),
+    }
+}
+
+fn too_few(name: &str, offset: u64, len: u64, arrived: usize) -> WeightsError {
+    let reason = format!("only {arrived} bytes arrived; read the file again");
+    WeightsError::Read { file: name.to_string(), offset, len, reason }
+}
+
+/// Fills `to` from `offset` and holds every [`ByteSource`] to its contract.
+pub(super) async fn read_exact_into<S>(source: &S, offset: u64, to: &mut [u8]) -> Result<(), WeightsError>
+where
+    S: ByteSource + ?Sized,
+{
+    check_range(source.name(), source.len(), offset, to.len() as u64)?;
+    source.read_into(offset, to).await
 }
 
 /// Reads `len` bytes at `offset` and holds every [`ByteSource`] to its contract.
 pub(super) async fn read_exact(source: &dyn ByteSource, offset: u64, len: u64) -> Result<Vec<u8>, WeightsError> {
-    let error = |reason: String| WeightsError::Read { file: source.name().to_string(), offset, len, reason };
-    if offset.checked_add(len).is_none_or(|end| end > source.len()) {
-        return Err(error(format!("the file ends at byte {}", source.len())));
-    }
-    let wanted = usize::try_from(len).map_err(|_| error("more than this machine can address".to_string()))?;
+    check_range(source.name(), source.len(), offset, len)?;
+    let wanted = usize::try_from(len).map_err(|_| WeightsError::Read {
+        file: source.name().to_string(),
+        offset,
+        len,
+        reason: "more than this machine can address".to_string(),
+    })?;
     let bytes = source.read(offset, wanted).await?;
     if bytes.len() != wanted {
-        return Err(error(format!("only {} bytes arrived; read the file again", bytes.len())));
+        return Err(too_few(source.name(), offset, len, bytes.len()));
     }
     Ok(bytes)
-}
-
-fn slice(name: &str, bytes: &[u8], offset: u64, len: usize) -> Result<Vec<u8>, WeightsError> {
-    let range = usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(len)?));
-    range.and_then(|range| bytes.get(range)).map(<[u8]>::to_vec).ok_or_else(|| WeightsError::Read {
-        file: name.to_string(),
-        offset,
-        len: len as u64,
-        reason: format!("the file ends at byte {}", bytes.len()),
-    })
 }
 
 /// A file that is in memory already: embedded in the program, or handed over by a page.
@@ -66,6 +112,14 @@ impl BytesSource {
     }
 }
 
+impl BytesSource {
+    fn slice(&self, offset: u64, len: usize) -> Result<&[u8], WeightsError> {
+        check_range(&self.name, self.bytes.len() as u64, offset, len as u64)?;
+        // In range, so the offset fits.
+        Ok(&self.bytes[offset as usize..][..len])
+    }
+}
+
 impl ByteSource for BytesSource {
     fn name(&self) -> &str {
         &self.name
@@ -76,7 +130,15 @@ impl ByteSource for BytesSource {
     }
 
     fn read<'a>(&'a self, offset: u64, len: usize) -> ReadFuture<'a> {
-        Box::pin(ready(slice(&self.name, &self.bytes, offset, len)))
+        Box::pin(ready(self.slice(offset, len).map(<[u8]>::to_vec)))
+    }
+
+    fn read_into<'a>(&'a self, offset: u64, to: &'a mut [u8]) -> ReadIntoFuture<'a> {
+        Box::pin(ready(self.slice(offset, to.len()).map(|bytes| to.copy_from_slice(bytes))))
+    }
+
+    fn shared(&self) -> Option<&SharedSource> {
+        Some(self)
     }
 }
 
@@ -87,23 +149,23 @@ pub use file::FileSource;
 mod file {
     use std::fs::File;
     use std::future::ready;
+    use std::io;
     use std::path::Path;
 
-    use memmap2::Mmap;
-
-    use super::{ByteSource, ReadFuture, slice};
+    use super::{ByteSource, ReadFuture, ReadIntoFuture, SharedSource, check_range};
     use crate::weights::WeightsError;
 
-    /// A memory-mapped file.
+    /// An open file, read where bytes are wanted. It is not mapped into memory: every page would be a fault, and a file that
+    /// becomes shorter would end the process.
     #[derive(Debug)]
     pub struct FileSource {
         name: String,
-        /// `None` for an empty file, which not every system can map.
-        map: Option<Mmap>,
+        file: File,
+        len: u64,
     }
 
     impl FileSource {
-        /// Maps the file at `path`. The file must not be changed while it is in use.
+        /// Opens the file at `path`. It must not be changed while it is in use.
         ///
         /// Fails with [`WeightsError::Open`] if it is not there, not readable or not a regular file.
         pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
@@ -118,18 +180,29 @@ mod file {
             if !metadata.is_file() {
                 return Err(error("it is not a regular file; copy its contents to one".to_string()));
             }
-            if metadata.len() == 0 {
-                return Ok(Self { name, map: None });
-            }
-            // SAFETY: a map is undefined behaviour only if the file shrinks or changes meanwhile, which the
-            // documentation of this function forbids; the bytes are copied out before anyone looks at them.
-            let map = unsafe { Mmap::map(&file) };
-            let map = map.map_err(|e| error(format!("cannot be mapped into memory: {e}")))?;
-            Ok(Self { name, map: Some(map) })
+            Ok(Self { name, file, len: metadata.len() })
         }
 
-        fn bytes(&self) -> &[u8] {
-            self.map.as_deref().unwrap_or(&[])
+        fn fill(&self, offset: u64, to: &mut [u8]) -> Result<(), WeightsError> {
+            let len = to.len() as u64;
+            check_range(&self.name, self.len, offset, len)?;
+            read_exact_at(&self.file, to, offset).map_err(|error| {
+                let reason = match error.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        format!("the file has become shorter than the {} bytes that it had when opened", self.len)
+                    }
+                    _ => error.to_string(),
+                };
+                WeightsError::Read { file: self.name.clone(), offset, len, reason }
+            })
+        }
+
+        fn bytes(&self, offset: u64, len: usize) -> Result<Vec<u8>, WeightsError> {
+            // Before memory is made for bytes that are not there.
+            check_range(&self.name, self.len, offset, len as u64)?;
+            let mut bytes = vec![0; len];
+            self.fill(offset, &mut bytes)?;
+            Ok(bytes)
         }
     }
 
@@ -139,12 +212,41 @@ mod file {
         }
 
         fn len(&self) -> u64 {
-            self.bytes().len() as u64
+            self.len
         }
 
         fn read<'a>(&'a self, offset: u64, len: usize) -> ReadFuture<'a> {
-            Box::pin(ready(slice(&self.name, self.bytes(), offset, len)))
+            Box::pin(ready(self.bytes(offset, len)))
         }
+
+        fn read_into<'a>(&'a self, offset: u64, to: &'a mut [u8]) -> ReadIntoFuture<'a> {
+            Box::pin(ready(self.fill(offset, to)))
+        }
+
+        fn shared(&self) -> Option<&SharedSource> {
+            Some(self)
+        }
+    }
+
+    #[cfg(unix)]
+    fn read_exact_at(file: &File, to: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(file, to, offset)
+    }
+
+    #[cfg(windows)]
+    fn read_exact_at(file: &File, mut to: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !to.is_empty() {
+            match std::os::windows::fs::FileExt::seek_read(file, to, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    to = &mut to[read..];
+                    offset += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -183,10 +285,67 @@ mod tests {
         assert!(message.starts_with("short.bin: ") && message.contains("only 5 bytes"), "{message}");
         assert!(block_on(read_exact(&Short, 99, 2)).is_err());
         assert!(block_on(read_exact(&Short, u64::MAX, 2)).is_err());
+
+        let message = block_on(read_exact_into(&Short, 0, &mut [0; 10])).unwrap_err().to_string();
+        assert!(message.starts_with("short.bin: ") && message.contains("only 5 bytes"), "{message}");
+        assert!(block_on(read_exact_into(&Short, 99, &mut [0; 2])).is_err());
+        assert!(block_on(read_exact_into(&Short, u64::MAX, &mut [0; 2])).is_err());
     }
 
     #[test]
-    fn files_are_mapped_and_errors_name_them() {
+    fn bytes_come_into_the_callers_memory() {
+        /// Knows nothing but `read`.
+        struct Plain(BytesSource);
+        impl ByteSource for Plain {
+            fn name(&self) -> &str {
+                self.0.name()
+            }
+            fn len(&self) -> u64 {
+                self.0.len()
+            }
+            fn read<'a>(&'a self, offset: u64, len: usize) -> ReadFuture<'a> {
+                self.0.read(offset, len)
+            }
+        }
+        let bytes = BytesSource::new("a.bin", b"0123456789");
+        let plain = Plain(bytes.clone());
+        assert!(plain.shared().is_none());
+        let shared = bytes.shared().unwrap();
+        assert_eq!(block_on(shared.read(2, 3)).unwrap(), b"234");
+        for source in [&plain as &dyn ByteSource, &bytes] {
+            let mut to = [0; 3];
+            block_on(source.read_into(7, &mut to)).unwrap();
+            assert_eq!(&to, b"789");
+            block_on(source.read_into(10, &mut [])).unwrap();
+            for offset in [8, u64::MAX] {
+                let message = block_on(source.read_into(offset, &mut to)).unwrap_err().to_string();
+                assert!(message.starts_with("a.bin: ") && message.contains("ends at byte 10"), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_shrinks_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.bin");
+        std::fs::write(&path, [7; 100]).unwrap();
+        let source = FileSource::open(&path).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(50).unwrap();
+        assert_eq!(block_on(source.read(10, 40)).unwrap(), [7; 40]);
+        let mut to = [0; 20];
+        for error in [
+            block_on(source.read(40, 20)).unwrap_err(),
+            block_on(source.read_into(40, &mut to)).unwrap_err(),
+            block_on(source.shared().unwrap().read_into(60, &mut to)).unwrap_err(),
+        ] {
+            let message = error.to_string();
+            assert!(matches!(error, WeightsError::Read { len: 20, .. }), "{message}");
+            assert!(message.contains("w.bin") && message.contains("shorter than the 100 bytes"), "{message}");
+        }
+    }
+
+    #[test]
+    fn files_are_read_and_errors_name_them() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.bin");
         std::fs::write(&path, b"weights").unwrap();

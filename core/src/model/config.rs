@@ -147,14 +147,14 @@ impl Settings for Keys<'_> {
         Ok((self.token_ids("bos_token_id")?.first().copied(), self.token_ids("eos_token_id")?))
     }
 
-    fn absent(&self, layers: usize) -> Result<BlockSet, ModelError> {
-        absent(self, layers)
+    fn absent(&self, family: &Family, layers: usize) -> Result<BlockSet, ModelError> {
+        absent(self, family, layers)
     }
 }
 
 /// Blocks that the configuration says are gone: `drop_attn_list` and `drop_mlp_list` (LLM-Drop's keys, written here too),
 /// or `per_layer_config` with `skip` (transformers' heterogeneous configurations). Where both stand they must agree.
-fn absent(keys: &Keys, layers: usize) -> Result<BlockSet, ModelError> {
+fn absent(keys: &Keys, family: &Family, layers: usize) -> Result<BlockSet, ModelError> {
     let mut dropped = BlockSet::new();
     for (key, kind) in [("drop_attn_list", BlockKind::Mha), ("drop_mlp_list", BlockKind::Mlp)] {
         for value in keys.list(key)?.unwrap_or_default() {
@@ -165,7 +165,7 @@ fn absent(keys: &Keys, layers: usize) -> Result<BlockSet, ModelError> {
         }
     }
     let Some(per_layer) = keys.object("per_layer_config")?.filter(|map| !map.is_empty()) else { return Ok(dropped) };
-    let skipped = skipped(keys, per_layer, layers)?;
+    let skipped = skipped(keys, family, per_layer, layers)?;
     let lists = ["drop_attn_list", "drop_mlp_list"].iter().any(|key| keys.get(key).is_some());
     if lists && skipped != dropped {
         return Err(keys.contradiction(
@@ -177,7 +177,12 @@ fn absent(keys: &Keys, layers: usize) -> Result<BlockSet, ModelError> {
     Ok(skipped)
 }
 
-fn skipped(keys: &Keys, per_layer: &Map<String, Value>, layers: usize) -> Result<BlockSet, ModelError> {
+fn skipped(
+    keys: &Keys,
+    family: &Family,
+    per_layer: &Map<String, Value>,
+    layers: usize,
+) -> Result<BlockSet, ModelError> {
     let mut skipped = BlockSet::new();
     for (layer, overrides) in per_layer {
         let key = format!("per_layer_config.{layer}");
@@ -189,9 +194,11 @@ fn skipped(keys: &Keys, per_layer: &Map<String, Value>, layers: usize) -> Result
                 keys.unsupported(&key, format!("{name:?}: {}", shown(value)), "layers may differ only by a list `skip`")
             })?;
             for block in blocks {
+                let is = |kind, name| family.modules(kind).contains(&name);
                 let kind = match block.as_str() {
-                    Some("attention" | "self_attn") => BlockKind::Mha,
-                    Some("mlp") => BlockKind::Mlp,
+                    Some("attention") => BlockKind::Mha,
+                    Some(name) if is(BlockKind::Mha, name) => BlockKind::Mha,
+                    Some(name) if is(BlockKind::Mlp, name) => BlockKind::Mlp,
                     _ => return Err(keys.wrong(&key, block, "`skip` of \"attention\" or \"mlp\"")),
                 };
                 skipped.insert(BlockId { kind, layer: index });

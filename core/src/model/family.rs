@@ -146,7 +146,7 @@ impl Family {
         format!("{}.weight", self.tensor(role).map_or("", |tensor| tensor.hf))
     }
 
-    /// Names of the modules in a layer that belong to one kind of block: `self_attn`, `input_layernorm`, ..
+    /// Names of the modules in a layer that belong to one kind of block, norms among them.
     pub(crate) fn modules(&self, kind: BlockKind) -> Vec<&'static str> {
         let mut modules: Vec<&str> = Vec::new();
         for tensor in self.tensors.iter().filter(|tensor| tensor.role.kind() == Some(kind)) {

@@ -351,7 +351,7 @@ impl Settings for Metadata<'_> {
         Ok((self.token_id("tokenizer.ggml.bos_token_id")?, end.into_iter().collect()))
     }
 
-    fn absent(&self, _: usize) -> Result<BlockSet, ModelError> {
+    fn absent(&self, _: &Family, _: usize) -> Result<BlockSet, ModelError> {
         Ok(BlockSet::new())
     }
 }

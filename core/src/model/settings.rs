@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::error::ModelError;
-use super::family::Role;
+use super::family::{Family, Role};
 use super::rope::{RopeRequest, RopeSpec};
 
 /// A setting, as both containers spell it.
@@ -79,5 +79,5 @@ pub(crate) trait Settings {
     fn special_tokens(&self) -> Result<(Option<u32>, Vec<u32>), ModelError>;
 
     /// Blocks that an earlier pruning took out of a model of so many layers.
-    fn absent(&self, layers: usize) -> Result<super::BlockSet, ModelError>;
+    fn absent(&self, family: &Family, layers: usize) -> Result<super::BlockSet, ModelError>;
 }

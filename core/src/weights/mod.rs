@@ -105,7 +105,7 @@ impl RowOrder {
 /// Where a tensor lies and what it looks like.
 #[derive(Clone, Debug)]
 pub struct TensorInfo {
-    /// For example `model.layers.0.self_attn.q_proj.weight`.
+    /// For example `model.embed_tokens.weight`.
     pub name: String,
     /// Stored type.
     pub dtype: DType,

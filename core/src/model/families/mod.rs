@@ -175,7 +175,7 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
         head: Head { tied: settings.is_tied(defaults.tied)?, scale: 1.0, soft_cap: None },
         ropes: ropes(settings, defaults, head_dim, max_positions)?,
         restarts_after: None,
-        absent: settings.absent(layers)?,
+        absent: settings.absent(family, layers)?,
         bos_token_id,
         eos_token_ids,
     })

@@ -783,6 +783,23 @@ mod tests {
         assert!(none.is_ok());
     }
 
+    /// Whatever its length and whatever was written beside it, all of it arrives.
+    #[test]
+    fn writes_of_every_length_arrive_whole() {
+        let gpu = block_on(Gpu::open(&options())).unwrap();
+        let values: Vec<f32> = (1..=40).map(|value| value as f32).collect();
+        for count in 1..=values.len() {
+            let texture = Resource::from(&gpu.texture("texels", 10, false).unwrap());
+            let buffer = Resource::from(&gpu.storage("words", 160).unwrap());
+            for target in [&texture, &buffer] {
+                gpu.write(target, bytemuck::cast_slice(&values[..count])).unwrap();
+            }
+            for target in [texture, buffer] {
+                assert_eq!(block_on(gpu.read(target, count)).unwrap(), values[..count], "{count} values");
+            }
+        }
+    }
+
     #[test]
     fn uploads_leave_no_holes_between_weights() {
         const MIB: usize = 1 << 20;

@@ -40,8 +40,9 @@ impl Gpu {
         };
         let start = staged.len();
         staged.append(piece);
-        // Whole words are copied.
-        staged.append(&[0; ALIGNMENT][..piece.len().next_multiple_of(4) - piece.len()]);
+        // Whole words are copied, and whole texels.
+        let whole = if matches!(target, Resource::Texture(_)) { ALIGNMENT } else { 4 };
+        staged.append(&[0; ALIGNMENT][..piece.len().next_multiple_of(whole) - piece.len()]);
         let bytes = staged.len() - start;
         self.staging.borrow_mut().copy(&staged, start..start + bytes, target, offset);
         staged.align();

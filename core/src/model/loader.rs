@@ -564,7 +564,7 @@ mod tests {
             let supply = Supply::new(64 << 20);
             for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q4K] {
                 // Ragged in every direction, and more than a chunk of staging memory.
-                let columns = if dtype.is_quantised() { 768 } else { 771 };
+                let columns = if dtype.is_quantised() { 1536 } else { 771 };
                 for shared in [true, false] {
                     let weights = weights(
                         columns,

@@ -79,6 +79,9 @@ pub struct PanelParams {
     pub scale: f32,
 }
 
+/// Elements of a quantised block.
+const BLOCK_ELEMENTS: u32 = 32;
+
 /// Rows of A that one workgroup of the panel kernel handles, a multiple of its lanes: many, because every texel of W is
 /// loaded once for all of them, but no more than compilers of software drivers keep on a thread's nearest memory.
 pub fn panel_rows(lanes: u32) -> u32 {
@@ -173,6 +176,17 @@ pub fn pack_weight(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &
 
 /// As [`pack_weight`], into the [`packed_bytes`] of these rows, whatever they held before.
 pub fn pack_rows(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &[u8], packed: &mut [u8]) {
+    match weight {
+        WeightFormat::Q8_0 => pack_blocks(kernel, inner, rows, packed, q8_0_words),
+        WeightFormat::Q4_0 => pack_blocks(kernel, inner, rows, packed, q4_0_words),
+        WeightFormat::Q4_1 => pack_blocks(kernel, inner, rows, packed, q4_1_words),
+        WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => {
+            pack_floats(kernel, weight, inner, rows, packed);
+        }
+    }
+}
+
+fn pack_floats(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &[u8], packed: &mut [u8]) {
     let (row_bytes, units) = (weight.row_bytes(inner), row_units(kernel, weight, inner) as usize);
     if row_bytes == 0 {
         return;
@@ -180,30 +194,49 @@ pub fn pack_rows(kernel: GemmKernel, weight: WeightFormat, inner: u32, rows: &[u
     match kernel {
         GemmKernel::Tile { .. } => {
             for (row, to) in rows.chunks_exact(row_bytes).zip(packed.chunks_exact_mut(units * 4)) {
-                if weight.is_quantised() {
-                    let words = to.as_chunks_mut().0;
-                    each_block(weight, row, |block, from| {
-                        let count = block_words(weight) as usize;
-                        unpack_words(weight, from, |word, value| words[block * count + word] = value);
-                    });
-                } else {
-                    let (to, padding) = to.split_at_mut(row_bytes);
-                    to.copy_from_slice(row);
-                    padding.fill(0);
-                }
+                let (to, padding) = to.split_at_mut(row_bytes);
+                to.copy_from_slice(row);
+                padding.fill(0);
             }
         }
         GemmKernel::Panel { lanes, .. } => {
             let lanes = lanes as usize;
-            let unit = if weight.is_quantised() { lanes * 16 } else { lanes * 64 };
-            let panels = packed.chunks_exact_mut(units * unit).zip(rows.chunks(4 * lanes * row_bytes));
+            let panels = packed.chunks_exact_mut(units * lanes * 64).zip(rows.chunks(4 * lanes * row_bytes));
             for (panel, rows) in panels {
                 if rows.len() < 4 * lanes * row_bytes {
                     panel.fill(0);
                 }
-                match weight.is_quantised() {
-                    true => pack_quantised_panel(weight, lanes, row_bytes, rows, panel),
-                    false => pack_float_panel(lanes, row_bytes, rows, panel),
+                pack_float_panel(lanes, row_bytes, rows, panel);
+            }
+        }
+    }
+}
+
+/// Quantised rows: a panel is `4 * lanes` rows whose first words lie side by side, then their second ones; a tile's row lies by
+/// itself. `words` says what becomes of a block. Fixed sizes spare the bounds checks.
+fn pack_blocks<const B: usize, const W: usize>(
+    kernel: GemmKernel,
+    inner: u32,
+    rows: &[u8],
+    packed: &mut [u8],
+    words: impl Fn(&[u8; B]) -> [u32; W],
+) {
+    let blocks = (inner / BLOCK_ELEMENTS) as usize;
+    if blocks == 0 {
+        return;
+    }
+    let side_by_side = packed_together(kernel) as usize;
+    let row_bytes = blocks * B;
+    let panels = packed.chunks_exact_mut(blocks * W * 4 * side_by_side).zip(rows.chunks(side_by_side * row_bytes));
+    for (panel, rows) in panels {
+        if rows.len() < side_by_side * row_bytes {
+            panel.fill(0);
+        }
+        for (block, to) in panel.as_chunks_mut::<4>().0.chunks_exact_mut(W * side_by_side).enumerate() {
+            for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
+                let Some(from) = row.as_chunks::<B>().0.get(block) else { continue };
+                for (word, to) in words(from).into_iter().zip(to[n..].iter_mut().step_by(side_by_side)) {
+                    *to = word.to_le_bytes();
                 }
             }
         }
@@ -237,44 +270,40 @@ fn pack_float_panel(lanes: usize, row_bytes: usize, rows: &[u8], panel: &mut [u8
     padding.fill([0; 16]);
 }
 
-/// Up to `4 * lanes` rows of blocks: word `unit` of row `n` is word `unit * 4 * lanes + n`.
-fn pack_quantised_panel(weight: WeightFormat, lanes: usize, row_bytes: usize, rows: &[u8], panel: &mut [u8]) {
-    let words = panel.as_chunks_mut().0;
-    let (count, block_bytes) = (block_words(weight) as usize, weight.row_bytes(weight.block_elements()));
-    for (block, words) in words.chunks_exact_mut(count * 4 * lanes).enumerate() {
-        for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
-            let from = &row[block * block_bytes..][..block_bytes];
-            unpack_words(weight, from, |word, value| words[word * 4 * lanes + n] = value);
-        }
+/// ggml's Q8_0 block as [`block_words`]: the scale as f32, then 32 signed bytes.
+fn q8_0_words(block: &[u8; 34]) -> [u32; 9] {
+    let mut words = [0; 9];
+    words[0] = scale(block[0], block[1]);
+    for (word, bytes) in words[1..].iter_mut().zip(block[2..].as_chunks().0) {
+        *word = u32::from_le_bytes(*bytes);
     }
+    words
 }
 
-/// The blocks of a row with their numbers.
-fn each_block(weight: WeightFormat, row: &[u8], mut block: impl FnMut(usize, &[u8])) {
-    let bytes = weight.row_bytes(weight.block_elements());
-    row.chunks_exact(bytes).enumerate().for_each(|(number, from)| block(number, from));
+/// ggml's Q4_0 block as [`block_words`]: the scale as f32, then 32 nibbles.
+fn q4_0_words(block: &[u8; 18]) -> [u32; 5] {
+    nibble_words(scale(block[0], block[1]), &block[2..])
 }
 
-/// One of ggml's blocks as [`block_words`], little-endian.
-#[inline(always)]
-fn unpack_words(weight: WeightFormat, block: &[u8], mut put: impl FnMut(usize, [u8; 4])) {
-    let half = |block: &[u8]| f16::from_le_bytes([block[0], block[1]]).to_f32().to_le_bytes();
-    if weight == WeightFormat::Q8_0 {
-        put(0, half(block));
-        block[2..].as_chunks().0.iter().zip(1..).for_each(|(bytes, word)| put(word, *bytes));
-        return;
-    }
-    let (scale, nibbles) = match weight {
-        WeightFormat::Q4_1 => ([block[0], block[1], block[2], block[3]], &block[4..]),
-        _ => (half(block), &block[2..]),
-    };
-    put(0, scale);
-    // Byte i holds elements i and, in its upper half, 16 + i.
-    for (bytes, word) in nibbles.as_chunks::<8>().0.iter().zip(1..) {
+/// ggml's Q4_1 block as [`block_words`]: scale and minimum as they are, then 32 nibbles.
+fn q4_1_words(block: &[u8; 20]) -> [u32; 5] {
+    nibble_words(u32::from_le_bytes([block[0], block[1], block[2], block[3]]), &block[4..])
+}
+
+/// The bits of an f16 as f32, without asking the processor each time what it can.
+fn scale(low: u8, high: u8) -> u32 {
+    f16::from_le_bytes([low, high]).to_f32_const().to_bits()
+}
+
+/// Byte i holds elements i and, in its upper half, 16 + i.
+fn nibble_words(scale: u32, nibbles: &[u8]) -> [u32; 5] {
+    let mut words = [scale, 0, 0, 0, 0];
+    for (word, bytes) in nibbles.as_chunks().0.iter().enumerate() {
         let bytes = u64::from_le_bytes(*bytes);
-        put(word, lower_nibbles(bytes).to_le_bytes());
-        put(word + 2, lower_nibbles(bytes >> 4).to_le_bytes());
+        words[1 + word] = lower_nibbles(bytes);
+        words[3 + word] = lower_nibbles(bytes >> 4);
     }
+    words
 }
 
 /// The lower halves of eight bytes, side by side.
@@ -479,6 +508,14 @@ mod tests {
             }
         }
         words
+    }
+
+    #[test]
+    fn every_scale_is_exact() {
+        for bits in 0..=u16::MAX {
+            let [low, high] = bits.to_le_bytes();
+            assert_eq!(scale(low, high), f16::from_bits(bits).to_f32().to_bits(), "{bits:#x}");
+        }
     }
 
     #[test]

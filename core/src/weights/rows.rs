@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use half::f16;
-
 use super::{ByteSource, DType, FloatType, RowOrder, SharedSource, TensorInfo, WeightsError, dequantize, source};
 
 /// What rows are handed out as.
@@ -139,13 +137,11 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
 
     /// As [`Tensor::first_not_finite`], of quantised rows.
     fn first_bad_block(&self, bytes: &[u8]) -> Option<(usize, f32)> {
-        let (dtype, factors) = (self.info.dtype, dequantize::leading_factors(self.info.dtype));
+        let dtype = self.info.dtype;
         let row_bytes = self.row_bytes(Form::Stored)?;
-        let finite = |factor: &[u8; 2]| f16::from_le_bytes(*factor).is_finite();
         for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
             // Dequantising everything would be most of the cost of streaming a model.
-            let mut blocks = bytes.chunks_exact(dtype.block_bytes());
-            if factors > 0 && blocks.all(|block| block[..2 * factors].as_chunks().0.iter().all(finite)) {
+            if dequantize::factors_are_finite(dtype, bytes) {
                 continue;
             }
             let values = dequantize::dequantize(dtype, bytes).unwrap_or_default();

@@ -259,7 +259,8 @@ fn pack_float_panel(lanes: usize, row_bytes: usize, rows: &[u8], panel: &mut [u8
             }
         }
     }
-    let (last, padding) = texels[whole * 4 * lanes..].split_at_mut(if row_bytes % 16 > 0 { 4 * lanes } else { 0 });
+    let (last, padding) =
+        texels[whole * 4 * lanes..].split_at_mut(if !row_bytes.is_multiple_of(16) { 4 * lanes } else { 0 });
     for (n, row) in rows.chunks_exact(row_bytes).enumerate() {
         let rest = &row[whole * 16..];
         if let (false, Some(texel)) = (rest.is_empty(), last.get_mut(n % 4 * lanes + n / 4)) {

@@ -218,7 +218,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_order_survives(depths in proptest::sample::subsequence((0..64usize).collect::<Vec<_>>(), 0..40).prop_shuffle()) {
-            let block = |n: usize| if n % 2 == 0 { BlockId::mha(n / 2) } else { BlockId::mlp(n / 2) };
+            let block = |n: usize| if n.is_multiple_of(2) { BlockId::mha(n / 2) } else { BlockId::mlp(n / 2) };
             let order: Vec<_> = depths.into_iter().map(block).collect();
             prop_assert_eq!(parse_order("x", order_json(&order).as_bytes()).unwrap(), order);
         }

@@ -183,7 +183,7 @@ impl Family {
 
     /// The Hugging Face name of GGUF tensor `name`, and how its rows come into Hugging Face's order; None if the table does
     /// not have it.
-    pub(crate) fn from_gguf(&self, name: &str, spec: &ModelSpec) -> Option<(String, RowOrder)> {
+    pub(crate) fn hugging_face_name(&self, name: &str, spec: &ModelSpec) -> Option<(String, RowOrder)> {
         let (tensor, layer, suffix) = self.gguf_tensor(name)?;
         let order = spec.row_order(tensor, layer, Container::Gguf);
         Some(match layer {
@@ -306,9 +306,9 @@ impl ModelSpec {
         let layer = self.layers.get(layer)?;
         let attention = &layer.attention;
         let (queries, keys) = (attention.query_width(), attention.key_width());
-        let head_norm = |row: usize| match attention.qk_norm {
-            None => None,
-            Some(norm) => Some((if norm.over == Over::Row { row } else { attention.head_dim }, None, false)),
+        let head_norm = |row: usize| {
+            let over = attention.qk_norm?.over;
+            Some((if over == Over::Row { row } else { attention.head_dim }, None, false))
         };
         let FeedForward::Dense(dense) = &layer.feed_forward else { return None };
         match role {

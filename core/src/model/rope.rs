@@ -330,7 +330,7 @@ fn rotated(keys: &Keys, rope: &Keys, request: &RopeRequest) -> Result<usize, Mod
         if request.rotated.is_none() && share != 1.0 {
             return Err(place.unsupported(KEY, share.to_string(), "the whole head must be turned (1)"));
         }
-        if share > 1.0 || rotated == 0 || rotated % 2 != 0 {
+        if share > 1.0 || rotated == 0 || !rotated.is_multiple_of(2) {
             let expected = format!("a share of {} dimensions that is an even number of them", request.head_dim);
             return Err(place.contradiction(KEY, share.to_string(), expected));
         }

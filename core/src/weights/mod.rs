@@ -96,9 +96,9 @@ impl RowOrder {
         if self == RowOrder::Stored {
             return rows.clone();
         }
-        rows.clone()
-            .map(|row| self.stored_row(row))
-            .fold(usize::MAX..0, |range, row| range.start.min(row)..range.end.max(row + 1))
+        let first = rows.clone().map(|row| self.stored_row(row)).min().unwrap_or(0);
+        let last = rows.clone().map(|row| self.stored_row(row)).max().unwrap_or(0);
+        first..last + 1
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{ByteSource, DType, FloatType, RowOrder, SharedSource, TensorInfo, WeightsError, dequantize, source};
+use super::{ByteSource, DType, FloatType, RowOrder, TensorInfo, WeightsError, dequantize, source};
 
 /// What rows are handed out as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,8 @@ pub(crate) struct Tensor<'a, S: ByteSource + ?Sized> {
 
 impl<'a> Tensor<'a, dyn ByteSource> {
     /// The same for several threads at a time, where the source can be shared.
-    pub(crate) fn shared(&self) -> Option<Tensor<'a, SharedSource>> {
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn shared(&self) -> Option<Tensor<'a, super::SharedSource>> {
         Some(Tensor { info: self.info, source: self.source.shared()? })
     }
 }

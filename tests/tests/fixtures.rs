@@ -62,15 +62,19 @@ fn check(gpu: &Rc<Gpu>, name: &str, with_search: bool) -> f64 {
             let (_, state) = greedy(gpu, &checkpoint, &windows, &options(remove, strategy), None);
             state.steps.iter().map(|step| (step.removed, step.perplexity)).collect::<Vec<_>>()
         };
-        let exhaustive = steps(Strategy::Exhaustive);
+        // The same bits: shortcuts of the default search may change the work, never the result. The literal loop is most of the
+        // time that a fixture takes, so it runs where something differs.
+        let exhaustive = REPRESENTATIVE.iter().chain(&VARIANTS).any(|other| *other == name);
+        let exhaustive = exhaustive.then(|| steps(Strategy::Exhaustive));
         let steps = steps(Strategy::Exact);
         let order: Vec<String> = steps.iter().map(|(block, _)| block.to_string()).collect();
         assert_eq!(order, expected.order, "{name}: greedy order");
         for ((block, found), expected) in steps.iter().zip(&expected.perplexities) {
             compare(&format!("greedy {block}"), *found, *expected);
         }
-        // The same bits: shortcuts of the default search may change the work, never the result.
-        assert_eq!(steps, exhaustive, "{name}: exhaustive search");
+        if let Some(exhaustive) = exhaustive {
+            assert_eq!(steps, exhaustive, "{name}: exhaustive search");
+        }
     }
     worst
 }

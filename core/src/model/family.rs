@@ -99,6 +99,14 @@ impl Tensor {
     pub const fn plus_one(self) -> Self {
         Self { plus_one: true, ..self }
     }
+
+    /// Its Hugging Face name; `suffix` is `weight` or `bias`.
+    fn name(&self, layer: Option<usize>, suffix: &str) -> String {
+        match layer {
+            None => format!("{}.{suffix}", self.hf),
+            Some(layer) => format!("{LAYERS}.{layer}.{}.{suffix}", self.hf),
+        }
+    }
 }
 
 /// How GGUF files hold a family.
@@ -185,11 +193,7 @@ impl Family {
     /// not have it.
     pub(crate) fn hugging_face_name(&self, name: &str, spec: &ModelSpec) -> Option<(String, RowOrder)> {
         let (tensor, layer, suffix) = self.gguf_tensor(name)?;
-        let order = spec.row_order(tensor, layer, Container::Gguf);
-        Some(match layer {
-            None => (format!("{}.{suffix}", tensor.hf), order),
-            Some(layer) => (format!("{LAYERS}.{layer}.{}.{suffix}", tensor.hf), order),
-        })
+        Some((tensor.name(layer, suffix), spec.row_order(tensor, layer, Container::Gguf)))
     }
 
     /// Whether GGUF tensor `name` is the bias of a role in any layer.
@@ -278,10 +282,7 @@ impl ModelSpec {
             let order = self.row_order(tensor, layer, Container::HuggingFace);
             let parts = [Some(("weight", columns)), has_bias.then_some(("bias", None))];
             for (suffix, columns) in parts.into_iter().flatten() {
-                let name = match layer {
-                    None => format!("{}.{suffix}", tensor.hf),
-                    Some(layer) => format!("{LAYERS}.{layer}.{}.{suffix}", tensor.hf),
-                };
+                let name = tensor.name(layer, suffix);
                 let above = tensors.iter().rev().find(|other| other.name == name).map_or(0, |other| other.rows.end);
                 let rows = above..above + rows;
                 tensors.push(TensorRef { role, name, rows, columns, order, plus_one: tensor.plus_one });

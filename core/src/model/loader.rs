@@ -124,7 +124,7 @@ impl<'a> Loader<'a> {
 
     pub(super) async fn block(&mut self, spec: &ModelSpec, block: BlockId) -> Result<BlockWeights, ForwardError> {
         let (tensors, layer) = (spec.block_tensors(block), &spec.layers[block.layer]);
-        let [input, output] = Stack::of(spec, block);
+        let [input, output] = Stack::of_tensors(&tensors);
         let (before, after) = match block.kind {
             BlockKind::Mha => (Role::AttentionNorm, Role::AttentionPostNorm),
             BlockKind::Mlp => (Role::FeedForwardNorm, Role::FeedForwardPostNorm),
@@ -402,7 +402,11 @@ pub(super) struct Stack {
 impl Stack {
     /// The two matrices of a block: Q, K and V, or gate and up; then the projection back to the hidden size.
     pub(super) fn of(spec: &ModelSpec, block: BlockId) -> [Self; 2] {
-        let tensors = spec.block_tensors(block);
+        Self::of_tensors(&spec.block_tensors(block))
+    }
+
+    /// The same from the block's tensors.
+    fn of_tensors(tensors: &[TensorRef]) -> [Self; 2] {
         let is_output = |tensor: &&TensorRef| tensor.role.is_output();
         [
             Self::from_tensors(tensors.iter().filter(|tensor| !is_output(tensor))),

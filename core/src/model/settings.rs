@@ -25,6 +25,11 @@ pub(crate) trait Settings {
     /// A whole number from 1 to `most`, if the key is there.
     fn size(&self, key: Key, most: usize) -> Result<Option<usize>, ModelError>;
 
+    /// A whole number from 1 to `most`.
+    fn required_size(&self, key: Key, most: usize) -> Result<usize, ModelError> {
+        self.size(key, most)?.ok_or_else(|| self.missing(key, &format!("a whole number from 1 to {most}")))
+    }
+
     /// A whole number from 0 up, if the key is there.
     fn count(&self, key: Key) -> Result<Option<usize>, ModelError>;
 

@@ -319,10 +319,11 @@ impl Weights {
     /// Quantised tensors come as F32, others as they are stored. [`WeightsError::NotFinite`] if a value is NaN or
     /// infinite.
     pub async fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Rows, WeightsError> {
-        let info = self.find_rows(name, &rows)?;
+        let tensor = self.tensor(name)?;
+        tensor.check_rows(&rows)?;
+        let info = tensor.info;
         let dtype = info.dtype.read_as();
         let form = if info.dtype.is_quantised() { Form::F32 } else { Form::Stored };
-        let tensor = Tensor { info, source: self.source(info)? };
         // What a file does not have is not made room for.
         tensor.check_there(&rows)?;
         let mut bytes = vec![0; rows.len() * info.columns() * dtype.bytes()];
@@ -344,21 +345,6 @@ impl Weights {
                 reason: format!("there is no file number {}", info.source),
             }),
         }
-    }
-
-    /// The tensor of this name, which must have these rows.
-    fn find_rows(&self, name: &str, rows: &Range<usize>) -> Result<&TensorInfo, WeightsError> {
-        let info = self.find(name)?;
-        if rows.start > rows.end || rows.end > info.rows() {
-            return Err(WeightsError::Rows {
-                file: self.file_of(info).to_string(),
-                tensor: name.to_string(),
-                available: info.rows(),
-                start: rows.start,
-                end: rows.end,
-            });
-        }
-        Ok(info)
     }
 
     /// A whole tensor in Hugging Face order, converted to f32.

@@ -47,15 +47,9 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
         to: &mut [u8],
     ) -> Result<(), WeightsError> {
         let info = self.info;
-        let fills = self.row_bytes(form).is_some_and(|bytes| bytes.checked_mul(rows.len()) == Some(to.len()));
-        if rows.start > rows.end || rows.end > info.rows() || !fills {
-            return Err(WeightsError::Rows {
-                file: self.source.name().to_string(),
-                tensor: info.name.clone(),
-                available: info.rows(),
-                start: rows.start,
-                end: rows.end,
-            });
+        self.check_rows(&rows)?;
+        if self.row_bytes(form).and_then(|bytes| bytes.checked_mul(rows.len())) != Some(to.len()) {
+            return Err(self.no_such_rows(&rows));
         }
         if to.is_empty() {
             return Ok(());
@@ -80,6 +74,21 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
                 value,
             }),
         }
+    }
+
+    fn no_such_rows(&self, rows: &Range<usize>) -> WeightsError {
+        WeightsError::Rows {
+            file: self.source.name().to_string(),
+            tensor: self.info.name.clone(),
+            available: self.info.rows(),
+            start: rows.start,
+            end: rows.end,
+        }
+    }
+
+    /// [`WeightsError::Rows`] if the tensor does not have these rows.
+    pub(super) fn check_rows(&self, rows: &Range<usize>) -> Result<(), WeightsError> {
+        if rows.start > rows.end || rows.end > self.info.rows() { Err(self.no_such_rows(rows)) } else { Ok(()) }
     }
 
     /// An error if the file ends before these rows, which the tensor has.

@@ -127,15 +127,11 @@ const DEFAULTS: Defaults = Defaults {
 /// A model as Llama is, without biases, from the settings that all families have.
 fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults) -> Result<ModelSpec, ModelError> {
     check_activation(settings, defaults)?;
-    let required = |key: Key, most: usize| {
-        let missing = || settings.missing(key, &format!("a whole number from 1 to {most}"));
-        settings.size(key, most)?.ok_or_else(missing)
-    };
-    let hidden_size = required(HIDDEN_SIZE, most::WIDTH)?;
-    let layers = required(LAYERS, most::LAYERS)?;
+    let hidden_size = settings.required_size(HIDDEN_SIZE, most::WIDTH)?;
+    let layers = settings.required_size(LAYERS, most::LAYERS)?;
     let max_positions = match settings.has_defaults() {
         true => settings.size(POSITIONS, most::POSITIONS)?.unwrap_or(defaults.max_positions),
-        false => required(POSITIONS, most::POSITIONS)?,
+        false => settings.required_size(POSITIONS, most::POSITIONS)?,
     };
     let eps = match settings.positive(NORM_EPS)? {
         Some(eps) => eps,
@@ -157,7 +153,7 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
         soft_cap: None,
         sliding_window: None,
     };
-    let inner = required(INNER, most::WIDTH)?;
+    let inner = settings.required_size(INNER, most::WIDTH)?;
     let (.., activation) = defaults.activation;
     let feed_forward = match settings.count(EXPERTS)?.unwrap_or(0) {
         0 => FeedForward::Dense(Dense { branch, inner, activation, bias: false }),
@@ -214,8 +210,7 @@ fn heads(
     hidden_size: usize,
     defaults: &Defaults,
 ) -> Result<(usize, usize, usize), ModelError> {
-    let missing = || settings.missing(HEADS, &format!("a whole number from 1 to {}", most::HEADS));
-    let heads = settings.size(HEADS, most::HEADS)?.ok_or_else(missing)?;
+    let heads = settings.required_size(HEADS, most::HEADS)?;
     // A null means as many as heads; what a missing key means depends on the family.
     let assumed = |key, default: Option<usize>| default.filter(|_| settings.has_defaults() && !settings.is_null(key));
     let kv_heads = settings.size(KV_HEADS, most::HEADS)?.or(assumed(KV_HEADS, defaults.kv_heads)).unwrap_or(heads);
@@ -337,16 +332,14 @@ fn slide_by_type(
     Ok(slides)
 }
 
-/// A setting that must stay away.
-fn refuse(settings: &dyn Settings, key: Key, supported: &str) -> Result<(), ModelError> {
-    match settings.flag(key)? {
-        Some(true) => Err(settings.unsupported(key, "true".to_string(), supported)),
+fn refuse_bidirectional(settings: &dyn Settings) -> Result<(), ModelError> {
+    match settings.flag(BIDIRECTIONAL)? {
+        Some(true) => {
+            let supported = "a token must see only what stands before it";
+            Err(settings.unsupported(BIDIRECTIONAL, "true".to_string(), supported))
+        }
         _ => Ok(()),
     }
-}
-
-fn refuse_bidirectional(settings: &dyn Settings) -> Result<(), ModelError> {
-    refuse(settings, BIDIRECTIONAL, "a token must see only what stands before it")
 }
 
 #[cfg(test)]

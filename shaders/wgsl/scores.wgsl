@@ -1,8 +1,11 @@
 // What a query makes of its keys: a part of every attention shader.
 
 // Causal{% if SLIDING %}, and no further back than the window that slides with the query{% endif %}.
+{% if SLIDING %}
+// Both sides are computed: a branch for each key is more than some software drivers compile in a reasonable time.
+{% endif %}
 fn sees(query: u32, key: u32) -> bool {
-    return key <= query{% if SLIDING %} && query - key < params.sliding_window{% endif %};
+    return {% if SLIDING %}(key <= query) & (query - key < params.sliding_window){% else %}key <= query{% endif %};
 }
 {% if SOFT_CAP %}
 

@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 use minijinja::context;
 
-use crate::gemm::panel_rows;
+use crate::gemm::{self, panel_rows};
 use crate::{GemmKernel, TEXTURE_WIDTH};
 
 /// Uniform block of `attention_tile.wgsl`.
@@ -63,7 +63,7 @@ pub fn head_texels(head_dim: u32) -> u32 {
 /// Queries that one workgroup handles.
 pub fn block_queries(kernel: GemmKernel, head_dim: u32) -> u32 {
     match kernel {
-        GemmKernel::Tile { .. } => tile_queries(head_dim),
+        GemmKernel::Tile { .. } => 8 * tile_shape(kernel, head_dim)[0],
         GemmKernel::Panel { lanes, .. } => lanes * panel_queries(head_dim),
     }
 }
@@ -78,30 +78,31 @@ fn panel_queries(head_dim: u32) -> u32 {
     if head_dim <= 64 { 2 } else { 1 }
 }
 
-/// Queries and keys of a tile: their rows of a head and their scores share 16 KiB of workgroup memory.
-fn tile_queries(head_dim: u32) -> u32 {
-    if head_dim <= 128 { 16 } else { 8 }
+/// Queries of an invocation of the tile kernel, and keys at a time: as many as fit the workgroup memory, since what is read
+/// from it once is used for all of them.
+fn tile_shape(kernel: GemmKernel, head_dim: u32) -> [u32; 2] {
+    let memory = if kernel.cooperative().is_some() { gemm::COOPERATIVE_MEMORY } else { 16_384 };
+    let shapes = [[4, 16], [4, 8], [2, 16], [2, 8], [1, 8]];
+    let rows = |[queries, keys]: [u32; 2]| 8 * queries + keys;
+    let bytes = |shape: [u32; 2]| 16 * tile_pitch(head_dim) * rows(shape) + 4 * 8 * shape[0] * shape[1];
+    shapes.into_iter().find(|shape| bytes(*shape) <= memory).unwrap_or([1, 4])
 }
 
-fn tile_keys(head_dim: u32) -> u32 {
-    match head_dim {
-        0..=64 => 16,
-        65..=192 => 8,
-        _ => 4,
-    }
+/// Texels from a row of a tile to the next: one more than there are, so that rows lie in different banks.
+fn tile_pitch(head_dim: u32) -> u32 {
+    head_texels(head_dim) + 1
 }
 
 pub(crate) fn context(kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool) -> minijinja::Value {
     let texels = head_texels(head_dim);
     match kernel {
         GemmKernel::Tile { .. } => {
-            let queries = tile_queries(head_dim);
-            let per_query = 64 / queries;
+            let [queries, keys] = tile_shape(kernel, head_dim);
             context! {
-                QUERIES => queries,
-                KEYS => tile_keys(head_dim),
-                PER_QUERY => per_query,
-                PER_INVOCATION => texels.div_ceil(per_query),
+                PER_INVOCATION => queries,
+                KEYS => keys,
+                VALUES => texels.div_ceil(8),
+                PITCH => tile_pitch(head_dim),
                 HEAD_TEXELS => texels,
                 SOFT_CAP => soft_cap,
                 SLIDING => sliding,

@@ -8,26 +8,34 @@ use minijinja::context;
 
 use crate::{Cooperative, GemmKernel, TEXTURE_WIDTH, WeightFormat, stride};
 
-/// Rows and columns of a tile of `gemm_tile.wgsl`.
-///
-/// 8 x 8 invocations of 4 x 4 results was the best all-round choice on four vendors' GPUs in llama.cpp's WebGPU backend
-/// (ggml-org/llama.cpp #22241).
-pub const TILE: u32 = 32;
-const TILE_THREADS: u32 = 8;
+/// Rows and columns of a tile of `gemm_tile.wgsl`,
+pub const TILE: u32 = 64;
+/// invocations across and down, each of 4 rows and 8 columns: few enough sums for GPUs with few registers,
+const TILE_INVOCATIONS: [u32; 2] = [8, 16];
+/// and k that are staged at a time.
 const TILE_STEP: u32 = 16;
+/// Vectors from one k to the next in workgroup memory: one more than there are, so that they lie in different banks.
+const TILE_PITCH: u32 = TILE / 4 + 1;
 
-/// Rows and columns of a tile of `gemm_cooperative.wgsl`,
-const COOPERATIVE_TILE: u32 = 64;
+/// Rows and columns of a tile of `gemm_cooperative.wgsl`: the best on an H100 of those that 32 KiB of workgroup memory hold
+/// (docs/devices.md),
+const COOPERATIVE_TILE: [u32; 2] = [64, 128];
 /// of the part of it that is one subgroup's,
-const COOPERATIVE_PART: u32 = 32;
-/// and the invocations of its workgroup: one subgroup of 32 a part, and whole subgroups of every other size up to 128.
+const COOPERATIVE_PART: [u32; 2] = [32, 64];
+/// such parts,
+const COOPERATIVE_PARTS: u32 = 4;
+/// the invocations of its workgroup where subgroups have no one size,
 const COOPERATIVE_INVOCATIONS: u32 = 128;
+/// and the workgroup memory of its largest variant.
+pub const COOPERATIVE_MEMORY: u32 = 25_616;
+/// Largest subgroup that each gets a part: beyond it workgroups would be larger than WebGPU guarantees.
+const COOPERATIVE_LANES: u32 = 64;
 /// What A is divided by before it is split into f16: values up to a million fit.
 const A_SCALE: f32 = 16.0;
 /// What the second f16 of a split value is multiplied by: what the first leaves is about 11 bits smaller.
 const REST_SCALE: f32 = 2048.0;
 
-/// Uniform block of `gemm_tile.wgsl` and `gemm_cooperative.wgsl`.
+/// Uniform block of `gemm_operands.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct TileParams {
@@ -37,10 +45,10 @@ pub struct TileParams {
     pub columns: u32,
     /// Columns of A and W.
     pub inner: u32,
-    /// Elements from one row of A to the next.
-    pub a_stride: u32,
-    /// u32 words in one row of the packed W.
-    pub row_words: u32,
+    /// Vectors of 4 from one row of A to the next.
+    pub a_vectors: u32,
+    /// u32 words of quantised weights, vectors of 4 of the others, in one row of the packed W.
+    pub row_units: u32,
     /// Elements from one row of C to the next.
     pub stride: u32,
     /// First column of C that this shard writes.
@@ -55,6 +63,8 @@ pub struct TileParams {
     pub add: u32,
     /// What is added is multiplied by this.
     pub scale: f32,
+    /// [`f16_scale`] of W.
+    pub w_scale: f32,
 }
 
 /// Uniform block of `gemm_panel.wgsl`.
@@ -96,7 +106,7 @@ pub fn inner_texels(inner: u32) -> u32 {
 /// Columns of C that one workgroup computes: shards begin at multiples of it.
 pub fn block_columns(kernel: GemmKernel) -> u32 {
     match kernel {
-        GemmKernel::Tile { cooperative: Some(_), .. } => COOPERATIVE_TILE,
+        GemmKernel::Tile { cooperative: Some(_), .. } => COOPERATIVE_TILE[1],
         GemmKernel::Tile { .. } => TILE,
         GemmKernel::Panel { lanes, .. } => 4 * lanes,
     }
@@ -105,7 +115,7 @@ pub fn block_columns(kernel: GemmKernel) -> u32 {
 /// Rows of C that one workgroup computes.
 pub fn block_rows(kernel: GemmKernel) -> u32 {
     match kernel {
-        GemmKernel::Tile { cooperative: Some(_), .. } => COOPERATIVE_TILE,
+        GemmKernel::Tile { cooperative: Some(_), .. } => COOPERATIVE_TILE[0],
         GemmKernel::Tile { .. } => TILE,
         GemmKernel::Panel { lanes, .. } => panel_rows(lanes),
     }
@@ -130,11 +140,8 @@ pub fn row_units(kernel: GemmKernel, weight: WeightFormat, inner: u32) -> u32 {
         return inner / weight.block_elements() * block_words(weight);
     }
     match kernel {
-        GemmKernel::Tile { .. } => match weight {
-            // The embedding lookup reads pairs.
-            WeightFormat::F32 => inner.next_multiple_of(2),
-            _ => inner.div_ceil(2),
-        },
+        // Whole vectors of 4 words.
+        GemmKernel::Tile { .. } => inner.div_ceil(texel_elements(weight)) * 4,
         GemmKernel::Panel { .. } => inner_texels(inner) * 4 / texel_elements(weight),
     }
 }
@@ -381,56 +388,96 @@ pub(crate) fn output_context(kernel: GemmKernel) -> minijinja::Value {
 pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat, residual: bool) -> minijinja::Value {
     match kernel {
         GemmKernel::Tile { cooperative: None, .. } => context! {
-            THREADS => TILE_THREADS,
-            PER_THREAD => TILE / TILE_THREADS,
-            ..tile_context(weight, TILE, TILE_THREADS * TILE_THREADS)
+            TILE,
+            ACROSS => TILE_INVOCATIONS[0],
+            DOWN => TILE_INVOCATIONS[1],
+            STEP => TILE_STEP,
+            PITCH => TILE_PITCH,
+            ..operands_context(weight)
         },
         GemmKernel::Tile { cooperative: Some(cooperative), .. } => {
-            let (size, element) = match cooperative {
-                Cooperative::F32 => (8, "f32"),
-                Cooperative::F16 { size } => (size, "f16"),
-            };
-            let split = element == "f16";
+            let Cooperative { f16, size, lanes } = cooperative;
+            // f16 weights are f16 as they are, and bf16 ones have so few bits that one f16 holds them.
+            let rest_w = f16 && !matches!(weight, WeightFormat::F16 | WeightFormat::Bf16);
+            let step = if rest_w || !f16 { 16 } else { 32 };
+            let invocations = lanes.filter(|lanes| *lanes <= COOPERATIVE_LANES).map(|lanes| COOPERATIVE_PARTS * lanes);
             context! {
                 SIZE => size,
                 MATRIX => format!("coop_mat{size}x{size}"),
-                ELEMENT => element,
-                SPLIT => split,
-                // f16 weights are f16 as they are.
-                REST_W => split && weight != WeightFormat::F16,
+                ELEMENT => if f16 { "f16" } else { "f32" },
+                // Elements of workgroup memory that lie together.
+                UNIT => if f16 { 4 } else { 1 },
+                SPLIT => f16,
+                REST_W => rest_w,
                 A_SCALE,
                 REST_SCALE,
-                PART => COOPERATIVE_PART,
-                PARTS => (COOPERATIVE_TILE / COOPERATIVE_PART).pow(2),
-                ..tile_context(weight, COOPERATIVE_TILE, COOPERATIVE_INVOCATIONS)
+                STEP => step,
+                // 16 bytes more than there are, so that rows lie in different banks.
+                PITCH => step + if f16 { 8 } else { 4 },
+                ROWS => COOPERATIVE_TILE[0],
+                COLUMNS => COOPERATIVE_TILE[1],
+                PART_ROWS => COOPERATIVE_PART[0],
+                PART_COLUMNS => COOPERATIVE_PART[1],
+                PARTS => COOPERATIVE_PARTS,
+                TURNS => invocations.is_none(),
+                INVOCATIONS => invocations.unwrap_or(COOPERATIVE_INVOCATIONS),
+                ..operands_context(weight)
             }
         }
         GemmKernel::Panel { lanes, subgroups } => context! {
-            WEIGHT => weight.name(),
-            QUANTISED => weight.is_quantised(),
-            BLOCK_WORDS => block_words(weight),
             TEXEL_FORMAT => if weight == WeightFormat::F32 { "rgba32float" } else { "rgba32uint" },
-            TEXEL_K => texel_elements(weight),
             ROWS => panel_rows(lanes),
             LANES => lanes,
             SUBGROUPS => subgroups,
             RESIDUAL => residual,
             TEXTURE_WIDTH,
+            ..operands_context(weight)
         },
     }
 }
 
-/// What `gemm_stage.wgsl` is rendered with.
-fn tile_context(weight: WeightFormat, tile: u32, invocations: u32) -> minijinja::Value {
+/// What every shader needs to know that reads a weight.
+fn operands_context(weight: WeightFormat) -> minijinja::Value {
     context! {
         WEIGHT => weight.name(),
         QUANTISED => weight.is_quantised(),
         BLOCK_WORDS => block_words(weight),
         TEXEL_K => texel_elements(weight),
-        TILE => tile,
-        INVOCATIONS => invocations,
-        STEP => TILE_STEP,
     }
+}
+
+/// What no element of these rows, as a checkpoint stores them, is larger than.
+pub fn largest(weight: WeightFormat, rows: &[u8]) -> f32 {
+    // Of floats that are not negative, the larger one has the larger bits.
+    let half = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & 0x7fff;
+    let halves = || rows.as_chunks().0.iter().map(half).fold(0, u16::max);
+    let factor = |low: u8, high: u8| f16::from_le_bytes([low, high]).to_f32_const().abs();
+    match weight {
+        WeightFormat::F32 => {
+            let bits = rows.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes) & 0x7fff_ffff);
+            f32::from_bits(bits.fold(0, u32::max))
+        }
+        WeightFormat::F16 => f16::from_bits(halves()).to_f32_const(),
+        WeightFormat::Bf16 => f32::from_bits(u32::from(halves()) << 16),
+        WeightFormat::Q8_0 => {
+            rows.as_chunks::<34>().0.iter().map(|block| 128.0 * factor(block[0], block[1])).fold(0.0, f32::max)
+        }
+        WeightFormat::Q4_0 => {
+            rows.as_chunks::<18>().0.iter().map(|block| 8.0 * factor(block[0], block[1])).fold(0.0, f32::max)
+        }
+        WeightFormat::Q4_1 => {
+            let most = |block: &[u8; 20]| 15.0 * factor(block[0], block[1]) + factor(block[2], block[3]);
+            rows.as_chunks().0.iter().map(most).fold(0.0, f32::max)
+        }
+    }
+}
+
+/// The power of two that brings a number near to the largest f16, which is 65,504.
+pub fn f16_scale(largest: f32) -> f32 {
+    // Exponents as they are stored: the largest number then lies between 2^14 and 2^15. Those of the scale stay away from
+    // zero, infinity and what is no normal number.
+    let exponent = largest.to_bits() >> 23;
+    f32::from_bits((127 + 127 + 14 - exponent).clamp(8, 247) << 23)
 }
 
 /// CPU twin: `a [rows, inner]` times the transpose of `w [columns, inner]` plus `bias [columns]`, `[rows, columns]`.
@@ -523,8 +570,10 @@ mod tests {
     fn rows_are_packed_as_the_layouts_say_whatever_was_there_before() {
         let tiles = [
             GemmKernel::BASELINE,
-            GemmKernel::Tile { subgroups: true, cooperative: Some(Cooperative::F32) },
-            GemmKernel::Tile { subgroups: true, cooperative: Some(Cooperative::F16 { size: 16 }) },
+            GemmKernel::Tile {
+                subgroups: true,
+                cooperative: Some(Cooperative { f16: true, size: 16, lanes: Some(32) }),
+            },
         ];
         let panels = [4, 8, 16].map(|lanes| GemmKernel::Panel { lanes, subgroups: false });
         for kernel in tiles.into_iter().chain(panels) {

@@ -126,14 +126,13 @@ pub enum GemmKernel {
 
 /// Cooperative matrices (tensor cores, simdgroup matrices), which a device may offer; they sum up in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cooperative {
-    /// 8 x 8 of f32.
-    F32,
-    /// Of f16; an operand is the sum of two, so that products are good to about 22 bits.
-    F16 {
-        /// Rows and columns of a matrix, 8 or 16.
-        size: u32,
-    },
+pub struct Cooperative {
+    /// Of f16, the left operand as the sum of two, so that products are good to about 22 bits; else of f32.
+    pub f16: bool,
+    /// Rows and columns of a matrix, 8 or 16.
+    pub size: u32,
+    /// Lanes of the device's subgroups, if they are of one size.
+    pub lanes: Option<u32>,
 }
 
 impl GemmKernel {
@@ -148,6 +147,11 @@ impl GemmKernel {
         }
     }
 
+    /// Whether it must know how large a weight's elements are at most: [`gemm::f16_scale`].
+    pub fn scales_weights(self) -> bool {
+        self.cooperative().is_some_and(|cooperative| cooperative.f16)
+    }
+
     /// Whether operands and activations lie in storage textures.
     pub fn is_panel(self) -> bool {
         matches!(self, Self::Panel { .. })
@@ -156,8 +160,8 @@ impl GemmKernel {
     /// The name that `--kernel` takes.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Tile { cooperative: Some(Cooperative::F32), .. } => "cooperative-f32",
-            Self::Tile { cooperative: Some(Cooperative::F16 { .. }), .. } => "cooperative-f16",
+            Self::Tile { cooperative: Some(Cooperative { f16: false, .. }), .. } => "cooperative-f32",
+            Self::Tile { cooperative: Some(_), .. } => "cooperative-f16",
             Self::Tile { subgroups: true, .. } => "tile-subgroup",
             Self::Tile { .. } => "tile",
             Self::Panel { subgroups: false, .. } => "panel",
@@ -222,7 +226,7 @@ impl Kernel {
         }
         match self {
             Self::Gemm { kernel: GemmKernel::Tile { .. }, .. } => {
-                parts.push(include_str!("../wgsl/gemm_stage.wgsl"));
+                parts.push(include_str!("../wgsl/gemm_operands.wgsl"));
             }
             Self::Attention { .. } | Self::CachedAttention { .. } => {
                 parts.push(include_str!("../wgsl/scores.wgsl"));
@@ -403,14 +407,15 @@ mod tests {
     use super::*;
 
     fn every_kernel() -> Vec<Kernel> {
+        let cooperative = |f16, size, lanes| GemmKernel::Tile {
+            subgroups: true,
+            cooperative: Some(Cooperative { f16, size, lanes }),
+        };
         let gemms = [4, 8, 16]
             .into_iter()
             .flat_map(|lanes| [true, false].map(|subgroups| GemmKernel::Panel { lanes, subgroups }))
-            .chain(
-                [None, Some(Cooperative::F32), Some(Cooperative::F16 { size: 8 }), Some(Cooperative::F16 { size: 16 })]
-                    .into_iter()
-                    .flat_map(|cooperative| [true, false].map(|subgroups| GemmKernel::Tile { subgroups, cooperative })),
-            );
+            .chain([true, false].map(|subgroups| GemmKernel::Tile { subgroups, cooperative: None }))
+            .chain([cooperative(false, 8, None)]);
         let mut kernels = Vec::new();
         for kernel in gemms {
             let rows = [NormRows::Contiguous, NormRows::Indexed, NormRows::Product];
@@ -430,6 +435,12 @@ mod tests {
                 kernels.extend(every_attention(kernel, head_dim, true, false));
                 kernels.extend(every_attention(kernel, head_dim, false, true));
                 kernels.extend(every_attention(kernel, head_dim, true, true));
+            }
+        }
+        for lanes in [None, Some(8), Some(16), Some(32), Some(64), Some(128)] {
+            for (f16, size) in [(false, 8), (true, 8), (true, 16)] {
+                let kernel = cooperative(f16, size, lanes);
+                kernels.extend(WeightFormat::ALL.map(|weight| Kernel::Gemm { kernel, weight, residual: false }));
             }
         }
         let kernel = GemmKernel::BASELINE;
@@ -488,7 +499,14 @@ mod tests {
                 .filter(|(_, v)| v.space == wgpu::naga::AddressSpace::WorkGroup)
                 .map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx()))
                 .sum();
-            assert!(shared <= 16_384, "{kernel:?}: {shared} bytes of workgroup memory");
+            let cooperative = |kernel: GemmKernel| kernel.cooperative().is_some();
+            let most = match kernel {
+                Kernel::Gemm { kernel, .. } | Kernel::Attention { kernel, .. } if cooperative(kernel) => {
+                    gemm::COOPERATIVE_MEMORY
+                }
+                _ => 16_384,
+            };
+            assert!(shared <= most, "{kernel:?}: {shared} bytes of workgroup memory");
             let globals = module.global_variables.iter().filter(|(_, v)| v.binding.is_some()).count();
             assert_eq!(globals, shader.bindings.len() + 1, "{kernel:?}: bindings");
         }

@@ -2,7 +2,8 @@
 //   q:      [rows, heads, {{ HEAD_TEXELS }}] of 4 neighbouring elements, as heads.wgsl writes it; a batch of windows of `window` rows
 //   k, v:   [rows, heads / share, {{ HEAD_TEXELS }}]
 //   output: [rows, output_stride]
-// One workgroup of 64 invocations handles {{ QUERIES }} queries of one head, {{ KEYS }} keys at a time; {{ PER_QUERY }} invocations share a query.
+// One workgroup of 64 invocations handles {{ 8 * PER_INVOCATION }} queries of one head, {{ KEYS }} keys at a time. Eight invocations share {{ PER_INVOCATION }} queries: each
+// scores them with every eighth key, and sums up every eighth vector of their values.
 // The blocks of keys start at the window's first key, so a query's result depends on its window alone{% if SLIDING %};
 // those that no query of the workgroup sees are left out{% endif %}.
 // Grid = blocks of queries x heads x windows.
@@ -30,36 +31,47 @@ struct Params {
 // Lower than any score; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
 
-var<workgroup> tile_q: array<vec4f, {{ QUERIES * HEAD_TEXELS }}>;
+{% set QUERIES = 8 * PER_INVOCATION %}
+{% set EACH = ["", "f32", "vec2f", "", "vec4f"][PER_INVOCATION] %}
+{% set OF = [""] if PER_INVOCATION == 1 else ["[0]", "[1]", "[2]", "[3]"] %}
+var<workgroup> tile_q: array<vec4f, {{ QUERIES * PITCH }}>;
 // The keys, then the values, of one block.
-var<workgroup> tile_kv: array<vec4f, {{ KEYS * HEAD_TEXELS }}>;
-var<workgroup> scores: array<f32, {{ QUERIES * KEYS }}>;
+var<workgroup> tile_kv: array<vec4f, {{ KEYS * PITCH }}>;
+// The scores of a key, for the queries that invocations share.
+var<workgroup> scores: array<{{ EACH }}, {{ KEYS * 8 }}>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32) {
+fn main(
+    @builtin(workgroup_id) group: vec3u,
+    @builtin(num_workgroups) groups: vec3u,
+    @builtin(local_invocation_index) index: u32,
+) {
     let head = group.y;
     let window = params.first_window + group.z;
-    let query0 = group.x * {{ QUERIES }}u;
-    let i = index / {{ PER_QUERY }}u;
-    let c = index % {{ PER_QUERY }}u;
-    let query = query0 + i;
+    // The last queries see most keys: whoever takes longest begins first.
+    let query0 = (groups.x - 1u - group.x) * {{ QUERIES }}u;
+    // This invocation's queries are 8 rows apart, so that those of its neighbours lie in other banks.
+    let sharing = index / 8u;
+    let c = index % 8u;
     // First texels of the head, in Q and in K and V, and from a row to the next in K and V.
     let from_q = (window * params.window * params.heads + head) * {{ HEAD_TEXELS }}u;
     let kv_texels = params.heads / params.share * {{ HEAD_TEXELS }}u;
     let from_kv = window * params.window * kv_texels + head / params.share * {{ HEAD_TEXELS }}u;
     for (var e = index; e < {{ QUERIES * HEAD_TEXELS }}u; e += 64u) {
-        let row = query0 + e / {{ HEAD_TEXELS }}u;
+        let row = e / {{ HEAD_TEXELS }}u;
         // Rows past the window are zeros, here and below.
         var value = vec4f(0.0);
-        if row < params.window {
-            value = q[from_q + row * params.heads * {{ HEAD_TEXELS }}u + e % {{ HEAD_TEXELS }}u];
+        if query0 + row < params.window {
+            value = q[from_q + (query0 + row) * params.heads * {{ HEAD_TEXELS }}u + e % {{ HEAD_TEXELS }}u];
         }
-        tile_q[e] = value * params.scale;
+        tile_q[row * {{ PITCH }}u + e % {{ HEAD_TEXELS }}u] = value * params.scale;
     }
-    var largest = LOWEST;
-    var sum = 0.0;
-{% for d in range(PER_INVOCATION) %}
-    var o{{ d }} = vec4f(0.0);
+    var largest = {{ EACH }}(LOWEST);
+    var sum = {{ EACH }}(0.0);
+{% for r in range(PER_INVOCATION) %}
+{% for d in range(VALUES) %}
+    var o{{ r }}_{{ d }} = vec4f(0.0);
+{% endfor %}
 {% endfor %}
     let keys = min(query0 + {{ QUERIES }}u, params.window);
 {% if SLIDING %}
@@ -69,71 +81,110 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
 {% endif %}
     for (var key0 = first; key0 < keys; key0 += {{ KEYS }}u) {
         for (var e = index; e < {{ KEYS * HEAD_TEXELS }}u; e += 64u) {
-            let row = key0 + e / {{ HEAD_TEXELS }}u;
+            let row = e / {{ HEAD_TEXELS }}u;
             var value = vec4f(0.0);
-            if row < params.window {
-                value = k[from_kv + row * kv_texels + e % {{ HEAD_TEXELS }}u];
+            if key0 + row < params.window {
+                value = k[from_kv + (key0 + row) * kv_texels + e % {{ HEAD_TEXELS }}u];
             }
-            tile_kv[e] = value;
+            tile_kv[row * {{ PITCH }}u + e % {{ HEAD_TEXELS }}u] = value;
         }
         workgroupBarrier();
-        for (var key = c; key < {{ KEYS }}u; key += {{ PER_QUERY }}u) {
-            var s = 0.0;
-            for (var d = 0u; d < {{ HEAD_TEXELS }}u; d++) {
-                s += dot(tile_q[i * {{ HEAD_TEXELS }}u + d], tile_kv[key * {{ HEAD_TEXELS }}u + d]);
-            }
-{% if SOFT_CAP %}
-            s = capped(s);
+{% set OWN = (KEYS + 7) // 8 %}
+{% for j in range(OWN) %}
+        var s{{ j }} = {{ EACH }}(LOWEST);
+{% endfor %}
+{% if KEYS < 8 %}
+        if c < {{ KEYS }}u {
+{% else %}
+        {
 {% endif %}
-            scores[i * {{ KEYS }}u + key] = select(LOWEST, s, sees(query, key0 + key));
+{% for j in range(OWN) %}
+{% for r in range(PER_INVOCATION) %}
+            var dot{{ j }}_{{ r }} = 0.0;
+{% endfor %}
+{% endfor %}
+            for (var d = 0u; d < {{ HEAD_TEXELS }}u; d++) {
+{% for j in range(OWN) %}
+                let key{{ j }} = tile_kv[(c + {{ 8 * j }}u) * {{ PITCH }}u + d];
+{% endfor %}
+{% for r in range(PER_INVOCATION) %}
+                let query{{ r }} = tile_q[(sharing + {{ 8 * r }}u) * {{ PITCH }}u + d];
+{% for j in range(OWN) %}
+                dot{{ j }}_{{ r }} += dot(query{{ r }}, key{{ j }});
+{% endfor %}
+{% endfor %}
+            }
+{% for j in range(OWN) %}
+{% for r in range(PER_INVOCATION) %}
+            s{{ j }}{{ OF[r] }} = select(LOWEST, {% if SOFT_CAP %}capped({% endif %}dot{{ j }}_{{ r }}{% if SOFT_CAP %}){% endif %}, sees(query0 + sharing + {{ 8 * r }}u, key0 + c + {{ 8 * j }}u));
+{% endfor %}
+            scores[(c + {{ 8 * j }}u) * 8u + sharing] = s{{ j }};
+{% endfor %}
         }
         workgroupBarrier();
         for (var e = index; e < {{ KEYS * HEAD_TEXELS }}u; e += 64u) {
-            let row = key0 + e / {{ HEAD_TEXELS }}u;
+            let row = e / {{ HEAD_TEXELS }}u;
             var value = vec4f(0.0);
-            if row < params.window {
-                value = v[from_kv + row * kv_texels + e % {{ HEAD_TEXELS }}u];
+            if key0 + row < params.window {
+                value = v[from_kv + (key0 + row) * kv_texels + e % {{ HEAD_TEXELS }}u];
             }
-            tile_kv[e] = value;
+            tile_kv[row * {{ PITCH }}u + e % {{ HEAD_TEXELS }}u] = value;
         }
         var top = largest;
         for (var j = 0u; j < {{ KEYS }}u; j++) {
-            top = max(top, scores[i * {{ KEYS }}u + j]);
+            top = max(top, scores[j * 8u + sharing]);
         }
         let keep = exp(largest - top);
         largest = top;
         workgroupBarrier();
-        for (var key = c; key < {{ KEYS }}u; key += {{ PER_QUERY }}u) {
-            let at = i * {{ KEYS }}u + key;
-            scores[at] = select(0.0, exp(scores[at] - top), sees(query, key0 + key));
+{% if KEYS < 8 %}
+        if c < {{ KEYS }}u {
+{% else %}
+        {
+{% endif %}
+{% for j in range(OWN) %}
+            // What is not seen counts nothing, even where nothing was seen yet.
+            scores[(c + {{ 8 * j }}u) * 8u + sharing] = select(exp(s{{ j }} - top), {{ EACH }}(0.0), s{{ j }} == {{ EACH }}(LOWEST));
+{% endfor %}
         }
         workgroupBarrier();
         sum *= keep;
-{% for d in range(PER_INVOCATION) %}
-        o{{ d }} *= keep;
+{% for r in range(PER_INVOCATION) %}
+{% for d in range(VALUES) %}
+        o{{ r }}_{{ d }} *= keep{{ OF[r] }};
+{% endfor %}
 {% endfor %}
         for (var j = 0u; j < {{ KEYS }}u; j++) {
-            let p = scores[i * {{ KEYS }}u + j];
+            let p = scores[j * 8u + sharing];
             sum += p;
-{% for d in range(PER_INVOCATION) %}
-            o{{ d }} += p * tile_kv[min(j * {{ HEAD_TEXELS }}u + c + {{ d * PER_QUERY }}u, {{ KEYS * HEAD_TEXELS - 1 }}u)];
+{% for d in range(VALUES) %}
+            let value{{ d }} = tile_kv[j * {{ PITCH }}u + min(c + {{ 8 * d }}u, {{ HEAD_TEXELS - 1 }}u)];
+{% for r in range(PER_INVOCATION) %}
+            o{{ r }}_{{ d }} += p{{ OF[r] }} * value{{ d }};
+{% endfor %}
 {% endfor %}
         }
         workgroupBarrier();
     }
+{% for r in range(PER_INVOCATION) %}
+    {
+        let query = query0 + sharing + {{ 8 * r }}u;
+        let to = (window * params.window + query) * params.output_stride + head * params.head_dim;
+{% for d in range(VALUES) %}
+        write(query, to, (c + {{ 8 * d }}u) * 4u, o{{ r }}_{{ d }} / sum{{ OF[r] }});
+{% endfor %}
+    }
+{% endfor %}
+}
+
+// Takes 4 neighbouring elements of a head to the output.
+fn write(query: u32, to: u32, column: u32, value: vec4f) {
     if query >= params.window {
         return;
     }
-    let to = (window * params.window + query) * params.output_stride + head * params.head_dim;
-{% for d in range(PER_INVOCATION) %}
-    {
-        let value = o{{ d }} / sum;
-        let column = (c + {{ d * PER_QUERY }}u) * 4u;
 {% for e in range(4) %}
-        if column + {{ e }}u < params.head_dim {
-            output[to + column + {{ e }}u] = value[{{ e }}];
-        }
-{% endfor %}
+    if column + {{ e }}u < params.head_dim {
+        output[to + column + {{ e }}u] = value[{{ e }}];
     }
 {% endfor %}
 }

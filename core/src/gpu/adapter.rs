@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use blockpruner_shaders::{Cooperative, GemmKernel};
+use blockpruner_shaders::{Cooperative, GemmKernel, gemm};
 use serde::Serialize;
 
 use super::{DeviceMemory, GpuError, KernelNeeds};
@@ -179,8 +179,8 @@ impl Candidate {
             KernelChoice::Tile => Ok(GemmKernel::BASELINE),
             KernelChoice::TileSubgroup if subgroups => Ok(GemmKernel::Tile { subgroups, cooperative: None }),
             KernelChoice::TileSubgroup => Err("it has no subgroups at this tier".into()),
-            KernelChoice::CooperativeF32 => cooperative(|kind| *kind == Cooperative::F32),
-            KernelChoice::CooperativeF16 => cooperative(|kind| matches!(kind, Cooperative::F16 { .. })),
+            KernelChoice::CooperativeF32 => cooperative(|kind| !kind.f16),
+            KernelChoice::CooperativeF16 => cooperative(|kind| kind.f16),
             KernelChoice::Panel | KernelChoice::PanelSubgroup if !self.textures => {
                 Err("it has no read-only storage textures, or head_dim is not a multiple of 4".into())
             }
@@ -248,7 +248,8 @@ fn runs_compute(adapter: &wgpu::Adapter) -> bool {
         && limits.max_compute_invocations_per_workgroup >= 64
 }
 
-/// The cooperative matrices that an adapter offers and a kernel exists for, the larger ones first.
+/// The cooperative matrices that an adapter offers and a kernel exists for, if it has the workgroup memory, the larger ones
+/// first.
 fn cooperative_matrices(adapter: &wgpu::Adapter) -> Vec<Cooperative> {
     use wgpu::{CooperativeScalarType as Scalar, Features};
     let features = adapter.features();
@@ -265,12 +266,13 @@ fn cooperative_matrices(adapter: &wgpu::Adapter) -> Vec<Cooperative> {
         })
     };
     let f16 = |size| features.contains(Features::SHADER_F16) && offers(size, Scalar::F16);
-    let kinds = [
-        (Cooperative::F16 { size: 16 }, f16(16)),
-        (Cooperative::F16 { size: 8 }, f16(8)),
-        (Cooperative::F32, offers(8, Scalar::F32)),
-    ];
-    kinds.into_iter().filter_map(|(kind, offered)| offered.then_some(kind)).collect()
+    let info = adapter.get_info();
+    let lanes = (info.subgroup_min_size == info.subgroup_max_size).then_some(info.subgroup_min_size);
+    let fits = adapter.limits().max_compute_workgroup_storage_size >= gemm::COOPERATIVE_MEMORY;
+    [(true, 16, f16(16)), (true, 8, f16(8)), (false, 8, offers(8, Scalar::F32))]
+        .into_iter()
+        .filter_map(|(f16, size, offered)| (offered && fits).then_some(Cooperative { f16, size, lanes }))
+        .collect()
 }
 
 /// Every adapter that can run the compute shaders, best first.

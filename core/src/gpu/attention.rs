@@ -6,9 +6,6 @@ use blockpruner_shaders::{GemmKernel, HeadsTo, Kernel, Over, cached, gemm, strid
 
 use super::{Gpu, GpuError, Norm, Operand, Recording, Resource};
 
-/// One dispatch does about this much arithmetic at most, unless one window alone does more.
-const DISPATCH_FLOPS: u64 = 8_000_000_000;
-
 /// The shape of an attention block, whose projection `[rows, stride]` holds Q, K and V side by side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
@@ -162,7 +159,7 @@ impl Attention {
         let (share, blocks) = (heads / kv_heads, window.div_ceil(attention::block_queries(kernel, head_dim)));
         let seen = self.sliding_window.map_or(window, |seen| seen.min(window));
         let window_flops = heads as u64 * window as u64 * seen as u64 * head_dim as u64 * 2;
-        let step = (DISPATCH_FLOPS / window_flops.max(1)).clamp(1, windows.max(1) as u64) as u32;
+        let step = (gpu.dispatch_flops() / window_flops.max(1)).clamp(1, windows.max(1) as u64) as u32;
         for first_window in (0..windows).step_by(step as usize) {
             let count = step.min(windows - first_window);
             let grid = [blocks, heads, count];

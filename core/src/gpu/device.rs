@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use blockpruner_shaders::{Binding, Cooperative, GemmKernel, Kernel, Shader, TEXTURE_WIDTH};
+use blockpruner_shaders::{Binding, GemmKernel, Kernel, Shader, TEXTURE_WIDTH, gemm};
 use futures_channel::oneshot;
 use web_time::Instant;
 
@@ -27,6 +27,10 @@ const SLICE_COMMANDS: usize = 256;
 const SLICE_SECONDS: f64 = 0.15;
 /// Arithmetic of the first submits, before the device's speed is known.
 const FIRST_SLICE_FLOPS: f64 = 1e9;
+/// A dispatch of a slow device does at most this much arithmetic: what it does in less than a submit should take.
+const LEAST_DISPATCH_FLOPS: u64 = 8_000_000_000;
+/// Share of a submit that one dispatch of a fast device may be: small ones leave most of it idle.
+const DISPATCH_SHARE: f64 = 0.125;
 /// Submits on their way at a time: one runs while the next is recorded.
 const IN_FLIGHT: usize = 2;
 /// After an error, work on its way is given so much time to end.
@@ -97,7 +101,7 @@ impl Gpu {
             // Untested, they are not to be used.
             kernels.retain(|kernel| kernel.cooperative().is_none());
         }
-        let limits = required_limits(&chosen.adapter.limits(), chosen.tier, options.largest_weight);
+        let mut limits = required_limits(&chosen.adapter.limits(), chosen.tier, options.largest_weight);
         let mut features = wgpu::Features::empty();
         if chosen.tier >= Tier::Subgroups {
             features |= wgpu::Features::SUBGROUP;
@@ -108,9 +112,10 @@ impl Gpu {
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         for cooperative in kernels.iter().filter_map(|kernel| kernel.cooperative()) {
             features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-            if matches!(cooperative, Cooperative::F16 { .. }) {
+            if cooperative.f16 {
                 features |= wgpu::Features::SHADER_F16;
             }
+            limits.max_compute_workgroup_storage_size = gemm::COOPERATIVE_MEMORY;
             // SAFETY: wgpu asks to be told that its checks of an experimental feature may have gaps. The shaders here stay
             // within their memory by themselves, and what they compute is compared with their twin before it is used.
             #[allow(unsafe_code, reason = "wgpu offers no other way")]
@@ -353,6 +358,11 @@ impl Gpu {
         let began = self.last_done.replace(Some(now)).map_or(at, |before| before.max(at));
         self.learn_speed(flops, now.duration_since(began).as_secs_f64());
         Ok(())
+    }
+
+    /// Arithmetic that one dispatch may do, about: the faster the device is known to be, the more.
+    pub(super) fn dispatch_flops(&self) -> u64 {
+        LEAST_DISPATCH_FLOPS.max((self.slice_flops.get() * DISPATCH_SHARE) as u64)
     }
 
     fn slice_length(&self, commands: &[Command]) -> usize {

@@ -9,9 +9,6 @@ use super::spare::{Lease, Shape, Spare};
 use super::upload::CHUNK;
 use super::{Gpu, GpuError, Recording, Residual, Resource};
 
-/// One dispatch of a product does at most this much arithmetic, so that slow devices stay below their watchdog.
-const DISPATCH_FLOPS: u64 = 8_000_000_000;
-
 /// A weight `[columns, inner]` (as a checkpoint stores linear layers) with an optional bias `[columns]`.
 pub struct Matrix {
     columns: u32,
@@ -19,6 +16,8 @@ pub struct Matrix {
     format: WeightFormat,
     shards: Vec<Shard>,
     bias: Option<wgpu::Buffer>,
+    /// What no element is larger than, where the kernel needs it.
+    largest: f32,
 }
 
 struct Shard {
@@ -96,7 +95,7 @@ impl Matrix {
 
     /// A matrix without its weight; [`Matrix::push`] its shards in order.
     pub fn new(format: WeightFormat, columns: u32, inner: u32, bias: Option<wgpu::Buffer>) -> Self {
-        Self { columns, inner, format, shards: Vec::new(), bias }
+        Self { columns, inner, format, shards: Vec::new(), bias, largest: 0.0 }
     }
 
     /// Uploads the rows of one range of [`Matrix::shards`]: row-major blocks of the matrix's format, as a
@@ -105,6 +104,7 @@ impl Matrix {
         let packed = gemm::pack_weight(gpu.gemm(), self.format, self.inner, rows);
         let storage = self.shape(gpu, range.len() as u32).create(gpu, label)?;
         gpu.write(&storage, &packed)?;
+        self.contains(gemm::largest(self.format, rows));
         self.shards.push(Shard { first: range.start, columns: range.len() as u32, storage, lease: None });
         Ok(())
     }
@@ -121,6 +121,11 @@ impl Matrix {
             self.shards.push(Shard { first: range.start, columns: range.len() as u32, storage, lease });
         }
         Ok(())
+    }
+
+    /// Tells it of rows whose elements are at most this large.
+    pub(crate) fn contains(&mut self, largest: f32) {
+        self.largest = self.largest.max(largest);
     }
 
     fn shape(&self, gpu: &Gpu, columns: u32) -> Shape {
@@ -193,7 +198,7 @@ impl Matrix {
             let block = gemm::block_columns(gpu.gemm());
             let blocks = shard.columns.div_ceil(block);
             let block_flops = 2 * operand.rows as u64 * self.inner as u64 * block as u64;
-            let step = (DISPATCH_FLOPS / block_flops.max(1)).clamp(1, blocks.clamp(1, 65_535) as u64) as u32;
+            let step = (gpu.dispatch_flops() / block_flops.max(1)).clamp(1, blocks.clamp(1, 65_535) as u64) as u32;
             for first_block in (0..blocks).step_by(step as usize) {
                 let count = step.min(blocks - first_block);
                 let flops = block_flops * count as u64;
@@ -226,8 +231,9 @@ impl Matrix {
                     rows: operand.rows,
                     columns: shard.columns,
                     inner: self.inner,
-                    a_stride: stride(self.inner),
-                    row_words: gemm::row_units(gpu.gemm(), self.format, self.inner),
+                    a_vectors: stride(self.inner) / 4,
+                    row_units: gemm::row_units(gpu.gemm(), self.format, self.inner)
+                        / if self.format.is_quantised() { 1 } else { 4 },
                     stride: stride(self.columns),
                     column_offset: shard.first,
                     has_bias,
@@ -235,6 +241,7 @@ impl Matrix {
                     first_row: target.first_row,
                     add: target.residual.is_some() as u32,
                     scale: target.scale,
+                    w_scale: gemm::f16_scale(self.largest),
                 };
                 recording.dispatch(kernel, &params, [a, weight, bias.into(), output], grid, flops);
             }

@@ -174,13 +174,14 @@ impl<'a> Loader<'a> {
         let label = parts.first().map_or("", |part| part.name.as_str());
         let strips = Strips::new(self.weights, parts, inner, format)?;
         matrix.make_room(self.gpu, label, self.reuse.then_some(&self.supply.spare))?;
-        self.bring(&strips, &matrix.pieces(self.gpu)).await?;
+        let largest = self.bring(&strips, &matrix.pieces(self.gpu)).await?;
+        matrix.contains(largest);
         self.advance(parts.iter().map(|part| part.rows.len()).sum::<usize>() * inner);
         Ok(matrix)
     }
 
-    /// Packs pieces of the stack and puts them on their way.
-    async fn bring(&self, strips: &Strips<'_, dyn ByteSource>, pieces: &[Piece]) -> Result<(), ForwardError> {
+    /// Packs pieces of the stack and puts them on their way. What [`Strips::fill`] tells of them.
+    async fn bring(&self, strips: &Strips<'_, dyn ByteSource>, pieces: &[Piece]) -> Result<f32, ForwardError> {
         #[cfg(not(target_arch = "wasm32"))]
         if pieces.len() > 1
             && let Some(shared) = strips.shared()
@@ -188,10 +189,14 @@ impl<'a> Loader<'a> {
             return threads::bring(self.gpu, &self.supply.buffers, &shared, pieces);
         }
         let mut buffers = self.supply.buffers.borrow_mut().pop().unwrap_or_default();
+        let mut most = 0.0;
         for piece in pieces {
             let mut staged = self.gpu.stage(piece.bytes)?;
             match strips.fill(self.gpu.gemm(), &piece.rows, &mut buffers, &mut staged).await {
-                Ok(()) => self.gpu.send(staged, &piece.storage, piece.offset)?,
+                Ok(largest) => {
+                    most = f32::max(most, largest);
+                    self.gpu.send(staged, &piece.storage, piece.offset)?;
+                }
                 Err(error) => {
                     self.gpu.unstage(staged);
                     return Err(error.into());
@@ -199,7 +204,7 @@ impl<'a> Loader<'a> {
             }
         }
         self.supply.buffers.borrow_mut().push(buffers);
-        Ok(())
+        Ok(most)
     }
 }
 
@@ -231,14 +236,16 @@ impl<'a> Strips<'a, dyn ByteSource> {
 }
 
 impl<S: ByteSource + ?Sized> Strips<'_, S> {
-    /// Packs rows of the stack, from rows that are packed together on, into staging memory.
+    /// Packs rows of the stack, from rows that are packed together on, into staging memory. What no element is larger than,
+    /// if the kernel needs it.
     async fn fill(
         &self,
         kernel: GemmKernel,
         rows: &Range<usize>,
         buffers: &mut Buffers,
         staged: &mut Staged,
-    ) -> Result<(), WeightsError> {
+    ) -> Result<f32, WeightsError> {
+        let mut largest = 0.0;
         let row_bytes = self.format.row_bytes(self.inner);
         let together = gemm::packed_together(kernel) as usize;
         let step = (READ / (together * row_bytes).max(1)).max(1) * together;
@@ -247,6 +254,9 @@ impl<S: ByteSource + ?Sized> Strips<'_, S> {
             let columns = now.len();
             let to = at_least(&mut buffers.rows, columns * row_bytes);
             self.read(now, row_bytes, &mut buffers.stored, to).await?;
+            if kernel.scales_weights() {
+                largest = f32::max(largest, gemm::largest(self.format, to));
+            }
             let bytes = gemm::packed_bytes(kernel, self.format, columns as u32, self.inner) as usize;
             if gemm::packed_as_stored(kernel, self.format, self.inner) {
                 staged.append(to);
@@ -256,7 +266,7 @@ impl<S: ByteSource + ?Sized> Strips<'_, S> {
             gemm::pack_rows(kernel, self.format, self.inner, to, packed);
             staged.append(packed);
         }
-        Ok(())
+        Ok(largest)
     }
 
     /// Rows of the stack, of `row_bytes` bytes each.
@@ -316,7 +326,7 @@ mod threads {
         buffers: &RefCell<Vec<Buffers>>,
         strips: &Strips<'_, SharedSource>,
         pieces: &[Piece],
-    ) -> Result<(), ForwardError> {
+    ) -> Result<f32, ForwardError> {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST).min(pieces.len());
         let away = (2 * threads).min(MOST_AWAY);
         let kernel = gpu.gemm();
@@ -341,7 +351,7 @@ mod threads {
             }
             drop(hand_in);
             let mut pieces_left = pieces.iter().enumerate();
-            let mut out = 0;
+            let (mut out, mut most) = (0, 0.0);
             // The first in the order of the weight, so that a damaged file always is told of in the same words.
             let mut failed: Option<(usize, ForwardError)> = None;
             loop {
@@ -364,13 +374,14 @@ mod threads {
                 let Ok((number, staged, result)) = filled.recv() else { break };
                 out -= 1;
                 let result = match result {
-                    Ok(()) if failed.is_none() => {
+                    Ok(largest) if failed.is_none() => {
                         let piece = &pieces[number];
+                        most = f32::max(most, largest);
                         gpu.send(staged, &piece.storage, piece.offset).map_err(ForwardError::from)
                     }
                     result => {
                         gpu.unstage(staged);
-                        result.map_err(ForwardError::from)
+                        result.map(|_| ()).map_err(ForwardError::from)
                     }
                 };
                 if let Err(error) = result
@@ -380,7 +391,7 @@ mod threads {
                 }
             }
             drop(hand_out);
-            failed.map_or(Ok(()), |(_, error)| Err(error))
+            failed.map_or(Ok(most), |(_, error)| Err(error))
         });
         buffers.borrow_mut().extend(own);
         result

@@ -108,6 +108,41 @@ pub fn every_kernel() -> Vec<(String, GpuOptions)> {
     available
 }
 
+/// As [`every_kernel`], each matrix kernel once: it decides what every other shader is.
+///
+/// # Panics
+/// As [`every_kernel`].
+pub fn each_kernel() -> Vec<(String, GpuOptions)> {
+    let mut seen = Vec::new();
+    let mut kernels = every_kernel();
+    kernels.retain(|(_, options)| {
+        let kernel = open(options).gemm();
+        let new = !seen.contains(&kernel);
+        seen.push(kernel);
+        new
+    });
+    kernels
+}
+
+/// Runs a check on each of these, as many at a time as there are processors: software drivers compile on one.
+///
+/// # Panics
+/// If the check does.
+pub fn on_all(kernels: Vec<(String, GpuOptions)>, check: impl Fn(&str, GpuOptions) + Sync) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let left = std::sync::Mutex::new(kernels.into_iter());
+    let next = || left.lock().map_or(None, |mut left| left.next());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((label, options)) = next() {
+                    check(&label, options);
+                }
+            });
+        }
+    });
+}
+
 /// Opens a device.
 ///
 /// # Panics

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use blockpruner::generate::{FinishReason, GenerateError, GenerateOptions, Generator};
 use blockpruner::gpu::{Gpu, GpuOptions};
 use blockpruner::model::{BlockSet, DeviceModel};
-use blockpruner_tests::{every_kernel, fixture, fixture_folder, fixture_names, open};
+use blockpruner_tests::{every_kernel, fixture, fixture_folder, fixture_names, on_all, open};
 use pollster::block_on;
 use serde::Deserialize;
 
@@ -71,14 +71,14 @@ fn every_fixture_continues_as_in_transformers() {
 
 #[test]
 fn every_kernel_continues_as_in_transformers() {
-    for (label, options) in every_kernel() {
+    on_all(every_kernel(), |label, options| {
         let gpu = open(&options);
         // f32, tied bf16 with grouped queries, biases, a head_dim of 40, and frequencies that change on the way.
         for name in ["llama-f32", "llama-bf16-tied", "qwen2-bf16", "wide", "rope-dynamic", "rope-longrope"] {
-            check(&gpu, &label, name);
+            check(&gpu, label, name);
         }
         println!("{label}: {} continues as transformers", gpu.gemm().name());
-    }
+    });
 }
 
 /// One token at a time through the cache, and whole passes over the growing text, say the same.

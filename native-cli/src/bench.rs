@@ -11,6 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::args::{DeviceArgs, TextArgs};
+use crate::screen::say;
 use crate::{open, screen};
 
 /// Tokens that are measured on unless --max-windows says otherwise: as many as run together.
@@ -123,7 +124,7 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let before = process_memory("VmRSS");
     let model = open::load(&gpu, &checkpoint, &plan).await?;
     let scorer = Scorer::batched(&model, &windows, plan.batching)?;
-    eprintln!("compiling shaders");
+    say!("compiling shaders");
     scorer.perplexity(&BlockSet::new()).await?;
     let found = match remove {
         0 => None,
@@ -131,13 +132,13 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     };
     // The search comes first, so that what measuring allocates does not count.
     let memory = Memory::new(&plan, before, process_memory("VmHWM"));
-    eprintln!("measuring the device");
+    say!("measuring the device");
     let rates = DeviceRates::measure(&gpu).await?;
-    eprintln!("measuring how fast weights come");
+    say!("measuring how fast weights come");
     let weights = WeightRate::measure(&model).await?;
-    eprintln!("measuring dense passes");
+    say!("measuring dense passes");
     let pass = DensePass::measure(&scorer).await?;
-    eprintln!("measuring kernels");
+    say!("measuring kernels");
     let kernels = kernels(&scorer, &rates).await?;
     let device = Device {
         name: gpu.name().into(),

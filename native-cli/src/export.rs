@@ -9,6 +9,7 @@ use clap::Args;
 
 use crate::args::{Dtype, Format, removed_by_plan};
 use crate::exit::bad_input;
+use crate::screen::say;
 use crate::{open, screen};
 
 /// Arguments of `export`.
@@ -87,7 +88,10 @@ pub async fn write(
     folder.finish()?;
     check(out, checkpoint, &options).await?;
     for tensor in &summary.left_out {
-        eprintln!("note: {tensor} is not part of the architecture and was left out");
+        say!("note: {tensor} is not part of the architecture and was left out");
+    }
+    for key in &summary.foreign_code {
+        say!("note: {key} names a program that comes with the input, and was left out");
     }
     Ok(summary)
 }

@@ -1,6 +1,6 @@
 //! `blockpruner generate`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use blockpruner::text::{DecodeStream, Windows};
 use clap::Args;
 
 use crate::args::{DeviceArgs, RemovedArgs};
+use crate::screen::say;
 use crate::{open, screen};
 
 /// Arguments of `generate`.
@@ -61,7 +62,12 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut show = |part: String| {
         text.push_str(&part);
-        if args.json { Ok(()) } else { screen::print_text(&part) }
+        match args.json {
+            true => Ok(()),
+            // What is kept is kept as the model wrote it.
+            false if std::io::stdout().is_terminal() => screen::print_text(&part),
+            false => screen::write(&part),
+        }
     };
     while let Some(token) = generator.next().await? {
         first.get_or_insert_with(Instant::now);
@@ -92,7 +98,7 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     screen::print_text("\n")?;
     let prompt_seconds = first.map_or(0.0, |first| (first - start).as_secs_f64());
     let rate = rate.map_or(String::new(), |rate| format!(", then {rate:.1} tokens/s"));
-    eprintln!(
+    say!(
         "{} tokens of prompt in {prompt_seconds:.1} s{rate}; {} new tokens, ended by {finish_reason}",
         prompt.len(),
         tokens.len()

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::args::default_window;
 use crate::exit::gpu_error;
-use crate::screen::{self, grouped};
+use crate::screen::{self, grouped, say};
 
 /// Arguments of `inspect`.
 #[derive(Args)]
@@ -50,7 +50,7 @@ pub async fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let memory = match memory(&checkpoint).await {
         Ok(memory) => Some(memory),
         Err(error) if matches!(gpu_error(&error), Some(GpuError::NoAdapter { .. } | GpuError::Unsuitable { .. })) => {
-            eprintln!("no memory plan: {error:#}");
+            say!("no memory plan: {error:#}");
             None
         }
         Err(error) => return Err(error),

@@ -21,6 +21,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use screen::say;
+
 /// Make a large language model smaller: remove the attention and feed-forward blocks that it misses least, on any GPU.
 #[derive(Parser)]
 #[command(name = "blockpruner", version, after_help = exit::HELP)]
@@ -70,9 +72,9 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            say!("error: {error:#}");
             if let Some(hint) = exit::hint(&error) {
-                eprintln!("{hint}");
+                say!("{hint}");
             }
             ExitCode::from(exit::code(&error))
         }

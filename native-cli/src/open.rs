@@ -9,13 +9,14 @@ use blockpruner::search::{MemoryPlan, SearchOptions};
 use blockpruner::text::{CalibrationText, Windows};
 
 use crate::args::{DeviceArgs, TextArgs};
+use crate::screen::say;
 use crate::{kept_pipelines, screen};
 
 /// Opens a model.
 pub async fn checkpoint(model: &str) -> anyhow::Result<Checkpoint> {
     let checkpoint = Checkpoint::open(model).await.with_context(|| format!("cannot open the model {model}"))?;
     let spec = &checkpoint.spec;
-    eprintln!(
+    say!(
         "model: {model} ({}, {} layers, {} blocks, {} parameters)",
         spec.family,
         spec.layers.len(),
@@ -33,12 +34,13 @@ pub fn windows(checkpoint: &Checkpoint, text: &str, args: &TextArgs) -> anyhow::
         .with_context(|| format!("cannot use the text {}", text.source))?;
     windows.check_vocabulary(checkpoint.spec.vocab_size)?;
     if windows.window > checkpoint.spec.max_positions {
-        eprintln!(
+        say!(
             "note: a window of {} tokens is more than the {} that the model was made for",
-            windows.window, checkpoint.spec.max_positions
+            windows.window,
+            checkpoint.spec.max_positions
         );
     }
-    eprintln!(
+    say!(
         "text: {} ({} rows, {} tokens; {} windows of {} tokens)",
         text.source,
         windows.rows,
@@ -56,9 +58,9 @@ pub async fn device(args: &DeviceArgs, checkpoint: &Checkpoint) -> anyhow::Resul
     spinner.finish_and_clear();
     let gpu = gpu?;
     for warning in gpu.warnings() {
-        eprintln!("warning: {warning}");
+        say!("warning: {warning}");
     }
-    eprintln!(
+    say!(
         "device: {} ({}, {}; tier {}, kernel {})",
         gpu.name(),
         gpu.backend(),
@@ -88,7 +90,7 @@ pub async fn load(gpu: &Rc<Gpu>, checkpoint: &Checkpoint, plan: &MemoryPlan) -> 
 pub async fn warm_up(model: &DeviceModel) -> anyhow::Result<()> {
     let spinner = screen::spinner("compiling shaders");
     if spinner.is_hidden() {
-        eprintln!("compiling shaders");
+        say!("compiling shaders");
     }
     let warm = model.warm_up().await;
     spinner.finish_and_clear();
@@ -106,6 +108,6 @@ pub fn memory(
     args: &DeviceArgs,
 ) -> anyhow::Result<MemoryPlan> {
     let plan = MemoryPlan::new(gpu, checkpoint, windows, search, args.memory_budget)?;
-    eprintln!("memory: {}", screen::memory(&plan, search));
+    say!("memory: {}", screen::memory(&plan, search));
     Ok(plan)
 }

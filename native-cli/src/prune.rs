@@ -23,6 +23,7 @@ use indicatif::ProgressBar;
 use crate::args::{DeviceArgs, Dtype, Format, TextArgs};
 use crate::exit::{Stopped, gpu_error};
 use crate::resume::OutFolder;
+use crate::screen::say;
 use crate::{export, open, screen};
 
 /// Arguments of `prune`.
@@ -114,9 +115,9 @@ async fn prune(args: &PruneArgs) -> anyhow::Result<(Plan, SearchCount)> {
     match &saved {
         Some(state) => {
             let (steps, candidates) = (state.steps.len(), state.candidates.len());
-            eprintln!("resuming: {steps} steps are done, and {candidates} candidates of the next one");
+            say!("resuming: {steps} steps are done, and {candidates} candidates of the next one");
         }
-        None if args.resume => eprintln!("nothing is saved in {} yet, starting", args.out.display()),
+        None if args.resume => say!("nothing is saved in {} yet, starting", args.out.display()),
         None => {}
     }
     let state = job.search(&out, &fingerprint, saved.unwrap_or_default()).await?;
@@ -206,7 +207,7 @@ impl Job<'_> {
         Ok(match plan(searched) {
             Err(MemoryError::TooSmall { needed, .. }) => {
                 let (more, less) = (screen::bytes(needed), screen::bytes(searched));
-                eprintln!("checking the written model takes {more} of device memory, more than the search's {less}");
+                say!("checking the written model takes {more} of device memory, more than the search's {less}");
                 plan(needed)?
             }
             plan => plan?,
@@ -227,7 +228,7 @@ impl Job<'_> {
             None | Some(Dtype::F32) => (1e-6, ""),
             Some(_) => (0.02, " (its weights were converted)"),
         };
-        eprintln!(
+        say!(
             "check: the written model has perplexity {}, the search found {}{why}",
             screen::short(score.perplexity),
             screen::short(planned)
@@ -250,7 +251,7 @@ fn watch_ctrl_c() -> anyhow::Result<()> {
         if !SEARCHING.load(Ordering::SeqCst) || STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(4);
         }
-        eprintln!("\nstopping; once more to stop at once");
+        say!("\nstopping; once more to stop at once");
     })
     .context("cannot watch for Ctrl-C")
 }
@@ -306,14 +307,14 @@ impl Reporter {
                 let (perplexity, tokens) = (screen::short(dense.perplexity), screen::grouped(self.tokens));
                 let (passes, time) = (screen::grouped(passes), screen::duration(seconds));
                 self.bar.suspend(|| {
-                    eprintln!("dense perplexity: {perplexity}");
-                    eprintln!("cost: {passes} candidate passes over {tokens} tokens, roughly {time} at most");
+                    say!("dense perplexity: {perplexity}");
+                    say!("cost: {passes} candidate passes over {tokens} tokens, roughly {time} at most");
                 });
                 self.bar.reset_eta();
             }
             Event::Candidate { candidate, .. } => {
                 if let (CandidateState::Rejected, Some(reason)) = (candidate.state, &candidate.reason) {
-                    self.bar.suspend(|| eprintln!("rejected {}: {reason}", candidate.block));
+                    self.bar.suspend(|| say!("rejected {}: {reason}", candidate.block));
                 }
             }
             Event::Progress { step: 0, .. } => {}
@@ -331,7 +332,7 @@ impl Reporter {
                 let scored =
                     if complete < all { format!(", {complete} of {all} scored to the end") } else { String::new() };
                 self.bar.suspend(|| {
-                    eprintln!("step {step}: {removed} goes, perplexity {perplexity} ({took}{scored}{approximate})")
+                    say!("step {step}: {removed} goes, perplexity {perplexity} ({took}{scored}{approximate})")
                 });
             }
         }

@@ -10,6 +10,29 @@ use blockpruner::search::{MemoryPlan, SearchOptions, Step, Strategy};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+/// Prints a line on stderr as [`printable`], formatted as by `format!`.
+macro_rules! say {
+    ($($text:tt)*) => {
+        eprintln!("{}", $crate::screen::printable(&format!($($text)*)))
+    };
+}
+pub(crate) use say;
+
+/// The text with control characters escaped, line feeds and tabs aside: names and messages come from files, which could
+/// command the terminal otherwise, or turn the direction of what follows.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match c {
+            '\n' | '\t' => shown.push(c),
+            _ if c.is_control() || turns => shown.extend(c.escape_default()),
+            _ => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// A bar for something counted in bytes or parameters; nothing where stderr is no terminal.
 pub fn transfer_bar(what: &'static str) -> ProgressBar {
     bar(0, what, "{msg} {bar:32} {percent}% ({eta} left)")
@@ -40,11 +63,16 @@ fn bar(length: u64, what: &'static str, template: &str) -> ProgressBar {
 
 /// One JSON object on stdout.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    print_text(&format!("{}\n", serde_json::to_string_pretty(value).context("cannot write JSON")?))
+    write(&format!("{}\n", serde_json::to_string_pretty(value).context("cannot write JSON")?))
 }
 
-/// Text on stdout. That the reader went away is no error of ours.
+/// Text on stdout, [`printable`].
 pub fn print_text(text: &str) -> anyhow::Result<()> {
+    write(&printable(text))
+}
+
+/// Text on stdout as it is, for whoever asked for it. That the reader went away is no error of ours.
+pub fn write(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot write to stdout"),

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::{ExportError, JsonPlace};
 use crate::model::{BlockId, BlockSet, ModelSpec};
-use crate::search::{self, BlockTypes, Candidate, CandidateState, Step};
+use crate::search::{self, BlockTypes, Candidate, CandidateState, Dense, Step};
 
 /// The value of [`Plan::format`] that this version reads and writes.
 pub const PLAN_FORMAT: &str = "blockpruner-plan/1";
@@ -27,7 +27,7 @@ pub struct Plan {
     /// What must be the same for a resumed search.
     pub fingerprint: Fingerprint,
     /// The model as it came.
-    pub dense: PlanDense,
+    pub dense: Dense,
     /// The removed blocks in order, with every score.
     pub steps: Vec<Step>,
 }
@@ -98,21 +98,6 @@ pub struct PlanDevice {
     pub tier: String,
     /// Matrix multiplication kernel.
     pub kernel: String,
-}
-
-/// The unpruned model's loss in a [`Plan`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PlanDense {
-    /// exp of `mean_nll`; infinite (null in the file) if that overflows.
-    #[serde(deserialize_with = "null_is_infinite")]
-    pub perplexity: f64,
-    /// Mean negative log-likelihood of a token, in nats.
-    #[serde(deserialize_with = "null_is_infinite")]
-    pub mean_nll: f64,
-}
-
-fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// What decides the outcome of a search. Only with the same one can a search be resumed and end as if never stopped.
@@ -433,7 +418,7 @@ mod tests {
                 kernel: "columns".into(),
             },
             fingerprint: Fingerprint { weights: "w".into(), ..Fingerprint::default() },
-            dense: PlanDense { perplexity: 12.5, mean_nll: 12.5f64.ln() },
+            dense: Dense { perplexity: 12.5, mean_nll: 12.5f64.ln() },
             steps: Vec::new(),
         };
         let mut gone = plan.model.absent.clone();
@@ -639,7 +624,7 @@ mod tests {
         #[test]
         fn plans_survive(layers in 1..9usize, picks in proptest::collection::vec(0..99usize, 0..6), nll in 0.0..20.0f64) {
             let mut plan = plan(layers, BlockSet::new(), &picks[..picks.len().min(2 * layers)]);
-            plan.dense = PlanDense { perplexity: nll.exp(), mean_nll: nll };
+            plan.dense = Dense { perplexity: nll.exp(), mean_nll: nll };
             let back = Plan::parse("x", plan.to_json().as_bytes()).unwrap();
             prop_assert_eq!(back, plan);
         }

@@ -1,11 +1,9 @@
 //! What a pruning is about, as its files describe it: the fingerprint and everything in a plan but the steps.
 
-use super::{
-    ExportError, Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDense, PlanDevice, PlanModel, PlanSettings,
-};
+use super::{ExportError, Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings};
 use crate::gpu::Gpu;
 use crate::model::Checkpoint;
-use crate::search::{SearchOptions, SearchState, Strategy};
+use crate::search::{Dense, SearchOptions, SearchState, Strategy};
 use crate::text::{CalibrationText, TextOptions, Windows};
 
 /// Model, text, settings and device of one pruning.
@@ -79,7 +77,7 @@ impl Pruning<'_> {
                 kernel: gpu.gemm().name().into(),
             },
             fingerprint,
-            dense: PlanDense { perplexity: dense.0, mean_nll: dense.1 },
+            dense: Dense { perplexity: dense.0, mean_nll: dense.1 },
             steps: state.steps,
         }
     }

@@ -163,6 +163,16 @@ mod tests {
     }
 
     #[test]
+    fn losses_too_large_for_a_perplexity_read_back() {
+        let mut search = resume(&saved()).unwrap();
+        search.dense = Some(Dense { perplexity: f64::INFINITY, mean_nll: 800.0 });
+        let json = SavedSearch::new(fingerprint(), search.clone()).to_json();
+        assert!(json.contains(r#""perplexity":null"#));
+        let resumed = SavedSearch::resume(json.as_bytes(), &fingerprint(), &spec(), &OPTIONS).unwrap();
+        assert_eq!(resumed, search);
+    }
+
+    #[test]
     fn damage_is_found_before_the_search_goes_on() {
         let cases = [
             ("/format", json!("blockpruner-state/2"), "blockpruner-state/1"),

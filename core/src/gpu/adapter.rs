@@ -227,15 +227,14 @@ fn kind(device_type: wgpu::DeviceType) -> &'static str {
     }
 }
 
-/// Real GPUs before CPU adapters, then Vulkan, Metal and DX12 before GL; the driver's order otherwise.
-fn rank(info: &wgpu::AdapterInfo) -> (u8, u8) {
-    let kind = match info.device_type {
+/// Real GPUs before CPU adapters; the driver's order otherwise.
+fn rank(info: &wgpu::AdapterInfo) -> u8 {
+    match info.device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
         wgpu::DeviceType::Cpu => 3,
-    };
-    (kind, (info.backend == wgpu::Backend::Gl) as u8)
+    }
 }
 
 /// Whether the tile kernels fit: old GL has compute shaders, but less of everything than WebGPU guarantees.
@@ -275,9 +274,16 @@ fn cooperative_matrices(adapter: &wgpu::Adapter) -> Vec<Cooperative> {
         .collect()
 }
 
-/// Every adapter that can run the compute shaders, best first.
+/// Every adapter that can run the compute shaders, best first. Those of OpenGL only where there is nothing else: it lists the
+/// same devices again, with less of everything, and its drivers write to the terminal.
 pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
+    let found = candidates_of(wgpu::Backends::all() - wgpu::Backends::GL, options).await;
+    if found.is_empty() { candidates_of(wgpu::Backends::GL, options).await } else { found }
+}
+
+async fn candidates_of(backends: wgpu::Backends, options: &GpuOptions) -> Vec<Candidate> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends;
     if options.strict_webgpu {
         descriptor.flags |= wgpu::InstanceFlags::STRICT_WEBGPU_COMPLIANCE;
     }
@@ -285,7 +291,7 @@ pub(super) async fn candidates(options: &GpuOptions) -> Vec<Candidate> {
     let language = instance.wgsl_language_features();
     let textures = language.contains(wgpu::WgslLanguageFeatures::ReadOnlyAndReadWriteStorageTextures);
     let mut found: Vec<Candidate> = instance
-        .enumerate_adapters(wgpu::Backends::all())
+        .enumerate_adapters(backends)
         .await
         .into_iter()
         .filter(runs_compute)

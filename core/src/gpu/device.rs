@@ -173,6 +173,10 @@ impl Gpu {
             slice_flops: Cell::new(FIRST_SLICE_FLOPS),
         };
         gpu.choose_kernel(&kernels, options, distort).await?;
+        if gpu.info.backend == wgpu::Backend::Gl {
+            let name = gpu.name();
+            gpu.warnings.push(format!("{name} runs through OpenGL, slowly: no Vulkan, Metal or DX12 device was found"));
+        }
         Ok(gpu)
     }
 
@@ -210,7 +214,7 @@ impl Gpu {
         Err(GpuError::SelfTest { device, driver, reason: reasons.join(", ") })
     }
 
-    /// What people should know about this device: kernels that failed their test and are not used.
+    /// What people should know about this device: kernels that failed their test and are not used, a backend of last resort.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

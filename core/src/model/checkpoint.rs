@@ -254,7 +254,14 @@ fn split<T>(result: Result<T, String>) -> (Option<T>, Option<String>) {
 }
 
 fn is_carried(file: &str) -> bool {
-    CARRIED.contains(&file) || file.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("license"))
+    CARRIED.contains(&file) || is_licence(file)
+}
+
+/// Licences have whole names: what only begins like one may be a program.
+fn is_licence(file: &str) -> bool {
+    let name = file.to_ascii_lowercase();
+    let (stem, extension) = name.split_once('.').unwrap_or((&name, ""));
+    ["license", "licence"].contains(&stem) && ["", "txt", "md"].contains(&extension)
 }
 
 async fn read_all(source: &dyn ByteSource) -> Result<Vec<u8>, ModelError> {
@@ -328,6 +335,16 @@ mod tests {
     use pollster::block_on;
 
     use super::*;
+
+    #[test]
+    fn only_licences_and_known_files_are_carried() {
+        for name in ["LICENSE", "License.txt", "LICENCE.md", "tokenizer_config.json", "merges.txt"] {
+            assert!(is_carried(name), "{name}");
+        }
+        for name in ["license_code.py", "LICENSE.py", "LICENSE.txt.sh", "licenses", "README.md", "modeling_llama.py"] {
+            assert!(!is_carried(name), "{name}");
+        }
+    }
     use crate::model::BlockId;
 
     const TINY: &str = "../assets/tiny";

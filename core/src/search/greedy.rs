@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use web_time::Instant;
 
 use super::bound::Bound;
@@ -140,10 +140,17 @@ impl SearchOptions {
 /// The unpruned model's score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dense {
-    /// exp of `mean_nll`.
+    /// exp of `mean_nll`; infinite (null in a file) if that overflows.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub perplexity: f64,
     /// Nats a token.
+    #[serde(deserialize_with = "null_is_infinite")]
     pub mean_nll: f64,
+}
+
+/// JSON has no infinity: it is written as null.
+fn null_is_infinite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
 }
 
 /// How far a search has come: enough to go on from.
@@ -415,7 +422,8 @@ pub(super) fn candidate(scored: Scored) -> Result<Candidate, ScoreError> {
             candidate.reason = Some(format!("the mean loss of {mean_nll} nats is too large for a perplexity"));
         }
         Ok(Outcome::Bounded { mean_nll, by }) => {
-            candidate.at_least = Some(mean_nll.exp()).filter(|value| value.is_finite());
+            // Above 709 nats the exponential is no number any more; the largest one is below it.
+            candidate.at_least = Some(mean_nll.exp().min(f64::MAX));
             candidate.state = CandidateState::Bounded;
             candidate.reason = Some(format!("cannot win by {by}"));
         }
@@ -460,4 +468,23 @@ fn finish_step(spec: &ModelSpec, state: &mut SearchState) -> Result<Step, Search
     };
     state.steps.push(step.clone());
     Ok(step)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use crate::model::BlockId;
+
+    /// A bound above the largest perplexity still is a lower bound, which the plan wants.
+    #[test]
+    fn a_bound_of_any_size_is_kept() {
+        for mean_nll in [1.5, 709.0, 710.0, 1e6] {
+            let outcome = Ok(Outcome::Bounded { mean_nll, by: "a bound".into() });
+            let candidate = candidate(Scored { block: BlockId::mha(0), outcome, head_tokens: 1 }).unwrap();
+            assert_eq!(candidate.state, CandidateState::Bounded);
+            let at_least = candidate.at_least.unwrap();
+            assert!(at_least.is_finite() && at_least <= mean_nll.exp(), "{mean_nll}: {at_least}");
+        }
+    }
 }

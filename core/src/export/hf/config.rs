@@ -39,6 +39,19 @@ pub(super) fn remote_code(family: &Family) -> String {
 /// The keys that say which blocks are gone.
 const GONE_KEYS: [&str; 3] = ["per_layer_config", "drop_attn_list", "drop_mlp_list"];
 
+/// Keys by which a JSON file beside a model makes transformers run a program of the folder, or of a repository.
+const FOREIGN_CODE_KEYS: [&str; 3] = ["auto_map", "custom_pipelines", "custom_generate"];
+
+/// Takes the keys out that name programs, and says which were there. In a vocabulary they are tokens, with a number.
+pub(super) fn drop_foreign_code(json: &mut Map<String, Value>) -> Vec<&'static str> {
+    let foreign = |key: &&str| json.get(*key).is_some_and(|value| !value.is_number());
+    let found: Vec<&str> = FOREIGN_CODE_KEYS.into_iter().filter(foreign).collect();
+    for key in &found {
+        json.shift_remove(*key);
+    }
+    found
+}
+
 /// The configuration of the plain family with every block in place.
 pub(super) fn restored(config: &Map<String, Value>, spec: &ModelSpec) -> Map<String, Value> {
     let mut config = config.clone();

@@ -80,6 +80,8 @@ pub struct HfSummary {
     pub bytes: u64,
     /// Tensors of the input that the model does not need and whose type could not be read; they are not in the output.
     pub left_out: Vec<String>,
+    /// What of the input's files named programs and is not in the output, as `KEY in FILE`.
+    pub foreign_code: Vec<String>,
 }
 
 /// A tensor of the output.
@@ -110,7 +112,9 @@ impl OutputTensor {
 
     /// Its rows in pieces of about `chunk_bytes`, counted as f32.
     fn pieces(&self, chunk_bytes: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (rows, step) = (self.rows(), (chunk_bytes / (4 * self.columns()).max(1)).max(1));
+        // Of rows without elements there may be any number.
+        let rows = if self.columns() == 0 { 0 } else { self.rows() };
+        let step = (chunk_bytes / self.columns().saturating_mul(4).max(1)).max(1);
         (0..rows).step_by(step).map(move |row| row..rows.min(row + step))
     }
 
@@ -198,8 +202,9 @@ async fn export_in_chunks(
         tensors: tensors.len(),
         bytes: tensors.iter().map(OutputTensor::bytes).sum(),
         left_out: source.weights.unsupported().map(|tensor| tensor.name.clone()).collect(),
+        foreign_code: Vec::new(),
     };
-    for (name, bytes) in small_files(&source, options, &gone, &tensors) {
+    for (name, bytes) in small_files(&source, options, &gone, &tensors, &mut summary.foreign_code) {
         sink.write_file(&name, &bytes).await?;
         summary.files.push(name);
     }
@@ -274,9 +279,16 @@ fn small_files(
     options: &HfOptions,
     gone: &BlockSet,
     tensors: &[OutputTensor],
+    foreign_code: &mut Vec<String>,
 ) -> Vec<(String, Vec<u8>)> {
     let removed = options.format == HfFormat::Removed && !gone.is_empty();
+    let mut dropped = |file: &str, json: &mut Map<String, Value>| {
+        let keys = config::drop_foreign_code(json);
+        foreign_code.extend(keys.iter().map(|key| format!("{key} in {file}")));
+        !keys.is_empty()
+    };
     let mut config = config::restored(source.config, source.spec);
+    dropped("config.json", &mut config);
     if removed {
         config::mark_removed(&mut config, source.spec.family, gone);
     }
@@ -287,7 +299,11 @@ fn small_files(
     let own = |name: &str| {
         name == "config.json" || name == shards::INDEX || name.ends_with(".safetensors") || name == config::REMOTE_CODE
     };
-    files.extend(source.side_files.iter().filter(|(name, _)| !own(name)).cloned());
+    for (name, bytes) in source.side_files.iter().filter(|(name, _)| !own(name)) {
+        let json = serde_json::from_slice(bytes).ok().filter(|_| name.ends_with(".json"));
+        let clean = json.and_then(|mut json| dropped(name, &mut json).then(|| config::to_bytes(&json)));
+        files.push((name.clone(), clean.unwrap_or_else(|| bytes.clone())));
+    }
     if removed {
         files.push((config::REMOTE_CODE.to_string(), config::remote_code(source.spec.family).into_bytes()));
     }

@@ -232,6 +232,54 @@ fn a_folder_comes_with_its_loader() {
     }
 }
 
+/// Whoever loads what was exported runs our module or none; a vocabulary may call its tokens as it likes.
+#[test]
+fn no_program_of_the_input_comes_along() {
+    let mut model = model(LLAMA);
+    let theirs = [
+        ("auto_map", json!({"AutoConfig": "attacker/evil--conf.C", "AutoModelForCausalLM": "code.M"})),
+        ("custom_pipelines", json!({"text-generation": {"impl": "code.P"}})),
+        ("custom_generate", json!("attacker/evil")),
+    ];
+    let before = model.config.clone();
+    model.config.extend(theirs.iter().map(|(key, value)| (key.to_string(), value.clone())));
+    let tokenizer_config =
+        json!({"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["license_code.Evil", null]}});
+    let vocabulary = br#"{ "auto_map": 3 }"#.to_vec();
+    model.side_files.push(("tokenizer_config.json".into(), tokenizer_config.to_string().into_bytes()));
+    model.side_files.push(("vocab.json".into(), vocabulary.clone()));
+    for (format, removed) in [(HfFormat::Removed, "mha:0"), (HfFormat::Removed, ""), (HfFormat::Zeroed, "mha:0")] {
+        let options = HfOptions::new(removed.parse().unwrap_or_default(), format);
+        let mut folder = MemoryFolder::new();
+        let summary = block_on(export_hf(&model, &options, &mut folder, &mut |_, _| {})).unwrap();
+        let config = folder.json("config.json");
+        match (format, removed) {
+            (HfFormat::Removed, "mha:0") => {
+                assert_eq!(config["auto_map"]["AutoConfig"], "modeling_blockpruner.BlockPrunerLlamaConfig");
+                assert!(config.get("custom_pipelines").is_none() && config.get("custom_generate").is_none());
+            }
+            _ => assert_eq!(config, Value::Object(before.clone())),
+        }
+        assert_eq!(folder.json("tokenizer_config.json"), json!({"tokenizer_class": "Evil"}));
+        assert_eq!(folder.files["vocab.json"], vocabulary);
+        let dropped = [
+            "auto_map in config.json",
+            "custom_pipelines in config.json",
+            "custom_generate in config.json",
+            "auto_map in tokenizer_config.json",
+        ];
+        assert_eq!(summary.foreign_code, dropped);
+    }
+}
+
+#[test]
+fn rows_without_elements_are_written_at_once() {
+    for shape in [vec![1 << 62, 0], vec![0, 1 << 62], vec![0], vec![1 << 40, 0, 7]] {
+        let empty = OutputTensor { name: String::new(), dtype: FloatType::F32, shape, content: Content::Constant(0.0) };
+        assert_eq!((empty.pieces(CHUNK_BYTES).count(), empty.bytes()), (0, 0), "{:?}", empty.shape);
+    }
+}
+
 #[test]
 fn the_dense_model_is_a_plain_folder() {
     let model = model(LLAMA);

@@ -60,14 +60,11 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let mut stream = DecodeStream::after(tokenizer, &prompt)?;
     let (mut text, mut tokens, mut first) = (String::new(), Vec::new(), None);
     let start = Instant::now();
+    // What is kept is kept as the model wrote it.
+    let print = if std::io::stdout().is_terminal() { screen::print_text } else { screen::write };
     let mut show = |part: String| {
         text.push_str(&part);
-        match args.json {
-            true => Ok(()),
-            // What is kept is kept as the model wrote it.
-            false if std::io::stdout().is_terminal() => screen::print_text(&part),
-            false => screen::write(&part),
-        }
+        if args.json { Ok(()) } else { print(&part) }
     };
     while let Some(token) = generator.next().await? {
         first.get_or_insert_with(Instant::now);

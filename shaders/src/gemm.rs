@@ -446,12 +446,15 @@ fn operands_context(weight: WeightFormat) -> minijinja::Value {
     }
 }
 
-/// What no element of these rows, as a checkpoint stores them, is larger than.
-pub fn largest(weight: WeightFormat, rows: &[u8]) -> f32 {
+/// What no element of these rows, as a checkpoint stores them, is larger than; 0 if the kernel does not scale weights.
+pub fn largest(kernel: GemmKernel, weight: WeightFormat, rows: &[u8]) -> f32 {
+    if !kernel.cooperative().is_some_and(|cooperative| cooperative.f16) {
+        return 0.0;
+    }
     // Of floats that are not negative, the larger one has the larger bits.
     let half = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & 0x7fff;
     let halves = || rows.as_chunks().0.iter().map(half).fold(0, u16::max);
-    let factor = |low: u8, high: u8| f16::from_le_bytes([low, high]).to_f32_const().abs();
+    let factor = |low, high| f32::from_bits(scale(low, high)).abs();
     match weight {
         WeightFormat::F32 => {
             let bits = rows.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes) & 0x7fff_ffff);
@@ -563,6 +566,38 @@ mod tests {
         for bits in 0..=u16::MAX {
             let [low, high] = bits.to_le_bytes();
             assert_eq!(scale(low, high), f16::from_bits(bits).to_f32().to_bits(), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn no_element_is_larger_than_the_largest_and_all_fit_f16() {
+        let kernel =
+            GemmKernel::Tile { subgroups: true, cooperative: Some(Cooperative { f16: true, size: 16, lanes: None }) };
+        let halves = |bits: [u16; 3]| bits.into_iter().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+        let floats = [1.5f32, -3.25, 0.0].into_iter().flat_map(f32::to_le_bytes).collect();
+        let half = |value: f32| f16::from_f32(value).to_le_bytes();
+        let block = |factors: &[f32], bytes: usize| {
+            let mut block: Vec<u8> = factors.iter().flat_map(|factor| half(*factor)).collect();
+            block.resize(bytes, 0xff);
+            block
+        };
+        let cases = [
+            (WeightFormat::F32, floats, 3.25),
+            (WeightFormat::F16, halves([0x3c00, 0xc280, 0]), 3.25),
+            (WeightFormat::Bf16, halves([0x3f80, 0xc050, 0]), 3.25),
+            (WeightFormat::Q8_0, [block(&[0.5], 34), block(&[-2.0], 34)].concat(), 256.0),
+            (WeightFormat::Q4_0, [block(&[-0.5], 18), block(&[0.25], 18)].concat(), 4.0),
+            (WeightFormat::Q4_1, block(&[0.5, -1.0], 20), 8.5),
+        ];
+        for (weight, rows, expected) in cases {
+            assert_eq!(largest(kernel, weight, &rows), expected, "{}", weight.name());
+            assert_eq!(largest(GemmKernel::BASELINE, weight, &rows), 0.0, "{}", weight.name());
+        }
+        for value in [1e-20f32, 0.03, 1.0, 65_504.0, 1e30] {
+            assert!((16_384.0..32_768.0).contains(&(value * f16_scale(value))), "{value}");
+        }
+        for value in [0.0, 1e-45, f32::MAX] {
+            assert!(f16_scale(value).is_normal() && value * f16_scale(value) < 65_504.0, "{value}");
         }
     }
 

@@ -147,11 +147,6 @@ impl GemmKernel {
         }
     }
 
-    /// Whether it must know how large a weight's elements are at most: [`gemm::f16_scale`].
-    pub fn scales_weights(self) -> bool {
-        self.cooperative().is_some_and(|cooperative| cooperative.f16)
-    }
-
     /// Whether operands and activations lie in storage textures.
     pub fn is_panel(self) -> bool {
         matches!(self, Self::Panel { .. })

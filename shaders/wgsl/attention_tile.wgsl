@@ -93,11 +93,7 @@ fn main(
 {% for j in range(OWN) %}
         var s{{ j }} = {{ EACH }}(LOWEST);
 {% endfor %}
-{% if KEYS < 8 %}
         if c < {{ KEYS }}u {
-{% else %}
-        {
-{% endif %}
 {% for j in range(OWN) %}
 {% for r in range(PER_INVOCATION) %}
             var dot{{ j }}_{{ r }} = 0.0;
@@ -137,11 +133,7 @@ fn main(
         let keep = exp(largest - top);
         largest = top;
         workgroupBarrier();
-{% if KEYS < 8 %}
         if c < {{ KEYS }}u {
-{% else %}
-        {
-{% endif %}
 {% for j in range(OWN) %}
             // What is not seen counts nothing, even where nothing was seen yet.
             scores[(c + {{ 8 * j }}u) * 8u + sharing] = select(exp(s{{ j }} - top), {{ EACH }}(0.0), s{{ j }} == {{ EACH }}(LOWEST));

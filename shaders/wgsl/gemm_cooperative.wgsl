@@ -146,7 +146,7 @@ fn main(
 {% endfor %}
         workgroupBarrier();
         // Where there are several turns, the next one begins anew.
-        let next = k0 + {{ STEP }}u{% if TURNS %} - select(0u, k0 + {{ STEP }}u, k0 + {{ STEP }}u >= params.inner){% endif %};
+        let next = {% if TURNS %}select(k0 + {{ STEP }}u, 0u, k0 + {{ STEP }}u >= params.inner){% else %}k0 + {{ STEP }}u{% endif %};
 {% for p in range(LOADS_A) %}
         next_a{{ p }} = load_a(row0 + row + {{ p * INVOCATIONS * 4 // STEP }}u, next + a_k);
 {% endfor %}

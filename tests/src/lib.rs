@@ -2,7 +2,7 @@
 
 mod download;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use blockpruner::model::{Checkpoint, DeviceModel};
 use blockpruner::score::Scorer;
 use blockpruner::search::{Event, MemoryPlan, SearchOptions, SearchState, search};
 use blockpruner::text::Windows;
+use blockpruner_shaders::GemmKernel;
 use pollster::block_on;
 use serde::Deserialize;
 
@@ -86,6 +87,11 @@ pub fn fixture(name: &str) -> (Checkpoint, Reference) {
 /// # Panics
 /// If a device fails to open for another reason than that it lacks what the kernel needs.
 pub fn every_kernel() -> Vec<(String, GpuOptions)> {
+    available().into_iter().map(|(name, options, _)| (name, options)).collect()
+}
+
+/// As [`every_kernel`], with the matrix kernel that each comes to.
+fn available() -> Vec<(String, GpuOptions, GemmKernel)> {
     let kernel = |kernel| GpuOptions { kernel: Some(kernel), ..Default::default() };
     let choices = [
         ("tile", kernel(KernelChoice::Tile)),
@@ -100,7 +106,7 @@ pub fn every_kernel() -> Vec<(String, GpuOptions)> {
     let mut available = Vec::new();
     for (name, options) in choices {
         match block_on(Gpu::open(&options)) {
-            Ok(_) => available.push((name.to_string(), options)),
+            Ok(gpu) => available.push((name.to_string(), options, gpu.gemm())),
             Err(error @ GpuError::Unsuitable { .. }) => println!("skipped {name}: {error}"),
             Err(error) => panic!("{name}: {error}"),
         }
@@ -108,20 +114,14 @@ pub fn every_kernel() -> Vec<(String, GpuOptions)> {
     available
 }
 
-/// As [`every_kernel`], each matrix kernel once: it decides what every other shader is.
+/// As [`every_kernel`], each matrix kernel once, which decides what every other shader is, and once more within strict WebGPU.
 ///
 /// # Panics
 /// As [`every_kernel`].
 pub fn each_kernel() -> Vec<(String, GpuOptions)> {
-    let mut seen = Vec::new();
-    let mut kernels = every_kernel();
-    kernels.retain(|(_, options)| {
-        let kernel = open(options).gemm();
-        let new = !seen.contains(&kernel);
-        seen.push(kernel);
-        new
-    });
-    kernels
+    let mut seen = HashSet::new();
+    let kernels = available().into_iter().filter(|(_, options, kernel)| seen.insert((*kernel, options.strict_webgpu)));
+    kernels.map(|(name, options, _)| (name, options)).collect()
 }
 
 /// Runs a check on each of these, as many at a time as there are processors: software drivers compile on one.

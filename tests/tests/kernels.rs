@@ -9,8 +9,8 @@ use blockpruner::weights::{DType, dequantize::dequantize};
 use blockpruner_shaders::attention::CpuAttention;
 use blockpruner_shaders::heads::CpuNorms;
 use blockpruner_shaders::{
-    Activation, GemmKernel, Kernel, Over, WeightFormat, activation, argmax, attention, cached, embedding, gemm, heads,
-    log_sum_exp, norm, stride,
+    Activation, Kernel, Over, WeightFormat, activation, argmax, attention, cached, embedding, gemm, heads, log_sum_exp,
+    norm, stride,
 };
 use blockpruner_tests::{assert_close, each_kernel, on_all, open, random};
 use half::{bf16, f16};
@@ -486,9 +486,7 @@ fn check_cached(gpu: &Gpu, label: &str, shape: Attention, over: Option<Over>, [w
 fn check_every_attention(gpu: &Gpu, label: &str) {
     // Heads that are no whole vectors are for the tile kernel alone.
     let ragged: &[u32] = if gpu.gemm().is_panel() { &[] } else { &[6, 50] };
-    // The largest heads take software drivers minutes to compile: the panel kernel with subgroups will do.
-    let largest = if matches!(gpu.gemm(), GemmKernel::Panel { subgroups: false, .. }) { 128 } else { 256 };
-    for &head_dim in [24, 12, 32, 64, 40, 128, largest].iter().chain(ragged) {
+    for &head_dim in [24, 12, 32, 64, 40, 128, 256].iter().chain(ragged) {
         for window in [2, 43] {
             check_attention(gpu, label, plain(head_dim), None, window, 2);
         }
@@ -518,9 +516,7 @@ fn check_attention_variants(gpu: &Gpu, label: &str) {
         let shape = Attention { scale: 0.3, ..plain(head_dim) };
         check_attention(gpu, label, shape, Some(Over::Row), 43, 2);
     }
-    // Software drivers take minutes to compile the panel kernels for large heads.
-    let large = if gpu.gemm().is_panel() { 64 } else { 128 };
-    for &head_dim in [24, large].iter().chain(ragged) {
+    for &head_dim in [24, 128].iter().chain(ragged) {
         // Windows shorter and longer than the text, and no multiple of a block.
         let windows = [Some(1), Some(5), Some(16), Some(37), Some(100)];
         let sliding = windows.map(|seen| (None, seen)).into_iter();

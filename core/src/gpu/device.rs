@@ -177,6 +177,7 @@ impl Gpu {
             let name = gpu.name();
             gpu.warnings.push(format!("{name} runs through OpenGL, slowly: no Vulkan, Metal or DX12 device was found"));
         }
+        gpu.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(gpu)
     }
 
@@ -195,7 +196,6 @@ impl Gpu {
                     let (name, driver, used) = (self.name(), self.driver(), kernel.name());
                     let warn = |reason| format!("{name} ({driver}): {reason}; using the kernel {used} instead");
                     self.warnings = reasons.into_iter().map(warn).collect();
-                    self.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                     return Ok(());
                 }
                 Err(self_test::Failure::Disagrees(reason)) => reason,

@@ -104,7 +104,7 @@ impl Matrix {
         let packed = gemm::pack_weight(gpu.gemm(), self.format, self.inner, rows);
         let storage = self.shape(gpu, range.len() as u32).create(gpu, label)?;
         gpu.write(&storage, &packed)?;
-        self.contains(gemm::largest(self.format, rows));
+        self.contains(gemm::largest(gpu.gemm(), self.format, rows));
         self.shards.push(Shard { first: range.start, columns: range.len() as u32, storage, lease: None });
         Ok(())
     }

@@ -335,16 +335,6 @@ mod tests {
     use pollster::block_on;
 
     use super::*;
-
-    #[test]
-    fn only_licences_and_known_files_are_carried() {
-        for name in ["LICENSE", "License.txt", "LICENCE.md", "tokenizer_config.json", "merges.txt"] {
-            assert!(is_carried(name), "{name}");
-        }
-        for name in ["license_code.py", "LICENSE.py", "LICENSE.txt.sh", "licenses", "README.md", "modeling_llama.py"] {
-            assert!(!is_carried(name), "{name}");
-        }
-    }
     use crate::model::BlockId;
 
     const TINY: &str = "../assets/tiny";
@@ -364,6 +354,16 @@ mod tests {
 
     fn open(folder: &tempfile::TempDir) -> Result<Checkpoint, ModelError> {
         block_on(Checkpoint::open(folder.path().to_str().unwrap()))
+    }
+
+    #[test]
+    fn only_licences_and_known_files_are_carried() {
+        for name in ["LICENSE", "License.txt", "LICENCE.md", "tokenizer_config.json", "merges.txt"] {
+            assert!(is_carried(name), "{name}");
+        }
+        for name in ["license_code.py", "LICENSE.py", "LICENSE.txt.sh", "licenses", "README.md", "modeling_llama.py"] {
+            assert!(!is_carried(name), "{name}");
+        }
     }
 
     #[test]

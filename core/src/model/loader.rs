@@ -254,9 +254,7 @@ impl<S: ByteSource + ?Sized> Strips<'_, S> {
             let columns = now.len();
             let to = at_least(&mut buffers.rows, columns * row_bytes);
             self.read(now, row_bytes, &mut buffers.stored, to).await?;
-            if kernel.scales_weights() {
-                largest = f32::max(largest, gemm::largest(self.format, to));
-            }
+            largest = f32::max(largest, gemm::largest(kernel, self.format, to));
             let bytes = gemm::packed_bytes(kernel, self.format, columns as u32, self.inner) as usize;
             if gemm::packed_as_stored(kernel, self.format, self.inner) {
                 staged.append(to);

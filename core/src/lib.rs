@@ -9,8 +9,10 @@
 
 pub mod bench;
 pub mod export;
+mod file_kind;
 pub mod generate;
 pub mod gpu;
+mod json;
 pub mod model;
 pub mod score;
 pub mod search;

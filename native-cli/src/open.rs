@@ -23,6 +23,9 @@ pub async fn checkpoint(model: &str) -> anyhow::Result<Checkpoint> {
         spec.blocks().count(),
         screen::grouped(spec.parameters())
     );
+    for note in &checkpoint.notes {
+        say!("note: {note}");
+    }
     Ok(checkpoint)
 }
 
@@ -41,10 +44,11 @@ pub fn windows(checkpoint: &Checkpoint, text: &str, args: &TextArgs) -> anyhow::
         );
     }
     say!(
-        "text: {} ({} rows, {} tokens; {} windows of {} tokens)",
+        "text: {} ({} rows, {} tokens{}; {} windows of {} tokens)",
         text.source,
         windows.rows,
         screen::grouped(windows.tokens as u64),
+        if windows.whole_text { "" } else { " were read" },
         windows.count,
         windows.window
     );

@@ -9,7 +9,7 @@ use blockpruner::gpu::{GpuError, GpuOptions};
 use blockpruner::model::{BlockSet, Checkpoint, DeviceModel, ForwardError, ModelError};
 use blockpruner::score::{ScoreError, Scorer};
 use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchError, SearchOptions, SearchState, Strategy, search};
-use blockpruner::text::{CalibrationText, TextError, Windows};
+use blockpruner::text::{CalibrationText, TextError, TextOptions, Windows};
 use blockpruner::weights::{ByteSource, BytesSource};
 use blockpruner_tests::{fixture, fixture_folder, open};
 use pollster::block_on;
@@ -219,7 +219,7 @@ fn unfit_texts_and_counts_are_refused() {
     assert!(matches!(error, ScoreError::Text(_)), "{error}");
     assert_says(&error, &["101"]);
 
-    let text = CalibrationText { source: "short.txt".into(), rows: vec!["t1 t2 t3".into()] };
+    let text = CalibrationText::from_bytes("short.txt", b"t1 t2 t3", &TextOptions::default()).unwrap();
     let error = Windows::cut(&text, checkpoint.tokenizer().unwrap(), 64, None).err().unwrap();
     assert!(matches!(error, TextError::Window { .. }), "{error}");
     assert_says(&error, &["3", "64"]);

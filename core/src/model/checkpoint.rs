@@ -5,33 +5,21 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 
 use super::error::ModelError;
+#[cfg(not(target_arch = "wasm32"))]
+use super::folder::on_disk;
+use super::folder::{
+    CARRIED, CONFIG, Folder, GENERATION_CONFIG, INDEX, SINGLE, TOKENIZER, TOKENIZER_CONFIG, file_error, is_carried,
+    kind_of, read_all,
+};
 use super::keys::Keys;
 use super::spec::ModelSpec;
+use crate::file_kind::FileKind;
+use crate::json;
 use crate::text::Tokenizer;
-use crate::weights::{ByteSource, BytesSource, FloatType, Weights, gguf, safetensors};
+use crate::weights::{ByteSource, BytesSource, FloatType, Weights, gguf};
 
-const CONFIG: &str = "config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const GENERATION_CONFIG: &str = "generation_config.json";
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 /// The name of the embedded model.
 const BUILTIN_TINY: &str = "builtin:tiny";
-
-/// Files that an exported folder takes over as they are. Not README.md: it describes another model.
-const CARRIED: [&str; 10] = [
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    "special_tokens_map.json",
-    GENERATION_CONFIG,
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-];
 
 /// An open model: architecture, weights, tokenizer and the small files around them.
 pub struct Checkpoint {
@@ -52,10 +40,13 @@ pub struct Checkpoint {
     pub side_files: Vec<(String, Vec<u8>)>,
     /// Whether it was a GGUF file.
     pub from_gguf: bool,
+    /// What in the files does not count, or counts against what another one says; for people.
+    pub notes: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Opens what `model` names: a Hugging Face folder, a `.gguf` file or `builtin:tiny`.
+    /// Opens what `model` names: a Hugging Face folder, or one in the hub's cache; a GGUF file, whatever its name; or
+    /// `builtin:tiny`.
     #[cfg(not(target_arch = "wasm32"))]
     pub async fn open(model: &str) -> Result<Self, ModelError> {
         if model == BUILTIN_TINY {
@@ -69,29 +60,38 @@ impl Checkpoint {
         let name = path.file_name().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned());
         if path.is_dir() {
             let name = if name.is_empty() || name == "." { "model".to_string() } else { name };
-            return Self::from_folder_files(&name, folder_files(path)?).await;
+            let (files, elsewhere) = on_disk::files(&on_disk::snapshot(path)?)?;
+            return Self::from_folder(Folder { name: &name, files, elsewhere }).await;
         }
         if !path.exists() {
             return Err(no_such_path(model));
         }
-        if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-            let advice = "give the folder that holds config.json and model.safetensors, or a .gguf file";
-            return Err(file_error(model, "a file that is not a .gguf", advice));
-        }
         let source: Rc<dyn ByteSource> = Rc::new(crate::weights::FileSource::open(path)?);
-        Self::from_files("", vec![(name, source)]).await
+        Self::from_single_file(&name, source).await
+    }
+
+    /// A file that should be a GGUF file.
+    async fn from_single_file(file: &str, source: Rc<dyn ByteSource>) -> Result<Self, ModelError> {
+        let stem = file.strip_suffix(".gguf").or(file.strip_suffix(".GGUF"));
+        let advice = "give the folder that holds config.json and model.safetensors, or a .gguf file";
+        match kind_of(source.as_ref()).await? {
+            Some(FileKind::Gguf) => Self::from_gguf(stem.unwrap_or(file), source).await,
+            Some(kind) => Err(file_error(source.name(), format!("not a GGUF file: {}", kind.problem()), advice)),
+            // What is wrong with it, its own reader says best.
+            None if stem.is_some() => Self::from_gguf(stem.unwrap_or(file), source).await,
+            None => Err(file_error(source.name(), "not a GGUF file", advice)),
+        }
     }
 
     /// A model from its files by their names: one GGUF file, which names the model then, or the files of a Hugging Face
     /// folder called `name`; see [`Checkpoint::from_folder_files`].
     pub async fn from_files(name: &str, files: Vec<(String, Rc<dyn ByteSource>)>) -> Result<Self, ModelError> {
-        if let [(file, source)] = files.as_slice()
-            && let Some((stem, extension)) = file.rsplit_once('.')
-            && extension.eq_ignore_ascii_case("gguf")
-        {
-            return Self::from_gguf(stem, source.clone()).await;
+        match files.as_slice() {
+            [(file, source)] if file != CONFIG && !file.ends_with(".safetensors") => {
+                Self::from_single_file(file, source.clone()).await
+            }
+            _ => Self::from_folder_files(name, files).await,
         }
-        Self::from_folder_files(name, files).await
     }
 
     /// The file names that a Hugging Face folder may have of which something is read, its shards left out: what to look
@@ -103,31 +103,56 @@ impl Checkpoint {
     /// A Hugging Face folder from its files by their names (without the folder): config.json, the `.safetensors` files
     /// with their index if they are shards, and the side files. Others are left alone.
     pub async fn from_folder_files(name: &str, files: Vec<(String, Rc<dyn ByteSource>)>) -> Result<Self, ModelError> {
-        let folder = Folder { name, files };
+        Self::from_folder(Folder { name, files, elsewhere: Vec::new() }).await
+    }
+
+    async fn from_folder(folder: Folder<'_>) -> Result<Self, ModelError> {
         let Some(source) = folder.get(CONFIG) else { return Err(folder.without_config()) };
-        let config = read_config(source.as_ref()).await?;
-        let spec = ModelSpec::from_config_file(source.name(), &config)?;
-        let weights = folder.weights().await?;
+        let mut config = parse_config(source.name(), &read_all(source.as_ref()).await?)?;
+        let mut spec = ModelSpec::from_config_file(source.name(), &config)?;
+        let mut notes = Vec::new();
+        // What mattered would have been refused.
+        let non_finite = json::drop_non_finite(&mut config);
+        if !non_finite.is_empty() {
+            notes.push(format!("{CONFIG}: no number in {}, which does not matter here", non_finite.join(", ")));
+        }
+        let weights = spec.with_usual_names(folder.weights().await?)?;
         spec.check(&weights)?;
-        let mut side_files = Vec::new();
+        if let Some(note) = spec.use_own_head(&weights).await? {
+            config.insert("tie_word_embeddings".to_string(), false.into());
+            notes.push(note);
+        }
+        notes.extend(spec.unused(&weights));
+        let (mut side_files, mut read) = (Vec::new(), Vec::new());
         for (file, source) in folder.files.iter().filter(|(file, _)| is_carried(file)) {
-            side_files.push((file.clone(), read_all(source.as_ref()).await?));
+            let content = (file.clone(), read_all(source.as_ref()).await?);
+            match folder.carries(file) {
+                true => side_files.push(content),
+                false => {
+                    notes.push(format!("{file} is a link out of the model's folder: it is not copied into exports"));
+                    read.push(content);
+                }
+            }
         }
         side_files.sort();
-        let json = side_files.iter().find(|(file, _)| file == TOKENIZER);
-        let tokenizer = match json {
-            Some((_, bytes)) => Tokenizer::from_json(bytes).map_err(|error| error.to_string()),
+        let find = |file: &str| {
+            let files = side_files.iter().chain(&read);
+            files.into_iter().find(|(name, _)| name == file).map(|(_, bytes)| bytes.as_slice())
+        };
+        let tokenizer = match find(TOKENIZER) {
+            Some(bytes) => Tokenizer::from_files(bytes, find).map_err(|error| error.to_string()),
             None => Err(format!("the folder has no {TOKENIZER}; take it from where the model is published")),
         };
         let (tokenizer, tokenizer_problem) = split(tokenizer);
-        let name = name.to_string();
-        Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: false })
+        let name = folder.name.to_string();
+        Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: false, notes })
     }
 
     /// A GGUF file. Its config.json and tokenizer files are rebuilt from its metadata.
     pub async fn from_gguf(name: &str, source: Rc<dyn ByteSource>) -> Result<Self, ModelError> {
         let file = gguf::open(source).await?;
         let spec = ModelSpec::from_gguf(&file)?;
+        spec.check_gguf_names(file.metadata.file(), &file.weights)?;
         let weights = spec.renamed(file.weights)?;
         spec.check(&weights)?;
         let (tokenizer, tokenizer_problem) =
@@ -140,7 +165,8 @@ impl Checkpoint {
         }
         let config = spec.to_config(matrix_type(&spec, &weights));
         let name = name.to_string();
-        Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: true })
+        let notes = Vec::new();
+        Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: true, notes })
     }
 
     /// The embedded model of 2.7 million parameters (`assets/tiny`).
@@ -181,71 +207,6 @@ impl Checkpoint {
     }
 }
 
-/// Files by their names without the folder.
-type NamedSources = Vec<(String, Rc<dyn ByteSource>)>;
-
-/// A model folder's files.
-struct Folder<'a> {
-    name: &'a str,
-    files: NamedSources,
-}
-
-impl Folder<'_> {
-    fn get(&self, name: &str) -> Option<&Rc<dyn ByteSource>> {
-        self.files.iter().find(|(file, _)| file == name).map(|(_, source)| source)
-    }
-
-    fn without_config(&self) -> ModelError {
-        if let Some((file, _)) = self.files.iter().find(|(file, _)| file.ends_with(".gguf")) {
-            let advice = format!("give the path of the GGUF file itself, {file}");
-            return file_error(self.name, "the folder has no config.json", advice);
-        }
-        let advice = "give the folder that holds config.json and model.safetensors";
-        file_error(self.name, "the folder has no config.json", advice)
-    }
-
-    /// One `model.safetensors`, or the shards of an index, or the only `.safetensors` file there is.
-    async fn weights(&self) -> Result<Weights, ModelError> {
-        if let Some(single) = self.get(SINGLE) {
-            return Ok(safetensors::open(vec![single.clone()], None).await?);
-        }
-        let tensors = self.files.iter().filter(|(file, _)| file.ends_with(".safetensors"));
-        let sources: Vec<_> = tensors.map(|(_, source)| source.clone()).collect();
-        let index = match self.get(INDEX) {
-            Some(index) => Some(read_all(index.as_ref()).await?),
-            None => None,
-        };
-        if sources.is_empty() && index.is_none() {
-            return Err(self.without_weights());
-        }
-        if sources.is_empty() {
-            let advice = "put the model-*.safetensors files beside it";
-            return Err(file_error(self.name, format!("the folder has {INDEX} but none of its shards"), advice));
-        }
-        Ok(safetensors::open(sources, index.as_deref()).await?)
-    }
-
-    fn without_weights(&self) -> ModelError {
-        let pickled = |file: &str| file.starts_with("pytorch_model") || file.ends_with(".pth") || file.ends_with(".pt");
-        match self.files.iter().find(|(file, _)| pickled(file)) {
-            Some((file, _)) => {
-                let problem = format!("the folder has its weights only as {file}");
-                let advice = "safetensors are needed: load it in transformers and call \
-                    save_pretrained(folder, safe_serialization=True), or take the published .safetensors files";
-                file_error(self.name, problem, advice)
-            }
-            None => {
-                let advice = "put it there, or its shards with model.safetensors.index.json";
-                file_error(self.name, "the folder has no model.safetensors", advice)
-            }
-        }
-    }
-}
-
-fn file_error(file: impl Into<String>, problem: impl Into<String>, advice: impl Into<String>) -> ModelError {
-    ModelError::File { file: file.into(), problem: problem.into(), advice: advice.into() }
-}
-
 fn split<T>(result: Result<T, String>) -> (Option<T>, Option<String>) {
     match result {
         Ok(value) => (Some(value), None),
@@ -253,31 +214,8 @@ fn split<T>(result: Result<T, String>) -> (Option<T>, Option<String>) {
     }
 }
 
-fn is_carried(file: &str) -> bool {
-    CARRIED.contains(&file) || is_licence(file)
-}
-
-/// Licences have whole names: what only begins like one may be a program.
-fn is_licence(file: &str) -> bool {
-    let name = file.to_ascii_lowercase();
-    let (stem, extension) = name.split_once('.').unwrap_or((&name, ""));
-    ["license", "licence"].contains(&stem) && ["", "txt", "md"].contains(&extension)
-}
-
-async fn read_all(source: &dyn ByteSource) -> Result<Vec<u8>, ModelError> {
-    let len = usize::try_from(source.len())
-        .map_err(|_| file_error(source.name(), format!("{} bytes do not fit the memory", source.len()), "check it"))?;
-    Ok(source.read(0, len).await?)
-}
-
-async fn read_config(source: &dyn ByteSource) -> Result<Map<String, Value>, ModelError> {
-    parse_config(source.name(), &read_all(source).await?)
-}
-
 fn parse_config(file: &str, bytes: &[u8]) -> Result<Map<String, Value>, ModelError> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        file_error(file, format!("not a JSON object ({error})"), "get it again from where the model is published")
-    })
+    json::object(bytes).map_err(|reason| ModelError::Json { file: file.to_string(), reason })
 }
 
 /// The type in which the first matrix of the first block is read; quantised ones are read as F32.
@@ -285,28 +223,6 @@ fn matrix_type(spec: &ModelSpec, weights: &Weights) -> FloatType {
     let tensors = spec.block_tensors(super::BlockId::mha(0));
     let info = tensors.iter().find(|tensor| tensor.columns.is_some()).and_then(|tensor| weights.get(&tensor.name));
     info.map_or(FloatType::F32, |info| info.dtype.read_as())
-}
-
-/// The files of a folder that matter to a model, each opened.
-#[cfg(not(target_arch = "wasm32"))]
-fn folder_files(folder: &std::path::Path) -> Result<NamedSources, ModelError> {
-    let unreadable = |error: std::io::Error| {
-        file_error(folder.display().to_string(), format!("cannot be read ({error})"), "check its permissions")
-    };
-    let mut files = NamedSources::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let telling = name == CONFIG || name == INDEX || is_carried(name);
-        if path.is_file() && (telling || name.ends_with(".safetensors")) {
-            files.push((name.to_string(), Rc::new(crate::weights::FileSource::open(&path)?)));
-        } else if name.starts_with("pytorch_model") || [".pth", ".pt", ".gguf"].iter().any(|end| name.ends_with(end)) {
-            // Named in the error if there is nothing better; never read.
-            files.push((name.to_string(), Rc::new(BytesSource::new(name, Vec::new()))));
-        }
-    }
-    files.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(files)
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -354,16 +270,6 @@ mod tests {
 
     fn open(folder: &tempfile::TempDir) -> Result<Checkpoint, ModelError> {
         block_on(Checkpoint::open(folder.path().to_str().unwrap()))
-    }
-
-    #[test]
-    fn only_licences_and_known_files_are_carried() {
-        for name in ["LICENSE", "License.txt", "LICENCE.md", "tokenizer_config.json", "merges.txt"] {
-            assert!(is_carried(name), "{name}");
-        }
-        for name in ["license_code.py", "LICENSE.py", "LICENSE.txt.sh", "licenses", "README.md", "modeling_llama.py"] {
-            assert!(!is_carried(name), "{name}");
-        }
     }
 
     #[test]
@@ -435,12 +341,190 @@ mod tests {
             (message(&["config.json"], &[]), ["no model.safetensors", "put it there"]),
             (message(&["config.json"], &["pytorch_model.bin"]), ["pytorch_model.bin", "save_pretrained"]),
             (message(&["config.json"], &["model.safetensors.index.json"]), ["none of its shards", "beside it"]),
+            (message(&["config.json"], &["model.Q4_0.gguf"]), ["no model.safetensors", "model.Q4_0.gguf"]),
+            (message(&["config.json"], &["model.safetensors.part"]), ["unfinished download", "model.safetensors.part"]),
+            (message(&["model.safetensors"], &["adapter_config.json"]), ["adapter", "merge_and_unload"]),
+            (message(&["config.json"], &["adapter_config.json"]), ["adapter", "merge_and_unload"]),
             (message(&["model.safetensors"], &["config.json"]), ["config.json", "not a JSON object"]),
             (message(&["config.json"], &["model.safetensors"]), ["model.safetensors", "not a valid safetensors file"]),
         ];
         for (error, parts) in cases {
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
+    }
+
+    /// The tiny model's folder with its configuration and its weights changed.
+    fn changed(
+        config: impl FnOnce(&mut Map<String, Value>),
+        tensor: impl Fn(&str) -> Option<String>,
+        more: &[(&str, safetensors::Dtype, Vec<usize>, Vec<u8>)],
+    ) -> tempfile::TempDir {
+        let dir = folder(&["config.json", "tokenizer.json"]);
+        let path = dir.path().join(CONFIG);
+        let mut json: Map<String, Value> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config(&mut json);
+        std::fs::write(&path, serde_json::to_vec(&json).unwrap()).unwrap();
+        let weights = std::fs::read(Path::new(TINY).join(SINGLE)).unwrap();
+        let stored = safetensors::SafeTensors::deserialize(&weights).unwrap();
+        let mut views: Vec<_> =
+            stored.tensors().into_iter().filter_map(|(name, view)| Some((tensor(&name)?, view))).collect();
+        for (name, dtype, shape, bytes) in more {
+            let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).unwrap();
+            views.push((name.to_string(), view));
+        }
+        std::fs::write(dir.path().join(SINGLE), safetensors::serialize(views, None).unwrap()).unwrap();
+        dir
+    }
+
+    fn same(name: &str) -> Option<String> {
+        Some(name.to_string())
+    }
+
+    /// The tiny model's tensors by their usual names, in whatever way a program has saved them.
+    #[test]
+    fn usual_prefixes_of_names_do_not_matter() {
+        let whole = block_on(Checkpoint::builtin_tiny()).unwrap();
+        let names: Vec<String> = whole.weights.names().map(str::to_string).collect();
+        let without_base = |name: &str| Some(name.strip_prefix("model.").unwrap_or(name).to_string());
+        for dir in [
+            changed(|_| (), without_base, &[]),
+            changed(|_| (), |name| Some(format!("_orig_mod.{name}")), &[]),
+            changed(|_| (), |name| Some(format!("module._orig_mod.{name}")), &[]),
+            changed(|_| (), |name| Some(format!("module.{}", without_base(name)?)), &[]),
+        ] {
+            let checkpoint = open(&dir).unwrap();
+            assert_eq!(checkpoint.weights.names().collect::<Vec<_>>(), names);
+            let fingerprint = |checkpoint: &Checkpoint| block_on(checkpoint.weights.fingerprint()).unwrap();
+            assert_eq!(fingerprint(&checkpoint), fingerprint(&whole));
+        }
+    }
+
+    #[test]
+    fn weights_of_another_kind_are_named() {
+        use safetensors::Dtype;
+        let matrix = |name: &str| name.ends_with("q_proj.weight");
+        let packed =
+            |end: &'static str| move |name: &str| Some(name.replace("q_proj.weight", &format!("q_proj.{end}")));
+        let f8 = [("model.layers.0.self_attn.q_proj.weight", Dtype::F8_E4M3, vec![128, 128], vec![0; 128 * 128])];
+        let cases: [(tempfile::TempDir, &[&str]); 6] = [
+            (changed(|_| (), packed("qweight"), &[]), &["quantised", "q_proj.qweight"]),
+            (changed(|_| (), packed("weight_packed"), &[]), &["quantised", "weight_packed"]),
+            (changed(|_| (), packed("lora_A.weight"), &[]), &["LoRA", "merge_and_unload"]),
+            (
+                changed(|_| (), |name| Some(name.replace("model.embed_tokens", "tok_embeddings")), &[]),
+                &["original names of Meta and Mistral", "tok_embeddings.weight"],
+            ),
+            (changed(|_| (), |name| Some(format!("gpt.{name}")), &[]), &["other names", "`gpt."]),
+            (
+                changed(|_| (), |name| (!matrix(name) || !name.contains("layers.0.")).then(|| name.to_string()), &f8),
+                &["1 tensors are of a type that is not supported", "is F8_E4M3"],
+            ),
+        ];
+        for (dir, parts) in cases {
+            let error = message(open(&dir));
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+            assert!(!error.contains("missing or wrong"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_not_the_embedding_is_used() {
+        use safetensors::Dtype;
+        let embedding = |sign: f32| {
+            let tiny = block_on(Checkpoint::builtin_tiny()).unwrap();
+            let values = block_on(tiny.weights.read_f32("model.embed_tokens.weight")).unwrap();
+            values.iter().flat_map(|value| (sign * value).to_le_bytes()).collect::<Vec<u8>>()
+        };
+        let head = |shape: [usize; 2], bytes: Vec<u8>| [("lm_head.weight", Dtype::F32, shape.to_vec(), bytes)];
+        let same_head = open(&changed(|_| (), same, &head([4096, 128], embedding(1.0)))).unwrap();
+        assert!(same_head.spec.head.tied && same_head.notes.is_empty());
+        let own = open(&changed(|_| (), same, &head([4096, 128], embedding(-1.0)))).unwrap();
+        assert!(!own.spec.head.tied && own.config["tie_word_embeddings"] == false);
+        assert!(
+            own.notes[0].contains("lm_head.weight") && own.notes[0].contains("tie_word_embeddings"),
+            "{:?}",
+            own.notes
+        );
+        let error = message(open(&changed(|_| (), same, &head([128, 4096], embedding(1.0)))));
+        assert!(error.contains("lm_head.weight") && error.contains("tie_word_embeddings"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_read_is_said() {
+        use safetensors::Dtype;
+        let fewer =
+            open(&changed(|config| drop(config.insert("num_hidden_layers".into(), 10.into())), same, &[])).unwrap();
+        assert!(fewer.notes[0].contains("layers up to 11") && fewer.notes[0].contains("num_hidden_layers"));
+        let bias = [("model.layers.3.self_attn.q_proj.bias", Dtype::F32, vec![128], vec![0; 512])];
+        let extra = open(&changed(|_| (), same, &bias)).unwrap();
+        assert!(extra.notes[0].contains("q_proj.bias"), "{:?}", extra.notes);
+        let old = [("model.layers.3.self_attn.rotary_emb.inv_freq", Dtype::F32, vec![16], vec![0; 64])];
+        assert!(open(&changed(|_| (), same, &old)).unwrap().notes.is_empty());
+        // Not JSON, but what Python writes.
+        let nan = changed(|config| drop(config.insert("initializer_range".into(), "NaN".into())), same, &[]);
+        let path = nan.path().join(CONFIG);
+        let text = std::fs::read_to_string(&path).unwrap().replace("\"NaN\"", "NaN");
+        std::fs::write(&path, &text).unwrap();
+        let checkpoint = open(&nan).unwrap();
+        assert!(
+            checkpoint.notes[0].contains("initializer_range") && !checkpoint.config.contains_key("initializer_range")
+        );
+        std::fs::write(&path, text.replace("\"rms_norm_eps\"", "\"rms_norm_eps\": NaN, \"x\"")).unwrap();
+        assert!(message(open(&nan)).contains("`rms_norm_eps` is \"NaN\""));
+    }
+
+    #[test]
+    fn a_gguf_file_is_known_by_its_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Path::new("../tests/fixtures/gguf-floats/model.gguf");
+        let blob = dir.path().join("sha256-0123");
+        std::fs::copy(fixture, &blob).unwrap();
+        assert!(block_on(Checkpoint::open(blob.to_str().unwrap())).unwrap().from_gguf);
+        std::fs::write(&blob, b"version https://git-lfs.github.com/spec/v1\n").unwrap();
+        assert!(message(block_on(Checkpoint::open(blob.to_str().unwrap()))).contains("git lfs pull"));
+    }
+
+    /// The hub's cache: files are links out of the snapshot's folder, but not out of the model's.
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_only_those_within_the_model_are_copied() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let model = root.path().join("models--someone--tiny");
+        let snapshot = model.join("snapshots/abc");
+        std::fs::create_dir_all(model.join("blobs")).unwrap();
+        std::fs::create_dir_all(&snapshot).unwrap();
+        for name in [CONFIG, SINGLE, TOKENIZER] {
+            std::fs::copy(Path::new(TINY).join(name), model.join("blobs").join(name)).unwrap();
+            symlink(format!("../../blobs/{name}"), snapshot.join(name)).unwrap();
+        }
+        std::fs::write(root.path().join("secret"), "x").unwrap();
+        symlink("../../../secret", snapshot.join("LICENSE")).unwrap();
+        let check = |checkpoint: Checkpoint| {
+            let names: Vec<&str> = checkpoint.side_files.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, [TOKENIZER]);
+            assert!(
+                checkpoint.notes.iter().any(|note| note.starts_with("LICENSE is a link")),
+                "{:?}",
+                checkpoint.notes
+            );
+        };
+        check(block_on(Checkpoint::open(snapshot.to_str().unwrap())).unwrap());
+        check(block_on(Checkpoint::open(model.to_str().unwrap())).unwrap());
+        // Two snapshots: the one that `refs/main` names, or a question.
+        std::fs::create_dir_all(model.join("snapshots/def")).unwrap();
+        assert!(message(block_on(Checkpoint::open(model.to_str().unwrap()))).contains("snapshots"));
+        std::fs::create_dir_all(model.join("refs")).unwrap();
+        std::fs::write(model.join("refs/main"), "abc\n").unwrap();
+        check(block_on(Checkpoint::open(model.to_str().unwrap())).unwrap());
+        // Anywhere else, a link out of the folder is read, where it has to be, and not copied.
+        let plain = root.path().join("plain");
+        std::fs::create_dir(&plain).unwrap();
+        for name in [CONFIG, SINGLE, TOKENIZER] {
+            symlink(snapshot.join(name), plain.join(name)).unwrap();
+        }
+        let checkpoint = block_on(Checkpoint::open(plain.to_str().unwrap())).unwrap();
+        assert!(checkpoint.side_files.is_empty() && checkpoint.tokenizer().is_ok());
     }
 
     #[test]
@@ -450,7 +534,7 @@ mod tests {
             ("no/such/folder", ["no such folder", "builtin:tiny"]),
             ("./models/none.gguf", ["no such folder", "a .gguf file"]),
             ("builtin:large", ["no such embedded model", "builtin:tiny"]),
-            ("../assets/tiny/config.json", ["not a .gguf", "give the folder"]),
+            ("../assets/tiny/config.json", ["not a GGUF file", "give the folder"]),
         ];
         for (model, parts) in cases {
             let error = message(block_on(Checkpoint::open(model)));

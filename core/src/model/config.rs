@@ -157,7 +157,20 @@ impl Settings for Keys<'_> {
 fn absent(keys: &Keys, family: &Family, layers: usize) -> Result<BlockSet, ModelError> {
     let mut dropped = BlockSet::new();
     for (key, kind) in [("drop_attn_list", BlockKind::Mha), ("drop_mlp_list", BlockKind::Mlp)] {
-        for value in keys.list(key)?.unwrap_or_default() {
+        let list = keys.list(key)?.unwrap_or_default();
+        // LLM-Drop saves one boolean for each layer.
+        if let Some(flags) =
+            list.iter().map(Value::as_bool).collect::<Option<Vec<bool>>>().filter(|list| !list.is_empty())
+        {
+            if flags.len() != layers {
+                let found = format!("a list of {} booleans", flags.len());
+                return Err(keys.contradiction(key, found, format!("one for each of the {layers} layers")));
+            }
+            let gone = flags.iter().enumerate().filter(|(_, gone)| **gone);
+            dropped = dropped.union(&gone.map(|(layer, _)| BlockId { kind, layer }).collect());
+            continue;
+        }
+        for value in list {
             let layer = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n < layers);
             let layer =
                 layer.ok_or_else(|| keys.wrong(key, value, format!("layer indices from 0 to {}", layers - 1)))?;
@@ -293,6 +306,17 @@ mod tests {
     }
 
     #[test]
+    fn absent_blocks_may_be_booleans() {
+        let drop = json!({"drop_attn_list": [false, true, false, true], "drop_mlp_list": [true, false, false, false]});
+        assert_eq!(with("llama", drop).unwrap().absent.to_string(), "mha:1,mha:3,mlp:0");
+        assert!(with("llama", json!({"drop_mlp_list": [false, false, false, false]})).unwrap().absent.is_empty());
+        for wrong in [json!([true]), json!([true, 1, false, false])] {
+            let error = with("llama", json!({"drop_mlp_list": wrong})).unwrap_err().to_string();
+            assert!(error.contains("`drop_mlp_list`"), "{error}");
+        }
+    }
+
+    #[test]
     fn layers_slide_where_the_configuration_says() {
         let slides = json!({"use_sliding_window": true, "sliding_window": 64, "max_window_layers": 2});
         let windows = |family: &str, keys: Value| {
@@ -352,7 +376,7 @@ mod tests {
                 ["`quantization_config`", "\"gptq\"", "bf16"],
             ),
             (json!({"drop_attn_list": [4]}), ["`drop_attn_list`", "is 4", "0 to 3"]),
-            (json!({"drop_mlp_list": [true]}), ["`drop_mlp_list`", "true", "layer indices"]),
+            (json!({"drop_mlp_list": ["1"]}), ["`drop_mlp_list`", "\"1\"", "layer indices"]),
             (json!({"per_layer_config": {"9": {}}}), ["`per_layer_config.9`", "{}", "0 to 3"]),
             (
                 json!({"per_layer_config": {"1": {"intermediate_size": 8}}}),

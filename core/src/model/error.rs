@@ -51,6 +51,14 @@ pub enum ModelError {
         /// The first few, one a line.
         listed: String,
     },
+    /// A JSON file that is none.
+    #[error("{file}: {reason}")]
+    Json {
+        /// The file.
+        file: String,
+        /// What it is instead, and what to do.
+        reason: String,
+    },
     /// A file of the model is missing, unreadable or not what its name says.
     #[error("{file}: {problem}; {advice}")]
     File {

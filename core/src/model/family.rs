@@ -150,7 +150,7 @@ impl Family {
     }
 
     /// The Hugging Face name of a role's weight.
-    fn weight_name(&self, role: Role) -> String {
+    pub(super) fn weight_name(&self, role: Role) -> String {
         format!("{}.weight", self.tensor(role).map_or("", |tensor| tensor.hf))
     }
 

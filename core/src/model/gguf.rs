@@ -92,9 +92,35 @@ struct Metadata<'a> {
     rope_freqs: Option<&'a [f32]>,
 }
 
+/// Refuses files that are no whole model, by what they are.
+fn refuse_parts(values: &GgufMetadata) -> Result<(), ModelError> {
+    let refuse = |key: &str, found: String, supported: &str| {
+        let (file, supported) = (values.file().to_string(), supported.to_string());
+        Err(ModelError::Unsupported { file, key: key.to_string(), found, supported })
+    };
+    let parts = values.unsigned("split.count")?.unwrap_or(1);
+    if parts > 1 {
+        let number =
+            values.unsigned("split.no")?.map_or(String::new(), |number| format!(" (this is part {})", number + 1));
+        let advice =
+            "the file is one part of a split model: join the parts into one file first (llama-gguf-split --merge)";
+        return refuse("split.count", format!("{parts}{number}"), advice);
+    }
+    let kind = values.string("general.type")?.unwrap_or("model");
+    let advice = match kind {
+        "adapter" => "the file is a LoRA adapter: merge it into its model first (llama-export-lora), and give that",
+        "imatrix" => "the file is an importance matrix for quantising, not a model",
+        "mmproj" => "the file is the projector of a multimodal model: give the file of its language model",
+        "model" => return Ok(()),
+        _ => "the file must be a model",
+    };
+    refuse("general.type", format!("{kind:?}"), advice)
+}
+
 impl<'a> Metadata<'a> {
     fn new(file: &'a GgufFile) -> Result<Self, ModelError> {
         let values = &file.metadata;
+        refuse_parts(values)?;
         let name = values.require_string("general.architecture")?;
         let Some(family) = families::ALL.iter().copied().find(|family| family.gguf_architecture() == Some(name)) else {
             let read = families::ALL.iter().filter_map(|family| family.gguf_architecture());
@@ -105,13 +131,7 @@ impl<'a> Metadata<'a> {
                 supported: format!("supported in GGUF files are {}", read.collect::<Vec<_>>().join(", ")),
             });
         };
-        let metadata = Self { values, family, weights: &file.weights, rope_freqs: file.rope_freqs.as_deref() };
-        let parts = values.unsigned("split.count")?.unwrap_or(1);
-        if parts > 1 {
-            let advice = "join the parts into one file first (llama-gguf-split --merge)";
-            return Err(metadata.unsupported("split.count", parts.to_string(), advice));
-        }
-        Ok(metadata)
+        Ok(Self { values, family, weights: &file.weights, rope_freqs: file.rope_freqs.as_deref() })
     }
 
     /// Whether there is such a tensor, in whatever type.
@@ -222,22 +242,17 @@ impl<'a> Metadata<'a> {
 
     fn rope_scaling(&self, max_positions: usize) -> Result<RopeScaling, ModelError> {
         let key = self.key("rope.scaling.type");
-        // Before there was a type there was only the linear factor.
-        let old = self.positive("rope.scale_linear")?.filter(|factor| *factor != 1.0);
-        let name = match (self.values.string(&key)?, old) {
-            (Some(name), _) => name,
-            (None, Some(_)) => "linear",
-            (None, None) => "none",
+        // Before there was a type there was only the linear factor, and a factor without a type still means that.
+        let factor = match self.positive("rope.scaling.factor")? {
+            Some(factor) => Some(factor),
+            None => self.positive("rope.scale_linear")?,
         };
-        match name {
+        match self.values.string(&key)?.unwrap_or("linear") {
             "none" => Ok(RopeScaling::Default),
-            "linear" => {
-                let factor = match old {
-                    Some(factor) => factor,
-                    None => self.required_positive("rope.scaling.factor")?,
-                };
-                Ok(RopeScaling::Linear { factor })
-            }
+            "linear" => Ok(match factor.filter(|factor| *factor != 1.0) {
+                Some(factor) => RopeScaling::Linear { factor },
+                None => RopeScaling::Default,
+            }),
             "yarn" => {
                 let factor = self.required_positive("rope.scaling.factor")?;
                 let extra = self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
@@ -404,7 +419,14 @@ mod tests {
             (key("attention.layer_norm_rms_epsilon"), Float(f64::from(1e-5f32))),
         ];
         values.extend(entries.iter().map(|(rest, value)| {
-            (if rest.contains("ggml") || rest.contains("split") { rest.to_string() } else { key(rest) }, value.clone())
+            (
+                if rest.contains("ggml") || rest.contains("split") || rest.contains("general") {
+                    rest.to_string()
+                } else {
+                    key(rest)
+                },
+                value.clone(),
+            )
         }));
         opened.metadata = GgufMetadata::new("m.gguf", values);
         opened
@@ -473,8 +495,13 @@ mod tests {
             ModelSpec::from_gguf(&file("qwen2", &[], entries)).map(|mut spec| spec.ropes.remove(0).scaling)
         };
         let factor = ("rope.scaling.factor", Float(4.0));
-        let linear = scaling(&[("rope.scaling.type", string("linear")), factor.clone()]).unwrap();
-        assert_eq!(linear, RopeScaling::Linear { factor: 4.0 });
+        let linear = RopeScaling::Linear { factor: 4.0 };
+        assert_eq!(scaling(&[("rope.scaling.type", string("linear")), factor.clone()]).unwrap(), linear);
+        // As llama.cpp has it: linear is the default, the newer key counts, and no factor is 1.
+        assert_eq!(scaling(std::slice::from_ref(&factor)).unwrap(), linear);
+        assert_eq!(scaling(&[("rope.scale_linear", Float(2.0)), factor.clone()]).unwrap(), linear);
+        assert_eq!(scaling(&[("rope.scaling.type", string("linear"))]).unwrap(), RopeScaling::Default);
+        assert_eq!(scaling(&[("rope.scaling.type", string("none")), factor.clone()]).unwrap(), RopeScaling::Default);
         assert_eq!(scaling(&[("rope.scale_linear", Float(2.0))]).unwrap(), RopeScaling::Linear { factor: 2.0 });
         let original = ("rope.scaling.original_context_length", Unsigned(64));
         let yarn = scaling(&[("rope.scaling.type", string("yarn")), factor, original]).unwrap();
@@ -499,6 +526,8 @@ mod tests {
             (("rope.freq_base", Float(0.0)), ["llama.rope.freq_base", "is 0", "greater than 0"]),
             (("expert_count", Unsigned(8)), ["llama.expert_count", "is 8", "dense"]),
             (("split.count", Unsigned(3)), ["split.count", "is 3", "join"]),
+            (("general.type", string("adapter")), ["general.type", "LoRA", "merge"]),
+            (("general.type", string("imatrix")), ["general.type", "importance matrix", "not a model"]),
         ];
         for (entry, parts) in cases {
             let error = ModelSpec::from_gguf(&file("llama", &[], &[entry])).unwrap_err().to_string();

@@ -11,6 +11,7 @@ pub(crate) mod device_model;
 mod error;
 pub mod families;
 pub(crate) mod family;
+mod folder;
 pub(crate) mod forward;
 mod gguf;
 mod keys;
@@ -19,6 +20,7 @@ pub mod rope;
 mod settings;
 pub mod spec;
 mod summary;
+mod tensor_names;
 mod warm_up;
 
 pub use block::{BlockId, BlockKind, BlockSet, ParseBlockError};

@@ -3,6 +3,7 @@
 use super::error::ModelError;
 use super::family::{Family, stored};
 use super::rope::RopeSpec;
+use super::tensor_names;
 use super::{BlockId, BlockKind, BlockSet};
 use crate::weights::Weights;
 
@@ -268,16 +269,25 @@ impl ModelSpec {
         before + (sequential && block.kind == BlockKind::Mlp) as usize
     }
 
-    /// Names every tensor that the model needs and `weights` does not have, or has in another shape or in a type that
-    /// cannot be read. Tensors of absent blocks are not needed.
-    pub fn check(&self, weights: &Weights) -> Result<(), ModelError> {
-        const LISTED: usize = 5;
+    /// The stored tensors that the model needs, names and shapes. Those of absent blocks are not needed.
+    pub(super) fn needed_tensors(&self) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
         let sublayers = (0..self.sublayer_count()).flat_map(|index| self.sublayer(index));
         let blocks = sublayers.filter(|block| self.has(*block)).flat_map(|block| stored(&self.block_tensors(block)));
-        let needed = stored(&self.outer_tensors()).into_iter().chain(blocks);
+        stored(&self.outer_tensors()).into_iter().chain(blocks)
+    }
+
+    /// Names every tensor that the model needs and `weights` does not have, or has in another shape or in a type that
+    /// cannot be read; or says what the weights are instead, if that can be told.
+    pub fn check(&self, weights: &Weights) -> Result<(), ModelError> {
+        const LISTED: usize = 5;
+        let mut count = 0;
+        let needed = self.needed_tensors().inspect(|_| count += 1);
         let problems: Vec<_> = needed.filter_map(|(name, shape)| weights.require(&name, &shape).err()).collect();
         if problems.is_empty() {
             return Ok(());
+        }
+        if let Some(error) = tensor_names::explain(weights, &problems, count) {
+            return Err(error);
         }
         let mut listed: String = problems.iter().take(LISTED).map(|problem| format!("\n  {problem}")).collect();
         if problems.len() > LISTED {

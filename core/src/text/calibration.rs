@@ -1,19 +1,23 @@
 //! Calibration text: rows from a text file, JSON Lines, JSON, or the built-in sample.
 //!
-//! | name ends in | rows |
+//! | the file holds | rows |
 //! |---|---|
-//! | `.jsonl`, `.ndjson` | one JSON object a line; blank lines are skipped |
-//! | `.json` | an array of JSON objects, or JSON Lines |
+//! | JSON objects, one a line (JSON Lines) or over several lines | one an object |
+//! | a JSON array of objects | one an object |
 //! | anything else | the whole file is one row |
 //!
-//! In a text file, Windows and old Macintosh line ends (CR LF, CR) are read as LF, as Python's text mode does: the
-//! tokens of a text do not depend on where it was saved. Strings in JSON are taken as they are.
+//! The name does not matter, but where it ends in `.json`, `.jsonl` or `.ndjson`, anything else is an error. NaN and Infinity,
+//! which Python writes into JSON, count as null. In a text file, Windows and old Macintosh line ends (CR LF, CR) are read as
+//! LF, as Python's text mode does: the tokens of a text do not depend on where it was saved. Strings in JSON are taken as
+//! they are.
 //!
 //! A row's text is one of its fields. Rows may be empty, as WikiText's are: they are joined like any other.
 
-use serde_json::{Map, Value};
+use std::io::Read;
+use std::rc::Rc;
 
 use super::TextError;
+use super::rows::{Format, Opened, Row};
 
 const BUILTIN_NAME: &str = "builtin:sample";
 const BUILTIN_SAMPLE: &str = include_str!("../../../assets/tiny/calibration.txt");
@@ -37,55 +41,51 @@ pub struct TextOptions {
     pub seed: Option<u64>,
 }
 
-/// The rows of a calibration text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A calibration text: a file and which part of it is taken. It is read when it is tokenised, as far as is needed.
+#[derive(Clone, Debug)]
 pub struct CalibrationText {
-    /// Where it came from: a file name or `builtin:sample`.
+    /// Where it comes from: a file name or `builtin:sample`.
     pub source: String,
-    /// The rows that were taken, in the order in which they are joined.
-    pub rows: Vec<String>,
+    content: Content,
+    options: TextOptions,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Bytes(Rc<[u8]>),
+    #[cfg(not(target_arch = "wasm32"))]
+    File(std::path::PathBuf),
 }
 
 impl CalibrationText {
-    /// Reads the rows of a file; the end of its name, `source`, says what kind of file it is (see the module). A byte
-    /// order mark at the start is dropped.
+    /// The rows of a file that is in memory; `source` is its name. A byte order mark at the start is dropped.
     ///
     /// # Errors
-    /// [`TextError::Calibration`] for bytes that are not UTF-8, JSON that does not parse, `samples` of 0, a `field`
-    /// for a text file, and a file without any text; [`TextError::MissingField`] for a row without the field.
+    /// [`TextError::Calibration`] for `samples` of 0, a `field` for a text file, and a file whose beginning is no text: bytes
+    /// that are not UTF-8, JSON that does not parse; [`TextError::MissingField`] for a first row without the field. What is
+    /// further behind is looked at when the text is tokenised.
     pub fn from_bytes(source: &str, bytes: &[u8], options: &TextOptions) -> Result<Self, TextError> {
-        let refuse = |reason: String| TextError::Calibration { source_name: source.to_owned(), reason };
-        let text = std::str::from_utf8(bytes).map_err(|error| {
-            refuse(format!("not UTF-8 text: {error}; give a .txt, .json or .jsonl file, without compression"))
-        })?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let rows = match Format::of(source, text) {
-            Format::Text if options.field.is_some() => {
-                let field = options.field.as_deref().unwrap_or_default();
-                return Err(refuse(format!(
-                    "a field (`{field}`) was asked for, but this is a text file; name it .json or .jsonl if it is JSON"
-                )));
-            }
-            Format::Text => vec![text.replace("\r\n", "\n").replace('\r', "\n")],
-            Format::JsonArray => rows_of_array(source, text, options)?,
-            Format::JsonLines => rows_of_lines(source, text, options)?,
-        };
-        let rows = choose(rows, options).map_err(refuse)?;
-        if rows.is_empty() {
-            return Err(refuse("there is no row in it; give a file that holds text".into()));
+        let text = Self::new(source, Content::Bytes(bytes.into()), options)?;
+        text.check_beginning()?;
+        Ok(text)
+    }
+
+    fn new(source: &str, content: Content, options: &TextOptions) -> Result<Self, TextError> {
+        let text = Self { source: source.to_owned(), content, options: options.clone() };
+        match options.samples {
+            Some(0) => Err(text.refuse("0 samples were asked for, but it takes at least 1".into())),
+            _ => Ok(text),
         }
-        if rows.iter().all(|row| row.trim().is_empty()) {
-            return Err(refuse("the text is empty or blank; give a file that holds text".into()));
-        }
-        Ok(Self { source: source.to_owned(), rows })
     }
 
     /// The sample text that comes with the library: 20 passages of the King James Bible, one row.
     pub fn builtin_sample() -> Self {
-        Self { source: BUILTIN_NAME.to_owned(), rows: vec![BUILTIN_SAMPLE.to_owned()] }
+        let content = Content::Bytes(BUILTIN_SAMPLE.as_bytes().into());
+        Self { source: BUILTIN_NAME.to_owned(), content, options: TextOptions::default() }
     }
 
-    /// Reads a file, or the built-in sample if `path` is `builtin:sample`.
+    /// A file, or the built-in sample if `path` is `builtin:sample`. What is no regular file, a pipe for example, is read
+    /// once, when the text is tokenised.
     ///
     /// # Errors
     /// [`TextError::Read`] if the file cannot be read, otherwise as [`CalibrationText::from_bytes`].
@@ -94,136 +94,196 @@ impl CalibrationText {
         if path == BUILTIN_NAME {
             return Self::from_bytes(BUILTIN_NAME, BUILTIN_SAMPLE.as_bytes(), options);
         }
-        let bytes = std::fs::read(path).map_err(|error| {
+        let is_file = std::fs::metadata(path).map(|metadata| metadata.is_file()).map_err(|error| {
             let advice = match error.kind() {
                 _ if path.starts_with("builtin:") => "the embedded text is `builtin:sample`",
                 std::io::ErrorKind::NotFound => "check the path",
-                std::io::ErrorKind::IsADirectory => "give a file in it",
                 _ => "check the file and its permissions",
             };
             TextError::Read { source_name: path.to_owned(), reason: format!("{error}; {advice}") }
         })?;
-        Self::from_bytes(path, &bytes, options)
+        let text = Self::new(path, Content::File(path.into()), options)?;
+        if is_file {
+            text.check_beginning()?;
+        }
+        Ok(text)
     }
 
-    /// The one text that is tokenised: the rows with a blank line between them.
-    pub fn joined(&self) -> String {
-        self.rows.join("\n\n")
+    fn refuse(&self, reason: String) -> TextError {
+        TextError::Calibration { source_name: self.source.clone(), reason }
     }
-}
 
-enum Format {
-    Text,
-    JsonArray,
-    JsonLines,
-}
+    fn read(&self) -> Result<Box<dyn Read + '_>, TextError> {
+        match &self.content {
+            Content::Bytes(bytes) => Ok(Box::new(&bytes[..])),
+            #[cfg(not(target_arch = "wasm32"))]
+            Content::File(path) => match std::fs::File::open(path) {
+                Ok(_) if path.is_dir() => {
+                    let reason = "it is a folder; give a file in it".to_string();
+                    Err(TextError::Read { source_name: self.source.clone(), reason })
+                }
+                Ok(file) => Ok(Box::new(file)),
+                Err(error) => {
+                    let reason = format!("{error}; check the file and its permissions");
+                    Err(TextError::Read { source_name: self.source.clone(), reason })
+                }
+            },
+        }
+    }
 
-impl Format {
-    fn of(source: &str, text: &str) -> Self {
-        let extension = source.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
-        match extension.as_deref() {
-            Some("jsonl" | "ndjson") => Self::JsonLines,
-            Some("json") if text.trim_start().starts_with('[') => Self::JsonArray,
-            Some("json") => Self::JsonLines,
-            _ => Self::Text,
+    /// Refuses a file of which not even the first piece can be had.
+    fn check_beginning(&self) -> Result<(), TextError> {
+        let first = match self.options.seed {
+            // Which row is the first one, only reading all of them tells.
+            Some(_) => Opened::new(&self.source, self.read()?).map(|_| None)?,
+            None => self.pieces()?.next(),
+        };
+        first.transpose().map(|_| ())
+    }
+
+    /// The one text that is tokenised, the rows with a blank line between them, piece by piece.
+    pub(super) fn pieces(&self) -> Result<Pieces<'_>, TextError> {
+        let opened = Opened::new(&self.source, self.read()?)?;
+        let is_rows = opened.format != Format::Text;
+        if let Some(field) = self.options.field.as_ref().filter(|_| !is_rows) {
+            return Err(self.refuse(format!(
+                "a field (`{field}`) was asked for, but this is a text file: JSON has objects, one a line or in an array"
+            )));
+        }
+        let pieces: Box<dyn Iterator<Item = _>> = match (opened.format, self.options.seed) {
+            (Format::Text, _) => Box::new(opened.blocks()),
+            (_, Some(seed)) => Box::new(self.drawn(seed, opened)?),
+            (_, None) => {
+                let most = self.options.samples.unwrap_or(usize::MAX);
+                Box::new(opened.values().take(most).map(|row| row?.text(&self.source, &self.options)))
+            }
+        };
+        Ok(Pieces { pieces, text: self, is_rows, rows: 0, is_blank: true, ended: false })
+    }
+
+    /// The rows in the order of a draw. Where they are is found out first; their text is read when it is their turn, unless
+    /// the file can be read only once.
+    fn drawn<'a>(
+        &'a self,
+        seed: u64,
+        opened: Opened<Box<dyn Read + 'a>>,
+    ) -> Result<impl Iterator<Item = Result<String, TextError>> + 'a, TextError> {
+        let seekable = self.seekable()?;
+        let mut rows = Vec::new();
+        for row in opened.values() {
+            let mut row = row?;
+            let length = row.bytes.len();
+            if seekable.is_some() {
+                row.bytes = Vec::new();
+            }
+            rows.push((row, length));
+        }
+        let drawn = draw(rows, self.options.samples, seed).into_iter();
+        Ok(drawn.map(move |(mut row, length): (Row, usize)| {
+            if let Some(read_at) = &seekable {
+                row.bytes = read_at(row.offset, length)?;
+            }
+            row.text(&self.source, &self.options)
+        }))
+    }
+
+    /// What reads bytes anywhere in the file, offsets counted behind a byte order mark; None if it can be read only once.
+    fn seekable(&self) -> Result<Option<ReadAt<'_>>, TextError> {
+        const MARK: &[u8] = b"\xef\xbb\xbf";
+        match &self.content {
+            Content::Bytes(bytes) => {
+                let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
+                Ok(Some(Box::new(move |offset, length| {
+                    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                    Ok(bytes.get(start..).and_then(|bytes| bytes.get(..length)).unwrap_or_default().to_vec())
+                })))
+            }
+            #[cfg(not(target_arch = "wasm32"))]
+            Content::File(path) => {
+                use std::io::{Seek, SeekFrom};
+                if !path.is_file() {
+                    return Ok(None);
+                }
+                let unreadable = |error: std::io::Error| super::rows::unreadable(&self.source, &error);
+                let mut file = std::fs::File::open(path).map_err(unreadable)?;
+                let mut start = Vec::new();
+                file.by_ref().take(MARK.len() as u64).read_to_end(&mut start).map_err(unreadable)?;
+                let mark = if start == MARK { MARK.len() as u64 } else { 0 };
+                Ok(Some(Box::new(move |offset, length| {
+                    let (mut file, mut bytes) = (&file, vec![0; length]);
+                    let read = file.seek(SeekFrom::Start(mark + offset)).and_then(|_| file.read_exact(&mut bytes));
+                    read.map(|()| bytes).map_err(unreadable)
+                })))
+            }
         }
     }
 }
 
-fn rows_of_array(source: &str, text: &str, options: &TextOptions) -> Result<Vec<String>, TextError> {
-    let rows: Vec<Value> = serde_json::from_str(text).map_err(|error| TextError::Calibration {
-        source_name: source.to_owned(),
-        reason: format!("not a JSON array of rows: {error}"),
-    })?;
-    rows.iter().enumerate().map(|(index, row)| row_text(source, index + 1, row, options)).collect()
+type ReadAt<'a> = Box<dyn Fn(u64, usize) -> Result<Vec<u8>, TextError> + 'a>;
+
+/// The joined text in pieces: rows with blank lines between them, or the blocks of the only one.
+pub(super) struct Pieces<'a> {
+    pieces: Box<dyn Iterator<Item = Result<String, TextError>> + 'a>,
+    text: &'a CalibrationText,
+    is_rows: bool,
+    /// Rows of which something has been given.
+    pub rows: usize,
+    /// Whether that was white space only.
+    is_blank: bool,
+    ended: bool,
 }
 
-fn rows_of_lines(source: &str, text: &str, options: &TextOptions) -> Result<Vec<String>, TextError> {
-    let mut rows = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let row = serde_json::from_str(line).map_err(|error| TextError::Calibration {
-            source_name: source.to_owned(),
-            reason: format!("line {} is not a JSON object: {error}; expected one object a line", index + 1),
-        })?;
-        rows.push(row_text(source, rows.len() + 1, &row, options)?);
-    }
-    Ok(rows)
-}
-
-/// The text of one row; `number` counts rows from 1.
-fn row_text(source: &str, number: usize, row: &Value, options: &TextOptions) -> Result<String, TextError> {
-    let refuse = |reason: String| TextError::Calibration { source_name: source.to_owned(), reason };
-    let Value::Object(fields) = row else {
-        return Err(refuse(format!("row {number} is {}, expected an object with a text field", kind(row))));
-    };
-    let field = options.field.as_deref().unwrap_or("text");
-    match fields.get(field) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err(refuse(format!(
-            "row {number}: field `{field}` is {}, expected a string; name the field that holds the text",
-            kind(other)
-        ))),
-        None => alpaca_text(fields).filter(|_| field == "text").ok_or_else(|| TextError::MissingField {
-            source_name: source.to_owned(),
-            row: number,
-            field: field.to_owned(),
-            available: available(fields),
-        }),
-    }
-}
-
-/// Prompt and answer of an Alpaca row as published by Stanford Alpaca (Taori et al., 2023), or `None` for another
-/// row.
-fn alpaca_text(fields: &Map<String, Value>) -> Option<String> {
-    let instruction = fields.get("instruction")?.as_str()?;
-    let output = fields.get("output")?.as_str()?;
-    let input = fields.get("input").and_then(Value::as_str).unwrap_or("");
-    Some(if input.is_empty() {
-        format!(
-            "Below is an instruction that describes a task. Write a response that appropriately completes the request.\
-             \n\n### Instruction:\n{instruction}\n\n### Response:\n{output}"
-        )
-    } else {
-        format!(
-            "Below is an instruction that describes a task, paired with an input that provides further context. Write a \
-             response that appropriately completes the request.\
-             \n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n{output}"
-        )
-    })
-}
-
-fn available(fields: &Map<String, Value>) -> String {
-    if fields.is_empty() {
-        return "none".to_owned();
-    }
-    fields.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
-}
-
-fn choose(mut rows: Vec<String>, options: &TextOptions) -> Result<Vec<String>, String> {
-    if options.samples == Some(0) {
-        return Err("0 samples were asked for, but it takes at least 1".into());
-    }
-    let count = options.samples.map_or(rows.len(), |samples| samples.min(rows.len()));
-    if let Some(seed) = options.seed {
-        let mut state = seed;
-        for place in 0..count {
-            let left = (rows.len() - place) as u64;
-            rows.swap(place, place + (split_mix(&mut state) % left) as usize);
+impl Pieces<'_> {
+    /// What is wrong with a text of which there is no more.
+    fn check_whole(&self) -> Result<(), TextError> {
+        match (self.rows, self.is_blank) {
+            (0, _) if self.is_rows => {
+                Err(self.text.refuse("there is no row in it; give a file that holds text".into()))
+            }
+            (_, true) => Err(self.text.refuse("the text is empty or blank; give a file that holds text".into())),
+            _ => Ok(()),
         }
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Result<String, TextError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        match self.pieces.next() {
+            Some(Ok(mut piece)) => {
+                self.is_blank &= piece.trim().is_empty();
+                if self.is_rows && self.rows > 0 {
+                    piece.insert_str(0, "\n\n");
+                }
+                self.rows = if self.is_rows { self.rows + 1 } else { 1 };
+                Some(Ok(piece))
+            }
+            Some(Err(error)) => {
+                self.ended = true;
+                Some(Err(error))
+            }
+            None => {
+                self.ended = true;
+                self.check_whole().err().map(Err)
+            }
+        }
+    }
+}
+
+/// So many of the rows in the order of a draw.
+fn draw<T>(mut rows: Vec<T>, samples: Option<usize>, seed: u64) -> Vec<T> {
+    let count = samples.map_or(rows.len(), |samples| samples.min(rows.len()));
+    let mut state = seed;
+    for place in 0..count {
+        let left = (rows.len() - place) as u64;
+        rows.swap(place, place + (split_mix(&mut state) % left) as usize);
     }
     rows.truncate(count);
-    Ok(rows)
+    rows
 }
 
 /// The next number of SplitMix64.
@@ -241,13 +301,26 @@ mod tests {
 
     use super::*;
     use proptest::prelude::*;
+    use serde_json::Value;
 
-    fn read(name: &str, content: &str) -> Result<CalibrationText, TextError> {
-        CalibrationText::from_bytes(name, content.as_bytes(), &TextOptions::default())
+    /// The joined text of a file and its rows.
+    fn open(name: &str, content: &[u8], options: &TextOptions) -> Result<(String, usize), TextError> {
+        let text = CalibrationText::from_bytes(name, content, options)?;
+        joined(&text)
+    }
+
+    fn joined(text: &CalibrationText) -> Result<(String, usize), TextError> {
+        let mut pieces = text.pieces()?;
+        let joined = pieces.by_ref().collect::<Result<String, _>>()?;
+        Ok((joined, pieces.rows))
+    }
+
+    fn read(name: &str, content: &str) -> Result<(String, usize), TextError> {
+        open(name, content.as_bytes(), &TextOptions::default())
     }
 
     fn refusal(name: &str, content: &str, options: &TextOptions) -> String {
-        CalibrationText::from_bytes(name, content.as_bytes(), options).unwrap_err().to_string()
+        open(name, content.as_bytes(), options).unwrap_err().to_string()
     }
 
     fn field(name: &str) -> TextOptions {
@@ -257,35 +330,34 @@ mod tests {
     #[test]
     fn a_text_file_is_one_row() {
         let text = read("book.txt", "\u{feff}one\r\n\r\ntwo\rthree\n").unwrap();
-        assert_eq!(text.rows, ["one\n\ntwo\nthree\n"]);
-        assert_eq!(text.source, "book.txt");
+        assert_eq!(text, ("one\n\ntwo\nthree\n".to_string(), 1));
     }
 
     #[test]
     fn json_lines_and_arrays_are_rows_joined_by_a_blank_line() {
         let lines = read("a.jsonl", "{\"text\": \"one\\r\"}\r\n\n{\"text\": \"\"}\n{\"text\": \"two\"}").unwrap();
-        assert_eq!(lines.joined(), "one\r\n\n\n\ntwo");
-        assert_eq!(read("a.JSON", " [{\"text\": \"one\"}, {\"text\": \"two\"}]").unwrap().joined(), "one\n\ntwo");
-        assert_eq!(read("a.json", "{\"text\": \"one\"}\n{\"text\": \"two\"}").unwrap().rows, ["one", "two"]);
-        let other =
-            CalibrationText::from_bytes("a.jsonl", br#"{"text": "no", "body": "yes"}"#, &field("body")).unwrap();
-        assert_eq!(other.rows, ["yes"]);
+        assert_eq!(lines, ("one\r\n\n\n\ntwo".to_string(), 3));
+        let two = ("one\n\ntwo".to_string(), 2);
+        assert_eq!(read("a.JSON", " [{\"text\": \"one\"}, {\"text\": \"two\"}]").unwrap(), two);
+        assert_eq!(read("a.json", "{\"text\": \"one\"}\n{\"text\": \"two\"}").unwrap(), two);
+        let other = open("a.jsonl", br#"{"text": "no", "body": "yes"}"#, &field("body")).unwrap();
+        assert_eq!(other.0, "yes");
     }
 
     #[test]
     fn alpaca_rows_become_the_published_prompt() {
         let rows = r#"[{"instruction": "Add.", "input": "1, 2", "output": "3"}, {"instruction": "Sing.", "input": "", "output": "La"}]"#;
-        let text = read("alpaca.json", rows).unwrap();
+        let (text, _) = read("alpaca.json", rows).unwrap();
+        let (first, second) = text.split_at(text.find("3\n\nBelow").unwrap() + 1);
         assert_eq!(
-            text.rows[0],
+            first,
             "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n### Response:\n3"
         );
         assert_eq!(
-            text.rows[1],
-            "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\nSing.\n\n### Response:\nLa"
+            second,
+            "\n\nBelow is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\nSing.\n\n### Response:\nLa"
         );
-        let only = CalibrationText::from_bytes("alpaca.json", rows.as_bytes(), &field("output")).unwrap();
-        assert_eq!(only.rows, ["3", "La"]);
+        assert_eq!(open("alpaca.json", rows.as_bytes(), &field("output")).unwrap().0, "3\n\nLa");
         assert!(refusal("alpaca.json", rows, &field("answer")).contains("row 1 has no field `answer`"));
     }
 
@@ -316,8 +388,55 @@ mod tests {
         }
         assert!(refusal("a.txt", "text", &field("text")).contains("text file"));
         assert!(refusal("a.txt", "text", &TextOptions { samples: Some(0), ..none.clone() }).contains("at least 1"));
-        let bytes = CalibrationText::from_bytes("a.txt", &[0x50, 0xff], &none).unwrap_err().to_string();
+        let bytes = open("a.txt", &[0x50, 0xff], &none).unwrap_err().to_string();
         assert!(bytes.contains("not UTF-8") && bytes.contains("index 1"), "{bytes}");
+    }
+
+    #[test]
+    fn what_is_in_a_file_decides_and_not_its_name() {
+        let two = ("one\n\ntwo".to_string(), 2);
+        let lines = "\n {\"text\": \"one\"}\r\n{\"id\": NaN, \"text\": \"two\"}\n";
+        let array = "[{\"text\": \"one\", \"more\": [\"]\", {}]},\n {\"text\": \"two\"} ]\n";
+        let pretty = "{\n  \"text\": \"one\"\n}\n{\n  \"text\": \"two\"\n}\n";
+        for content in [lines, array, pretty] {
+            for name in ["train.jsonl.1", "a.txt", "/dev/fd/63", "a.json", "a.jsonl", "a.ndjson"] {
+                assert_eq!(read(name, content).unwrap(), two, "{name}: {content}");
+            }
+        }
+        for text in ["[Intro] one", "{one} two", "[1, 2]", "{", "\"one\"", "[]", "[{\"a\": 1"] {
+            assert_eq!(read("a.txt", text).unwrap(), (text.to_string(), 1));
+            assert!(read("a.json", text).is_err(), "{text}");
+        }
+        let later = refusal("a", "{\"text\": \"one\"}\nand so on", &TextOptions::default());
+        assert!(later.contains("line 2 is not a JSON object"), "{later}");
+    }
+
+    #[test]
+    fn what_is_no_text_at_all_is_named() {
+        let cases: [(&[u8], &str); 5] = [
+            (b"\xff\xfeo\0n\0e\0", "UTF-16"),
+            (b"o\0n\0e\0 \0t\0w\0o\0", "UTF-16"),
+            (b"\x1f\x8b\x08\0\0\0\0\0", "compressed (gzip); unpack"),
+            (b"PAR1\x15\x04", "Parquet"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ];
+        for (bytes, expected) in cases {
+            let error = open("a.txt", bytes, &TextOptions::default()).unwrap_err().to_string();
+            assert!(error.starts_with("a.txt: ") && error.contains(expected), "{error}");
+        }
+    }
+
+    /// Whatever is cut in two by the end of a block.
+    #[test]
+    fn blocks_are_cut_nowhere() {
+        for shift in 0..8 {
+            let text = "x".repeat((1 << 16) - shift) + "\u{1f600}\r\n\u{e9}\r\r\n" + &"y".repeat(1 << 16) + "\r";
+            let expected = text.replace("\r\n", "\n").replace('\r', "\n");
+            assert!(read("a.txt", &text).unwrap() == (expected, 1), "{shift}");
+        }
+        let cut = [&b"y".repeat(1 << 16)[..], "\u{1f600}".as_bytes()].concat();
+        let error = open("a.txt", &cut[..cut.len() - 1], &TextOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("not UTF-8") && error.contains("index 65536"), "{error}");
     }
 
     #[test]
@@ -325,7 +444,7 @@ mod tests {
         let rows: String = (0..10).map(|row| format!("{{\"text\": \"{row}\"}}\n")).collect();
         let take = |samples, seed| {
             let options = TextOptions { field: None, samples, seed };
-            CalibrationText::from_bytes("a.jsonl", rows.as_bytes(), &options).unwrap().rows.join("")
+            open("a.jsonl", rows.as_bytes(), &options).unwrap().0.replace("\n\n", "")
         };
         assert_eq!(take(Some(3), None), "012");
         assert_eq!(take(Some(30), None), "0123456789");
@@ -349,17 +468,26 @@ mod tests {
         let path = folder.path().join("text.txt");
         std::fs::write(&path, "hello").unwrap();
         let path = path.to_str().unwrap();
-        assert_eq!(CalibrationText::open(path, &none).unwrap().rows, ["hello"]);
+        assert_eq!(joined(&CalibrationText::open(path, &none).unwrap()).unwrap(), ("hello".to_string(), 1));
         let message = CalibrationText::open(&format!("{path}x"), &none).unwrap_err().to_string();
         assert!(message.contains("text.txtx: cannot read"), "{message}");
-        assert_eq!(CalibrationText::open("builtin:sample", &none).unwrap(), CalibrationText::builtin_sample());
+        let sample = CalibrationText::open("builtin:sample", &none).unwrap();
+        assert_eq!(joined(&sample).unwrap(), joined(&CalibrationText::builtin_sample()).unwrap());
+        // Drawn rows are read again where they lie, behind the mark.
+        let drawn = folder.path().join("rows");
+        std::fs::write(&drawn, "\u{feff}{\"text\": \"one\"}\n{\"text\": \"tw\u{f6}\"}\n{\"text\": \"three\"}\n")
+            .unwrap();
+        let options = TextOptions { seed: Some(1), ..none.clone() };
+        let by_path = joined(&CalibrationText::open(drawn.to_str().unwrap(), &options).unwrap()).unwrap();
+        assert_eq!(by_path, open("rows", &std::fs::read(&drawn).unwrap(), &options).unwrap());
+        assert_eq!((by_path.1, by_path.0.len()), (3, "one\n\ntw\u{f6}\n\nthree".len()));
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_rows_or_a_refusal(bytes in prop::collection::vec(any::<u8>(), 0..60), name in "a\\.(txt|json|jsonl)") {
-            if let Ok(text) = CalibrationText::from_bytes(&name, &bytes, &TextOptions::default()) {
-                prop_assert!(!text.joined().trim().is_empty());
+            if let Ok((text, rows)) = open(&name, &bytes, &TextOptions::default()) {
+                prop_assert!(rows > 0 && !text.trim().is_empty());
             }
         }
 
@@ -369,15 +497,14 @@ mod tests {
             let objects: Vec<Value> = rows.iter().map(|row| serde_json::json!({ "id": 1, "text": row })).collect();
             let lines: Vec<String> = objects.iter().map(Value::to_string).collect();
             for (name, content) in [("a.json", Value::Array(objects).to_string()), ("a.jsonl", lines.join("\n"))] {
-                prop_assert_eq!(&read(name, &content).unwrap().rows, &rows, "{}", name);
+                prop_assert_eq!(read(name, &content).unwrap(), (rows.join("\n\n"), rows.len()), "{}", name);
             }
         }
 
         #[test]
         fn a_draw_is_a_choice_of_distinct_rows(count in 1usize..30, samples in 1usize..40, seed: u64) {
             let rows: Vec<String> = (0..count).map(|row| row.to_string()).collect();
-            let options = TextOptions { field: None, samples: Some(samples), seed: Some(seed) };
-            let mut drawn = choose(rows.clone(), &options).unwrap();
+            let mut drawn = draw(rows.clone(), Some(samples), seed);
             prop_assert_eq!(drawn.len(), samples.min(count));
             drawn.sort();
             drawn.dedup();

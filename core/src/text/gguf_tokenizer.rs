@@ -66,7 +66,7 @@ const WORD_RULES: &[WordRules] = &[
         add_bos: true,
         ..PLAIN
     },
-    WordRules { names: &["qwen2"], nfc: true, splits: &[QWEN2], ..PLAIN },
+    WordRules { names: &["qwen2", "deepseek-r1-qwen"], nfc: true, splits: &[QWEN2], ..PLAIN },
     WordRules { names: &["tekken"], splits: &[TEKKEN], whole_words: true, add_bos: true, ..PLAIN },
 ];
 

@@ -6,7 +6,12 @@
 
 mod calibration;
 mod gguf_tokenizer;
+mod guard;
+mod rows;
+mod special_tokens;
+mod stream;
 mod tokenizer;
+mod tokenizer_checks;
 mod windows;
 
 pub use calibration::{CalibrationText, TextOptions};
@@ -47,9 +52,11 @@ pub enum TextError {
         /// The fields that the row has, separated by commas.
         available: String,
     },
-    /// A `tokenizer.json` that cannot be used.
-    #[error("tokenizer.json: {reason}")]
-    TokenizerJson {
+    /// A `tokenizer.json`, or one of the files that go with it, that cannot be used.
+    #[error("{file}: {reason}")]
+    TokenizerFile {
+        /// Which file.
+        file: &'static str,
         /// What is wrong with it.
         reason: String,
     },

@@ -1,11 +1,17 @@
 //! The tokenizer: text to ids and back, by the `tokenizers` crate, so that ids agree with Hugging Face.
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::guard::guarded;
+use super::special_tokens::SpecialTokens;
+use super::stream::Placed;
+use super::tokenizer_checks::{check, decoder_problem};
 use super::{TextError, gguf_tokenizer};
+use crate::file_kind::FileKind;
 use crate::weights::gguf::GgufMetadata;
+
+const FILE: &str = "tokenizer.json";
 
 /// A tokenizer and the files it is saved as.
 pub struct Tokenizer {
@@ -13,22 +19,39 @@ pub struct Tokenizer {
     json: String,
     config: Map<String, Value>,
     vocab_size: usize,
+    /// What is put before and behind a text.
+    around: [Vec<u32>; 2],
+    /// Why tokens cannot be turned into text.
+    decoder_problem: Option<String>,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json` that has nothing beside it.
     ///
     /// Truncation and padding that the file asks for are switched off: a calibration text is never shortened
     /// silently.
     ///
     /// # Errors
-    /// [`TextError::TokenizerJson`] if the bytes are not UTF-8 or not a tokenizer.
+    /// [`TextError::TokenizerFile`] if the bytes are not UTF-8 or not a tokenizer, or one that would give other tokens each
+    /// time (BPE dropout).
     pub fn from_json(bytes: &[u8]) -> Result<Self, TextError> {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|error| TextError::TokenizerJson { reason: format!("not UTF-8 text: {error}") })?;
+        Self::from_files(bytes, |_| None)
+    }
+
+    /// Reads a `tokenizer.json` and, as far as `read` has them, the files that say more about its tokens:
+    /// `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_json`], and [`TextError::TokenizerFile`] for one of those files.
+    pub fn from_files<'a>(bytes: &[u8], read: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, TextError> {
+        if let Some(kind) = FileKind::of(&bytes[..bytes.len().min(FileKind::START)]) {
+            return Err(refuse(kind.problem()));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|error| refuse(format!("not UTF-8 text: {error}")))?;
+        let special = SpecialTokens::read(read)?;
         let mut config = Map::new();
         config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
-        Self::from_parts(text.to_owned(), config)
+        Self::from_parts(text.to_owned(), config, &special)
     }
 
     /// Rebuilds the tokenizer that a GGUF file carries in its `tokenizer.ggml.*` metadata.
@@ -39,21 +62,30 @@ impl Tokenizer {
     /// [`TextError::Gguf`] naming the key that is missing, of the wrong kind, or not supported.
     pub fn from_gguf(metadata: &GgufMetadata) -> Result<Self, TextError> {
         let vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
-        Self::from_parts(vocabulary.tokenizer_json()?.to_string(), vocabulary.tokenizer_config())
+        let config = vocabulary.tokenizer_config();
+        Self::from_parts(vocabulary.tokenizer_json()?.to_string(), config, &SpecialTokens::default())
     }
 
-    /// A tokenizer from the text of its `tokenizer.json` and the content of its `tokenizer_config.json`.
-    pub(super) fn from_parts(json: String, config: Map<String, Value>) -> Result<Self, TextError> {
-        check_merges(&json)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(json.as_bytes())
-            .map_err(|error| TextError::TokenizerJson { reason: error.to_string() })?;
+    /// A tokenizer from the text of its `tokenizer.json`, the content of its `tokenizer_config.json`, and further tokens.
+    fn from_parts(json: String, config: Map<String, Value>, special: &SpecialTokens) -> Result<Self, TextError> {
+        let value: Value = serde_json::from_str(&json).map_err(|error| refuse(error.to_string()))?;
+        if value["model"].is_null() {
+            return Err(refuse("it has no `model`".to_string()));
+        }
+        check(&value).map_err(refuse)?;
+        let decoder_problem = decoder_problem(&value);
+        drop(value);
+        let load = || tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|error| refuse(error.to_string()));
+        let mut inner = guarded(load)?;
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| TextError::TokenizerJson { reason: error.to_string() })?;
+        inner.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
+        special.add_to(&mut inner)?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         if vocab_size == 0 {
-            return Err(TextError::TokenizerJson { reason: "the vocabulary is empty".into() });
+            return Err(refuse("the vocabulary is empty".into()));
         }
-        Ok(Self { inner, json, config, vocab_size })
+        let around = around(&inner)?;
+        Ok(Self { inner, json, config, vocab_size, around, decoder_problem })
     }
 
     /// The `tokenizer.json`: as it was read, or as it was rebuilt from GGUF metadata.
@@ -74,9 +106,25 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let encoding =
-            self.inner.encode_fast(text, true).map_err(|error| TextError::Tokenizer { reason: error.to_string() })?;
-        Ok(encoding.get_ids().to_vec())
+        let encoding = guarded(|| self.inner.encode_fast(text, false).map_err(failed))?;
+        Ok([self.prefix(), encoding.get_ids(), self.suffix()].concat())
+    }
+
+    /// Token ids of `text` without anything around it, each with the first byte of its text.
+    pub(super) fn encode_placed(&self, text: &str) -> Result<Vec<Placed>, TextError> {
+        let encoding = guarded(|| self.inner.encode(text, false).map_err(failed))?;
+        let places = encoding.get_offsets().iter().map(|(start, _)| *start);
+        Ok(encoding.get_ids().iter().copied().zip(places).collect())
+    }
+
+    /// Tokens that are put before a text.
+    pub(super) fn prefix(&self) -> &[u32] {
+        &self.around[0]
+    }
+
+    /// Tokens that are put behind a text.
+    pub(super) fn suffix(&self) -> &[u32] {
+        &self.around[1]
     }
 
     /// Text of `ids`; special tokens (BOS, chat markers) and ids outside the vocabulary are left out.
@@ -84,7 +132,14 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
-        self.inner.decode(ids, true).map_err(|error| TextError::Tokenizer { reason: error.to_string() })
+        if let Some(problem) = &self.decoder_problem {
+            return Err(TextError::Tokenizer { reason: problem.clone() });
+        }
+        // Some decoders of the crate count on a token.
+        if ids.is_empty() {
+            return Ok(String::new());
+        }
+        guarded(|| self.inner.decode(ids, true).map_err(failed))
     }
 
     /// SHA-256, in hexadecimal, of the `tokenizer.json`.
@@ -96,6 +151,24 @@ impl Tokenizer {
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
+}
+
+fn refuse(reason: String) -> TextError {
+    TextError::TokenizerFile { file: FILE, reason }
+}
+
+fn failed(error: tokenizers::Error) -> TextError {
+    TextError::Tokenizer { reason: error.to_string() }
+}
+
+/// What the post-processor of a tokenizer puts before and behind a text.
+fn around(inner: &tokenizers::Tokenizer) -> Result<[Vec<u32>; 2], TextError> {
+    // Any text will do; what is added around it is marked.
+    let encoding = guarded(|| inner.encode("a", true).map_err(failed))?;
+    let (ids, is_added) = (encoding.get_ids(), encoding.get_special_tokens_mask());
+    let before = is_added.iter().take_while(|added| **added == 1).count();
+    let behind = is_added[before..].iter().rev().take_while(|added| **added == 1).count();
+    Ok([ids[..before].to_vec(), ids[ids.len() - behind..].to_vec()])
 }
 
 /// Text of tokens that come one by one, as soon as it is certain: a character may take several tokens.
@@ -123,9 +196,14 @@ impl DecodeStream {
     /// # Errors
     /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TextError> {
+        if let Some(problem) = &tokenizer.decoder_problem {
+            return Err(TextError::Tokenizer { reason: problem.clone() });
+        }
         let Self { ids, prefix, prefix_index } = self;
-        let text = tokenizers::step_decode_stream(&tokenizer.inner, vec![id], true, ids, prefix, prefix_index);
-        Ok(text.map_err(|error| TextError::Tokenizer { reason: error.to_string() })?.unwrap_or_default())
+        guarded(|| {
+            let text = tokenizers::step_decode_stream(&tokenizer.inner, vec![id], true, ids, prefix, prefix_index);
+            Ok(text.map_err(failed)?.unwrap_or_default())
+        })
     }
 
     /// What is left at the end: an unfinished character, as a replacement character.
@@ -136,43 +214,6 @@ impl DecodeStream {
         let text = tokenizer.decode(&self.ids)?;
         Ok(text.strip_prefix(&self.prefix).unwrap_or_default().to_string())
     }
-}
-
-/// The part of `tokenizer.json` that [`check_merges`] looks at.
-#[derive(Deserialize)]
-struct ModelOnly {
-    model: Value,
-}
-
-/// Refuses BPE merges whose pieces or whose result are not in the vocabulary. The `tokenizers` crate finds a missing
-/// piece itself, but panics on a result that is longer than every token.
-fn check_merges(json: &str) -> Result<(), TextError> {
-    let refuse = |reason: String| TextError::TokenizerJson { reason };
-    let ModelOnly { model } = serde_json::from_str(json).map_err(|error| refuse(error.to_string()))?;
-    let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else {
-        return Ok(());
-    };
-    let prefix = model["continuing_subword_prefix"].as_str().unwrap_or("");
-    for (index, merge) in merges.iter().enumerate() {
-        let pair = match merge {
-            Value::String(pair) => pair.split_once(' '),
-            Value::Array(pair) => match pair.as_slice() {
-                [Value::String(left), Value::String(right)] => Some((left.as_str(), right.as_str())),
-                _ => None,
-            },
-            _ => None,
-        };
-        let Some((left, right)) = pair else {
-            return Err(refuse(format!("merge {index} is {merge}, expected two tokens")));
-        };
-        let merged = right.strip_prefix(prefix).map(|right| format!("{left}{right}"));
-        if !merged.is_some_and(|merged| vocab.contains_key(&merged)) {
-            return Err(refuse(format!(
-                "merge {index} joins {left:?} and {right:?} to a token that is not in `vocab`"
-            )));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -241,6 +282,57 @@ mod tests {
         let cut = Tokenizer::from_json(file.to_string().as_bytes()).unwrap();
         let text = "And it came to pass in those days";
         assert_eq!(cut.encode(text).unwrap(), Tokenizer::from_json(TINY).unwrap().encode(text).unwrap());
+    }
+
+    /// What makes the `tokenizers` crate panic, or give other tokens each time.
+    #[test]
+    fn tokenizers_that_cannot_be_used_are_refused() {
+        let file: Value = serde_json::from_slice(TINY).unwrap();
+        let with = |key: &str, part: Value| {
+            let mut file = file.clone();
+            file[key] = part;
+            Tokenizer::from_json(file.to_string().as_bytes())
+        };
+        let sequence = |list: &str, part: Value| json!({ "type": "Sequence", list: [part] });
+        let template = |single: Value| {
+            let pair =
+                json!([{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 1 } }]);
+            let bos = json!({ "<s>": { "id": "<s>", "ids": [0], "tokens": ["<s>"] } });
+            json!({ "type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": bos })
+        };
+        let text = |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } });
+        let token = |id: &str| json!({ "SpecialToken": { "id": id, "type_id": 0 } });
+        let map = |map: Value| json!({ "type": "Precompiled", "precompiled_charsmap": map });
+        let cases = [
+            ("normalizer", map(Value::Null), "precompiled_charsmap"),
+            ("normalizer", sequence("normalizers", map(json!("AAAA"))), "precompiled_charsmap"),
+            ("pre_tokenizer", json!({ "type": "FixedLength", "length": 0 }), "length"),
+            ("post_processor", template(json!([text("A"), text("B")])), "sequence A once"),
+            ("post_processor", template(json!([text("A"), text("A")])), "sequence A once"),
+            ("post_processor", sequence("processors", template(json!([text("A"), token("<none>")]))), "<none>"),
+        ];
+        for (key, part, expected) in cases {
+            let error = with(key, part.clone()).err().unwrap().to_string();
+            assert!(error.starts_with("tokenizer.json: ") && error.contains(expected), "{part}: {error}");
+        }
+        for dropout in [json!(0.1), json!("x")] {
+            let mut file = file.clone();
+            file["model"]["dropout"] = dropout;
+            let error = Tokenizer::from_json(file.to_string().as_bytes()).err().unwrap().to_string();
+            assert!(error.contains("`model.dropout`") && error.contains("set it to null"), "{error}");
+        }
+        // Only what turns tokens into text needs the decoder.
+        let strip = json!({ "type": "Strip", "content": " ", "start": 0, "stop": 3 });
+        let strips = with("decoder", sequence("decoders", strip)).unwrap();
+        let ids = strips.encode("In the beginning").unwrap();
+        let error = strips.decode(&ids).unwrap_err().to_string();
+        assert!(error.contains("strips the end"), "{error}");
+        assert!(DecodeStream::after(&strips, &ids).is_err());
+        let bpe = with("decoder", json!({ "type": "BPEDecoder", "suffix": "</w>" })).unwrap();
+        assert_eq!(bpe.decode(&[]).unwrap(), "");
+        let bos = with("post_processor", template(json!([token("<s>"), text("A")]))).unwrap();
+        assert_eq!((bos.prefix(), bos.suffix()), (&[0][..], &[][..]));
+        assert_eq!(bos.encode("In the beginning").unwrap(), [&[0], ids.as_slice()].concat());
     }
 
     #[test]

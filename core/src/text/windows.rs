@@ -2,11 +2,12 @@
 //!
 //! As the published method does it: the rows are joined by a blank line into one text, the text is tokenised once (so
 //! that a BOS token, if the tokenizer adds one, stands at the very start only), and the ids are cut into consecutive
-//! windows of one length. What is left over at the end is dropped.
+//! windows of one length. What is left over at the end is dropped. If only the first windows are wanted, the text is read no
+//! further than these need it.
 
 use sha2::{Digest, Sha256};
 
-use super::{CalibrationText, TextError, Tokenizer};
+use super::{CalibrationText, TextError, Tokenizer, stream};
 
 /// Consecutive windows of one length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,10 +18,12 @@ pub struct Windows {
     pub window: usize,
     /// Number of windows, at least 1.
     pub count: usize,
-    /// Rows of the text that they were cut from (0 if they were given as ids).
+    /// Rows of the text that were read for them (0 if they were given as ids).
     pub rows: usize,
-    /// Tokens of the whole text, before cutting.
+    /// Tokens of the text before cutting, as far as it was read.
     pub tokens: usize,
+    /// Whether it was read to its end.
+    pub whole_text: bool,
 }
 
 impl Windows {
@@ -36,8 +39,16 @@ impl Windows {
         max_windows: Option<usize>,
     ) -> Result<Self, TextError> {
         check_lengths(window, max_windows)?;
-        let ids = tokenizer.encode(&text.joined())?;
-        Ok(Self { rows: text.rows.len(), ..Self::from_ids(ids, window, max_windows)? })
+        let most = max_windows.map_or(usize::MAX, |windows| windows.saturating_mul(window));
+        let mut pieces = text.pieces()?;
+        let (mut ids, whole_text) = stream::encode(tokenizer, &mut pieces, most, stream::CHUNKING)?;
+        ids.splice(0..0, tokenizer.prefix().iter().copied());
+        match whole_text {
+            true => ids.extend(tokenizer.suffix()),
+            // Where reading stopped depends on how it was read.
+            false => ids.truncate(most),
+        }
+        Ok(Self { rows: pieces.rows, whole_text, ..Self::from_ids(ids, window, max_windows)? })
     }
 
     /// Cuts ids into windows of `window` tokens, of which the first `max_windows` are kept.
@@ -53,7 +64,7 @@ impl Windows {
         let available = tokens / window;
         let count = max_windows.map_or(available, |most| most.min(available));
         ids.truncate(count * window);
-        Ok(Self { ids, window, count, rows: 0, tokens })
+        Ok(Self { ids, window, count, rows: 0, tokens, whole_text: true })
     }
 
     /// Checks that the model has an embedding for every id.
@@ -107,10 +118,12 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
+    use crate::text::TextOptions;
     use proptest::prelude::*;
 
     fn text(rows: &[&str]) -> CalibrationText {
-        CalibrationText { source: "test".into(), rows: rows.iter().map(|row| (*row).to_owned()).collect() }
+        let lines: Vec<String> = rows.iter().map(|row| serde_json::json!({ "text": row }).to_string()).collect();
+        CalibrationText::from_bytes("test", lines.join("\n").as_bytes(), &TextOptions::default()).unwrap()
     }
 
     fn tiny() -> Tokenizer {
@@ -120,7 +133,10 @@ mod tests {
     #[test]
     fn the_remainder_is_dropped() {
         let windows = Windows::from_ids((0..11).collect(), 4, None).unwrap();
-        assert_eq!(windows, Windows { ids: (0..8).collect(), window: 4, count: 2, rows: 0, tokens: 11 });
+        assert_eq!(
+            windows,
+            Windows { ids: (0..8).collect(), window: 4, count: 2, rows: 0, tokens: 11, whole_text: true }
+        );
     }
 
     #[test]

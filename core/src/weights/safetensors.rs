@@ -10,9 +10,12 @@ use std::rc::Rc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 
 use super::source::{ByteSource, read_exact};
 use super::{DType, RowOrder, TensorInfo, UnsupportedTensor, Weights, WeightsError, elements_of};
+use crate::file_kind::FileKind;
+use crate::json;
 
 const CONTAINER: &str = "safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -27,8 +30,7 @@ pub async fn open(sources: Vec<Rc<dyn ByteSource>>, index: Option<&[u8]>) -> Res
     let Some(first) = sources.first() else {
         return Err(malformed("checkpoint", "there is no .safetensors file".to_string()));
     };
-    let index = index.map(read_index).transpose()?;
-    let sources = match &index {
+    let sources = match index {
         Some(index) => named_shards(&sources, index)?,
         None if sources.len() == 1 => sources,
         None => {
@@ -41,11 +43,8 @@ pub async fn open(sources: Vec<Rc<dyn ByteSource>>, index: Option<&[u8]>) -> Res
     for (number, source) in sources.iter().enumerate() {
         open_file(number, source.as_ref(), &mut tensors, &mut unsupported).await?;
     }
-    let weights = Weights::new(CONTAINER, sources, tensors, unsupported, DType::FLOATS)?;
-    if let Some(index) = index {
-        check_index(&weights, &index)?;
-    }
-    Ok(weights)
+    // Tensors that only the index has are missed by whoever needs them.
+    Weights::new(CONTAINER, sources, tensors, unsupported, DType::FLOATS)
 }
 
 fn malformed(file: &str, reason: String) -> WeightsError {
@@ -59,22 +58,34 @@ struct Index {
 }
 
 fn read_index(bytes: &[u8]) -> Result<Index, WeightsError> {
-    let index: Index = serde_json::from_slice(bytes).map_err(|e| WeightsError::Malformed {
-        file: INDEX.to_string(),
-        container: "safetensors index",
-        reason: e.to_string(),
-    })?;
+    let error = |reason| WeightsError::Malformed { file: INDEX.to_string(), container: "safetensors index", reason };
+    let index = Value::Object(json::object(bytes).map_err(error)?);
+    let index: Index = serde_json::from_value(index).map_err(|e| error(e.to_string()))?;
     if index.weight_map.is_empty() {
-        let reason = "its `weight_map` is empty".to_string();
-        return Err(WeightsError::Malformed { file: INDEX.to_string(), container: "safetensors index", reason });
+        return Err(error("its `weight_map` is empty".to_string()));
     }
     Ok(index)
 }
 
-/// The shard files that the text of a `model.safetensors.index.json` names, sorted.
+/// The shard files that the text of a `model.safetensors.index.json` names, sorted: plain names of files beside it.
 pub fn shard_files(index: &[u8]) -> Result<Vec<String>, WeightsError> {
-    let shards: BTreeSet<String> = read_index(index)?.weight_map.into_values().collect();
-    Ok(shards.into_iter().collect())
+    let index = read_index(index)?;
+    let shards: BTreeSet<&str> =
+        index.weight_map.values().map(|shard| beside_index(shard)).collect::<Result<_, _>>()?;
+    Ok(shards.into_iter().map(str::to_string).collect())
+}
+
+/// The plain name of the file that an index means by `shard`: a leading `./` is no part of it. A name that leads elsewhere
+/// is refused, because callers join it to a folder or an address.
+fn beside_index(shard: &str) -> Result<&str, WeightsError> {
+    let name = shard.strip_prefix("./").unwrap_or(shard);
+    if matches!(name, "" | "." | "..") || name.contains(['/', '\\']) {
+        return Err(malformed(
+            INDEX,
+            format!("it names the shard file `{shard}`, which is no plain name of a file beside it"),
+        ));
+    }
+    Ok(name)
 }
 
 fn base_name(path: &str) -> &str {
@@ -82,10 +93,10 @@ fn base_name(path: &str) -> &str {
 }
 
 /// The sources that `index` names, in the order of their names.
-fn named_shards(sources: &[Rc<dyn ByteSource>], index: &Index) -> Result<Vec<Rc<dyn ByteSource>>, WeightsError> {
-    let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
-    let find = |shard: &str| sources.iter().find(|source| base_name(source.name()) == shard).cloned();
-    let missing: Vec<_> = shards.iter().filter(|shard| find(shard).is_none()).copied().collect();
+fn named_shards(sources: &[Rc<dyn ByteSource>], index: &[u8]) -> Result<Vec<Rc<dyn ByteSource>>, WeightsError> {
+    let shards = shard_files(index)?;
+    let find = |shard: &String| sources.iter().find(|source| base_name(source.name()) == shard).cloned();
+    let missing: Vec<_> = shards.iter().filter(|shard| find(shard).is_none()).collect();
     if let Some(shard) = missing.first() {
         let reason = format!(
             "it names {} shard files, of which {} are missing, the first of them `{shard}`; put them beside it",
@@ -94,19 +105,7 @@ fn named_shards(sources: &[Rc<dyn ByteSource>], index: &Index) -> Result<Vec<Rc<
         );
         return Err(malformed(INDEX, reason));
     }
-    Ok(shards.into_iter().filter_map(find).collect())
-}
-
-/// Every tensor of the index must be in the shard that it names.
-fn check_index(weights: &Weights, index: &Index) -> Result<(), WeightsError> {
-    for (tensor, shard) in &index.weight_map {
-        let unsupported = || weights.unsupported.get(tensor).map(|found| found.source);
-        let found = weights.tensors.get(tensor).map(|found| found.source).or_else(unsupported);
-        if found.is_none_or(|source| base_name(weights.source_name(source)) != shard) {
-            return Err(WeightsError::MissingTensor { file: shard.clone(), tensor: tensor.clone() });
-        }
-    }
-    Ok(())
+    Ok(shards.iter().filter_map(find).collect())
 }
 
 /// One entry of the header.
@@ -183,12 +182,14 @@ async fn read_header(source: &dyn ByteSource) -> Result<(u64, Vec<(String, Entry
     if source.len() < 8 {
         return Err(error(format!("it has only {} bytes; download it again", source.len())));
     }
-    let start = read_exact(source, 0, 8).await?;
-    if start == b"version " {
-        let reason = "it is a Git LFS pointer, not the file itself; fetch that with `git lfs pull`";
-        return Err(error(reason.to_string()));
+    let start = read_exact(source, 0, source.len().min(FileKind::START as u64)).await?;
+    if let Some(kind) = FileKind::of(&start) {
+        return Err(error(kind.problem()));
     }
-    let length = start.iter().rev().fold(0u64, |length, byte| length << 8 | u64::from(*byte));
+    if start[0] == b'{' && start[1].is_ascii() && start[7] != 0 {
+        return Err(error("it is JSON text, perhaps a server's answer in place of the file; download it again".into()));
+    }
+    let length = start[..8].iter().rev().fold(0u64, |length, byte| length << 8 | u64::from(*byte));
     if length > HEADER_LIMIT {
         return Err(error(format!("its header would take {length} bytes, more than the format's {HEADER_LIMIT}")));
     }
@@ -306,6 +307,9 @@ mod tests {
             (vec![], "only 0 bytes"),
             (vec![1, 0, 0], "only 3 bytes"),
             (b"version https://git-lfs.github.com/spec/v1".to_vec(), "git lfs pull"),
+            (b"<!doctype html><html><body>Sign in</body></html>".to_vec(), "web page"),
+            (b"{\"error\": \"Access to this model is restricted\"}".to_vec(), "JSON text"),
+            (vec![0; 4096], "zeros"),
             (u64::MAX.to_le_bytes().to_vec(), "more than the format's"),
             (99_000_000u64.to_le_bytes().to_vec(), "download it again"),
             (file("[]", &[]), "does not parse"),
@@ -360,6 +364,33 @@ mod tests {
     }
 
     #[test]
+    fn shard_files_are_plain_names_beside_the_index() {
+        let index = |shard: &str| serde_json::json!({ "weight_map": { "a": shard, "b": "z" } }).to_string();
+        let named = |shard: &str| shard_files(index(shard).as_bytes());
+        assert_eq!(named("x.safetensors").unwrap(), ["x.safetensors", "z"]);
+        assert_eq!(named("./z").unwrap(), ["z"]);
+        assert_eq!(named("..x").unwrap(), ["..x", "z"]);
+        for wrong in ["", ".", "..", "./", "./..", "../x", "sub/x", "/x", "././x", "..\\x", "https://example.org/x"] {
+            let message = named(wrong).unwrap_err().to_string();
+            assert!(message.contains(&format!("`{wrong}`")), "{message}");
+        }
+    }
+
+    /// What is in the shards counts: other programs do not ask the index for more than the shards' names.
+    #[test]
+    fn faults_of_an_index_that_do_no_harm_are_overlooked() {
+        let (one, two) = shards();
+        for index in [
+            r#"{"weight_map":{"a":"./model-1.safetensors","b":"./model-2.safetensors"}}"#,
+            r#"{"weight_map":{"a":"model-2.safetensors","b":"model-1.safetensors","z":"model-1.safetensors"}}"#,
+        ] {
+            let weights = block_on(open(vec![one.clone(), two.clone()], Some(index.as_bytes()))).unwrap();
+            assert_eq!(weights.names().collect::<Vec<_>>(), ["a", "b"]);
+            assert!(block_on(weights.read_f32("z")).is_err());
+        }
+    }
+
+    #[test]
     fn incomplete_or_contradictory_shards_are_explained() {
         let (one, two) = shards();
         let fail = |sources: &[&Rc<dyn ByteSource>], index: Option<&str>| {
@@ -372,11 +403,7 @@ mod tests {
             (fail(&[&one], Some(TWO_SHARDS)), "`model-2.safetensors`"),
             (fail(&[&one], Some("{")), "model.safetensors.index.json: "),
             (fail(&[&one], Some(r#"{"weight_map":{}}"#)), "is empty"),
-            (fail(&[&one], Some(r#"{"weight_map":{"z":"model-1.safetensors"}}"#)), "`z` is missing"),
-            (
-                fail(&[&one, &two], Some(&TWO_SHARDS.replace("\"b\"", "\"b\":\"model-1.safetensors\",\"c\""))),
-                "is missing",
-            ),
+            (fail(&[&one], Some(r#"{"weight_map":{"z":"../model-1.safetensors"}}"#)), "`../model-1.safetensors`"),
         ];
         for (message, part) in cases {
             assert!(message.contains(part), "{part}: {message}");

@@ -300,7 +300,7 @@ fn small_files(
         name == "config.json" || name == shards::INDEX || name.ends_with(".safetensors") || name == config::REMOTE_CODE
     };
     for (name, bytes) in source.side_files.iter().filter(|(name, _)| !own(name)) {
-        let json = serde_json::from_slice(bytes).ok().filter(|_| name.ends_with(".json"));
+        let json = crate::json::object(bytes).ok().filter(|_| name.ends_with(".json"));
         let clean = json.and_then(|mut json| dropped(name, &mut json).then(|| config::to_bytes(&json)));
         files.push((name.clone(), clean.unwrap_or_else(|| bytes.clone())));
     }

@@ -131,6 +131,10 @@ fn model(how: Stored) -> Checkpoint {
         let dtype = if shape.len() == 1 { FloatType::F32 } else { how.matrices };
         data.push((name, as_safetensors(dtype), shape, encode(dtype, &values)));
     }
+    if how.tied {
+        let embedding = data.iter().find(|(name, ..)| name == "model.embed_tokens.weight").unwrap().3.clone();
+        data.iter_mut().find(|(name, ..)| name == "lm_head.weight").unwrap().3 = embedding;
+    }
     data.push(("model.position_ids".to_string(), Dtype::I64, vec![1], vec![0; 8]));
     let views = data.iter().map(|(name, dtype, shape, b)| (name, TensorView::new(*dtype, shape.clone(), b).unwrap()));
     let mut folder = MemoryFolder::new();

@@ -1,0 +1,243 @@
+//! The files of a Hugging Face folder: which of them count, and what a folder is that is none.
+
+use std::rc::Rc;
+
+use super::error::ModelError;
+use crate::file_kind::FileKind;
+use crate::weights::{ByteSource, Weights, safetensors};
+
+pub(super) const CONFIG: &str = "config.json";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// What makes a folder one of an adapter, which changes another model.
+const ADAPTER: &str = "adapter_config.json";
+
+/// Files that an exported folder takes over as they are. Not README.md: it describes another model.
+pub(super) const CARRIED: [&str; 10] = [
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    GENERATION_CONFIG,
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// Files by their names without the folder.
+pub(super) type NamedSources = Vec<(String, Rc<dyn ByteSource>)>;
+
+/// A model folder's files.
+pub(super) struct Folder<'a> {
+    pub name: &'a str,
+    pub files: NamedSources,
+    /// Files that lie elsewhere, to which the folder has only links: they are read, and not carried over.
+    pub elsewhere: Vec<String>,
+}
+
+pub(super) fn file_error(file: impl Into<String>, problem: impl Into<String>, advice: impl Into<String>) -> ModelError {
+    ModelError::File { file: file.into(), problem: problem.into(), advice: advice.into() }
+}
+
+impl Folder<'_> {
+    pub fn get(&self, name: &str) -> Option<&Rc<dyn ByteSource>> {
+        self.files.iter().find(|(file, _)| file == name).map(|(_, source)| source)
+    }
+
+    /// The first file of which `wanted` is true.
+    fn find(&self, wanted: impl Fn(&str) -> bool) -> Option<&str> {
+        self.files.iter().map(|(file, _)| file.as_str()).find(|file| wanted(file))
+    }
+
+    /// Whether a file goes along when the model is exported.
+    pub fn carries(&self, file: &str) -> bool {
+        is_carried(file) && !self.elsewhere.iter().any(|other| other == file)
+    }
+
+    pub fn without_config(&self) -> ModelError {
+        let (problem, advice) = match () {
+            () if self.get(ADAPTER).is_some() => {
+                return self.adapter();
+            }
+            () => match self.find(|file| file.ends_with(".gguf")) {
+                Some(file) => {
+                    ("the folder has no config.json", format!("give the path of the GGUF file itself, {file}"))
+                }
+                None => (
+                    "the folder has no config.json",
+                    "give the folder that holds config.json and model.safetensors".into(),
+                ),
+            },
+        };
+        file_error(self.name, problem, advice)
+    }
+
+    fn adapter(&self) -> ModelError {
+        let advice = "merge it into its model first (PEFT: merge_and_unload(), then save_pretrained(folder)), and give \
+            that folder";
+        file_error(self.name, format!("the folder holds an adapter (LoRA, by its {ADAPTER}), not a model"), advice)
+    }
+
+    /// One `model.safetensors`, or the shards of an index, or the only `.safetensors` file there is.
+    pub async fn weights(&self) -> Result<Weights, ModelError> {
+        if let Some(single) = self.get(SINGLE) {
+            return Ok(safetensors::open(vec![single.clone()], None).await?);
+        }
+        let tensors = self.files.iter().filter(|(file, _)| file.ends_with(".safetensors"));
+        let sources: Vec<_> = tensors.map(|(_, source)| source.clone()).collect();
+        let index = match self.get(INDEX) {
+            Some(index) => Some(read_all(index.as_ref()).await?),
+            None => None,
+        };
+        if sources.is_empty() && index.is_none() {
+            return Err(self.without_weights());
+        }
+        if sources.is_empty() {
+            let advice = "put the model-*.safetensors files beside it";
+            return Err(file_error(self.name, format!("the folder has {INDEX} but none of its shards"), advice));
+        }
+        Ok(safetensors::open(sources, index.as_deref()).await?)
+    }
+
+    fn without_weights(&self) -> ModelError {
+        if self.get(ADAPTER).is_some() {
+            return self.adapter();
+        }
+        if let Some(file) = self.find(is_unfinished) {
+            let problem = format!("the folder has no {SINGLE}, and {file} is an unfinished download");
+            return file_error(self.name, problem, "let it finish, or download the model again");
+        }
+        if let Some(file) = self.find(is_pickled) {
+            let problem = format!("the folder has its weights only as {file}");
+            let advice = "safetensors are needed: load it in transformers and call \
+                save_pretrained(folder, safe_serialization=True), or take the published .safetensors files";
+            return file_error(self.name, problem, advice);
+        }
+        if let Some(file) = self.find(|file| file.ends_with(".gguf")) {
+            let problem = format!("the folder has no {SINGLE}, but a GGUF file");
+            return file_error(self.name, problem, format!("give the path of that file itself, {file}"));
+        }
+        let advice = format!("put it there, or its shards with {INDEX}");
+        file_error(self.name, format!("the folder has no {SINGLE}"), advice)
+    }
+}
+
+fn is_pickled(file: &str) -> bool {
+    file.starts_with("pytorch_model") || file.ends_with(".pth") || file.ends_with(".pt")
+}
+
+/// As programs name files that they are still downloading.
+fn is_unfinished(file: &str) -> bool {
+    [".part", ".partial", ".incomplete", ".aria2", ".crdownload", ".download"].iter().any(|end| file.ends_with(end))
+}
+
+/// Whether a file is one that an exported folder takes over.
+pub(super) fn is_carried(file: &str) -> bool {
+    CARRIED.contains(&file) || is_licence(file)
+}
+
+/// Licences have whole names: what only begins like one may be a program.
+fn is_licence(file: &str) -> bool {
+    let name = file.to_ascii_lowercase();
+    let (stem, extension) = name.split_once('.').unwrap_or((&name, ""));
+    ["license", "licence"].contains(&stem) && ["", "txt", "md"].contains(&extension)
+}
+
+/// All bytes of a small file.
+pub(super) async fn read_all(source: &dyn ByteSource) -> Result<Vec<u8>, ModelError> {
+    let len = usize::try_from(source.len())
+        .map_err(|_| file_error(source.name(), format!("{} bytes do not fit the memory", source.len()), "check it"))?;
+    Ok(source.read(0, len).await?)
+}
+
+/// What a file is by its first bytes.
+pub(super) async fn kind_of(source: &dyn ByteSource) -> Result<Option<FileKind>, ModelError> {
+    let start = source.read(0, source.len().min(FileKind::START as u64) as usize).await?;
+    Ok(FileKind::of(&start))
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) mod on_disk {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::weights::{BytesSource, FileSource};
+
+    /// The folder itself, or, if it is a model's folder in the Hugging Face hub's cache (`models--..`), the snapshot in it.
+    pub fn snapshot(folder: &Path) -> Result<PathBuf, ModelError> {
+        let snapshots = folder.join("snapshots");
+        if folder.join(CONFIG).exists() || !snapshots.is_dir() {
+            return Ok(folder.to_path_buf());
+        }
+        let main = fs::read_to_string(folder.join("refs").join("main")).unwrap_or_default();
+        let named = snapshots.join(main.trim());
+        if !main.trim().is_empty() && !main.contains(['/', '\\']) && named.is_dir() {
+            return Ok(named);
+        }
+        let mut found: Vec<PathBuf> =
+            fs::read_dir(&snapshots).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        found.sort();
+        match (found.pop(), found.is_empty()) {
+            (Some(only), true) => Ok(only),
+            _ => {
+                let advice = format!("give one of the folders in {}", snapshots.display());
+                Err(file_error(folder.display().to_string(), "it is a folder of the hub's cache, not a model", advice))
+            }
+        }
+    }
+
+    /// The files of a folder that matter to a model, each opened, and the names of those that are links to elsewhere.
+    pub fn files(folder: &Path) -> Result<(NamedSources, Vec<String>), ModelError> {
+        let unreadable = |error: std::io::Error| {
+            file_error(folder.display().to_string(), format!("cannot be read ({error})"), "check its permissions")
+        };
+        let home = home(&folder.canonicalize().map_err(unreadable)?);
+        let (mut files, mut elsewhere) = (NamedSources::new(), Vec::new());
+        for entry in fs::read_dir(folder).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let telling = name == CONFIG || name == INDEX || is_carried(name);
+            if path.is_file() && (telling || name.ends_with(".safetensors")) {
+                files.push((name.to_string(), Rc::new(FileSource::open(&path)?)));
+                if !path.canonicalize().map_err(unreadable)?.starts_with(&home) {
+                    elsewhere.push(name.to_string());
+                }
+            } else if name == ADAPTER || is_pickled(name) || is_unfinished(name) || name.ends_with(".gguf") {
+                // Named in the error if there is nothing better; never read.
+                files.push((name.to_string(), Rc::new(BytesSource::new(name, Vec::new()))));
+            }
+        }
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        elsewhere.sort();
+        Ok((files, elsewhere))
+    }
+
+    /// The folder to which what is in it may link: itself, or in the hub's cache (`models--../snapshots/..`) the model's.
+    fn home(folder: &Path) -> PathBuf {
+        let model = folder.parent().filter(|parent| parent.ends_with("snapshots")).and_then(Path::parent);
+        let cached =
+            |model: &&Path| model.file_name().is_some_and(|name| name.to_string_lossy().starts_with("models--"));
+        model.filter(cached).unwrap_or(folder).to_path_buf()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_licences_and_known_files_are_carried() {
+        for name in ["LICENSE", "License.txt", "LICENCE.md", "tokenizer_config.json", "merges.txt"] {
+            assert!(is_carried(name), "{name}");
+        }
+        for name in ["license_code.py", "LICENSE.py", "LICENSE.txt.sh", "licenses", "README.md", "modeling_llama.py"] {
+            assert!(!is_carried(name), "{name}");
+        }
+    }
+}

@@ -50,6 +50,14 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
         }
     };
     checkpoint.spec.check_blocks(&removed)?;
+    let partial = folder.partial().to_path_buf();
+    ctrlc::set_handler(move || {
+        // Fails only where nothing is left to remove.
+        let _ = std::fs::remove_dir_all(&partial);
+        say!("\nstopped; nothing was written");
+        std::process::exit(1);
+    })
+    .context("cannot watch for Ctrl-C")?;
     let summary = write(&args.out, folder, &checkpoint, &removed, args.format, args.dtype).await?;
     if args.json {
         return screen::print_json(&serde_json::json!({

@@ -4,17 +4,27 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use blockpruner::export::{Fingerprint, ResumeError, SavedSearch, write_atomically};
+use blockpruner::export::{Fingerprint, FolderLock, ResumeError, SavedSearch, write_atomically};
 use blockpruner::model::ModelSpec;
 use blockpruner::search::{SearchOptions, SearchState};
 
 use crate::exit::bad_input;
 use crate::export::as_input;
 
-/// The folder that `prune` writes. An empty one that it made itself goes away again if nothing came into it.
+/// The folder that `prune` writes, and no other process meanwhile. An empty one that it made itself goes away again if
+/// nothing came into it.
 pub struct OutFolder {
     path: PathBuf,
     created: bool,
+    _lock: FolderLock,
+}
+
+/// What is in an output folder before anything is done in it.
+enum Found {
+    Nothing,
+    SavedSearch,
+    Result,
+    Other,
 }
 
 impl OutFolder {
@@ -27,20 +37,23 @@ impl OutFolder {
         }
         fs::create_dir_all(path)
             .map_err(|error| bad_input(format!("cannot make the folder {shown}: {error}; choose another --out")))?;
-        let folder = Self { path: path.to_path_buf(), created };
         let unreadable = |error| bad_input(format!("cannot read the folder {shown}: {error}; choose another --out"));
-        let empty = fs::read_dir(path).map_err(unreadable)?.next().is_none();
-        match (empty, resume, folder.state().exists()) {
-            (true, _, _) | (_, true, true) => {}
-            (_, true, false) if path.join("plan.json").exists() => {
+        let Some(lock) = FolderLock::try_new(path).map_err(unreadable)? else {
+            let advice = "wait until it is done, or choose another --out";
+            return Err(bad_input(format!("another process is at work in {shown}; {advice}")));
+        };
+        let folder = Self { path: path.to_path_buf(), created, _lock: lock };
+        match (folder.look().map_err(unreadable)?, resume) {
+            (Found::Nothing, _) | (Found::SavedSearch, true) => {}
+            (Found::Result, true) => {
                 return Err(bad_input(format!("{shown} is finished, there is nothing to resume")));
             }
-            (_, true, false) => return Err(bad_input(format!("{shown} holds no saved search to resume"))),
-            (_, false, true) => {
+            (Found::Other, true) => return Err(bad_input(format!("{shown} holds no saved search to resume"))),
+            (Found::SavedSearch, false) => {
                 let advice = "add --resume to go on with it, or choose another --out";
                 return Err(bad_input(format!("{shown} holds an unfinished search; {advice}")));
             }
-            (_, false, false) => {
+            (Found::Result | Found::Other, false) => {
                 return Err(bad_input(format!("{shown} is not empty; choose another --out, or empty it first")));
             }
         }
@@ -48,6 +61,32 @@ impl OutFolder {
         write_atomically(&probe, b"").map_err(as_input)?;
         fs::remove_file(&probe).with_context(|| format!("cannot remove {}", probe.display()))?;
         Ok(folder)
+    }
+
+    /// What is there. What a process leaves that is killed before its first save is nothing, and removed.
+    fn look(&self) -> std::io::Result<Found> {
+        if self.state().exists() {
+            return Ok(Found::SavedSearch);
+        }
+        let mut is_empty = true;
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            match name.to_string_lossy() {
+                name if name == ".blockpruner" || is_unfinished_file(&name) => fs::remove_file(entry.path())?,
+                name if name.starts_with(UNFINISHED_MODEL) => fs::remove_dir_all(entry.path())?,
+                name if name == "state" && holds_nothing(&entry.path())? => fs::remove_dir_all(entry.path())?,
+                _ => is_empty = false,
+            }
+        }
+        let is_result = self.path.join("plan.json").exists();
+        Ok(if is_empty {
+            Found::Nothing
+        } else if is_result {
+            Found::Result
+        } else {
+            Found::Other
+        })
     }
 
     /// A file or folder in it.
@@ -96,9 +135,10 @@ impl OutFolder {
         for entry in fs::read_dir(&self.path).with_context(context)? {
             let entry = entry.with_context(context)?;
             let name = entry.file_name();
-            if name == "model" || name.to_string_lossy().starts_with(".model.partial-") {
+            let name = name.to_string_lossy();
+            if name == "model" || name.starts_with(UNFINISHED_MODEL) {
                 fs::remove_dir_all(entry.path()).with_context(context)?;
-            } else if name.to_string_lossy().starts_with(".blockpruner-") {
+            } else if is_unfinished_file(&name) {
                 fs::remove_file(entry.path()).with_context(context)?;
             }
         }
@@ -113,6 +153,24 @@ impl OutFolder {
         }
         Ok(())
     }
+}
+
+/// How the temporary folder of the model's begins.
+const UNFINISHED_MODEL: &str = ".model.partial-";
+
+/// Whether a file is one that [`write_atomically`] has not finished.
+fn is_unfinished_file(name: &str) -> bool {
+    name.starts_with(".blockpruner-") && name.ends_with(".tmp")
+}
+
+/// Whether a folder holds at most files that were not finished.
+fn holds_nothing(folder: &Path) -> std::io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        if !is_unfinished_file(&entry?.file_name().to_string_lossy()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Drop for OutFolder {

@@ -97,6 +97,39 @@ fn output_folders_are_checked_first() {
 }
 
 #[test]
+fn one_process_works_in_an_output_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let lock = blockpruner::export::FolderLock::try_new(root.path()).unwrap();
+    let out = root.path().to_str().unwrap();
+    failure(&prune(out, &["--remove", "1"]), 2, "another process is at work");
+    failure(&prune(out, &["--remove", "1", "--resume"]), 2, "another process is at work");
+    drop(lock);
+    failure(&prune(out, &["--remove", "1", "--device", "none such"]), 3, "none such");
+}
+
+/// What a process leaves that is killed before it has saved anything is nothing, with `--resume` or without.
+#[test]
+fn folders_that_a_kill_left_are_used() {
+    for resume in [&[][..], &["--resume"]] {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::write(path(".blockpruner"), "").unwrap();
+        fs::write(path(".blockpruner-abc.tmp"), "{").unwrap();
+        fs::create_dir(path("state")).unwrap();
+        fs::write(path("state/.blockpruner-abc.tmp"), "{").unwrap();
+        fs::create_dir(path(".model.partial-abc")).unwrap();
+        let more = [&["--remove", "1", "--device", "none such"], resume].concat();
+        failure(&prune(root.path().to_str().unwrap(), &more), 3, "none such");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        // Anything else is someone's.
+        fs::write(path("notes.txt"), "mine").unwrap();
+        let expected = if resume.is_empty() { "not empty" } else { "holds no saved search" };
+        failure(&prune(root.path().to_str().unwrap(), &more), 2, expected);
+        assert_eq!(fs::read(path("notes.txt")).unwrap(), b"mine");
+    }
+}
+
+#[test]
 fn no_such_device_exits_3() {
     let args = ["perplexity", "--model", "builtin:tiny", "--text", "builtin:sample", "--window", "64"];
     failure(&[&args[..], &["--device", "no such device"]].concat(), 3, "no such device");

@@ -5,6 +5,8 @@
 //! decides which block goes.
 
 pub mod hf;
+#[cfg(not(target_arch = "wasm32"))]
+mod lock;
 pub mod order;
 pub mod plan;
 mod pruning;
@@ -12,6 +14,8 @@ mod saved;
 pub mod sink;
 
 pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf};
+#[cfg(not(target_arch = "wasm32"))]
+pub use lock::FolderLock;
 pub use order::{order_json, parse_order};
 #[cfg(not(target_arch = "wasm32"))]
 pub use order::{read_order, write_order};

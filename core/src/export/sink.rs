@@ -43,6 +43,7 @@ mod disk {
     use std::path::{Component, Path, PathBuf};
 
     use super::{ExportError, FolderSink, SinkFuture};
+    use crate::export::FolderLock;
 
     /// A folder on disk. Everything goes into a temporary folder beside it, which [`DiskFolder::finish`] renames into
     /// place; dropped before that, it leaves nothing behind.
@@ -51,6 +52,8 @@ mod disk {
         target: PathBuf,
         /// The temporary folder; gone with the value.
         partial: tempfile::TempDir,
+        /// Tells it from one that a killed process left behind.
+        lock: Option<FolderLock>,
         open: Option<(PathBuf, File)>,
     }
 
@@ -67,6 +70,7 @@ mod disk {
             let parent = parent_of(target);
             fs::create_dir_all(parent).map_err(|e| write_error(parent, &e))?;
             let prefix = format!(".{}.partial-", name.to_string_lossy());
+            remove_abandoned(parent, &prefix);
             let mut builder = tempfile::Builder::new();
             builder.prefix(&prefix);
             // Temporary folders are private by default; this one becomes the result, so the usual umask decides.
@@ -75,11 +79,17 @@ mod disk {
             #[cfg(unix)]
             builder.permissions(everyone);
             let partial = builder.tempdir_in(parent).map_err(|e| write_error(parent, &e))?;
-            Ok(Self { target: target.to_path_buf(), partial, open: None })
+            let lock = FolderLock::try_new(partial.path()).map_err(|e| write_error(partial.path(), &e))?;
+            Ok(Self { target: target.to_path_buf(), partial, lock, open: None })
+        }
+
+        /// The temporary folder: what to remove where a program ends without dropping its values.
+        pub fn partial(&self) -> &Path {
+            self.partial.path()
         }
 
         /// Puts the finished folder in place.
-        pub fn finish(self) -> Result<(), ExportError> {
+        pub fn finish(mut self) -> Result<(), ExportError> {
             if let Some((path, _)) = &self.open {
                 return Err(ExportError::SinkOrder {
                     path: path.display().to_string(),
@@ -91,6 +101,8 @@ mod disk {
                 // Not every system renames over an empty folder.
                 fs::remove_dir(&self.target).map_err(|e| write_error(&self.target, &e))?;
             }
+            // Where the lock is a file, it must not come along.
+            self.lock.take();
             fs::rename(self.partial.path(), &self.target).map_err(|e| write_error(&self.target, &e))?;
             // Renamed away: there is nothing left for the guard to remove.
             let _ = self.partial.keep();
@@ -177,6 +189,16 @@ mod disk {
         match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
+        }
+    }
+
+    /// Removes temporary folders of this prefix that no process works in any more. That it fails is no reason not to go on.
+    fn remove_abandoned(parent: &Path, prefix: &str) {
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            let is_partial = entry.file_name().to_string_lossy().starts_with(prefix);
+            if is_partial && matches!(FolderLock::try_new(&entry.path()), Ok(Some(_))) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
     }
 
@@ -272,6 +294,23 @@ mod disk {
             put(&mut sink, "one", b"1").unwrap();
             drop(sink);
             assert!(names(root.path()).is_empty());
+        }
+
+        #[test]
+        fn what_a_killed_process_left_is_removed_and_nothing_else() {
+            let root = tempfile::tempdir().unwrap();
+            let target = root.path().join("model");
+            let abandoned = root.path().join(".model.partial-abc");
+            fs::create_dir(&abandoned).unwrap();
+            fs::write(abandoned.join("model.safetensors"), b"1").unwrap();
+            fs::create_dir(root.path().join(".model2.partial-abc")).unwrap();
+            let sink = DiskFolder::create(&target).unwrap();
+            assert!(!abandoned.exists());
+            // One that is being written stays.
+            let second = DiskFolder::create(&target).unwrap();
+            assert!(sink.partial().exists() && second.partial().exists());
+            drop((sink, second));
+            assert_eq!(names(root.path()), [".model2.partial-abc"]);
         }
 
         #[test]

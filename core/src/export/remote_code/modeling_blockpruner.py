@@ -22,8 +22,8 @@ FEED_FORWARD = "@FEED_FORWARD@"
 FEED_FORWARD_NORMS = @FEED_FORWARD_NORMS@
 
 # What `skip` may say.
-ATTENTION_NAMES = {"attention", "self_attn"}
-FEED_FORWARD_NAMES = {"mlp"}
+ATTENTION_NAMES = {"attention", ATTENTION}
+FEED_FORWARD_NAMES = {"mlp", FEED_FORWARD}
 
 
 class SkippedAttention(nn.Module):

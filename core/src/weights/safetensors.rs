@@ -71,10 +71,25 @@ fn read_index(bytes: &[u8]) -> Result<Index, WeightsError> {
     Ok(index)
 }
 
-/// The shard files that the text of a `model.safetensors.index.json` names, sorted.
+/// The shard files that the text of a `model.safetensors.index.json` names, sorted: plain names of files beside it.
 pub fn shard_files(index: &[u8]) -> Result<Vec<String>, WeightsError> {
-    let shards: BTreeSet<String> = read_index(index)?.weight_map.into_values().collect();
-    Ok(shards.into_iter().collect())
+    let index = read_index(index)?;
+    let shards: BTreeSet<&str> =
+        index.weight_map.values().map(|shard| beside_index(shard)).collect::<Result<_, _>>()?;
+    Ok(shards.into_iter().map(str::to_string).collect())
+}
+
+/// The plain name of the file that an index means by `shard`: a leading `./` is no part of it. A name that leads elsewhere
+/// is refused, because callers join it to a folder or an address.
+fn beside_index(shard: &str) -> Result<&str, WeightsError> {
+    let name = shard.strip_prefix("./").unwrap_or(shard);
+    if matches!(name, "" | "." | "..") || name.contains(['/', '\\']) {
+        return Err(malformed(
+            INDEX,
+            format!("it names the shard file `{shard}`, which is no plain name of a file beside it"),
+        ));
+    }
+    Ok(name)
 }
 
 fn base_name(path: &str) -> &str {
@@ -357,6 +372,19 @@ mod tests {
         assert_eq!(weights.file_of(weights.get("b").unwrap()), "m/model-2.safetensors");
         let message = block_on(weights.read_f32("c")).unwrap_err().to_string();
         assert!(message.contains("m/model-1.safetensors and 1 more"), "{message}");
+    }
+
+    #[test]
+    fn shard_files_are_plain_names_beside_the_index() {
+        let index = |shard: &str| serde_json::json!({ "weight_map": { "a": shard, "b": "z" } }).to_string();
+        let named = |shard: &str| shard_files(index(shard).as_bytes());
+        assert_eq!(named("x.safetensors").unwrap(), ["x.safetensors", "z"]);
+        assert_eq!(named("./z").unwrap(), ["z"]);
+        assert_eq!(named("..x").unwrap(), ["..x", "z"]);
+        for wrong in ["", ".", "..", "./", "./..", "../x", "sub/x", "/x", "././x", "..\\x", "https://example.org/x"] {
+            let message = named(wrong).unwrap_err().to_string();
+            assert!(message.contains(&format!("`{wrong}`")), "{message}");
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ async function measures(t, path) {
   const browser = await launch();
   const page = await open(browser, { viewport: { width: 1280, height: 900 } });
   await page.goto(site.url);
-  await page.fill("#window", "64");
+  await page.fill("#window", "32");
   await page.fill("#windows", "1");
   await drop(page, path);
   await page.waitForFunction(() => document.querySelector("#chosen").textContent.includes("iB"));
@@ -61,7 +61,7 @@ async function measures(t, path) {
   await page.waitForFunction(() => /^(Measuring|Perplexity)/.test(document.querySelector("#score").textContent) || !document.querySelector("#problem").hidden, null, { timeout: PATIENCE });
   const loaded = performance.now();
   const kernel = /kernel ([\w-]+)/.exec(await page.textContent("#device"))[1];
-  const expected = native(["perplexity", "--model", path, "--text", "builtin:sample", "--window", "64", "--max-windows", "1"], { kernel });
+  const expected = native(["perplexity", "--model", path, "--text", "builtin:sample", "--window", "32", "--max-windows", "1"], { kernel });
   await page.waitForFunction(() => !document.querySelector("#measure").disabled, null, { timeout: PATIENCE });
   const measured = performance.now();
   assert.ok(await page.isHidden("#problem"), await page.textContent("#problem"));

@@ -9,17 +9,19 @@ import { PATIENCE, ROOT, TINY, hub, launch, libraryPage, open, servePatched, sho
 
 /** Counts the requests that the worker has under way. */
 const PATCH = `
-  let underWay = 0;
-  globalThis.mostUnderWay = 0;
-  const { fetch } = globalThis;
-  globalThis.fetch = async (...args) => {
-    globalThis.mostUnderWay = Math.max(globalThis.mostUnderWay, (underWay += 1));
-    try {
-      return await fetch(...args);
-    } finally {
-      underWay -= 1;
-    }
-  };
+  {
+    let underWay = 0;
+    globalThis.mostUnderWay = 0;
+    const { fetch } = globalThis;
+    globalThis.fetch = async (...args) => {
+      globalThis.mostUnderWay = Math.max(globalThis.mostUnderWay, (underWay += 1));
+      try {
+        return await fetch(...args);
+      } finally {
+        underWay -= 1;
+      }
+    };
+  }
 `;
 
 let site, browser, models, folder;

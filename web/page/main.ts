@@ -2,9 +2,11 @@
 
 import type { Candidate, ModelInfo, Plan, SearchEvent, SearchState, Step, WindowsInfo } from "../pkg/blockpruner_web.js";
 import * as format from "./format";
+import { chooseHub } from "./hub";
 import { LayerMap } from "./map";
 import { PerplexityPlot } from "./plot";
 import type { Job, ModelSource, Reply, Request, SavedJob, Settings, TextSource } from "./protocol";
+import workerScript from "./worker.ts?worker&url";
 
 const $ = <T extends HTMLElement = HTMLElement>(id: string): T => {
   const element = document.getElementById(id);
@@ -13,8 +15,8 @@ const $ = <T extends HTMLElement = HTMLElement>(id: string): T => {
 };
 const input = (id: string) => $<HTMLInputElement>(id);
 
-const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
-const ask = (request: Request) => worker.postMessage(request);
+let worker: Worker | null = null;
+const ask = (request: Request) => worker?.postMessage(request);
 
 const map = new LayerMap($("map"), { low: $("legend-low"), high: $("legend-high") });
 const plot = new PerplexityPlot($("plot"));
@@ -471,7 +473,7 @@ const browsers = () => [
   "Hardware acceleration must be on in the browser’s settings, and the page must come from https or localhost.",
 ];
 
-worker.onmessage = ({ data }: MessageEvent<Reply>) => {
+function heard(data: Reply): void {
   switch (data.type) {
     case "saved":
       if (!searching) showSaved(data.job);
@@ -541,11 +543,19 @@ worker.onmessage = ({ data }: MessageEvent<Reply>) => {
       complain(data.message.replace(/; what was saved is kept$/, ""), advice(data));
       break;
   }
-};
-worker.onerror = (event) => {
-  working(false);
-  complain(`The program could not be loaded: ${event.message || "the worker did not start"}.`, ["Reload the page."]);
-};
+}
+
+/** Starts the worker from a blob: only so does the page's content security policy hold for it too. */
+function startWorker(): Worker {
+  const script = `import ${JSON.stringify(new URL(workerScript, location.href).href)};`;
+  const started = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })), { type: "module" });
+  started.onmessage = ({ data }: MessageEvent<Reply>) => heard(data);
+  started.onerror = (event) => {
+    working(false);
+    complain(`The program could not be loaded: ${event.message || "the worker did not start"}.`, ["Reload the page."]);
+  };
+  return started;
+}
 
 // ---- The beginning
 
@@ -559,14 +569,15 @@ async function greet(): Promise<void> {
     if (adapter) {
       const { vendor, architecture, description } = adapter.info;
       $("device").textContent = [vendor, description || architecture].filter(Boolean).join(" ") || "WebGPU device";
-      ask({ type: "hello", hub: new URLSearchParams(location.search).get("hub") ?? "https://huggingface.co" });
+      const hub = await chooseHub(complain);
+      worker = startWorker();
+      ask({ type: "hello", hub });
+      working(false);
       return;
     }
     complain("This browser offers WebGPU, but no graphics device that it could use.", browsers());
   }
   $("device").textContent = "No device";
-  for (const id of ["start", "measure"]) $<HTMLButtonElement>(id).disabled = true;
 }
 
-for (const id of ["pause", "stop"]) $<HTMLButtonElement>(id).disabled = true;
 void greet();

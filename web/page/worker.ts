@@ -14,7 +14,7 @@ const MOST_WINDOWS = 64;
 const SAVE_EVERY = 1000;
 
 const ready = init();
-let hub = "https://huggingface.co";
+let hub: string;
 
 interface Loaded {
   key: string;
@@ -74,9 +74,10 @@ async function openTiny(): Promise<Checkpoint> {
   return Checkpoint.fromFiles("builtin:tiny", Object.fromEntries(await Promise.all(names.map(file))));
 }
 
-/** The worker's script lies in `assets/` beside the page; in development Vite serves it from the source tree. */
-function pageUrl(): string {
-  return import.meta.env.DEV ? `${self.location.origin}/` : new URL("..", self.location.href).href;
+/** The worker's script lies in `assets/` beside the page; in development Vite serves it beside the page. */
+function pageUrl(): URL {
+  const script = import.meta.url;
+  return new URL(import.meta.env.DEV ? "." : "..", script);
 }
 
 /** Opens a model and brings it to the device, unless it is there already. A device holds one model at a time. */

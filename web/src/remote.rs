@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use blockpruner::model::Checkpoint;
 use blockpruner::weights::{ByteSource, ReadFuture, WeightsError, safetensors};
-use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, Request, RequestInit, Response};
@@ -21,6 +21,8 @@ use crate::source::{BlobSource, read_blob};
 
 /// Bytes of one range request: enough that latency does not matter, little enough to show progress.
 const PIECE: u64 = 4 << 20;
+/// So many files are looked for at a time, as browsers themselves limit it on HTTP/1.
+const FILES_AT_ONCE: usize = 6;
 /// A request that fails is made this often in all.
 const ATTEMPTS: u32 = 3;
 
@@ -39,8 +41,8 @@ pub async fn open(url: &str) -> Result<Vec<NamedSource>, Error> {
     let path = url.split(['?', '#']).next().unwrap_or(url);
     if path.to_ascii_lowercase().ends_with(".gguf") {
         let name = path.rsplit('/').next().unwrap_or(path);
-        let file = file(url, name).await?;
-        return file.map(|file| vec![file]).ok_or_else(|| missing(url));
+        let file = file(url, url).await?.ok_or_else(|| missing(url))?;
+        return Ok(vec![(name.to_string(), file)]);
     }
     let folder = format!("{}/", url.trim_end_matches('/'));
     let found = files(&folder, Checkpoint::usual_files().map(str::to_string).collect()).await?;
@@ -64,45 +66,53 @@ fn missing(url: &str) -> Error {
     Error::Network { url: url.to_string(), reason }
 }
 
-/// Looks for files of a folder, all at once.
+/// Looks for files of a folder, some at a time. Whatever characters a name has, none of them is syntax of the address.
 async fn files(folder: &str, names: Vec<String>) -> Result<Vec<Option<NamedSource>>, Error> {
-    try_join_all(names.iter().map(|name| async move { file(&format!("{folder}{name}"), name).await })).await
+    let look = |name: String| async move {
+        let url = format!("{folder}{}", String::from(js_sys::encode_uri_component(&name)));
+        let source = file(&url, &format!("{folder}{name}")).await?;
+        Ok(source.map(|source| (name, source)))
+    };
+    stream::iter(names).map(look).buffered(FILES_AT_ONCE).try_collect().await
 }
 
-/// The file at `url` under `name`, if it is there.
-async fn file(url: &str, name: &str) -> Result<Option<NamedSource>, Error> {
-    let network = |reason: String| Error::Network { url: url.to_string(), reason };
+/// The file at `url`, if it is there; messages call it `name`.
+async fn file(url: &str, name: &str) -> Result<Option<Rc<dyn ByteSource>>, Error> {
+    let network = |reason: String| Error::Network { url: name.to_string(), reason };
     let first = retried(|| fetch(url, Some((0, 1)))).await.map_err(network)?;
     let source: Rc<dyn ByteSource> = match first.status() {
         404 | 410 => return Ok(None),
         206 => match length(&first) {
-            Some(len) => Rc::new(RangeSource { url: url.to_string(), len, pieces: RefCell::default() }),
+            Some(len) => {
+                let (url, name) = (url.to_string(), name.to_string());
+                Rc::new(RangeSource { url, name, len, pieces: RefCell::default() })
+            }
             // Content-Range is not among the headers that a page may see unless the server says so.
-            None => whole(url, fetch(url, None).await.map_err(network)?).await?,
+            None => whole(name, fetch(url, None).await.map_err(network)?).await?,
         },
-        200 => whole(url, first).await?,
+        200 => whole(name, first).await?,
         401 | 403 => {
             let reason = format!("the server refuses it (status {}): is the model private or gated?", first.status());
             return Err(network(reason));
         }
         // Some servers answer a range request with an error instead of ignoring the range.
         status => match fetch(url, None).await.map_err(network)? {
-            response if response.ok() => whole(url, response).await?,
+            response if response.ok() => whole(name, response).await?,
             _ => return Err(network(format!("the server answers with status {status}"))),
         },
     };
-    Ok(Some((name.to_string(), source)))
+    Ok(Some(source))
 }
 
 /// The whole file of a response, as the browser keeps it.
-async fn whole(url: &str, response: Response) -> Result<Rc<dyn ByteSource>, Error> {
-    let failed = |reason: String| Error::Network { url: url.to_string(), reason };
+async fn whole(name: &str, response: Response) -> Result<Rc<dyn ByteSource>, Error> {
+    let failed = |reason: String| Error::Network { url: name.to_string(), reason };
     if !response.ok() {
         return Err(failed(format!("the server answers with status {}", response.status())));
     }
     let blob =
         blob(&response).await.map_err(|reason| failed(format!("the download broke off ({reason}); try again")))?;
-    Ok(Rc::new(BlobSource::new(url, blob)))
+    Ok(Rc::new(BlobSource::new(name, blob)))
 }
 
 /// The total after the slash of `Content-Range: bytes 0-0/1234`.
@@ -156,6 +166,8 @@ async fn sleep(milliseconds: u32) {
 /// A file of known length on a server that honours ranges.
 struct RangeSource {
     url: String,
+    /// What messages call it, with the file's own name at the end.
+    name: String,
     len: u64,
     /// By number: bytes from `number * PIECE` on.
     pieces: RefCell<BTreeMap<u64, Blob>>,
@@ -202,7 +214,7 @@ impl RangeSource {
 
 impl ByteSource for RangeSource {
     fn name(&self) -> &str {
-        &self.url
+        &self.name
     }
 
     fn len(&self) -> u64 {
@@ -215,7 +227,7 @@ impl ByteSource for RangeSource {
                 return Ok(Vec::new());
             }
             self.read(offset, len).await.map_err(|reason| WeightsError::Read {
-                file: self.url.clone(),
+                file: self.name.clone(),
                 offset,
                 len: len as u64,
                 reason,

@@ -2,36 +2,24 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { join } from "node:path";
-import { ROOT, TINY, close, launch, native, open, serve } from "./harness.mjs";
+import { close, libraryPage, native } from "./harness.mjs";
 
-let site, browser, page;
-before(async () => {
-  const blank = (request, response, path) => path === "/" && response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><title>API</title>");
-  site = await serve({ pkg: join(ROOT, "web/pkg"), tiny: TINY }, blank);
-  browser = await launch();
-  page = await open(browser);
-  await page.goto(site.url);
-  await page.evaluate(async () => {
-    const api = await import("/pkg/blockpruner_web.js");
-    await api.default();
-    const files = {};
-    for (const name of ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]) {
-      files[name] = new Uint8Array(await (await fetch(`/tiny/${name}`)).arrayBuffer());
-    }
-    const checkpoint = await api.Checkpoint.fromFiles("tiny", files);
-    const windows = api.Windows.cut(api.Text.sample(), checkpoint, { window: 64, max_windows: 1 });
-    Object.assign(globalThis, { api, files, checkpoint, windows });
-  });
-});
-after(async () => {
-  await browser?.close();
-  site?.close();
-});
+let page, end;
+before(async () => ({ page, close: end } = await libraryPage({ window: 32, max_windows: 1 })));
+after(() => end?.());
 
-const TEXT = ["--window", "64", "--max-windows", "1"];
+/** Compares what a kernel found with the native perplexities of the same text. */
+async function agrees({ plan, without }, kernel) {
+  const text = ["--text", "builtin:sample", "--window", "32", "--max-windows", "1"];
+  const score = (blocks) => native(["perplexity", "--model", "builtin:tiny", ...text, "--without", blocks.join(",")], { kernel });
+  const removed = plan.steps.map((step) => step.removed);
+  const [expected, ...steps] = await Promise.all([score(["mha:2", "mlp:3"]), ...removed.map((_, index) => score(removed.slice(0, index + 1)))]);
+  close(without.perplexity, expected.perplexity, 1e-5, "perplexity");
+  for (const [index, { perplexity }] of plan.steps.entries()) close(perplexity, steps[index].perplexity, 1e-5, `step ${index + 1}`);
+}
 
 test("device, model, perplexity and search with each kernel are the native ones", async () => {
+  const compared = [];
   for (const kernel of ["tile", "panel"]) {
     const found = await page.evaluate(async (kernel) => {
       const device = await api.Device.openFor(checkpoint, { kernel, name: "test device" });
@@ -48,20 +36,16 @@ test("device, model, perplexity and search with each kernel are the native ones"
     assert.equal(found.info.kernel, kernel);
     assert.equal(found.loaded[0], found.loaded[1]);
     assert.equal(found.model.blocks.length, 24);
-    const score = native(["perplexity", "--model", "builtin:tiny", "--text", "builtin:sample", "--without", "mha:2,mlp:3", ...TEXT], { kernel });
-    close(found.without.perplexity, score.perplexity, 1e-5, "perplexity");
     const types = found.events.map((event) => event.type).filter((type, at, all) => type !== "progress" && type !== all[at - 1]);
     assert.deepEqual(types.filter((type) => type !== "candidate"), ["dense", "step", "step"]);
     const candidates = found.events.filter((event) => event.type === "candidate" && event.step === 1);
     assert.equal(new Set(candidates.map((event) => event.candidate.block)).size, 24);
     assert.deepEqual(found.events.filter((event) => event.type === "step").map((event) => event.removed), found.plan.steps.map((step) => step.removed));
     assert.deepEqual(Object.keys(JSON.parse(found.order)), ["1", "2"]);
-    for (const [index, step] of found.plan.steps.entries()) {
-      const without = found.plan.steps.slice(0, index + 1).map((step) => step.removed).join(",");
-      const score = native(["perplexity", "--model", "builtin:tiny", "--text", "builtin:sample", "--without", without, ...TEXT], { kernel });
-      close(step.perplexity, score.perplexity, 1e-5, `step ${index + 1}`);
-    }
+    // Under way while the next kernel runs.
+    compared.push(agrees(found, kernel));
   }
+  await Promise.all(compared);
 });
 
 test("a search that is left can be gone on with, and only where it belongs", async () => {
@@ -132,7 +116,7 @@ test("text, windows, URL, continuation and export", async () => {
     device.destroy();
     return { info: api.Windows.cut(rows, remote, { window: 2 }).info(), text, streamed, tokens, written, summary, full };
   });
-  const { text, tokens } = native(["generate", "--model", "builtin:tiny", "--prompt", "In the beginning", "--max-tokens", "8"], { kernel: "panel" });
+  const { text, tokens } = await native(["generate", "--model", "builtin:tiny", "--prompt", "In the beginning", "--max-tokens", "8"], { kernel: "panel" });
   assert.deepEqual([found.text, found.streamed, found.tokens], [text, text, tokens]);
   assert.equal(found.info.rows, 1);
   assert.ok(found.written["model.safetensors"] > found.summary.bytes && found.written["config.json"] > 0);

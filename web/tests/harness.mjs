@@ -1,10 +1,11 @@
 // What the browser tests share: a server, a hub that can misbehave, a browser, and the native program to compare with.
 
-import { execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { createReadStream, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { chromium } from "playwright-core";
 
 export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
@@ -40,12 +41,21 @@ export async function serve(folders, handle = () => false) {
   };
 }
 
+/** Serves the page, with `script` ahead of that of its worker. */
+export const servePatched = (script) =>
+  serve({ "": SITE }, (request, response, path) => {
+    if (!/\/worker-[^/]*\.js$/.test(path)) return false;
+    response.writeHead(200, { "content-type": TYPES[".js"] }).end(script + readFileSync(join(SITE, path), "utf8"));
+    return true;
+  });
+
 /**
  * Plays a model hub on another origin: `/MODE/name/resolve/main/FILE` is a file of the tiny model, served as MODE says.
- * `requests` counts what was asked for by mode and file.
+ * `requests` lists what was asked for, by path, and by mode and file.
  */
 export async function hub() {
   const requests = [];
+  const sharded = shards(readFileSync(join(TINY, "model.safetensors")));
   const broken = new Map();
   const server = await serve({}, (request, response, path) => {
     const [, mode, , , , , file = ""] = path.split("/");
@@ -55,17 +65,19 @@ export async function hub() {
       return true;
     }
     const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "");
-    requests.push({ mode, file, range: range?.[0] ?? null });
+    requests.push({ path, mode, file, range: range?.[0] ?? null });
     const name = join(TINY, file);
+    const made = mode === "sharded" ? sharded.get(file) : file === INDEX && INDICES[mode] ? indexOf(INDICES[mode]) : undefined;
     if (mode === "gated") {
       response.writeHead(401, cors).end();
       return true;
     }
-    if (mode === "nothing" || !existsSync(name) || file === "") {
+    const withoutWeights = file === "model.safetensors" && (mode === "sharded" || INDICES[mode]);
+    if (!made && (mode === "nothing" || withoutWeights || !existsSync(name) || file === "")) {
       response.writeHead(404, cors).end();
       return true;
     }
-    let bytes = readFileSync(name);
+    let bytes = made ?? readFileSync(name);
     if (mode === "truncated" && file === "model.safetensors") bytes = bytes.subarray(0, 3_000_000);
     if (mode === "foreign" && file === "config.json") {
       bytes = Buffer.from(JSON.stringify({ ...JSON.parse(bytes), model_type: "mamba", architectures: ["MambaForCausalLM"] }));
@@ -94,6 +106,34 @@ export async function hub() {
   return { ...server, requests };
 }
 
+const INDEX = "model.safetensors.index.json";
+/** Shard files that hubs of these modes name, though they have none. */
+const INDICES = {
+  climbing: ["model-1.safetensors", "../../../../good/tiny/resolve/main/model.safetensors"],
+  many: Array.from({ length: 40 }, (_, index) => `model-${index}.safetensors`),
+};
+const indexOf = (names) => Buffer.from(JSON.stringify({ weight_map: Object.fromEntries(names.map((name, index) => [`tensor.${index}`, name])) }));
+
+/** A safetensors file as two shards and their index, by name. */
+function shards(bytes) {
+  const begin = 8 + Number(bytes.readBigUInt64LE());
+  const { __metadata__, ...header } = JSON.parse(bytes.subarray(8, begin));
+  const files = new Map();
+  const weight_map = {};
+  for (const [number, name] of ["model 1 of 2.safetensors", "model 2 of 2.safetensors"].entries()) {
+    const tensors = Object.entries(header).filter((_, index) => index % 2 === number);
+    const parts = tensors.map(([, { data_offsets: [from, to] }]) => bytes.subarray(begin + from, begin + to));
+    let end = 0;
+    const entries = tensors.map(([tensor, info], index) => [tensor, { ...info, data_offsets: [end, (end += parts[index].length)] }]);
+    const text = Buffer.from(JSON.stringify(Object.fromEntries(entries)));
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64LE(BigInt(text.length));
+    files.set(name, Buffer.concat([length, text, ...parts]));
+    for (const [tensor] of tensors) weight_map[tensor] = name;
+  }
+  return files.set(INDEX, Buffer.from(JSON.stringify({ weight_map })));
+}
+
 const FLAGS = [
   "--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -117,15 +157,53 @@ export async function open(browser, options) {
   return page;
 }
 
+/** A page with the package alone: `api`, the tiny model as `files` and `checkpoint`, and `windows` of the sample text. */
+export async function libraryPage(windowOptions) {
+  const blank = (request, response, path) => path === "/" && response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><title>API</title>");
+  const site = await serve({ pkg: join(ROOT, "web/pkg"), tiny: TINY }, blank);
+  const browser = await launch();
+  const close = async () => {
+    await browser.close();
+    site.close();
+  };
+  try {
+    const page = await open(browser);
+    await page.goto(site.url);
+    await page.evaluate(async (windowOptions) => {
+      const api = await import("/pkg/blockpruner_web.js");
+      await api.default();
+      const files = {};
+      for (const name of ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]) {
+        files[name] = new Uint8Array(await (await fetch(`/tiny/${name}`)).arrayBuffer());
+      }
+      const checkpoint = await api.Checkpoint.fromFiles("tiny", files);
+      const windows = api.Windows.cut(api.Text.sample(), checkpoint, windowOptions);
+      Object.assign(globalThis, { api, files, checkpoint, windows });
+    }, windowOptions);
+    return { page, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
 /** Runs the native program on SwiftShader with the kernel that browsers get, and returns its JSON. */
-export function native(args, { kernel = "tile" } = {}) {
-  const output = execFileSync(NATIVE, [...args, "--kernel", kernel, "--tier", "baseline", "--json"], {
+export async function native(args, { kernel = "tile" } = {}) {
+  const { stdout } = await promisify(execFile)(NATIVE, [...args, "--kernel", kernel, "--tier", "baseline", "--json"], {
     cwd: ROOT,
     env: { ...process.env, VK_DRIVER_FILES: SWIFTSHADER },
-    stdio: ["ignore", "pipe", "ignore"],
     maxBuffer: 1 << 28,
   });
-  return JSON.parse(output);
+  return JSON.parse(stdout);
+}
+
+/** A plan without what may differ between two runs of one search: time, and how candidates were grouped. */
+export function essence(plan) {
+  for (const step of plan.steps) {
+    delete step.seconds;
+    delete step.work;
+  }
+  return plan;
 }
 
 /** A screenshot to look at. */

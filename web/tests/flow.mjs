@@ -1,4 +1,5 @@
-// The whole way of a visitor, by clicking; and the numbers against the native program on the same driver.
+// The whole way of a visitor, by clicking; and the numbers against the native program on the same driver. Runs with no other
+// test beside it, because it takes the time.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -7,11 +8,11 @@ import { mkdtempSync, readFileSync, readdirSync } from "node:fs";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { after, before, test } from "node:test";
-import { PATIENCE, SITE, close, launch, native, open, serve, shot } from "./harness.mjs";
+import { PATIENCE, close, launch, native, open, servePatched, shot } from "./harness.mjs";
 
 let site, browser, folder;
 before(async () => {
-  site = await serve({ "": SITE });
+  site = await servePatched(`(${listen})();`);
   browser = await launch();
   folder = mkdtempSync(join(tmpdir(), "blockpruner-web-"));
 });
@@ -19,6 +20,12 @@ after(async () => {
   await browser?.close();
   site?.close();
 });
+
+/** Lists what the content security policy refuses. */
+function listen() {
+  globalThis.refused = [];
+  addEventListener("securitypolicyviolation", (event) => globalThis.refused.push(`${event.effectiveDirective} ${event.blockedURI}`));
+}
 
 async function download(page, selector, name) {
   const [file] = await Promise.all([page.waitForEvent("download"), page.click(selector)]);
@@ -32,6 +39,7 @@ test("one button prunes the built-in model, and the native program agrees", asyn
   const problems = [];
   page.on("pageerror", (error) => problems.push(error.message));
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
+  await page.addInitScript(listen);
   await page.goto(site.url);
   await shot(page, "desktop-start");
   const start = performance.now();
@@ -58,36 +66,34 @@ test("one button prunes the built-in model, and the native program agrees", asyn
   assert.equal(removedBlocks, plan.settings.remove);
   assert.equal(Object.keys(order).length, removedBlocks);
   assert.equal(await page.locator("#map .gone").count(), removedBlocks);
-  assert.deepEqual(problems, []);
 
   const { window, windows } = plan.calibration;
   const { kernel } = plan.device;
   const text = ["--window", String(window), "--max-windows", String(windows)];
-  const reference = native(
-    ["prune", "--model", "builtin:tiny", "--calibration", "builtin:sample", "--remove", String(removedBlocks), ...text, "--out", join(folder, "native")],
-    { kernel },
-  );
-  assert.deepEqual(plan.steps.map((step) => step.removed), reference.steps.map((step) => step.removed));
-  close(plan.dense.perplexity, reference.dense.perplexity, 1e-5, "dense perplexity");
-  plan.steps.forEach((step, index) => {
-    close(step.perplexity, reference.steps[index].perplexity, 1e-5, `step ${index + 1}`);
-    step.candidates.forEach((candidate, at) => {
-      const other = reference.steps[index].candidates[at];
-      assert.equal(candidate.block, other.block);
-      if (candidate.perplexity !== null && other.perplexity !== null) {
-        close(candidate.perplexity, other.perplexity, 1e-5, `step ${index + 1}, ${candidate.block}`);
-      }
-    });
-  });
+  const removed = plan.steps.map((step) => step.removed).join(",");
+  const prompt = "And it came to pass";
+  const continued = (without) => native(["generate", "--model", "builtin:tiny", "--prompt", prompt, "--max-tokens", "32", ...without], { kernel });
+  // Under way while the page writes.
+  const references = Promise.all([
+    native(
+      ["prune", "--model", "builtin:tiny", "--calibration", "builtin:sample", "--remove", String(removedBlocks), ...text, "--out", join(folder, "native")],
+      { kernel },
+    ),
+    continued([]),
+    continued(["--without", removed]),
+  ]);
 
   // What comes out loads in the native program, with the same perplexity.
-  for (const format of ["hf", "hf-zeroed"]) {
+  const formats = ["hf", "hf-zeroed"];
+  for (const format of formats) {
     await page.selectOption("#format", format);
     const zip = await download(page, "#zip", `${format}.zip`);
     execFileSync("unzip", ["-q", zip, "-d", join(folder, format)]);
-    const score = native(["perplexity", "--model", join(folder, format, "model"), "--text", "builtin:sample", ...text], { kernel });
-    close(score.perplexity, plan.steps.at(-1).perplexity, 1e-5, `perplexity of the ${format} download`);
     assert.deepEqual(JSON.parse(readFileSync(join(folder, format, "plan.json"))), plan);
+  }
+  const score = (format) => native(["perplexity", "--model", join(folder, format, "model"), "--text", "builtin:sample", ...text], { kernel });
+  for (const [index, { perplexity }] of (await Promise.all(formats.map(score))).entries()) {
+    close(perplexity, plan.steps.at(-1).perplexity, 1e-5, `perplexity of the ${formats[index]} download`);
   }
 
   // Into a folder goes what goes into the zip. Its picker wants a person: a folder of the browser's own stands in.
@@ -119,23 +125,34 @@ test("one button prunes the built-in model, and the native program agrees", asyn
     Object.fromEntries(inZip.map(({ parentPath, name }) => [relative(join(folder, "hf"), join(parentPath, name)), digest(join(parentPath, name))])),
   );
 
-  // The continuations are the native ones.
-  const removed = plan.steps.map((step) => step.removed).join(",");
-  for (const [id, without] of [["#dense-text", []], ["#pruned-text", ["--without", removed]]]) {
-    const prompt = "And it came to pass";
-    const { text } = native(["generate", "--model", "builtin:tiny", "--prompt", prompt, "--max-tokens", "32", ...without], { kernel });
-    assert.equal(await page.textContent(id), prompt + text);
-  }
+  const [reference, dense, pruned] = await references;
+  assert.deepEqual(plan.steps.map((step) => step.removed), reference.steps.map((step) => step.removed));
+  close(plan.dense.perplexity, reference.dense.perplexity, 1e-5, "dense perplexity");
+  plan.steps.forEach((step, index) => {
+    close(step.perplexity, reference.steps[index].perplexity, 1e-5, `step ${index + 1}`);
+    step.candidates.forEach((candidate, at) => {
+      const other = reference.steps[index].candidates[at];
+      assert.equal(candidate.block, other.block);
+      if (candidate.perplexity !== null && other.perplexity !== null) {
+        close(candidate.perplexity, other.perplexity, 1e-5, `step ${index + 1}, ${candidate.block}`);
+      }
+    });
+  });
+  for (const [id, { text }] of [["#dense-text", dense], ["#pruned-text", pruned]]) assert.equal(await page.textContent(id), prompt + text);
+
+  assert.deepEqual(problems, []);
+  for (const place of [page, page.workers()[0]]) assert.deepEqual(await place.evaluate(() => globalThis.refused), [], "the policy allows all that the page does");
   await page.close();
 });
 
 test("the page reads well on a phone, in the dark, and works by keyboard", async () => {
   const page = await open(browser, { viewport: { width: 390, height: 844 }, colorScheme: "dark" });
   await page.goto(site.url);
-  await page.fill("#window", "64");
+  await page.fill("#window", "32");
   await page.fill("#windows", "1");
   await page.fill("#remove", "2");
   await page.selectOption("#types", "mha");
+  await page.waitForSelector("#start:enabled");
   await page.focus("#start");
   await page.keyboard.press("Enter");
   await page.waitForSelector("#result:visible", { timeout: PATIENCE });

@@ -141,6 +141,10 @@ impl<'a> Metadata<'a> {
 
     /// What else a file says about the heads must fit.
     fn check_heads(&self, spec: &ModelSpec) -> Result<(), ModelError> {
+        let causal = self.key("attention.causal");
+        if self.values.bool(&causal)? == Some(false) {
+            return Err(self.unsupported(&causal, "false".to_string(), "a token must see only what stands before it"));
+        }
         let Some(Layer { attention, .. }) = spec.layers.first() else { return Ok(()) };
         for (rest, width, supported) in [
             ("attention.value_length", attention.head_dim, "keys and values must have heads of the same width"),
@@ -254,6 +258,12 @@ impl<'a> Metadata<'a> {
                 None => RopeScaling::Default,
             }),
             "yarn" => {
+                for key in ["yarn_ext_factor", "yarn_attn_factor", "yarn_log_multiplier"] {
+                    let key = self.key(&format!("rope.scaling.{key}"));
+                    if let Some(factor) = self.values.float(&key)?.filter(|factor| *factor != 1.0) {
+                        return Err(self.unsupported(&key, factor.to_string(), "yarn is built without other factors"));
+                    }
+                }
                 let factor = self.required_positive("rope.scaling.factor")?;
                 let extra = self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
                 let original = self.size("rope.scaling.original_context_length", max_positions)?;
@@ -509,6 +519,73 @@ mod tests {
         assert_eq!((attention_factor, original_max_positions), (0.1 * 4f64.ln() + 1.0, 64));
         let error = scaling(&[("rope.scaling.type", string("longrope"))]).unwrap_err().to_string();
         assert!(error.contains("qwen2.rope.scaling.type") && error.contains("longrope"), "{error}");
+    }
+
+    /// The keys that llama.cpp reads for every architecture or for these two (`src/llama-arch.cpp`, `src/llama-model.cpp`),
+    /// each with a value that is not the default: whether it changes what is computed, is refused, or does not matter.
+    #[test]
+    fn every_key_is_decided() {
+        let yarn = |key: &'static str, value: MetadataValue| {
+            let of = |value| ("rope.scaling.type", value);
+            vec![of(string("yarn")), ("rope.scaling.factor", Float(2.0)), (key, value)]
+        };
+        let one = |key: &'static str, value: MetadataValue| vec![(key, value)];
+        let (read, refused, ignored) = ("read", "refused", "ignored");
+        let cases = [
+            (one("context_length", Unsigned(512)), read),
+            (one("embedding_length", Unsigned(64)), read),
+            (one("block_count", Unsigned(2)), read),
+            (one("feed_forward_length", Unsigned(64)), read),
+            (one("attention.head_count", Unsigned(2)), read),
+            (one("attention.head_count_kv", Unsigned(1)), read),
+            (one("attention.key_length", Unsigned(16)), read),
+            (one("attention.value_length", Unsigned(16)), refused),
+            (one("attention.layer_norm_rms_epsilon", Float(0.5)), read),
+            (one("attention.causal", MetadataValue::Bool(false)), refused),
+            (one("attention.causal", MetadataValue::Bool(true)), ignored),
+            (one("rope.freq_base", Float(5.0)), read),
+            (one("rope.dimension_count", Unsigned(4)), refused),
+            (one("rope.scale_linear", Float(2.0)), read),
+            (one("rope.scaling.factor", Float(2.0)), read),
+            (one("rope.scaling.type", string("longrope")), refused),
+            (yarn("rope.scaling.attn_factor", Float(2.0)), read),
+            (yarn("rope.scaling.original_context_length", Unsigned(64)), read),
+            (yarn("rope.scaling.yarn_beta_fast", Float(2.0)), read),
+            (yarn("rope.scaling.yarn_beta_slow", Float(2.0)), read),
+            (yarn("rope.scaling.yarn_ext_factor", Float(0.5)), refused),
+            (yarn("rope.scaling.yarn_attn_factor", Float(0.5)), refused),
+            (yarn("rope.scaling.yarn_log_multiplier", Float(0.5)), refused),
+            // Beside no stretching there is nothing to correct.
+            (one("rope.scaling.yarn_ext_factor", Float(0.5)), ignored),
+            (one("expert_count", Unsigned(4)), refused),
+            (one("tokenizer.ggml.bos_token_id", Unsigned(3)), read),
+            (one("tokenizer.ggml.eos_token_id", Unsigned(3)), read),
+            // Said of the model, for others.
+            (one("vocab_size", Unsigned(7)), ignored),
+            (one("rope.scaling.finetuned", MetadataValue::Bool(true)), ignored),
+            (one("use_parallel_residual", MetadataValue::Bool(true)), ignored),
+            (one("tensor_data_layout", string("Meta AI original pth")), ignored),
+            (one("pooling_type", Unsigned(1)), ignored),
+            (one("general.file_type", Unsigned(7)), ignored),
+            (one("general.quantization_version", Unsigned(2)), ignored),
+            (one("general.name", string("x")), ignored),
+        ];
+        for architecture in ["llama", "qwen2"] {
+            for (entries, expected) in &cases {
+                // The last entry is the one in question.
+                let (last, before) = entries.split_last().unwrap();
+                let plain = ModelSpec::from_gguf(&file(architecture, &[], before)).unwrap();
+                let found = match ModelSpec::from_gguf(&file(architecture, &[], entries)) {
+                    Ok(spec) if spec == plain => ignored,
+                    Ok(_) => read,
+                    Err(error) => {
+                        assert!(error.to_string().contains(last.0), "{}: {error}", last.0);
+                        refused
+                    }
+                };
+                assert_eq!(found, *expected, "{architecture}: {} = {:?}", last.0, last.1);
+            }
+        }
     }
 
     #[test]

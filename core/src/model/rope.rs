@@ -372,7 +372,12 @@ impl RopeScaling {
     fn from_config(keys: &Keys, rope: &Keys, rotated: usize, request: &RopeRequest) -> Result<Self, ModelError> {
         let max_positions = request.max_positions;
         let key = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
-        let name = rope.text(key)?.unwrap_or("default");
+        let name = rope.text(key)?;
+        // Transformers takes no notice of it, and whoever wrote it meant something.
+        if let Some(factor) = rope.get("factor").filter(|factor| name.is_none() && factor.as_f64() != Some(1.0)) {
+            let supported = "a factor needs the rope_type that it is for (linear, dynamic, yarn, ..)";
+            return Err(rope.unsupported("factor", format!("{factor} without a rope_type"), supported));
+        }
         // A configuration may say what the first training's window was outside, which then counts, or inside.
         let original = || -> Result<usize, ModelError> {
             match keys.size("original_max_position_embeddings", MOST_POSITIONS)?.or(request.original_max_positions) {
@@ -380,7 +385,7 @@ impl RopeScaling {
                 None => Ok(rope.size("original_max_position_embeddings", MOST_POSITIONS)?.unwrap_or(max_positions)),
             }
         };
-        match name {
+        match name.unwrap_or("default") {
             "default" => Ok(Self::Default),
             "linear" => Ok(Self::Linear { factor: rope.required_positive("factor")? }),
             "dynamic" => {

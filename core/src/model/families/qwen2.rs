@@ -31,7 +31,8 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
 pub(super) fn slide_upper_layers(spec: &mut ModelSpec, settings: &dyn Settings) -> Result<(), ModelError> {
     let window = match settings.flag(USE_SLIDING_WINDOW)?.unwrap_or(false) {
         true => sliding_window(settings, Some(4096))?,
-        false => return Ok(()),
+        // Types of layers that are not built are refused all the same.
+        false => return layer_types(settings, spec.layers.len()).map(|_| ()),
     };
     let first = settings.count(MAX_WINDOW_LAYERS)?.unwrap_or(28);
     slide_by_type(spec, settings, window, |layer| layer >= first)?;

@@ -25,9 +25,13 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
     spec.each_attention(|layer, attention| {
         attention.positions = if turns[layer] { Positions::Rope(0) } else { Positions::None };
     });
-    if settings.flag(USE_SLIDING_WINDOW)?.unwrap_or(false) {
-        let window = sliding_window(settings, None)?;
-        slide_by_type(&mut spec, settings, window, |layer| !turns[layer])?;
+    match settings.flag(USE_SLIDING_WINDOW)?.unwrap_or(false) {
+        true => {
+            let window = sliding_window(settings, None)?;
+            slide_by_type(&mut spec, settings, window, |layer| !turns[layer])?;
+        }
+        // Types of layers that are not built are refused all the same.
+        false => drop(layer_types(settings, spec.layers.len())?),
     }
     Ok(spec)
 }

@@ -166,3 +166,165 @@ fn what_changes_the_result_and_is_not_built_is_refused_by_name() {
         assert!(parts.iter().all(|part| error.contains(part)), "{family} {keys}: {error}");
     }
 }
+
+/// What becomes of a key of config.json.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Decision {
+    /// It changes what is computed.
+    Read,
+    /// Its value asks for what is not built.
+    Refused,
+    /// It does not matter here: it is for training, for other outputs, or the family has no such key.
+    Ignored,
+}
+
+use Decision::{Ignored, Read, Refused};
+
+const EVERY: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 \
+    olmo2 olmo3 glm4 exaone4";
+
+/// The keys that the configuration classes and models of transformers 5.23 read for these families (and those that older
+/// versions wrote), each with a value that is not the default, and for which families it is decided how. For a family that
+/// is not named, a key is ignored.
+fn keys() -> Vec<(&'static str, Value, &'static [(&'static str, Decision)])> {
+    const ALL_READ: &[(&str, Decision)] = &[(EVERY, Read)];
+    const ALL_REFUSED: &[(&str, Decision)] = &[(EVERY, Refused)];
+    const NONE: &[(&str, Decision)] = &[];
+    let scaling = |kind: &str| json!({"rope_type": kind, "factor": 2.0});
+    vec![
+        ("vocab_size", json!(400), ALL_READ),
+        ("hidden_size", json!(96), ALL_READ),
+        ("intermediate_size", json!(64), ALL_READ),
+        ("num_hidden_layers", json!(6), ALL_READ),
+        ("num_attention_heads", json!(4), ALL_READ),
+        ("num_key_value_heads", json!(3), ALL_READ),
+        ("head_dim", json!(16), ALL_READ),
+        ("max_position_embeddings", json!(512), ALL_READ),
+        ("rms_norm_eps", json!(1e-3), ALL_READ),
+        ("bos_token_id", json!(17), ALL_READ),
+        ("eos_token_id", json!([18, 19]), ALL_READ),
+        (
+            "tie_word_embeddings",
+            json!(true),
+            &[("llama qwen2 mistral ministral qwen3 granite seed_oss phi3 olmo2 olmo3 glm4 exaone4", Read)],
+        ),
+        ("tie_word_embeddings", json!(false), &[("smollm3 ernie4_5 gemma gemma2 gemma3_text", Read)]),
+        (
+            "hidden_act",
+            json!("relu"),
+            &[(
+                "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma phi3 olmo2 olmo3 glm4 exaone4",
+                Refused,
+            )],
+        ),
+        ("hidden_activation", json!("relu"), &[("gemma2 gemma3_text", Refused)]),
+        ("attention_bias", json!(true), &[("llama qwen3 smollm3 granite gemma gemma2 gemma3_text olmo2 olmo3", Read)]),
+        ("attention_bias", json!(false), &[("seed_oss glm4", Read)]),
+        ("attention_out_bias", json!(true), &[("seed_oss", Read)]),
+        ("mlp_bias", json!(true), &[("llama smollm3 granite seed_oss", Read)]),
+        ("use_bias", json!(true), &[("ernie4_5", Read)]),
+        ("use_bidirectional_attention", json!(true), &[("gemma gemma2 gemma3_text", Refused)]),
+        ("use_sliding_window", json!(true), &[("smollm3", Read)]),
+        ("sliding_window", json!(16), &[("mistral ministral gemma2 gemma3_text phi3 olmo3 exaone4", Read)]),
+        ("sliding_window", json!(null), &[("mistral ministral gemma2 gemma3_text phi3 olmo3 exaone4", Read)]),
+        (
+            "layer_types",
+            json!(vec!["full_attention"; 8]),
+            &[("ministral gemma2 gemma3_text olmo3 exaone4", Read), ("mistral", Refused)],
+        ),
+        (
+            "layer_types",
+            json!(vec!["linear_attention"; 8]),
+            &[("qwen2 qwen3 smollm3 mistral ministral gemma2 gemma3_text olmo3 exaone4", Refused)],
+        ),
+        ("no_rope_layers", json!([1, 1, 1, 1, 1, 1, 1, 1]), &[("smollm3", Read)]),
+        ("no_rope_layer_interval", json!(2), &[("smollm3", Read)]),
+        ("sliding_window_pattern", json!(2), &[("exaone4 gemma3_text", Read)]),
+        ("embedding_multiplier", json!(2.0), &[("granite", Read)]),
+        ("logits_scaling", json!(2.0), &[("granite", Read)]),
+        ("residual_multiplier", json!(0.5), &[("granite", Read)]),
+        ("attention_multiplier", json!(0.5), &[("granite", Read)]),
+        ("query_pre_attn_scalar", json!(64), &[("gemma2 gemma3_text", Read)]),
+        ("final_logit_softcapping", json!(10.0), &[("gemma2 gemma3_text", Read)]),
+        ("attn_logit_softcapping", json!(10.0), &[("gemma2", Read)]),
+        (
+            "partial_rotary_factor",
+            json!(0.75),
+            &[
+                ("glm4 phi3", Read),
+                (
+                    "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text olmo2 olmo3 exaone4",
+                    Refused,
+                ),
+            ],
+        ),
+        ("rope_theta", json!(12345.0), ALL_READ),
+        ("rope_local_base_freq", json!(12345.0), &[("gemma3_text", Read)]),
+        ("rope_scaling", scaling("linear"), ALL_READ),
+        ("rope_scaling", scaling("unheard_of"), ALL_REFUSED),
+        ("rope_scaling", json!({"factor": 2.0}), ALL_REFUSED),
+        ("rope_scaling", json!({"mrope_section": [1, 1, 2]}), ALL_REFUSED),
+        ("drop_attn_list", json!([1]), ALL_READ),
+        ("drop_mlp_list", json!([1]), ALL_READ),
+        ("per_layer_config", json!({"1": {"skip": ["mlp"]}}), ALL_READ),
+        ("quantization_config", json!({"quant_method": "gptq"}), ALL_REFUSED),
+        ("num_local_experts", json!(4), ALL_REFUSED),
+        ("model_type", json!("t5"), ALL_REFUSED),
+        // For training.
+        ("attention_dropout", json!(0.5), NONE),
+        ("residual_dropout", json!(0.5), NONE),
+        ("resid_pdrop", json!(0.5), NONE),
+        ("embd_pdrop", json!(0.5), NONE),
+        ("initializer_range", json!(0.5), NONE),
+        // Slices a product, in old versions, without another result.
+        ("pretraining_tp", json!(2), NONE),
+        // What is given back, and how texts are generated.
+        ("use_cache", json!(false), NONE),
+        ("return_dict", json!(false), NONE),
+        ("output_hidden_states", json!(true), NONE),
+        ("output_attentions", json!(true), NONE),
+        ("id2label", json!({"0": "x"}), NONE),
+        ("label2id", json!({"x": 0}), NONE),
+        ("problem_type", json!("regression"), NONE),
+        ("chunk_size_feed_forward", json!(2), NONE),
+        ("pad_token_id", json!(3), NONE),
+        ("temperature", json!(0.1), NONE),
+        ("max_length", json!(5), NONE),
+        // How it was stored, by whom and with what.
+        ("dtype", json!("float16"), NONE),
+        ("torch_dtype", json!("float16"), NONE),
+        ("transformers_version", json!("4.0.0"), NONE),
+        ("architectures", json!(["X"]), NONE),
+        ("auto_map", json!({"AutoModel": "x.Y"}), NONE),
+        ("_name_or_path", json!("x"), NONE),
+        ("_attn_implementation", json!("eager"), NONE),
+        ("unheard_of", json!(true), NONE),
+    ]
+}
+
+#[test]
+fn every_key_is_decided() {
+    let mut wrong = Vec::new();
+    for family in ALL {
+        let plain = read(family.name, json!({})).unwrap();
+        for (key, value, decisions) in keys() {
+            let named =
+                decisions.iter().find(|(families, _)| families.split_whitespace().any(|name| name == family.name));
+            let expected = named.map_or(Ignored, |(_, decision)| *decision);
+            let mut keys = Map::new();
+            keys.insert(key.to_string(), value.clone());
+            let found = match read(family.name, Value::Object(keys)) {
+                Ok(spec) if spec == plain => Ignored,
+                Ok(_) => Read,
+                Err(error) => {
+                    assert!(error.to_string().contains(key), "{family}: {key} = {value}: {error}");
+                    Refused
+                }
+            };
+            if found != expected {
+                wrong.push(format!("{family}: {key} = {value} is {found:?}, expected {expected:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -22,7 +22,7 @@ impl FileKind {
 
     /// What a file that begins like this is, if it can be told.
     pub fn of(start: &[u8]) -> Option<Self> {
-        let magic: [(&[u8], Self); 13] = [
+        let magic: [(&[u8], Self); 12] = [
             (b"version https://git-lfs", Self::GitLfsPointer),
             (b"\xff\xfe", Self::Utf16),
             (b"\xfe\xff", Self::Utf16),
@@ -30,7 +30,6 @@ impl FileKind {
             (b"\x1f\x8b", Self::Compressed("gzip")),
             (b"\x28\xb5\x2f\xfd", Self::Compressed("zstd")),
             (b"\xfd7zXZ", Self::Compressed("xz")),
-            (b"BZh", Self::Compressed("bzip2")),
             (b"\x80\x02", Self::Pickle),
             (b"\x80\x04", Self::Pickle),
             (b"PAR1", Self::Parquet),
@@ -39,6 +38,9 @@ impl FileKind {
         ];
         if let Some((_, kind)) = magic.into_iter().find(|(magic, _)| start.starts_with(magic)) {
             return Some(kind);
+        }
+        if start.starts_with(b"BZh") && start.get(4..).is_some_and(|rest| rest.starts_with(b"1AY&SY")) {
+            return Some(Self::Compressed("bzip2"));
         }
         let text = start.trim_ascii_start();
         let begins = |tag: &str| text.get(..tag.len()).is_some_and(|text| text.eq_ignore_ascii_case(tag.as_bytes()));

@@ -53,14 +53,20 @@ pub fn apt_install(packages: &[&str]) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Repeats the tests that run on a device with SwiftShader, the driver of Chromium.
-pub fn test_on_swiftshader() -> anyhow::Result<()> {
+/// On Linux, installs the driver of Chromium if it is not there, and with it the browser.
+pub fn ensure_swiftshader() -> anyhow::Result<()> {
     if cfg!(target_os = "linux") && !Path::new(SWIFTSHADER).exists() {
         eprintln!("xtask: installing chromium, which brings SwiftShader, a second Vulkan driver for the tests");
         if let Err(error) = apt_install(&["chromium"]) {
             eprintln!("xtask: chromium could not be installed: {error:#}");
         }
     }
+    Ok(())
+}
+
+/// Repeats the tests that run on a device with SwiftShader, the driver of Chromium.
+pub fn test_on_swiftshader() -> anyhow::Result<()> {
+    ensure_swiftshader()?;
     if !Path::new(SWIFTSHADER).exists() {
         eprintln!("xtask: skipped the tests on SwiftShader: {SWIFTSHADER} is not there");
         return Ok(());

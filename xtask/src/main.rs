@@ -1,13 +1,16 @@
 //! `cargo xtask demo | web | test | bench | fixtures`: one entry for every chore.
 
 mod bench;
+mod checks;
 mod driver;
 mod python;
+mod test;
 mod wasm;
 mod web;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -27,12 +30,8 @@ enum Xtask {
         #[arg(long)]
         serve: bool,
     },
-    /// Formatting, lints, all tests on every software driver there is, and in a browser
-    Test {
-        /// Also load exported models in Hugging Face transformers (downloads torch)
-        #[arg(long)]
-        with_transformers: bool,
-    },
+    /// Formatting, lints, all tests on every software driver there is and in a browser, and what a release needs
+    Test(test::TestArgs),
     /// Measure this device and the search on it with a release build
     Bench(bench::BenchArgs),
     /// Make the test fixtures again with Hugging Face transformers (downloads torch)
@@ -51,23 +50,10 @@ fn main() -> anyhow::Result<()> {
             }
             if serve { web::serve() } else { Ok(()) }
         }
-        Xtask::Test { with_transformers } => test(with_transformers),
+        Xtask::Test(args) => test::test(&args),
         Xtask::Bench(args) => bench::bench(&args),
         Xtask::Fixtures => python::fixtures(),
     }
-}
-
-fn test(with_transformers: bool) -> anyhow::Result<()> {
-    driver::ensure_vulkan()?;
-    run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    run(&mut cargo(&["test", "--workspace"]))?;
-    driver::test_on_swiftshader()?;
-    web::test()?;
-    if with_transformers {
-        python::check_exports()?;
-    }
-    Ok(())
 }
 
 /// The workspace's root.
@@ -83,10 +69,12 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Runs a command, says which, and fails if it does.
+/// Runs a command, says which and how long it took, and fails if it does.
 fn run(command: &mut Command) -> anyhow::Result<()> {
     eprintln!("xtask: {command:?}");
+    let start = Instant::now();
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    eprintln!("xtask: {:.0} s for {command:?}", start.elapsed().as_secs_f64());
     if !status.success() {
         bail!("{command:?} failed: {status}");
     }

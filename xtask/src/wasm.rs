@@ -35,6 +35,16 @@ impl Toolchain {
         None
     }
 
+    /// Clippy with `args`, for wasm32, warnings being errors; None where the toolchain has no clippy.
+    pub fn clippy(&self, args: &[&str]) -> anyhow::Result<Option<Command>> {
+        if self.from_source {
+            return Ok(None);
+        }
+        let mut command = self.cargo(&[&["clippy"], args].concat())?;
+        command.args(["--", "-D", "warnings"]);
+        Ok(Some(command))
+    }
+
     /// Cargo with `args`, for wasm32. Build outputs go to a folder of their own, see [`Toolchain::output`].
     pub fn cargo(&self, args: &[&str]) -> anyhow::Result<Command> {
         let mut command = if self.from_source {

@@ -55,7 +55,8 @@ pub fn test() -> anyhow::Result<()> {
         eprintln!("xtask: skipped the browser tests: the page could not be built");
         return Ok(());
     }
-    run(&mut cargo(&["build", "-p", "blockpruner-cli"]))?;
+    // The program that the browser is compared with, as the other tests build it.
+    run(&mut cargo(&["test", "--workspace", "--no-run"]))?;
     run(&mut npm(&["test"]))
 }
 

@@ -152,9 +152,9 @@ impl Checkpoint {
     pub async fn from_gguf(name: &str, source: Rc<dyn ByteSource>) -> Result<Self, ModelError> {
         let file = gguf::open(source).await?;
         let spec = ModelSpec::from_gguf(&file)?;
-        spec.check_gguf_names(file.metadata.file(), &file.weights)?;
-        let weights = spec.renamed(file.weights)?;
+        let weights = spec.renamed(file.weights.clone())?;
         spec.check(&weights)?;
+        spec.check_gguf_names(file.metadata.file(), &file.weights)?;
         let (tokenizer, tokenizer_problem) =
             split(Tokenizer::from_gguf(&file.metadata).map_err(|error| error.to_string()));
         let mut side_files = Vec::new();

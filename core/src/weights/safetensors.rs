@@ -183,7 +183,8 @@ async fn read_header(source: &dyn ByteSource) -> Result<(u64, Vec<(String, Entry
         return Err(error(format!("it has only {} bytes; download it again", source.len())));
     }
     let start = read_exact(source, 0, source.len().min(FileKind::START as u64)).await?;
-    if let Some(kind) = FileKind::of(&start) {
+    // The length may begin like anything, but behind it stands a brace.
+    if let Some(kind) = FileKind::of(&start).filter(|_| start.get(8) != Some(&b'{')) {
         return Err(error(kind.problem()));
     }
     if start[0] == b'{' && start[1].is_ascii() && start[7] != 0 {
@@ -297,6 +298,16 @@ mod tests {
         assert_eq!(block_on(weights.read_rows("matrix", 2..3)).unwrap().to_f32(), [8.0, 9.0, 10.0, 11.0]);
         assert_eq!(block_on(weights.read_f32("scalar")).unwrap(), [1.0]);
         assert!(block_on(weights.read_f32("empty")).unwrap().is_empty());
+    }
+
+    /// Lengths whose bytes are also the first ones of a pickle, of gzip, of zeros before a small number.
+    #[test]
+    fn a_header_may_have_any_length() {
+        for length in [0x280, 0x480, 0x8b1f, 0x100] {
+            let text = format!("{{{}}}", entry("a", "F32", "[1]", 0, 4));
+            let padded = format!("{text}{}", " ".repeat(length - text.len()));
+            assert_eq!(open_one(file(&padded, &[0; 4])).unwrap().names().collect::<Vec<_>>(), ["a"], "{length}");
+        }
     }
 
     #[test]

@@ -183,10 +183,13 @@ use Decision::{Ignored, Read, Refused};
 const EVERY: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 \
     olmo2 olmo3 glm4 exaone4";
 
+/// A key, a value of it, and what becomes of it in which families.
+type DecidedKey = (&'static str, Value, &'static [(&'static str, Decision)]);
+
 /// The keys that the configuration classes and models of transformers 5.23 read for these families (and those that older
 /// versions wrote), each with a value that is not the default, and for which families it is decided how. For a family that
 /// is not named, a key is ignored.
-fn keys() -> Vec<(&'static str, Value, &'static [(&'static str, Decision)])> {
+fn keys() -> Vec<DecidedKey> {
     const ALL_READ: &[(&str, Decision)] = &[(EVERY, Read)];
     const ALL_REFUSED: &[(&str, Decision)] = &[(EVERY, Refused)];
     const NONE: &[(&str, Decision)] = &[];

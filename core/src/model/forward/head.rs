@@ -15,14 +15,14 @@ use crate::model::{DeviceModel, ForwardError};
 pub(crate) const VOCABULARY_CHUNK: usize = 1024;
 
 impl DeviceModel {
-    /// states = embedding[tokens] for every batch.
+    /// `states = embedding[tokens]` for every batch.
     pub(crate) async fn embed(&self, batches: &[(&Batch, &wgpu::Buffer)]) -> Result<(), ForwardError> {
         let mut recording = Recording::new();
         self.record_embedding(&mut recording, batches).await?;
         Ok(self.gpu.submit(&recording).await?)
     }
 
-    /// states = embedding[tokens] for every batch; waits only where the embedding is streamed.
+    /// `states = embedding[tokens]` for every batch; waits only where the embedding is streamed.
     pub(crate) async fn record_embedding(
         &self,
         recording: &mut Recording,
@@ -33,7 +33,7 @@ impl DeviceModel {
         self.record_lookups(recording, &lookups).await
     }
 
-    /// states = embedding[tokens] for (tokens, how many, states).
+    /// `states = embedding[tokens]` for (tokens, how many, states).
     pub(super) async fn record_lookups(
         &self,
         recording: &mut Recording,

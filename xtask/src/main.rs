@@ -1,7 +1,8 @@
-//! `cargo xtask demo | web | test | bench | fixtures`: one entry for every chore.
+//! `cargo xtask demo | web | test | fuzz | bench | fixtures`: one entry for every chore.
 
 mod bench;
 mod driver;
+mod fuzz;
 mod python;
 mod wasm;
 mod web;
@@ -33,6 +34,8 @@ enum Xtask {
         #[arg(long)]
         with_transformers: bool,
     },
+    /// Fuzz the parsers and the export with libFuzzer, which takes a C++ compiler
+    Fuzz(fuzz::FuzzArgs),
     /// Measure this device and the search on it with a release build
     Bench(bench::BenchArgs),
     /// Make the test fixtures again with Hugging Face transformers (downloads torch)
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<()> {
             if serve { web::serve() } else { Ok(()) }
         }
         Xtask::Test { with_transformers } => test(with_transformers),
+        Xtask::Fuzz(args) => fuzz::fuzz(&args),
         Xtask::Bench(args) => bench::bench(&args),
         Xtask::Fixtures => python::fixtures(),
     }

@@ -29,13 +29,11 @@ impl From<Vec<Value>> for Bases {
     }
 }
 
-/// A small model's files.
+/// A small model's settings and weights.
 #[derive(Debug)]
 pub struct Folder {
     /// config.json.
     pub config: Value,
-    /// tokenizer.json.
-    pub tokenizer: Value,
     /// The header of model.safetensors.
     pub header: Value,
     /// What follows the header.
@@ -124,7 +122,6 @@ impl Folder {
             .unwrap_or_else(|| panic!("{}: model.safetensors is cut short", folder.display()));
         Self {
             config: read_json(&folder.join("config.json")),
-            tokenizer: read_json(&folder.join("tokenizer.json")),
             header: serde_json::from_slice(header).unwrap_or_default(),
             data: data.to_vec(),
         }

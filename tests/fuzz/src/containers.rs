@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::edits::{self, Words};
 use crate::gguf_file;
 use crate::models::use_checkpoint;
+use crate::texts::use_tokenizer;
 
 /// Bytes after the header of a file that `header` describes.
 const DATA_BYTES: usize = 44;
@@ -95,7 +96,15 @@ pub fn gguf(bytes: &[u8]) {
         true => bytes.to_vec(),
         false => gguf_file::changed(data).unwrap_or_default(),
     };
-    if let Ok(checkpoint) = block_on(Checkpoint::from_gguf("model", source("model.gguf", file))) {
+    let Ok(checkpoint) = block_on(Checkpoint::from_gguf("model", source("model.gguf", file))) else { return };
+    for info in checkpoint.weights.iter() {
+        let _ = block_on(checkpoint.weights.read_rows(&info.name, 0..info.rows()));
+    }
+    if let Ok(tokenizer) = checkpoint.tokenizer() {
+        use_tokenizer(data, tokenizer);
+    }
+    // It takes most of the time.
+    if data.ratio(1, 4).unwrap_or(false) {
         use_checkpoint(data, &checkpoint);
     }
 }

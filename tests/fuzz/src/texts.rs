@@ -25,13 +25,12 @@ pub fn tokenizer(bytes: &[u8]) {
     let sides = bases::side_files();
     let names = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
     let json = edits::changed(data, base, &bases.words);
-    let files: Vec<(&str, Vec<u8>)> = names
-        .into_iter()
-        .zip(&sides.documents)
-        .filter_map(|(name, base)| {
-            data.ratio(1, 3).unwrap_or(false).then(|| (name, edits::changed(data, base, &sides.words)))
-        })
-        .collect();
+    let mut files: Vec<(&str, Vec<u8>)> = Vec::new();
+    for (name, base) in names.into_iter().zip(&sides.documents) {
+        if data.ratio(1, 3).unwrap_or(false) {
+            files.push((name, edits::changed(data, base, &sides.words)));
+        }
+    }
     let find = |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| bytes.as_slice());
     if let Ok(tokenizer) = Tokenizer::from_files(&json, find) {
         use_tokenizer(data, &tokenizer);

@@ -22,6 +22,10 @@ impl FileKind {
 
     /// What a file that begins like this is, if it can be told.
     pub fn of(start: &[u8]) -> Option<Self> {
+        // A safetensors file begins with the length of its header, which may look like any of these.
+        if start.get(4..9) == Some(b"\0\0\0\0{") {
+            return None;
+        }
         let magic: [(&[u8], Self); 12] = [
             (b"version https://git-lfs", Self::GitLfsPointer),
             (b"\xff\xfe", Self::Utf16),
@@ -91,7 +95,7 @@ mod tests {
 
     #[test]
     fn files_are_known_by_their_first_bytes() {
-        let cases: [(&[u8], Option<FileKind>); 13] = [
+        let cases: [(&[u8], Option<FileKind>); 15] = [
             (b"version https://git-lfs.github.com/spec/v1\n", Some(FileKind::GitLfsPointer)),
             (b"\n <!DOCTYPE HTML><title>", Some(FileKind::WebPage)),
             (b"<html lang=\"en\">", Some(FileKind::WebPage)),
@@ -105,6 +109,8 @@ mod tests {
             (b"In the beginning", None),
             // The header of a safetensors file: a length, and a brace.
             (b"\x40\x02\0\0\0\0\0\0{\"__metadata__\"", None),
+            (b"\x80\x02\0\0\0\0\0\0{\"__metadata__\"", None),
+            (b"\x80\x02}q\0", Some(FileKind::Pickle)),
             (b"", None),
         ];
         for (start, expected) in cases {

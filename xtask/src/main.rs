@@ -1,8 +1,9 @@
-//! `cargo xtask demo | web | test | bench | fixtures`: one entry for every chore.
+//! `cargo xtask demo | web | test | fuzz | bench | fixtures`: one entry for every chore.
 
 mod bench;
 mod checks;
 mod driver;
+mod fuzz;
 mod python;
 mod test;
 mod wasm;
@@ -32,6 +33,8 @@ enum Xtask {
     },
     /// Formatting, lints, all tests on every software driver there is and in a browser, and what a release needs
     Test(test::TestArgs),
+    /// Fuzz the parsers and the export with libFuzzer, which takes a C++ compiler
+    Fuzz(fuzz::FuzzArgs),
     /// Measure this device and the search on it with a release build
     Bench(bench::BenchArgs),
     /// Make the test fixtures again with Hugging Face transformers (downloads torch)
@@ -51,6 +54,7 @@ fn main() -> anyhow::Result<()> {
             if serve { web::serve() } else { Ok(()) }
         }
         Xtask::Test(args) => test::test(&args),
+        Xtask::Fuzz(args) => fuzz::fuzz(&args),
         Xtask::Bench(args) => bench::bench(&args),
         Xtask::Fixtures => python::fixtures(),
     }

@@ -43,7 +43,7 @@ const QUICK: [&str; 8] = [
     "--test=fixtures",
     "--test=generate",
     "--test=export",
-    "--test=replay",
+    "--test=corpus",
 ];
 
 pub fn test(args: &TestArgs) -> anyhow::Result<()> {

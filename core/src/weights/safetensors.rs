@@ -183,8 +183,7 @@ async fn read_header(source: &dyn ByteSource) -> Result<(u64, Vec<(String, Entry
         return Err(error(format!("it has only {} bytes; download it again", source.len())));
     }
     let start = read_exact(source, 0, source.len().min(FileKind::START as u64)).await?;
-    // The length may begin like anything, but behind it stands a brace.
-    if let Some(kind) = FileKind::of(&start).filter(|_| start.get(8) != Some(&b'{')) {
+    if let Some(kind) = FileKind::of(&start) {
         return Err(error(kind.problem()));
     }
     if start[0] == b'{' && start[1].is_ascii() && start[7] != 0 {

@@ -68,7 +68,7 @@ pub struct PruneArgs {
     pub json: bool,
 }
 
-/// Set by Ctrl-C, read after every saved candidate.
+/// Set by Ctrl-C, read at every event of the search.
 static STOP: AtomicBool = AtomicBool::new(false);
 /// Whether something looks at [`STOP`]; if not, Ctrl-C ends the program.
 static SEARCHING: AtomicBool = AtomicBool::new(false);
@@ -149,7 +149,7 @@ impl Job<'_> {
         }
     }
 
-    /// Loads the model and searches from `state` on, saving after every candidate.
+    /// Loads the model and searches from `state` on, saving after every wave of candidates.
     async fn search(
         &self,
         out: &OutFolder,
@@ -312,9 +312,11 @@ impl Reporter {
                 });
                 self.bar.reset_eta();
             }
-            Event::Candidate { candidate, .. } => {
-                if let (CandidateState::Rejected, Some(reason)) = (candidate.state, &candidate.reason) {
-                    self.bar.suspend(|| say!("rejected {}: {reason}", candidate.block));
+            Event::Wave { candidates, .. } => {
+                for candidate in *candidates {
+                    if let (CandidateState::Rejected, Some(reason)) = (candidate.state, &candidate.reason) {
+                        self.bar.suspend(|| say!("rejected {}: {reason}", candidate.block));
+                    }
                 }
             }
             Event::Progress { step: 0, .. } => {}

@@ -538,7 +538,7 @@ worker.onmessage = ({ data }: MessageEvent<Reply>) => {
       say("", 0);
       $("score").textContent = "";
       if (!shown) $("run").hidden = true;
-      complain(data.message.replace(/; what was saved is kept$/, ""), advice(data));
+      complain(data.message.replace(/; try again, or use another device$/, ""), advice(data));
       break;
   }
 };

@@ -165,7 +165,7 @@ async fn search_blocks(
     let bar = screen::search_bar((0..options.remove as u64).map(|step| total - step).sum(), 0);
     let mut observe = |event: Event<'_>, state: &SearchState| {
         let finished: usize = state.steps.iter().map(|step| step.candidates.len()).sum();
-        if let Event::Candidate { .. } | Event::Step(_) = event {
+        if let Event::Wave { .. } | Event::Step(_) = event {
             bar.set_position((finished + state.candidates.len()) as u64 * screen::CANDIDATE);
         }
         ControlFlow::Continue(())

@@ -52,7 +52,6 @@ pub fn code(error: &anyhow::Error) -> u8 {
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
     if let Some(gpu) = gpu_error(error) {
         return match gpu {
-            GpuError::Lost { .. } => Some("A search goes on with the same command and --resume."),
             GpuError::OutOfMemory { .. } => Some("See --window, --max-windows, --memory-budget and --device."),
             GpuError::TooLarge { .. } => Some("See --window and --device."),
             GpuError::SelfTest { .. } | GpuError::Driver { .. } => Some("See --device and --kernel."),

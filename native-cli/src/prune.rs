@@ -68,9 +68,9 @@ pub struct PruneArgs {
     pub json: bool,
 }
 
-/// Set by Ctrl-C, read after every saved candidate.
+/// Set by Ctrl-C, read at every event of the search.
 static STOP: AtomicBool = AtomicBool::new(false);
-/// Whether something looks at [`STOP`]; if not, Ctrl-C ends the program.
+/// Whether something looks at [`STOP`]; if not, the search is over and Ctrl-C ends the program.
 static SEARCHING: AtomicBool = AtomicBool::new(false);
 
 /// Everything that the search is about.
@@ -123,14 +123,11 @@ async fn prune(args: &PruneArgs) -> anyhow::Result<(Plan, SearchCount)> {
     let state = job.search(&out, &fingerprint, saved.unwrap_or_default()).await?;
     let plan = described.plan(fingerprint, state);
     plan.check().map_err(|(place, problem)| anyhow::anyhow!("the plan contradicts itself at {place}: {problem}"))?;
-    out.remove_unfinished_model()?;
-    write_order(&out.join("order.json"), &plan.order())?;
-    let model = out.join("model");
-    let folder = export::model_folder(&model)?;
-    let removed = plan.removed_after(plan.steps.len())?;
-    export::write(&model, folder, &checkpoint, &removed, args.format, args.dtype).await?;
-    job.check(&out, &plan).await?;
-    plan.write(&out.join("plan.json"))?;
+    // Whatever goes wrong here, the search is saved.
+    let stopped = |error: anyhow::Error| Stopped(format!("{error:#}"));
+    let perplexity = job.write(&out, &plan).await.map_err(stopped)?;
+    job.compare(perplexity, &out, &plan)?;
+    plan.write(&out.join("plan.json")).map_err(|error| stopped(error.into()))?;
     out.remove_state()?;
     let count = SearchCount::new(&checkpoint.spec, &windows, &plan.steps);
     Ok((plan, count))
@@ -149,7 +146,7 @@ impl Job<'_> {
         }
     }
 
-    /// Loads the model and searches from `state` on, saving after every candidate.
+    /// Loads the model and searches from `state` on, saving after every wave of candidates.
     async fn search(
         &self,
         out: &OutFolder,
@@ -157,6 +154,7 @@ impl Job<'_> {
         state: SearchState,
     ) -> anyhow::Result<SearchState> {
         if state.steps.len() == self.options.remove {
+            watch_ctrl_c()?;
             return Ok(state);
         }
         let memory = open::memory(&self.gpu, self.checkpoint, self.windows, Some(&self.options), &self.args.device)?;
@@ -164,6 +162,7 @@ impl Job<'_> {
         open::warm_up(&model).await?;
         let scorer = Scorer::batched(&model, self.windows, memory.batching)?;
         let mut saved = state.dense.is_some();
+        SEARCHING.store(true, Ordering::SeqCst);
         watch_ctrl_c()?;
         let mut reporter = Reporter::new(&self.checkpoint.spec, &self.options, self.windows, &state);
         let mut failure = None;
@@ -182,7 +181,8 @@ impl Job<'_> {
         SEARCHING.store(false, Ordering::SeqCst);
         reporter.bar.finish_and_clear();
         if let Some(error) = failure {
-            return Err(error.context("the search stopped because its state could not be saved"));
+            let error = error.context("the search stopped because its state could not be saved");
+            return Err(if saved { Stopped(format!("{error:#}")).into() } else { error });
         }
         match result {
             Ok(state) => Ok(state),
@@ -190,7 +190,9 @@ impl Job<'_> {
             Err(error) => {
                 let error = anyhow::Error::from(error);
                 match gpu_error(&error) {
-                    Some(GpuError::Lost { .. }) if saved => Err(Stopped(error.to_string()).into()),
+                    Some(GpuError::Lost { .. } | GpuError::OutOfMemory { .. }) if saved => {
+                        Err(Stopped(error.to_string()).into())
+                    }
                     _ => Err(error),
                 }
             }
@@ -214,15 +216,24 @@ impl Job<'_> {
         })
     }
 
-    /// Reads the written model back and scores the same windows.
-    async fn check(&self, out: &OutFolder, plan: &Plan) -> anyhow::Result<()> {
+    /// Writes order.json and the model, reads the model back and scores the same windows: its perplexity.
+    async fn write(&self, out: &OutFolder, plan: &Plan) -> anyhow::Result<f64> {
+        out.remove_unfinished_model()?;
+        write_order(&out.join("order.json"), &plan.order())?;
         let path = out.join("model");
+        let folder = export::model_folder(&path)?;
+        let removed = plan.removed_after(plan.steps.len())?;
+        export::write(&path, folder, self.checkpoint, &removed, self.args.format, self.args.dtype).await?;
         let written = Checkpoint::open(&path.to_string_lossy()).await.context("the written model does not open")?;
         let memory = self.memory_of_check(&written)?;
         let model = open::load(&self.gpu, &written, &memory).await?;
-        let score = Scorer::batched(&model, self.windows, memory.batching)?.perplexity(&Default::default()).await?;
+        Ok(Scorer::batched(&model, self.windows, memory.batching)?.perplexity(&Default::default()).await?.perplexity)
+    }
+
+    /// Whether the written model loses what the search found.
+    fn compare(&self, perplexity: f64, out: &OutFolder, plan: &Plan) -> anyhow::Result<()> {
         let planned = plan.steps.last().map_or(plan.dense.perplexity, |step| step.perplexity);
-        let difference = (score.perplexity - planned).abs() / planned;
+        let difference = (perplexity - planned).abs() / planned;
         // Another type rounds the weights, so that only damage shows.
         let (allowed, why) = match self.args.dtype {
             None | Some(Dtype::F32) => (1e-6, ""),
@@ -230,25 +241,27 @@ impl Job<'_> {
         };
         say!(
             "check: the written model has perplexity {}, the search found {}{why}",
-            screen::short(score.perplexity),
+            screen::short(perplexity),
             screen::short(planned)
         );
         anyhow::ensure!(
             difference <= allowed,
-            "the written model in {} has perplexity {}, but the search found {planned}; it is kept for inspection, do not \
-             use it",
-            path.display(),
-            score.perplexity
+            "the written model in {} has perplexity {perplexity}, but the search found {planned}; it is kept for inspection, \
+             do not use it",
+            out.join("model").display()
         );
         Ok(())
     }
 }
 
-/// From here on Ctrl-C stops the search at the next block; a second one ends the program at once.
+/// From here on Ctrl-C stops the search at the next block; a second one, or one after the search, ends the program at once.
 fn watch_ctrl_c() -> anyhow::Result<()> {
-    SEARCHING.store(true, Ordering::SeqCst);
     ctrlc::set_handler(|| {
-        if !SEARCHING.load(Ordering::SeqCst) || STOP.swap(true, Ordering::SeqCst) {
+        if !SEARCHING.load(Ordering::SeqCst) {
+            say!("\n{}", Stopped("stopped".into()));
+            std::process::exit(4);
+        }
+        if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(4);
         }
         say!("\nstopping; once more to stop at once");
@@ -312,9 +325,11 @@ impl Reporter {
                 });
                 self.bar.reset_eta();
             }
-            Event::Candidate { candidate, .. } => {
-                if let (CandidateState::Rejected, Some(reason)) = (candidate.state, &candidate.reason) {
-                    self.bar.suspend(|| say!("rejected {}: {reason}", candidate.block));
+            Event::Wave { candidates, .. } => {
+                for candidate in *candidates {
+                    if let (CandidateState::Rejected, Some(reason)) = (candidate.state, &candidate.reason) {
+                        self.bar.suspend(|| say!("rejected {}: {reason}", candidate.block));
+                    }
                 }
             }
             Event::Progress { step: 0, .. } => {}

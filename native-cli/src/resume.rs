@@ -118,7 +118,7 @@ impl OutFolder {
             return Ok(None);
         }
         let shown = path.display();
-        let damaged = |problem: String| bad_input(format!("{shown}: {problem}; start again with another --out"));
+        let damaged = |problem: String| bad_input(format!("{shown}: {problem}; to start again, choose another --out"));
         let bytes = fs::read(&path).map_err(|error| damaged(error.to_string()))?;
         match SavedSearch::resume(&bytes, fingerprint, spec, options) {
             Ok(search) => Ok(Some(search)),

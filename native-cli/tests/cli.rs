@@ -418,11 +418,12 @@ fn a_full_disk_is_said_so_and_costs_nothing() {
             return;
         }
         let said = |name: &str| fs::read_to_string(root.path().join(name)).unwrap();
-        assert_eq!(said("full.code").trim(), "1", "{}", said("full.stderr"));
+        assert_eq!(said("full.code").trim(), "4", "{}", said("full.stderr"));
         assert_eq!(said("full.stdout"), "");
-        for part in [named, "No space left on device", "free some space"] {
+        for part in [named, "No space left on device", "free some space", "the state is saved, go on", "--resume"] {
             assert!(said("full.stderr").contains(part), "{size}: {}", said("full.stderr"));
         }
+        assert!(!said("full.stderr").contains(" at path "), "{}", said("full.stderr"));
         let left: Vec<String> = said("full.files").lines().map(String::from).collect();
         let whole = ["disk/out/state/search.json", "disk/out/order.json"];
         assert!(left.iter().all(|file| whole.contains(&file.as_str())) && left.contains(&whole[0].into()), "{left:?}");

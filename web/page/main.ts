@@ -540,7 +540,7 @@ function heard(data: Reply): void {
       say("", 0);
       $("score").textContent = "";
       if (!shown) $("run").hidden = true;
-      complain(data.message.replace(/; what was saved is kept$/, ""), advice(data));
+      complain(data.message.replace(/; try again, or use another device$/, ""), advice(data));
       break;
   }
 }

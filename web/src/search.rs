@@ -48,15 +48,19 @@ enum JsEvent {
     Step(Step),
 }
 
-impl From<Event<'_>> for JsEvent {
-    fn from(event: Event<'_>) -> Self {
+impl JsEvent {
+    /// What the iterator tells of an event: of a wave, every candidate.
+    fn of(event: Event<'_>) -> Vec<Self> {
         match event {
-            Event::Dense(dense) => Self::Dense { perplexity: dense.perplexity, mean_nll: dense.mean_nll },
-            Event::Candidate { step, candidate, done, total } => {
-                Self::Candidate { step, candidate: candidate.clone(), done, total }
+            Event::Dense(dense) => vec![Self::Dense { perplexity: dense.perplexity, mean_nll: dense.mean_nll }],
+            Event::Wave { step, candidates, done, total } => {
+                let numbered = candidates.iter().zip(done + 1 - candidates.len()..);
+                numbered
+                    .map(|(candidate, done)| Self::Candidate { step, candidate: candidate.clone(), done, total })
+                    .collect()
             }
-            Event::Progress { step, done } => Self::Progress { step, done },
-            Event::Step(step) => Self::Step(step.clone()),
+            Event::Progress { step, done } => vec![Self::Progress { step, done }],
+            Event::Step(step) => vec![Self::Step(step.clone())],
         }
     }
 }
@@ -142,7 +146,7 @@ async fn run(
         if !matches!(event, Event::Progress { .. }) {
             told.state = state.clone();
         }
-        told.events.push_back(event.into());
+        told.events.extend(JsEvent::of(event));
         ControlFlow::Continue(())
     };
     match search(&scorer, &options, &memory, state, &mut observe).await {

@@ -1,6 +1,7 @@
 //! An unfinished search as it is kept between two runs: `state/search.json`, or what a page stores.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::plan::{Searched, check_promise};
 use super::{Fingerprint, FingerprintDifference};
@@ -8,12 +9,14 @@ use crate::model::{BlockSet, ModelSpec};
 use crate::search::{SearchOptions, SearchState};
 
 /// The value of `format` that this version reads and writes.
-const STATE_FORMAT: &str = "blockpruner-state/1";
+const STATE_FORMAT: &str = "blockpruner-state/2";
 
 /// A search that can be gone on with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedSearch {
     format: String,
+    /// SHA-256 of the rest, in hexadecimal.
+    digest: String,
     /// What the search belongs to.
     pub fingerprint: Fingerprint,
     /// How far it has come.
@@ -37,7 +40,8 @@ pub enum ResumeError {
 impl SavedSearch {
     /// A search to be saved.
     pub fn new(fingerprint: Fingerprint, search: SearchState) -> Self {
-        Self { format: STATE_FORMAT.into(), fingerprint, search }
+        let digest = digest(&fingerprint, &search);
+        Self { format: STATE_FORMAT.into(), digest, fingerprint, search }
     }
 
     /// The document, on one line.
@@ -54,9 +58,17 @@ impl SavedSearch {
         options: &SearchOptions,
     ) -> Result<SearchState, ResumeError> {
         let damaged = |problem: String| ResumeError::Damaged { problem };
-        let saved: Self = serde_json::from_slice(json).map_err(|error| damaged(error.to_string()))?;
-        if saved.format != STATE_FORMAT {
-            return Err(damaged(format!("its format is `{}`, expected `{STATE_FORMAT}`", saved.format)));
+        let unreadable = |error: serde_json::Error| damaged(error.to_string());
+        let Versioned { format } = serde_json::from_slice(json).map_err(unreadable)?;
+        if format != STATE_FORMAT {
+            return Err(damaged(format!(
+                "its format is `{format}`, this version reads `{STATE_FORMAT}`; it can be finished by the version that \
+                 saved it"
+            )));
+        }
+        let saved: Self = serde_json::from_slice(json).map_err(unreadable)?;
+        if saved.digest != digest(&saved.fingerprint, &saved.search) {
+            return Err(damaged("it is not what was saved, its digest says; the disk may be failing".into()));
         }
         if let Some(difference) = saved.fingerprint.first_difference(fingerprint) {
             return Err(ResumeError::Different(difference));
@@ -64,6 +76,19 @@ impl SavedSearch {
         check(&saved.search, spec, options).map_err(damaged)?;
         Ok(saved.search)
     }
+}
+
+/// The part of the document that every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    format: String,
+}
+
+/// Of what was read, not of how it was written: spaces are of no consequence.
+fn digest(fingerprint: &Fingerprint, search: &SearchState) -> String {
+    // As in `to_json`, nothing can be refused.
+    let content = serde_json::to_vec(&(fingerprint, search)).unwrap_or_default();
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a saved search fits the model and the settings, and has what its candidates' states promise.
@@ -155,6 +180,14 @@ mod tests {
         SavedSearch::resume(saved.to_string().as_bytes(), &fingerprint(), &spec(), &OPTIONS)
     }
 
+    /// The document with the digest of its content, where it can be read at all.
+    fn sealed(mut saved: Value) -> Value {
+        if let Ok(SavedSearch { fingerprint, search, .. }) = serde_json::from_value(saved.clone()) {
+            saved["digest"] = json!(digest(&fingerprint, &search));
+        }
+        saved
+    }
+
     #[test]
     fn a_saved_search_reads_back() {
         let state = resume(&saved()).unwrap();
@@ -175,7 +208,11 @@ mod tests {
     #[test]
     fn damage_is_found_before_the_search_goes_on() {
         let cases = [
-            ("/format", json!("blockpruner-state/2"), "blockpruner-state/1"),
+            (
+                "/format",
+                json!("blockpruner-state/1"),
+                "this version reads `blockpruner-state/2`; it can be finished by",
+            ),
             ("/search/dense", Value::Null, "no score of the dense model"),
             ("/search/steps/0/step", json!(2), "steps[0].step: found 2, expected 1"),
             ("/search/steps/0/removed", json!("mha:1"), "steps[0].removed: mha:1 is not among the block types"),
@@ -190,7 +227,7 @@ mod tests {
         for (pointer, value, expected) in cases {
             let mut damaged = saved();
             *damaged.pointer_mut(pointer).unwrap() = value;
-            let error = resume(&damaged).unwrap_err();
+            let error = resume(&sealed(damaged)).unwrap_err();
             assert!(matches!(error, ResumeError::Damaged { .. }), "{pointer}: {error}");
             assert!(error.to_string().contains(expected), "{pointer}: {error}");
         }
@@ -202,5 +239,24 @@ mod tests {
         let other = Fingerprint { device: "other".into(), ..fingerprint() };
         let error = SavedSearch::resume(whole.as_bytes(), &other, &spec(), &OPTIONS).unwrap_err();
         assert!(matches!(error, ResumeError::Different(_)), "{error}");
+    }
+
+    /// A value that still makes sense is not believed if it is not the one that was saved.
+    #[test]
+    fn every_flipped_bit_is_refused_or_without_consequence() {
+        let whole = SavedSearch::new(fingerprint(), resume(&saved()).unwrap());
+        let bytes = whole.to_json().into_bytes();
+        for (place, bit) in (0..bytes.len()).flat_map(|place| (0..8).map(move |bit| (place, bit))) {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1 << bit;
+            match SavedSearch::resume(&flipped, &fingerprint(), &spec(), &OPTIONS) {
+                // Such as a key whose value is null, or the case of an exponent's E.
+                Ok(search) => assert_eq!(search, whole.search, "byte {place}, bit {bit}"),
+                Err(ResumeError::Damaged { .. }) => {}
+                Err(error) => panic!("byte {place}, bit {bit}: {error}"),
+            }
+        }
+        let older = json!({ "format": "blockpruner-state/1", "fingerprint": {}, "search": {} });
+        assert!(resume(&older).unwrap_err().to_string().contains("by the version that saved it"));
     }
 }

@@ -237,7 +237,12 @@ mod disk {
             }
             _ => "check the path and the disk, or choose another folder",
         };
-        ExportError::Write { path: path.display().to_string(), reason: error.to_string(), advice }
+        let mut reason = error.to_string();
+        if error.raw_os_error().is_none() {
+            // What comes from tempfile names the temporary file, too.
+            reason.truncate(reason.find(" at path ").unwrap_or(reason.len()));
+        }
+        ExportError::Write { path: path.display().to_string(), reason, advice }
     }
 
     #[cfg(test)]

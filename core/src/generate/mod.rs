@@ -52,12 +52,12 @@ pub enum GenerateError {
         most: usize,
     },
     /// A logit is NaN or infinite.
-    #[error("a logit at position {position} is not finite without {removed}: the model overflows there")]
+    #[error("a logit at position {position} is not finite in {model}, which overflows there")]
     NotFinite {
         /// Position whose next token was looked for, from 0.
         position: usize,
-        /// The blocks left out, or `no block`.
-        removed: String,
+        /// As [`BlockSet::rest`].
+        model: String,
     },
 }
 
@@ -187,8 +187,7 @@ impl Generator {
             }
         };
         let Some(token) = token else {
-            let removed = if self.removed.is_empty() { "no block".into() } else { self.removed.to_string() };
-            return Err(GenerateError::NotFinite { position: held - 1, removed });
+            return Err(GenerateError::NotFinite { position: held - 1, model: self.removed.rest() });
         };
         self.text.push(token);
         self.new_tokens += 1;

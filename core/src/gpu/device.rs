@@ -12,6 +12,7 @@ use web_time::Instant;
 
 use super::adapter::{self, GpuOptions, Tier};
 use super::pipeline_cache;
+use super::raw::Raw;
 use super::recording::{Command, Recording};
 use super::self_test::{self, Distort};
 use super::upload::{self, Staging};
@@ -38,8 +39,7 @@ const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// An open device with its pipelines.
 pub struct Gpu {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    pub(super) raw: Raw,
     info: wgpu::AdapterInfo,
     memory: Option<DeviceMemory>,
     tier: Tier,
@@ -63,7 +63,7 @@ struct Pipeline {
 }
 
 /// The first error that wgpu reported outside a call.
-type Failure = Arc<Mutex<Option<GpuError>>>;
+pub(super) type Failure = Arc<Mutex<Option<GpuError>>>;
 
 struct Submitted {
     index: wgpu::SubmissionIndex,
@@ -145,17 +145,22 @@ impl Gpu {
             }
             _ => None,
         };
-        let nothing = device.create_buffer(&wgpu::BufferDescriptor {
+        let raw = Raw {
+            device,
+            queue,
+            #[cfg(feature = "fault-injection")]
+            faults: Rc::new(super::fault::Faults::new(failure.clone(), name)),
+        };
+        let nothing = raw.buffer(&wgpu::BufferDescriptor {
             label: Some("no bias"),
             size: 16,
             usage: wgpu::BufferUsages::STORAGE,
             mapped_at_creation: false,
         });
         let max_binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let staging = Staging::new(&device, &queue);
+        let staging = Staging::new(&raw);
         let mut gpu = Self {
-            device,
-            queue,
+            raw,
             info: chosen.info,
             memory: chosen.memory,
             tier: chosen.tier,
@@ -275,7 +280,7 @@ impl Gpu {
         if size > self.max_binding {
             return Err(self.too_large(label, size));
         }
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let buffer = self.raw.buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size,
             usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
@@ -300,7 +305,7 @@ impl Gpu {
         if height > TEXTURE_WIDTH as u64 {
             return Err(self.too_large(label, texels * 16));
         }
-        let texture = self.device.create_texture(&wgpu::TextureDescriptor {
+        let texture = self.raw.texture(&wgpu::TextureDescriptor {
             label: Some(label),
             size: wgpu::Extent3d { width: width as u32, height: height as u32, depth_or_array_layers: 1 },
             mip_level_count: 1,
@@ -396,7 +401,7 @@ impl Gpu {
         self.flush_uploads()?;
         let compiled = self.pipelines.borrow().len();
         let uniforms = self.uniforms(commands);
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        let mut encoder = self.raw.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
         let mut slot = 0;
         let mut position = 0;
         while position < commands.len() {
@@ -416,9 +421,9 @@ impl Gpu {
                 position += 1;
             }
         }
-        let index = self.queue.submit([encoder.finish()]);
+        let index = self.raw.submit([encoder.finish()]);
         let (sender, done) = oneshot::channel();
-        self.queue.on_submitted_work_done(move || {
+        self.raw.queue.on_submitted_work_done(move || {
             // The receiver is gone only if the caller stopped waiting.
             let _ = sender.send(());
         });
@@ -438,13 +443,13 @@ impl Gpu {
                 bytes.resize(bytes.len().next_multiple_of(UNIFORM_SLOT as usize), 0);
             }
         }
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let buffer = self.raw.buffer(&wgpu::BufferDescriptor {
             label: Some("parameters"),
             size: (bytes.len() as u64).max(UNIFORM_SLOT),
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        self.queue.write_buffer(&buffer, 0, &bytes);
+        self.raw.queue.write_buffer(&buffer, 0, &bytes);
         buffer
     }
 
@@ -466,7 +471,7 @@ impl Gpu {
                 },
             }))
             .collect();
-        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        self.raw.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
             layout: &pipeline.layout,
             entries: &entries,
@@ -504,20 +509,20 @@ impl Gpu {
                 count: None,
             }))
             .collect();
-        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        let layout = self.raw.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&shader.label),
             entries: &entries,
         });
-        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        let module = self.raw.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(&shader.label),
             source: wgpu::ShaderSource::Wgsl(shader.wgsl.as_str().into()),
         });
-        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        let pipeline_layout = self.raw.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&shader.label),
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        let pipeline = self.raw.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&shader.label),
             layout: Some(&pipeline_layout),
             module: &module,
@@ -545,22 +550,22 @@ impl Gpu {
         }
         self.finish().await?;
         self.flush_uploads()?;
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let staging = self.raw.buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
             size,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        let mut encoder = self.raw.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
         let (target, offset, bytes) = (staging.clone(), 0, size);
         let read = match source {
             Resource::Buffer(source) => Command::Copy { source, target, offset, bytes },
             Resource::Texture(source) => Command::Store { source, target, offset, bytes },
         };
         copy(&mut encoder, &read);
-        self.queue.submit([encoder.finish()]);
+        self.raw.submit([encoder.finish()]);
         let (sender, mapped) = oneshot::channel();
-        staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+        self.raw.map_for_reading(&staging, move |result| {
             // The receiver is gone only if the caller stopped waiting.
             let _ = sender.send(result);
         });
@@ -591,7 +596,7 @@ impl Gpu {
 
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<(), GpuError> {
-        self.device.poll(poll).map_err(|error| self.lost(&error.to_string()))?;
+        self.raw.device.poll(poll).map_err(|error| self.lost(&error.to_string()))?;
         Ok(())
     }
 
@@ -606,14 +611,14 @@ impl Gpu {
         if !matches!(first, GpuError::Lost { .. } | GpuError::OutOfMemory { .. }) {
             // Calls on a lost device fail at once, the loss itself is told when the work before it has ended. What polling
             // says besides is of no interest: there is an error to report already.
-            let _ = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(LAST_WORK) });
+            let _ = self.raw.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(LAST_WORK) });
         }
         Err(failure().unwrap_or(first))
     }
 
     /// Gives the device up on purpose, as a driver reset would: everything after this ends in [`GpuError::Lost`].
     pub fn destroy(&self) {
-        self.device.destroy();
+        self.raw.device.destroy();
     }
 
     pub(crate) fn lost(&self, reason: &str) -> GpuError {
@@ -832,7 +837,7 @@ mod tests {
         // Written in pieces, of which one begins within a row.
         let words = block_on(gpu.read(&textures[63], (2 * MIB + 64) / 4)).unwrap();
         assert!(bytemuck::cast_slice::<f32, u8>(&words) == &bytes[..2 * MIB + 64]);
-        let Some(report) = gpu.device.generate_allocator_report() else {
+        let Some(report) = gpu.raw.device.generate_allocator_report() else {
             println!("this backend does not tell what it has allocated");
             return;
         };

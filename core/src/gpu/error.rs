@@ -73,7 +73,7 @@ pub enum GpuError {
         reason: String,
     },
     /// The device went away: driver reset, watchdog, unplugged, or the page was suspended.
-    #[error("the device {device} was lost: {reason}; what was saved is kept")]
+    #[error("the device {device} was lost: {reason}; try again, or use another device")]
     Lost {
         /// The adapter's name.
         device: String,

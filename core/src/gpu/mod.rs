@@ -10,11 +10,14 @@ mod attention;
 mod device;
 mod device_memory;
 mod error;
+#[cfg(feature = "fault-injection")]
+mod fault;
 mod log_sum_exp;
 mod matrix;
 mod needs;
 mod norm;
 mod pipeline_cache;
+mod raw;
 mod recording;
 mod resource;
 mod self_test;
@@ -27,6 +30,8 @@ pub use attention::{Attention, AttentionBuffers, CachedBuffers, HeadNorms, KeyVa
 pub use device::Gpu;
 pub use device_memory::DeviceMemory;
 pub use error::GpuError;
+#[cfg(feature = "fault-injection")]
+pub use fault::FaultPoint;
 pub use log_sum_exp::{LogSumExp, LogSumExpBuffers, VocabularyChunk};
 pub(crate) use matrix::Piece;
 pub use matrix::{Matrix, Operand};

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 
 use blockpruner_shaders::TEXTURE_WIDTH;
 
+use super::raw::Raw;
 use super::{Gpu, GpuError, Resource};
 
 /// Bytes of a chunk of staging memory, unless a piece needs more.
@@ -194,8 +195,7 @@ impl Staged {
 /// of models with very long rows, chunks grow to that.
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) struct Staging {
-    device: wgpu::Device,
-    queue: wgpu::Queue,
+    raw: Raw,
     most: usize,
     /// Chunks that there are.
     made: usize,
@@ -222,11 +222,10 @@ pub(crate) const MOST_AWAY: usize = 10;
 
 #[cfg(not(target_arch = "wasm32"))]
 impl Staging {
-    pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
+    pub(super) fn new(raw: &Raw) -> Self {
         let (map, mapped) = mpsc::channel();
         Self {
-            device: device.clone(),
-            queue: queue.clone(),
+            raw: raw.clone(),
             most: MOST_CHUNKS,
             made: 0,
             free: Vec::new(),
@@ -259,7 +258,7 @@ impl Staging {
             return Ok(None);
         }
         self.made += 1;
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+        let buffer = self.raw.buffer(&wgpu::BufferDescriptor {
             label: Some("staging"),
             size: (bytes.max(CHUNK) as u64).next_multiple_of(ALIGNMENT as u64),
             usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
@@ -280,7 +279,7 @@ impl Staging {
             return;
         }
         let encoder = self.encoder.get_or_insert_with(|| {
-            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("uploads") })
+            self.raw.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("uploads") })
         });
         self.pending += part.len();
         match target {
@@ -310,7 +309,7 @@ impl Staging {
         self.pending = 0;
         self.closed.extend(self.open.take().map(|staged| staged.buffer));
         self.closed.iter().for_each(wgpu::Buffer::unmap);
-        self.flying.push_back(self.queue.submit([encoder.finish()]));
+        self.flying.push_back(self.raw.submit([encoder.finish()]));
         // Those of submits that ended long ago are of no use.
         while self.flying.len() > self.most {
             self.flying.pop_front();
@@ -354,7 +353,7 @@ impl Staged {
 /// The browser has staging memory of its own, and cannot be waited for here.
 #[cfg(target_arch = "wasm32")]
 pub(super) struct Staging {
-    queue: wgpu::Queue,
+    raw: Raw,
     /// Room that is used again.
     free: Vec<Vec<u8>>,
     open: Option<Staged>,
@@ -363,8 +362,8 @@ pub(super) struct Staging {
 
 #[cfg(target_arch = "wasm32")]
 impl Staging {
-    pub(super) fn new(_: &wgpu::Device, queue: &wgpu::Queue) -> Self {
-        Self { queue: queue.clone(), free: Vec::new(), open: None, pending: 0 }
+    pub(super) fn new(raw: &Raw) -> Self {
+        Self { raw: raw.clone(), free: Vec::new(), open: None, pending: 0 }
     }
 
     fn take(&mut self, bytes: usize) -> Result<Option<Staged>, wgpu::MapRangeError> {
@@ -381,7 +380,7 @@ impl Staging {
     fn copy(&mut self, staged: &Staged, part: Range<usize>, target: &Resource, offset: u64) {
         let piece = &staged.bytes[part];
         match target {
-            Resource::Buffer(buffer) => self.queue.write_buffer(buffer, offset, piece),
+            Resource::Buffer(buffer) => self.raw.queue.write_buffer(buffer, offset, piece),
             Resource::Texture(view) => {
                 let start = offset as usize;
                 for run in runs(start..start + piece.len()) {
@@ -391,7 +390,7 @@ impl Staging {
                         bytes_per_row: Some(bytes_per_row),
                         rows_per_image: None,
                     };
-                    self.queue.write_texture(to, piece, layout, extent);
+                    self.raw.queue.write_texture(to, piece, layout, extent);
                 }
             }
         }
@@ -408,7 +407,7 @@ impl Staging {
         let open = self.open.take();
         open.into_iter().for_each(|staged| self.close(staged));
         if std::mem::take(&mut self.pending) > 0 {
-            self.queue.submit([]);
+            self.raw.submit([]);
         }
     }
 }

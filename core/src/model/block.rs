@@ -102,6 +102,11 @@ impl<'de> Deserialize<'de> for BlockId {
 pub struct BlockSet(BTreeSet<BlockId>);
 
 impl BlockSet {
+    /// A model without these blocks, in words: `the whole model`, or `the model without mha:3,mlp:7`.
+    pub fn rest(&self) -> String {
+        if self.is_empty() { "the whole model".into() } else { format!("the model without {self}") }
+    }
+
     /// The empty set.
     pub fn new() -> Self {
         Self::default()

@@ -32,7 +32,7 @@ pub enum ScoreError {
         most: usize,
     },
     /// A loss is NaN or infinite.
-    #[error("the loss of token {position} in window {window} is {value} without {removed}: the model overflows there")]
+    #[error("the loss of token {position} in window {window} is {value} in {model}, which overflows there")]
     NotFinite {
         /// 0-based.
         window: usize,
@@ -40,8 +40,8 @@ pub enum ScoreError {
         position: usize,
         /// The loss.
         value: f32,
-        /// The blocks left out, or `no block`.
-        removed: String,
+        /// As [`BlockSet::rest`].
+        model: String,
     },
 }
 
@@ -76,7 +76,7 @@ impl Score {
                 window: at / kept,
                 position: at % kept + 1,
                 value: nll[at],
-                removed: if removed.is_empty() { "no block".into() } else { removed.to_string() },
+                model: removed.rest(),
             });
         }
         let sum = |values: &[f32]| values.iter().map(|value| *value as f64).sum::<f64>();

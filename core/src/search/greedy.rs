@@ -180,13 +180,13 @@ impl SearchState {
 pub enum Event<'a> {
     /// The unpruned model was scored.
     Dense(&'a Dense),
-    /// A candidate was scored.
-    Candidate {
+    /// Candidates were scored together, as many as advance at a time.
+    Wave {
         /// 1-based.
         step: usize,
-        /// The candidate.
-        candidate: &'a Candidate,
-        /// Candidates of this step that are scored.
+        /// These candidates.
+        candidates: &'a [Candidate],
+        /// Candidates of this step that are scored, with these.
         done: usize,
         /// Candidates of this step.
         total: usize,
@@ -237,7 +237,8 @@ pub enum SearchError {
 pub(super) type Observer<'o> = &'o mut dyn FnMut(Event<'_>, &SearchState) -> ControlFlow<()>;
 
 /// Searches from `state` on: an empty one, or one that an observer kept from an earlier run with the same model, text,
-/// options and device. Every event but [`Event::Progress`] comes with a state that is worth saving: with it the search can be resumed.
+/// options and device. Every event but [`Event::Progress`] comes with a state that is worth saving: a search that is resumed
+/// from it ends in the same steps, their work included, as one that was never interrupted.
 ///
 /// The result does not depend on `memory`, which says how much is done at a time.
 pub async fn search(
@@ -254,6 +255,12 @@ pub async fn search(
             Some(Sweep::new(scorer, *memory, state.removed(), options.candidates(scorer.model().spec())).await?)
         }
     };
+    if let Some(sweep) = &mut sweep
+        && state.dense.is_some()
+        && state.steps.len() < options.remove
+    {
+        catch_up(sweep, options, &state, observe).await?;
+    }
     if state.dense.is_none() {
         let score = match &mut sweep {
             None => scorer.perplexity(&BlockSet::new()).await?,
@@ -286,6 +293,24 @@ pub async fn search(
     Ok(state)
 }
 
+/// Brings a resumed search's sweep to where an uninterrupted one would be: with the states before every candidate that has
+/// been reached. The step under way does not pay for them a second time.
+async fn catch_up(
+    sweep: &mut Sweep<'_, '_>,
+    options: &SearchOptions,
+    state: &SearchState,
+    observe: Observer<'_>,
+) -> Result<(), SearchError> {
+    let (_, total) = open_candidates(sweep.scorer().model().spec(), options, state);
+    let (step, done) = (state.steps.len() + 1, state.candidates.len() as f64 / total.max(1) as f64);
+    let reached = state.steps.last().map(|step| step.removed).into_iter();
+    let reached = reached.chain(state.candidates.iter().map(|candidate| candidate.block));
+    let mut progress = |_| observe(Event::Progress { step, done }, state);
+    sweep.catch_up(reached, state.steps.is_empty(), &mut progress).await?;
+    sweep.take_work();
+    Ok(())
+}
+
 pub(super) fn go_on(flow: ControlFlow<()>) -> Result<(), SearchError> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
@@ -303,16 +328,16 @@ pub(super) fn open_candidates(spec: &ModelSpec, options: &SearchOptions, state: 
     (open, total)
 }
 
-/// Adds a candidate to the state and tells of it.
+/// Adds the candidates of a wave, whose work the state has already, and tells of them.
 pub(super) fn record(
-    candidate: Candidate,
+    candidates: Vec<Candidate>,
     total: usize,
     state: &mut SearchState,
     observe: Observer<'_>,
 ) -> Result<(), SearchError> {
-    state.candidates.push(candidate.clone());
+    state.candidates.extend_from_slice(&candidates);
     let (step, done) = (state.steps.len() + 1, state.candidates.len());
-    go_on(observe(Event::Candidate { step, candidate: &candidate, done, total }, state))
+    go_on(observe(Event::Wave { step, candidates: &candidates, done, total }, state))
 }
 
 /// The published loop literally.
@@ -333,7 +358,7 @@ async fn exhaustive_step(
         let candidate = candidate(Scored { block, outcome, head_tokens })?;
         state.work += Work { block_tokens, head_tokens };
         state.seconds += start.elapsed().as_secs_f64();
-        record(candidate, total, state, observe)?;
+        record(vec![candidate], total, state, observe)?;
     }
     Ok(())
 }
@@ -348,12 +373,17 @@ async fn exact_step(
     observe: Observer<'_>,
 ) -> Result<(), SearchError> {
     let favourite = favourite(state);
-    // It shows which tokens are likely, so a resumed step scores it again.
-    state.candidates.retain(|candidate| Some(candidate.block) != favourite);
     let (mut open, total) = open_candidates(sweep.scorer().model().spec(), options, state);
     open.sort_by_key(BlockId::by_layer);
     // Only the favourite is ever the incumbent, so that what is recorded does not depend on how the waves fell.
-    let mut incumbent = None;
+    let mut incumbent = self::incumbent(favourite, &state.candidates);
+    if let (Some(block), Some(_), false) = (favourite, incumbent, open.is_empty()) {
+        // A resumed step scores it again, because it shows which tokens are likely; that work is counted already.
+        let (step, done) = (state.steps.len() + 1, state.candidates.len() as f64 / total as f64);
+        let mut progress = |_| observe(Event::Progress { step, done }, state);
+        sweep.score(&[block], None, favourite, &mut progress).await?;
+        sweep.take_work();
+    }
     let one_wave = memory.wave >= open.len() && memory.round >= sweep.batches();
     let alone = favourite.filter(|block| open.contains(block) && !(memory.streamed && one_wave));
     if let Some(block) = alone {
@@ -378,9 +408,8 @@ async fn exact_step(
         let seconds = start.elapsed().as_secs_f64();
         state.work += sweep.take_work();
         state.seconds += seconds;
-        for scored in scored {
-            record(candidate(scored)?, total, state, observe)?;
-        }
+        let candidates = scored.into_iter().map(candidate).collect::<Result<_, _>>()?;
+        record(candidates, total, state, observe)?;
         incumbent = incumbent.or_else(|| self::incumbent(favourite, &state.candidates));
         if memory.keeps_prefixes {
             let wanted = WAVE_SECONDS * wave.len() as f64 / seconds.max(1e-6);

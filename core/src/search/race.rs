@@ -32,7 +32,7 @@ const NORMAL_QUANTILE: f64 = 1.6449;
 /// and differences averaged over so many neighbouring targets, which depend on each other.
 const RUN: usize = 16;
 
-/// One step of a racing search. Nothing of it is saved before it is finished.
+/// One step of a racing search. Nothing of it is told before all candidates are settled.
 pub(super) async fn step(
     sweep: &mut Sweep<'_, '_>,
     options: &SearchOptions,
@@ -40,8 +40,11 @@ pub(super) async fn step(
     state: &mut SearchState,
     observe: Observer<'_>,
 ) -> Result<(), SearchError> {
-    state.candidates.clear();
     let (mut live, total) = open_candidates(sweep.scorer().model().spec(), options, state);
+    if live.is_empty() {
+        // It was saved between the race and its end.
+        return Ok(());
+    }
     live.sort_by_key(BlockId::by_layer);
     let kept = sweep.scorer().kept();
     let mut nll: BTreeMap<BlockId, Vec<f32>> = BTreeMap::new();
@@ -81,9 +84,7 @@ pub(super) async fn step(
         let outcome = Score::from_nll(&nll[&block], kept, &state.removed().with(block)).map(Outcome::Complete);
         settled.push(candidate(Scored { block, outcome, head_tokens: head_tokens[&block] })?);
     }
-    for candidate in settled {
-        record(candidate, total, state, observe)?;
-    }
+    record(settled, total, state, observe)?;
     go_on(observe(Event::Progress { step: state.steps.len() + 1, done: 1.0 }, state))
 }
 

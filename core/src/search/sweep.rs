@@ -2,7 +2,7 @@
 //! before it, by skipping it; from there on all that are born advance together, so that every weight is bound, or
 //! streamed, once for all of them. The states have the same bits as those of a whole pass, because copying them is all that differs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 
 use super::bound::{Bound, least_sum};
@@ -60,8 +60,8 @@ pub(super) struct Sweep<'s, 'm> {
     opening: Option<Batch>,
     plan: MemoryPlan,
     removed: BlockSet,
-    /// Sublayers of the blocks that are candidates in this step or a later one: prefixes are kept before them.
-    candidates: BTreeSet<usize>,
+    /// The blocks that are candidates in this step or a later one: prefixes are kept before their sublayers.
+    candidates: Vec<BlockId>,
     /// For every batch, and the opening as the last, states by the sublayer that they have come to: the embeddings at 0,
     /// others if the plan keeps them.
     prefixes: Vec<BTreeMap<usize, wgpu::Buffer>>,
@@ -89,6 +89,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         for batch in &batches {
             prefixes.push(BTreeMap::from([(0, states(scorer, batch.rows() as usize)?)]));
         }
+        let candidates = candidates.filter(|block| !removed.contains(*block)).collect();
         let embeddings = prefixes.iter().flat_map(BTreeMap::values);
         let pairs: Vec<(&Batch, &wgpu::Buffer)> = batches.iter().copied().zip(embeddings).collect();
         scorer.model.embed(&pairs).await?;
@@ -97,7 +98,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
             opening,
             plan,
             removed,
-            candidates: candidates.map(|block| scorer.model.spec().sublayer_of(block)).collect(),
+            candidates,
             prefixes,
             likely_head: None,
             free_slabs: Vec::new(),
@@ -130,7 +131,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     pub(super) fn remove(&mut self, block: BlockId) {
         self.removed.insert(block);
         let depth = self.scorer.model.spec().sublayer_of(block);
-        self.candidates.remove(&depth);
+        self.candidates.retain(|candidate| *candidate != block);
         self.likely_head = None;
         for prefixes in &mut self.prefixes {
             let kept = prefixes.range(..=depth).map(|(depth, _)| *depth).max().unwrap_or(0);
@@ -147,6 +148,33 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// Tokens that would have had so many logits over the whole vocabulary.
     fn head_tokens(&self, logits: u64) -> u64 {
         logits.div_ceil((self.scorer.model.spec().vocab_size as u64).max(1))
+    }
+
+    /// Whether a candidate is a block of this sublayer.
+    fn is_candidate(&self, depth: usize) -> bool {
+        self.candidates.iter().any(|block| self.scorer.model.spec().sublayer_of(*block) == depth)
+    }
+
+    /// Keeps the states, if the plan does, that a search has kept which came to the blocks `reached`, in the first step after
+    /// its dense pass.
+    pub(super) async fn catch_up(
+        &mut self,
+        reached: impl Iterator<Item = BlockId>,
+        first_step: bool,
+        progress: Progress<'_>,
+    ) -> Result<(), SearchError> {
+        if !self.plan.keeps_prefixes {
+            return Ok(());
+        }
+        let spec = self.scorer.model.spec();
+        // States before a sublayer are kept when it is walked.
+        let reached = reached.map(|block| spec.sublayer_of(block) + 1).max().unwrap_or(0);
+        let text = if first_step { spec.sublayer_count() } else { reached };
+        let ends = (0..self.batches()).map(|batch| (batch, text)).chain(self.opening().map(|batch| (batch, reached)));
+        for (batch, end) in ends.filter(|(_, end)| *end > 0).collect::<Vec<_>>() {
+            self.advance(batch..batch + 1, &[], end, progress).await?;
+        }
+        Ok(())
     }
 
     /// Scores the model without any candidate left out, keeping the states before each candidate on the way.
@@ -220,6 +248,13 @@ impl<'s, 'm> Sweep<'s, 'm> {
                 }
             }
             self.release(runs);
+        }
+        // Rounded one by one, so that their sum does not depend on how the waves fell.
+        let whole = self.scorer.model.spec().vocab_size as u64;
+        for logits in logits.values_mut() {
+            let rounded = logits.next_multiple_of(whole);
+            self.logits += rounded - *logits;
+            *logits = rounded;
         }
         let head_tokens = |block: &BlockId| self.head_tokens(logits.get(block).copied().unwrap_or_default());
         let scored =
@@ -365,7 +400,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// Keeps the base's states if they are a prefix that later candidates begin with.
     fn keep(&mut self, recording: &mut Recording, run: &Run, depth: usize) -> Result<(), ScoreError> {
         let Some((base_depth, base)) = &run.base else { return Ok(()) };
-        let wanted = self.plan.keeps_prefixes && *base_depth == depth && self.candidates.contains(&depth);
+        let wanted = self.plan.keeps_prefixes && *base_depth == depth && self.is_candidate(depth);
         if wanted && !self.prefixes[run.batch].contains_key(&depth) {
             let scorer = self.scorer;
             let rows = self.batch(run.batch).rows() as usize;

@@ -51,7 +51,21 @@ enum Command {
     Demo(demo::DemoArgs),
 }
 
+/// Mesa's layer that chooses the default device asks the desktop which one it uses. Where there is no desktop, libwayland
+/// complains of that, in lines that look like ours; so the layer is left out there, unless it is told what to choose.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "the environment is the layer's only switch")]
+fn silence_desktop_layer() {
+    let names = ["XDG_RUNTIME_DIR", "MESA_VK_DEVICE_SELECT", "DRI_PRIME", "NODEVICE_SELECT"];
+    if names.iter().all(|name| std::env::var_os(name).is_none()) {
+        // SAFETY: no other thread runs yet that could read the environment.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    silence_desktop_layer();
     let filter = tracing_subscriber::EnvFilter::try_from_env("BLOCKPRUNER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
     let colours = std::io::stderr().is_terminal();

@@ -37,7 +37,7 @@ impl Text {
         Text { text: CalibrationText::builtin_sample(), options: TextOptions::default() }
     }
 
-    /// A text, JSON or JSON Lines file; the end of `name` says which.
+    /// A text, JSON or JSON Lines file; what is in it says which.
     #[wasm_bindgen(js_name = fromBytes)]
     pub fn from_bytes(
         name: &str,

@@ -336,7 +336,8 @@ pub(super) async fn choose(options: &GpuOptions) -> Result<Candidate, GpuError> 
         },
     };
     let Some(position) = position else {
-        let available = found.iter().enumerate().map(|(i, c)| format!("{i}: {}", c.info.name));
+        let available =
+            found.iter().enumerate().map(|(i, c)| format!("{i}: {} ({})", c.info.name, c.info.backend.to_str()));
         return Err(GpuError::NoSuchDevice {
             wanted: options.device.clone().unwrap_or_default(),
             available: available.collect::<Vec<_>>().join(", "),

@@ -8,6 +8,8 @@ const MOST_CHANGES: usize = 6;
 const MOST_TEXT_CHANGES: usize = 2;
 /// Longest string or list that a change makes.
 const MOST_REPEATS: usize = 300;
+/// Most text that copies of a list's element come to: changes add up.
+const MOST_COPIED_BYTES: usize = 1 << 15;
 /// Largest part of a base that is put elsewhere, as text.
 const MOST_PART_BYTES: usize = 400;
 
@@ -140,8 +142,9 @@ fn change(data: &mut Unstructured<'_>, document: &mut Value, words: &Words) -> R
         },
         6 => match value {
             Value::Array(array) => {
-                let copies = data.int_in_range(0..=MOST_REPEATS)?;
                 let one = array.first().cloned().unwrap_or(elsewhere);
+                let most = MOST_COPIED_BYTES / one.to_string().len().max(1);
+                let copies = data.int_in_range(0..=MOST_REPEATS)?.min(most);
                 array.extend(std::iter::repeat_n(one, copies));
             }
             Value::Object(object) => {

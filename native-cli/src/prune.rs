@@ -10,7 +10,7 @@ use anyhow::Context;
 use blockpruner::bench::SearchCount;
 use blockpruner::export::{Fingerprint, Plan, Pruning, write_order};
 use blockpruner::gpu::{Gpu, GpuError};
-use blockpruner::model::{Checkpoint, ModelSpec};
+use blockpruner::model::{Checkpoint, DeviceModel, ModelSpec};
 use blockpruner::score::Scorer;
 use blockpruner::search::{
     BlockTypes, CandidateState, Event, MemoryError, MemoryPlan, SearchError, SearchOptions, SearchState, Strategy,
@@ -158,10 +158,9 @@ impl Job<'_> {
             return Ok(state);
         }
         let memory = open::memory(&self.gpu, self.checkpoint, self.windows, Some(&self.options), &self.args.device)?;
-        let model = open::load(&self.gpu, self.checkpoint, &memory).await?;
-        open::warm_up(&model).await?;
-        let scorer = Scorer::batched(&model, self.windows, memory.batching)?;
         let mut saved = state.dense.is_some();
+        let model = self.load(&memory).await.map_err(|error| interrupted(error, saved))?;
+        let scorer = Scorer::batched(&model, self.windows, memory.batching)?;
         SEARCHING.store(true, Ordering::SeqCst);
         watch_ctrl_c()?;
         let mut reporter = Reporter::new(&self.checkpoint.spec, &self.options, self.windows, &state);
@@ -187,16 +186,15 @@ impl Job<'_> {
         match result {
             Ok(state) => Ok(state),
             Err(SearchError::Stopped) => Err(Stopped("stopped".into()).into()),
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                match gpu_error(&error) {
-                    Some(GpuError::Lost { .. } | GpuError::OutOfMemory { .. }) if saved => {
-                        Err(Stopped(error.to_string()).into())
-                    }
-                    _ => Err(error),
-                }
-            }
+            Err(error) => Err(interrupted(error.into(), saved)),
         }
+    }
+
+    /// Brings the model to the device, ready to run.
+    async fn load(&self, memory: &MemoryPlan) -> anyhow::Result<DeviceModel> {
+        let model = open::load(&self.gpu, self.checkpoint, memory).await?;
+        open::warm_up(&model).await?;
+        Ok(model)
     }
 
     /// No more than the search had, or the least that works where the written weights need more than those that were read:
@@ -251,6 +249,14 @@ impl Job<'_> {
             out.join("model").display()
         );
         Ok(())
+    }
+}
+
+/// An error of the device, after which a search that has been saved can go on.
+fn interrupted(error: anyhow::Error, saved: bool) -> anyhow::Error {
+    match gpu_error(&error) {
+        Some(GpuError::Lost { .. } | GpuError::OutOfMemory { .. }) if saved => Stopped(error.to_string()).into(),
+        _ => error,
     }
 }
 

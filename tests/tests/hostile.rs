@@ -276,10 +276,13 @@ fn a_stopped_search_resumes() {
     let model = block_on(DeviceModel::load(open(&GpuOptions::default()), &checkpoint, &mut |_, _| {})).unwrap();
     let text = CalibrationText::builtin_sample();
     let windows = Windows::cut(&text, checkpoint.tokenizer().unwrap(), 32, Some(2)).unwrap();
-    for (strategy, keeps_prefixes, parts) in
-        [(Strategy::Exact, true, 10), (Strategy::Exact, false, 6), (Strategy::Racing, true, 4)]
-    {
-        let options = SearchOptions { remove: 2, block_types: BlockTypes::Mha, strategy };
+    for (strategy, block_types, keeps_prefixes, parts) in [
+        // Of both kinds, what the first step removes has candidates before and behind it.
+        (Strategy::Exact, BlockTypes::Mix, true, 9),
+        (Strategy::Exact, BlockTypes::Mha, false, 5),
+        (Strategy::Racing, BlockTypes::Mix, true, 4),
+    ] {
+        let options = SearchOptions { remove: 2, block_types, strategy };
         let planned = MemoryPlan::new(model.gpu(), &checkpoint, &windows, Some(&options), None).unwrap();
         // Small waves: a step has several.
         let memory = MemoryPlan { keeps_prefixes, wave: 5, ..planned };

@@ -596,8 +596,11 @@ impl Gpu {
 
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<(), GpuError> {
-        self.raw.device.poll(poll).map_err(|error| self.lost(&error.to_string()))?;
-        Ok(())
+        match self.raw.device.poll(poll) {
+            Ok(_) => Ok(()),
+            // What was reported says why; what polling says is of wgpu's insides.
+            Err(_) => self.check().and(Err(self.lost("it does not answer any more"))),
+        }
     }
 
     /// The first error that was reported since the device was opened; that the device is lost counts before what
@@ -659,7 +662,12 @@ fn watch(device: &wgpu::Device, name: &str) -> Failure {
     let (slot, label) = (failure.clone(), name.to_string());
     device.set_device_lost_callback(move |reason, message| {
         // Dropping a device on purpose is no failure, and nobody is left to ask.
-        let error = GpuError::Lost { device: label.clone(), reason: format!("{reason:?}: {message}") };
+        let reason = match (reason, message.trim_matches([' ', ';'])) {
+            (wgpu::DeviceLostReason::Destroyed, _) => "it was given up".to_string(),
+            (_, "") => "the driver gives no reason".to_string(),
+            (_, message) => message.to_string(),
+        };
+        let error = GpuError::Lost { device: label.clone(), reason };
         if let Ok(mut first) = slot.lock()
             && !matches!(*first, Some(GpuError::OutOfMemory { .. }))
         {

@@ -60,7 +60,7 @@ pub(super) struct Sweep<'s, 'm> {
     opening: Option<Batch>,
     plan: MemoryPlan,
     removed: BlockSet,
-    /// The blocks that are candidates in this step or a later one: prefixes are kept before their sublayers.
+    /// The blocks that are candidates in this step or a later one.
     candidates: Vec<BlockId>,
     /// For every batch, and the opening as the last, states by the sublayer that they have come to: the embeddings at 0,
     /// others if the plan keeps them.
@@ -150,9 +150,11 @@ impl<'s, 'm> Sweep<'s, 'm> {
         logits.div_ceil((self.scorer.model.spec().vocab_size as u64).max(1))
     }
 
-    /// Whether a candidate is a block of this sublayer.
-    fn is_candidate(&self, depth: usize) -> bool {
-        self.candidates.iter().any(|block| self.scorer.model.spec().sublayer_of(*block) == depth)
+    /// Whether the states before a sublayer are kept: where a block of it is a candidate, or was one, so that a search that
+    /// goes on keeps what an uninterrupted one has kept.
+    fn keeps_before(&self, depth: usize) -> bool {
+        let spec = self.scorer.model.spec();
+        self.candidates.iter().copied().chain(self.removed.iter()).any(|block| spec.sublayer_of(block) == depth)
     }
 
     /// Keeps the states, if the plan does, that a search has kept which came to the blocks `reached`, in the first step after
@@ -400,7 +402,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// Keeps the base's states if they are a prefix that later candidates begin with.
     fn keep(&mut self, recording: &mut Recording, run: &Run, depth: usize) -> Result<(), ScoreError> {
         let Some((base_depth, base)) = &run.base else { return Ok(()) };
-        let wanted = self.plan.keeps_prefixes && *base_depth == depth && self.is_candidate(depth);
+        let wanted = self.plan.keeps_prefixes && *base_depth == depth && self.keeps_before(depth);
         if wanted && !self.prefixes[run.batch].contains_key(&depth) {
             let scorer = self.scorer;
             let rows = self.batch(run.batch).rows() as usize;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use blockpruner::export::{Plan, SavedSearch, parse_order};
 use blockpruner::model::{ModelSpec, families};
 use blockpruner::text::Tokenizer;
-use blockpruner_fuzz::{TARGETS, bases};
+use blockpruner_fuzz::{TARGETS, bases, results};
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
@@ -63,4 +63,21 @@ fn every_base_is_accepted() {
         let json = state.to_string();
         SavedSearch::resume(json.as_bytes(), &bases::fingerprint(), &bases::spec(), &bases::OPTIONS).unwrap();
     }
+}
+
+/// The target looks at more of a changed state than its digest.
+#[test]
+fn changed_states_are_read_behind_their_digest() {
+    let resume =
+        |json: &str| SavedSearch::resume(json.as_bytes(), &bases::fingerprint(), &bases::spec(), &bases::OPTIONS);
+    let changed = |pointer: &str| {
+        let mut state = bases::states().documents[0].clone();
+        *state.pointer_mut(pointer).unwrap() = 3.into();
+        state.to_string()
+    };
+    let (harmless, wrong) = (changed("/search/work/head_tokens"), changed("/search/steps/0/step"));
+    assert!(resume(&harmless).unwrap_err().to_string().contains("digest"));
+    assert_eq!(resume(&results::sealed(harmless.as_bytes()).unwrap()).unwrap().work.head_tokens, 3);
+    let error = resume(&results::sealed(wrong.as_bytes()).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("steps[0].step"), "{error}");
 }

@@ -8,6 +8,7 @@
 //! The method is BlockPruner (Zhong et al., Findings of ACL 2025).
 
 pub mod bench;
+mod digest;
 pub mod export;
 mod file_kind;
 pub mod generate;

@@ -52,9 +52,11 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     checkpoint.spec.check_blocks(&removed)?;
     let partial = folder.partial().to_path_buf();
     ctrlc::set_handler(move || {
-        // Fails only where nothing is left to remove.
-        let _ = std::fs::remove_dir_all(&partial);
-        say!("\nstopped; nothing was written");
+        // It is gone once the model is in its place.
+        match std::fs::remove_dir_all(&partial) {
+            Ok(()) => say!("\nstopped; nothing was written"),
+            Err(_) => say!("\nstopped; the model may be written, but was not compared with what it should be"),
+        }
         std::process::exit(1);
     })
     .context("cannot watch for Ctrl-C")?;

@@ -16,7 +16,7 @@ use blockpruner::search::{
     BlockTypes, CandidateState, Event, MemoryError, MemoryPlan, SearchError, SearchOptions, SearchState, Strategy,
     search,
 };
-use blockpruner::text::{CalibrationText, TextOptions, Windows};
+use blockpruner::text::{CalibrationText, Windows};
 use clap::Args;
 use indicatif::ProgressBar;
 
@@ -108,8 +108,7 @@ async fn prune(args: &PruneArgs) -> anyhow::Result<(Plan, SearchCount)> {
     let (text, windows) = open::windows(&checkpoint, &args.calibration, &args.text)?;
     let gpu = open::device(&args.device, &checkpoint).await?;
     let job = Job { args, checkpoint: &checkpoint, text: &text, windows: &windows, options, gpu };
-    let text_options = args.text.options();
-    let described = job.described(&text_options);
+    let described = job.described();
     let fingerprint = described.fingerprint().await?;
     let saved = out.load(&fingerprint, &checkpoint.spec, &options)?;
     match &saved {
@@ -134,12 +133,11 @@ async fn prune(args: &PruneArgs) -> anyhow::Result<(Plan, SearchCount)> {
 }
 
 impl Job<'_> {
-    fn described<'a>(&'a self, text_options: &'a TextOptions) -> Pruning<'a> {
+    fn described(&self) -> Pruning<'_> {
         Pruning {
             model_name: &self.args.model,
             checkpoint: self.checkpoint,
             text: self.text,
-            text_options,
             windows: self.windows,
             options: &self.options,
             gpu: &self.gpu,

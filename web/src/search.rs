@@ -166,7 +166,6 @@ fn described<'a>(
         model_name: &checkpoint.name,
         checkpoint,
         text: &windows.text,
-        text_options: &windows.text_options,
         windows: &windows.windows,
         options,
         gpu: model.gpu(),

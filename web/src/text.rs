@@ -27,14 +27,13 @@ struct WindowOptions {
 #[wasm_bindgen]
 pub struct Text {
     text: CalibrationText,
-    options: TextOptions,
 }
 
 #[wasm_bindgen]
 impl Text {
     /// The sample text that comes with the library.
     pub fn sample() -> Text {
-        Text { text: CalibrationText::builtin_sample(), options: TextOptions::default() }
+        Text { text: CalibrationText::builtin_sample() }
     }
 
     /// A text, JSON or JSON Lines file; what is in it says which.
@@ -46,7 +45,7 @@ impl Text {
     ) -> Result<Text, Error> {
         let JsTextOptions { field, samples, seed } = crate::options(options)?;
         let options = TextOptions { field, samples, seed: seed.map(u64::from) };
-        Ok(Text { text: CalibrationText::from_bytes(name, bytes, &options)?, options })
+        Ok(Text { text: CalibrationText::from_bytes(name, bytes, &options)? })
     }
 }
 
@@ -55,7 +54,6 @@ impl Text {
 #[derive(Clone)]
 pub struct Windows {
     pub(crate) text: CalibrationText,
-    pub(crate) text_options: TextOptions,
     pub(crate) windows: CoreWindows,
 }
 
@@ -81,7 +79,7 @@ impl Windows {
         let window = window.unwrap_or_else(|| checkpoint.spec.max_positions.min(2048));
         let windows = CoreWindows::cut(&text.text, checkpoint.tokenizer()?, window, max_windows)?;
         windows.check_vocabulary(checkpoint.spec.vocab_size)?;
-        Ok(Windows { text: text.text.clone(), text_options: text.options.clone(), windows })
+        Ok(Windows { text: text.text.clone(), windows })
     }
 
     /// How much text that is.

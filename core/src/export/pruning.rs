@@ -4,7 +4,7 @@ use super::{ExportError, Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDe
 use crate::gpu::Gpu;
 use crate::model::Checkpoint;
 use crate::search::{Dense, SearchOptions, SearchState, Strategy};
-use crate::text::{CalibrationText, TextOptions, Windows};
+use crate::text::{CalibrationText, Windows};
 
 /// Model, text, settings and device of one pruning.
 #[derive(Clone, Copy)]
@@ -15,8 +15,6 @@ pub struct Pruning<'a> {
     pub checkpoint: &'a Checkpoint,
     /// The calibration text.
     pub text: &'a CalibrationText,
-    /// How it was read.
-    pub text_options: &'a TextOptions,
     /// What is scored of it.
     pub windows: &'a Windows,
     /// What is searched for.
@@ -55,13 +53,13 @@ impl Pruning<'_> {
             },
             calibration: PlanCalibration {
                 source: self.text.source.clone(),
-                field: self.text_options.field.clone(),
+                field: self.text.options().field.clone(),
                 rows: windows.rows,
                 tokens: windows.tokens,
                 windows: windows.count,
                 window: windows.window,
-                samples: self.text_options.samples,
-                seed: self.text_options.seed,
+                samples: self.text.options().samples,
+                seed: self.text.options().seed,
             },
             settings: PlanSettings {
                 block_types: self.options.block_types,

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::plan::{Searched, check_promise};
 use super::{Fingerprint, FingerprintDifference};
+use crate::digest::hex;
 use crate::model::{BlockSet, ModelSpec};
 use crate::search::{SearchOptions, SearchState};
 
@@ -88,7 +89,7 @@ struct Versioned {
 fn digest(fingerprint: &Fingerprint, search: &SearchState) -> String {
     // As in `to_json`, nothing can be refused.
     let content = serde_json::to_vec(&(fingerprint, search)).unwrap_or_default();
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(Sha256::digest(content))
 }
 
 /// Whether a saved search fits the model and the settings, and has what its candidates' states promise.

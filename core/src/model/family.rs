@@ -137,6 +137,15 @@ pub struct Family {
 
 /// The modules that hold a Hugging Face model's layers.
 const LAYERS: &str = "model.layers";
+/// How the names of a GGUF layer's tensors begin.
+const GGUF_LAYER: &str = "blk.";
+
+/// The layer of a GGUF tensor's name, and what follows it: 7 and `attn_q.bias` of `blk.7.attn_q.bias`.
+pub(super) fn gguf_layer(name: &str) -> Option<(usize, &str)> {
+    let (layer, rest) = name.strip_prefix(GGUF_LAYER)?.split_once('.')?;
+    let is_number = !layer.is_empty() && layer.bytes().all(|byte| byte.is_ascii_digit());
+    Some((layer.parse().ok().filter(|_| is_number)?, rest))
+}
 
 impl Family {
     /// The `general.architecture` of its GGUF files, if they are read.
@@ -177,13 +186,9 @@ impl Family {
     /// The table's row, the layer and the suffix of GGUF tensor `name`: `blk.7.attn_q.bias` is that of the queries, 7, `bias`.
     fn gguf_tensor<'n>(&self, name: &'n str) -> Option<(&Tensor, Option<usize>, &'n str)> {
         let (module, suffix) = name.rsplit_once('.').filter(|(_, suffix)| ["weight", "bias"].contains(suffix))?;
-        let (layer, module) = match module.strip_prefix("blk.") {
-            None => (None, module),
-            Some(rest) => {
-                let (layer, module) = rest.split_once('.')?;
-                let is_number = !layer.is_empty() && layer.bytes().all(|byte| byte.is_ascii_digit());
-                (Some(layer.parse().ok().filter(|_| is_number)?), module)
-            }
+        let (layer, module) = match module.starts_with(GGUF_LAYER) {
+            false => (None, module),
+            true => gguf_layer(module).map(|(layer, module)| (Some(layer), module))?,
         };
         let fits = |tensor: &&Tensor| tensor.gguf == module && tensor.role.kind().is_some() == layer.is_some();
         Some((self.tensors.iter().find(fits)?, layer, suffix))

@@ -136,7 +136,7 @@ impl<'a> Metadata<'a> {
 
     /// Whether there is such a tensor, in whatever type.
     fn holds(&self, wanted: impl Fn(&str) -> bool) -> bool {
-        self.weights.names().any(&wanted) || self.weights.unsupported().any(|tensor| wanted(&tensor.name))
+        self.weights.all_names().any(wanted)
     }
 
     /// What else a file says about the heads must fit.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::error::ModelError;
 use super::families::LAYERS;
-use super::family::Role;
+use super::family::{Role, gguf_layer};
 use super::spec::ModelSpec;
 use super::{BlockId, BlockKind};
 use crate::weights::{RowOrder, Weights, WeightsError};
@@ -19,13 +19,12 @@ impl ModelSpec {
     /// missing where the base class was saved. Other names stay.
     pub(super) fn with_usual_names(&self, weights: Weights) -> Result<Weights, WeightsError> {
         let embedding = self.embedding_name();
-        let names = || weights.names().chain(weights.unsupported().map(|tensor| tensor.name.as_str()));
-        if names().any(|name| name == embedding) {
+        if weights.all_names().any(|name| name == embedding) {
             return Ok(weights);
         }
         let inner = embedding.strip_prefix(BASE).unwrap_or(&embedding);
-        let lacks_base = names().any(|name| unwrapped(name) == inner);
-        if !lacks_base && !names().any(|name| unwrapped(name) == embedding) {
+        let lacks_base = weights.all_names().any(|name| unwrapped(name) == inner);
+        if !lacks_base && !weights.all_names().any(|name| unwrapped(name) == embedding) {
             return Ok(weights);
         }
         let head = self.family.weight_name(Role::Head);
@@ -35,16 +34,13 @@ impl ModelSpec {
             Some((name, RowOrder::Stored))
         })
     }
-}
 
-impl ModelSpec {
     /// Reads the head that the weights have if it is not the embedding, although the configuration says so: it was trained,
     /// and no one can have meant to throw it away. What people should know then.
     pub(super) async fn use_own_head(&mut self, weights: &Weights) -> Result<Option<String>, ModelError> {
         const ROWS: usize = 1024;
         let head = self.family.weight_name(Role::Head);
-        let has_head = weights.get(&head).is_some() || weights.unsupported().any(|tensor| tensor.name == head);
-        if !self.head.tied || !has_head {
+        if !self.head.tied || !weights.all_names().any(|name| name == head) {
             return Ok(None);
         }
         let refuse = |error: WeightsError| ModelError::File {
@@ -101,8 +97,8 @@ impl ModelSpec {
     pub(super) fn check_gguf_names(&self, file: &str, weights: &Weights) -> Result<(), ModelError> {
         let needed: BTreeSet<String> = self.needed_tensors().map(|(name, _)| name).collect();
         let layers = self.layers.len();
-        for name in weights.names().chain(weights.unsupported().map(|tensor| tensor.name.as_str())) {
-            let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        for name in weights.all_names() {
+            let layer = gguf_layer(name).map(|(layer, _)| layer);
             if let Some(layer) = layer.filter(|layer| *layer >= layers) {
                 let key = format!("{}.{}", self.family.gguf_architecture().unwrap_or_default(), LAYERS.gguf);
                 let expected = format!("more than {layer}, because there is a tensor `{name}`");
@@ -171,7 +167,7 @@ pub(super) fn explain(weights: &Weights, problems: &[WeightsError], count: usize
         let advice = format!("take the model with weights of the types {supported}");
         return Some(ModelError::File { file: (*file).clone(), problem, advice });
     }
-    let names: Vec<&str> = weights.names().chain(weights.unsupported().map(|tensor| tensor.name.as_str())).collect();
+    let names: Vec<&str> = weights.all_names().collect();
     let missing = problems.iter().find_map(|problem| match problem {
         WeightsError::MissingTensor { file, tensor } => Some((file, tensor)),
         _ => None,

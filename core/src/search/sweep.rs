@@ -2,7 +2,7 @@
 //! before it, by skipping it; from there on all that are born advance together, so that every weight is bound, or
 //! streamed, once for all of them. The states have the same bits as those of a whole pass, because copying them is all that differs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 
 use super::bound::{Bound, least_sum};
@@ -60,8 +60,9 @@ pub(super) struct Sweep<'s, 'm> {
     opening: Option<Batch>,
     plan: MemoryPlan,
     removed: BlockSet,
-    /// The blocks that are candidates in this step or a later one.
-    candidates: Vec<BlockId>,
+    /// Sublayers of the blocks that are candidates, or were before they were removed: prefixes are kept before them, so that
+    /// a search that is resumed keeps what an uninterrupted one has kept.
+    candidates: BTreeSet<usize>,
     /// For every batch, and the opening as the last, states by the sublayer that they have come to: the embeddings at 0,
     /// others if the plan keeps them.
     prefixes: Vec<BTreeMap<usize, wgpu::Buffer>>,
@@ -74,7 +75,7 @@ pub(super) struct Sweep<'s, 'm> {
 }
 
 impl<'s, 'm> Sweep<'s, 'm> {
-    /// Embeds the text. `candidates` are the blocks that may be scored.
+    /// Embeds the text. `candidates` are the blocks that may be scored, those in `removed` among them.
     pub(super) async fn new(
         scorer: &'s Scorer<'m>,
         plan: MemoryPlan,
@@ -89,7 +90,6 @@ impl<'s, 'm> Sweep<'s, 'm> {
         for batch in &batches {
             prefixes.push(BTreeMap::from([(0, states(scorer, batch.rows() as usize)?)]));
         }
-        let candidates = candidates.filter(|block| !removed.contains(*block)).collect();
         let embeddings = prefixes.iter().flat_map(BTreeMap::values);
         let pairs: Vec<(&Batch, &wgpu::Buffer)> = batches.iter().copied().zip(embeddings).collect();
         scorer.model.embed(&pairs).await?;
@@ -98,7 +98,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
             opening,
             plan,
             removed,
-            candidates,
+            candidates: candidates.map(|block| scorer.model.spec().sublayer_of(block)).collect(),
             prefixes,
             likely_head: None,
             free_slabs: Vec::new(),
@@ -131,7 +131,6 @@ impl<'s, 'm> Sweep<'s, 'm> {
     pub(super) fn remove(&mut self, block: BlockId) {
         self.removed.insert(block);
         let depth = self.scorer.model.spec().sublayer_of(block);
-        self.candidates.retain(|candidate| *candidate != block);
         self.likely_head = None;
         for prefixes in &mut self.prefixes {
             let kept = prefixes.range(..=depth).map(|(depth, _)| *depth).max().unwrap_or(0);
@@ -148,13 +147,6 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// Tokens that would have had so many logits over the whole vocabulary.
     fn head_tokens(&self, logits: u64) -> u64 {
         logits.div_ceil((self.scorer.model.spec().vocab_size as u64).max(1))
-    }
-
-    /// Whether the states before a sublayer are kept: where a block of it is a candidate, or was one, so that a search that
-    /// goes on keeps what an uninterrupted one has kept.
-    fn keeps_before(&self, depth: usize) -> bool {
-        let spec = self.scorer.model.spec();
-        self.candidates.iter().copied().chain(self.removed.iter()).any(|block| spec.sublayer_of(block) == depth)
     }
 
     /// Keeps the states, if the plan does, that a search has kept which came to the blocks `reached`, in the first step after
@@ -402,7 +394,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
     /// Keeps the base's states if they are a prefix that later candidates begin with.
     fn keep(&mut self, recording: &mut Recording, run: &Run, depth: usize) -> Result<(), ScoreError> {
         let Some((base_depth, base)) = &run.base else { return Ok(()) };
-        let wanted = self.plan.keeps_prefixes && *base_depth == depth && self.keeps_before(depth);
+        let wanted = self.plan.keeps_prefixes && *base_depth == depth && self.candidates.contains(&depth);
         if wanted && !self.prefixes[run.batch].contains_key(&depth) {
             let scorer = self.scorer;
             let rows = self.batch(run.batch).rows() as usize;

@@ -109,6 +109,11 @@ impl CalibrationText {
         Ok(text)
     }
 
+    /// Which part of the file is taken.
+    pub fn options(&self) -> &TextOptions {
+        &self.options
+    }
+
     fn refuse(&self, reason: String) -> TextError {
         TextError::Calibration { source_name: self.source.clone(), reason }
     }

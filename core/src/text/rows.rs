@@ -64,15 +64,33 @@ impl<R: Read> Opened<R> {
         })
     }
 
-    /// The next rows of JSON.
-    pub fn values(self) -> Values<BufReader<Chain<Cursor<Vec<u8>>, R>>> {
-        Values::new(self.name, self.format, self.bytes)
+    /// The rows of JSON.
+    pub fn values(self) -> impl Iterator<Item = Result<Row, TextError>> {
+        let mut values = Values::new(self.name, self.format, self.bytes);
+        until_error(move || values.next_row())
     }
 
     /// The text of a text file, block by block.
-    pub fn blocks(self) -> Blocks<BufReader<Chain<Cursor<Vec<u8>>, R>>> {
-        Blocks { name: self.name, read: self.bytes, carry: Vec::new(), offset: 0, after_return: false, ended: false }
+    pub fn blocks(self) -> impl Iterator<Item = Result<String, TextError>> {
+        let mut blocks =
+            Blocks { name: self.name, read: self.bytes, carry: Vec::new(), offset: 0, after_return: false };
+        until_error(move || blocks.next_block())
     }
+}
+
+/// What `next` gives, up to its end or its first error.
+fn until_error<T>(
+    mut next: impl FnMut() -> Result<Option<T>, TextError>,
+) -> impl Iterator<Item = Result<T, TextError>> {
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let next = next().transpose();
+        ended = !matches!(next, Some(Ok(_)));
+        next
+    })
 }
 
 /// Reads some more bytes; false at the end.
@@ -84,13 +102,12 @@ fn read_more(name: &str, read: &mut impl Read, head: &mut Vec<u8>, most: usize) 
 /// Whether the first row is a JSON object; what had to be read for that is in `head` then.
 fn begins_with_object(name: &str, format: Format, head: &mut Vec<u8>, read: &mut impl Read) -> Result<bool, TextError> {
     loop {
-        let first = Values::new(name.to_owned(), format, head.as_slice()).next();
-        match first {
-            Some(Ok(row)) => return Ok(row.parse(name).is_ok_and(|value| value.is_object())),
-            None => return Ok(false),
+        match Values::new(name.to_owned(), format, head.as_slice()).next_row() {
+            Ok(Some(row)) => return Ok(row.parse(name).is_ok_and(|value| value.is_object())),
+            Ok(None) => return Ok(false),
             // It may only not be there yet.
-            Some(Err(_)) if head.len() > LONGEST_FIRST_ROW => return Ok(false),
-            Some(Err(_)) => {
+            Err(_) if head.len() > LONGEST_FIRST_ROW => return Ok(false),
+            Err(_) => {
                 // Twice as much each time, so that looking again and again stays cheap.
                 let more = head.len().max(BLOCK);
                 if !read_more(name, read, head, more)? {
@@ -146,9 +163,12 @@ impl Row {
     /// Its text: one of its fields.
     pub fn text(&self, name: &str, options: &TextOptions) -> Result<String, TextError> {
         let number = self.number;
-        let Value::Object(mut fields) = self.parse(name)? else {
-            let kind = kind(&self.parse(name)?);
-            return Err(refuse(name, format!("row {number} is {kind}, expected an object with a text field")));
+        let mut fields = match self.parse(name)? {
+            Value::Object(fields) => fields,
+            other => {
+                let kind = kind(&other);
+                return Err(refuse(name, format!("row {number} is {kind}, expected an object with a text field")));
+            }
         };
         let field = options.field.as_deref().unwrap_or("text");
         match fields.get_mut(field) {
@@ -209,19 +229,18 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// The values of a JSON file one after the other, found by their brackets and quotes.
-pub(super) struct Values<R> {
+struct Values<R> {
     name: String,
     read: R,
     in_array: bool,
     number: usize,
     line: usize,
     offset: u64,
-    ended: bool,
 }
 
 impl<R: BufRead> Values<R> {
     fn new(name: String, format: Format, read: R) -> Self {
-        Self { name, read, in_array: format == Format::Array, number: 0, line: 1, offset: 0, ended: false }
+        Self { name, read, in_array: format == Format::Array, number: 0, line: 1, offset: 0 }
     }
 
     fn peek(&mut self) -> Result<Option<u8>, TextError> {
@@ -331,21 +350,8 @@ impl<R: BufRead> Values<R> {
     }
 }
 
-impl<R: BufRead> Iterator for Values<R> {
-    type Item = Result<Row, TextError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = self.next_row().transpose();
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
-    }
-}
-
 /// The text of a file block by block: UTF-8, with CR LF and CR read as LF.
-pub(super) struct Blocks<R> {
+struct Blocks<R> {
     name: String,
     read: R,
     /// The beginning of a character whose end is not read yet.
@@ -354,7 +360,6 @@ pub(super) struct Blocks<R> {
     offset: u64,
     /// Whether the last character was a CR, which has been given as LF.
     after_return: bool,
-    ended: bool,
 }
 
 impl<R: BufRead> Blocks<R> {
@@ -382,18 +387,5 @@ impl<R: BufRead> Blocks<R> {
         let text = if self.after_return { valid.strip_prefix('\n').unwrap_or(valid) } else { valid };
         self.after_return = valid.ends_with('\r');
         Ok(Some(text.replace("\r\n", "\n").replace('\r', "\n")))
-    }
-}
-
-impl<R: BufRead> Iterator for Blocks<R> {
-    type Item = Result<String, TextError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = self.next_block().transpose();
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
     }
 }

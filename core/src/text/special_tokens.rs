@@ -47,18 +47,18 @@ impl SpecialTokens {
         let mut found = Self { split: flag(&config, "split_special_tokens")?.unwrap_or(false), ..Self::default() };
         let mut special: Vec<AddedToken> = Vec::new();
         for key in NAMED {
-            special.extend(token(CONFIG, key, config.get(key))?);
+            special.extend(token(key, config.get(key))?);
         }
         let extra = EXTRA.iter().find_map(|key| Some((*key, config.get(*key)?)));
         match extra {
             Some((key, Value::Array(tokens))) => {
                 for value in tokens {
-                    special.extend(token(CONFIG, key, Some(value))?);
+                    special.extend(token(key, Some(value))?);
                 }
             }
             Some((key, Value::Object(tokens))) => {
                 for value in tokens.values() {
-                    special.extend(token(CONFIG, key, Some(value))?);
+                    special.extend(token(key, Some(value))?);
                 }
             }
             _ => {}
@@ -145,13 +145,13 @@ fn flag(config: &Map<String, Value>, key: &str) -> Result<Option<bool>, TextErro
 }
 
 /// A special token: its text, or an object that describes it. None if there is none.
-fn token(file: &'static str, key: &str, value: Option<&Value>) -> Result<Option<AddedToken>, TextError> {
+fn token(key: &str, value: Option<&Value>) -> Result<Option<AddedToken>, TextError> {
     match value {
         None | Some(Value::Null | Value::Bool(false)) => Ok(None),
         Some(Value::String(content)) => Ok(Some(AddedToken::from(content.clone(), true))),
         Some(value) => match described(value, true) {
             Some(token) => Ok(Some(token)),
-            None => Err(wrong(file, key, value, "a token")),
+            None => Err(wrong(CONFIG, key, value, "a token")),
         },
     }
 }

@@ -8,6 +8,7 @@ use super::special_tokens::SpecialTokens;
 use super::stream::Placed;
 use super::tokenizer_checks::{check, decoder_problem};
 use super::{TextError, gguf_tokenizer};
+use crate::digest::hex;
 use crate::file_kind::FileKind;
 use crate::weights::gguf::GgufMetadata;
 
@@ -144,7 +145,7 @@ impl Tokenizer {
 
     /// SHA-256, in hexadecimal, of the `tokenizer.json`.
     pub fn fingerprint(&self) -> String {
-        Sha256::digest(&self.json).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(Sha256::digest(&self.json))
     }
 
     /// One more than the largest token id. A model's embedding has at least that many rows, often a few more.

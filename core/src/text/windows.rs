@@ -8,6 +8,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{CalibrationText, TextError, Tokenizer, stream};
+use crate::digest::hex;
 
 /// Consecutive windows of one length.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl Windows {
         for id in &self.ids {
             hash.update(id.to_le_bytes());
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(hash.finalize())
     }
 }
 

@@ -18,6 +18,7 @@ use std::rc::Rc;
 
 use sha2::{Digest, Sha256};
 
+use crate::digest::hex;
 pub use dtype::{DType, FloatType};
 pub(crate) use rows::{Form, Tensor};
 #[cfg(not(target_arch = "wasm32"))]
@@ -294,6 +295,11 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Names of all tensors, those that cannot be read at the end.
+    pub(crate) fn all_names(&self) -> impl Iterator<Item = &str> {
+        self.names().chain(self.unsupported.keys().map(String::as_str))
+    }
+
     /// All readable tensors, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = &TensorInfo> {
         self.tensors.values()
@@ -372,7 +378,7 @@ impl Weights {
                 hash.update(source::read_exact(self.source(info)?, offset, length).await?);
             }
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(hash.finalize()))
     }
 }
 

@@ -79,7 +79,7 @@ fn budgets(gpu: &Rc<Gpu>, checkpoint: &Checkpoint, windows: &Windows) -> Vec<u64
 
 #[test]
 fn the_fast_search_is_the_published_one() {
-    let (checkpoint, windows) = tiny(64, 4);
+    let (checkpoint, windows) = tiny(32, 4);
     let gpu = open(&GpuOptions::default());
     let search = |strategy, budget| greedy(&gpu, &checkpoint, &windows, &options(3, BlockTypes::Mix, strategy), budget);
     let (_, exhaustive) = search(Strategy::Exhaustive, None);
@@ -117,7 +117,7 @@ fn smollm2(window: usize, count: usize) {
 
 #[test]
 fn the_fast_search_is_the_published_one_on_smollm2() {
-    smollm2(32, 1);
+    smollm2(16, 1);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn the_fast_search_is_the_published_one_on_four_windows_of_smollm2() {
 /// Many windows in several batches, some of which run together, and the smallest shards.
 #[test]
 fn batches_and_shards_change_nothing() {
-    let (checkpoint, windows) = tiny(128, 18);
+    let (checkpoint, windows) = tiny(64, 18);
     let whole = open(&GpuOptions::default());
     let sharded = open(&GpuOptions { max_binding_bytes: Some(1), ..Default::default() });
     let mlp = |strategy| options(2, BlockTypes::Mlp, strategy);
@@ -174,7 +174,7 @@ fn fixtures_are_searched_the_same_in_any_memory() {
 #[test]
 fn races_say_what_they_did() {
     // Windows for every heat; and fewer, so that the race opens with the beginning of the first.
-    for (window, count) in [(128, 16), (512, 4)] {
+    for (window, count) in [(64, 16), (256, 4)] {
         race(window, count);
     }
 }

@@ -73,7 +73,8 @@ impl Toolchain {
     }
 }
 
-fn target_dir() -> PathBuf {
+/// Where what the browser needs is built, beside the native build rather than after it.
+pub fn target_dir() -> PathBuf {
     root().join("target/wasm")
 }
 

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
-use crate::wasm::Toolchain;
+use crate::wasm::{self, Toolchain};
 use crate::{cargo, python, root, run};
 
 /// Built files of the page that are not made by the bundler: the embedded model.
@@ -19,9 +19,8 @@ pub fn build() -> anyhow::Result<bool> {
     }
     run(&mut toolchain.cargo(&["build", "-p", "blockpruner-web", "--profile", "web"])?)?;
     let wasm = toolchain.output("web", "blockpruner_web.wasm");
-    let mut bindgen = Command::new(wasm_bindgen()?);
-    bindgen.args(["--target", "web", "--remove-name-section", "--remove-producers-section", "--out-dir"]);
-    run(bindgen.arg(web().join("pkg")).arg(wasm))?;
+    let mut bindgen = cargo(&["run", "--quiet", "--package", "xtask-bindgen", "--profile", "tools", "--target-dir"]);
+    run(bindgen.arg(wasm::target_dir()).arg("--").arg(wasm).arg(web().join("pkg")))?;
 
     let public = root().join("target/web-public/tiny");
     std::fs::create_dir_all(&public).with_context(|| format!("cannot make {}", public.display()))?;
@@ -125,30 +124,6 @@ fn bundles(version: &str) -> bool {
     let version: (u32, u32) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     // As web/package.json says.
     version >= (23, 5) || (22, 13) <= version && version.0 < 23 || (20, 19) <= version && version.0 < 21
-}
-
-/// The wasm-bindgen program, which must have exactly the version of the crate.
-fn wasm_bindgen() -> anyhow::Result<PathBuf> {
-    let version = locked_version("wasm-bindgen")?;
-    let tools = root().join("target/tools");
-    let program = tools.join("bin").join(if cfg!(windows) { "wasm-bindgen.exe" } else { "wasm-bindgen" });
-    let output = Command::new(&program).arg("--version").output();
-    if output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == format!("wasm-bindgen {version}")) {
-        return Ok(program);
-    }
-    let mut install = cargo(&["install", "wasm-bindgen-cli", "--version", &version, "--force", "--root"]);
-    run(install.arg(&tools).arg("--target-dir").arg(tools.join("build")))?;
-    Ok(program)
-}
-
-/// The version of a crate in Cargo.lock.
-fn locked_version(name: &str) -> anyhow::Result<String> {
-    let lock = std::fs::read_to_string(root().join("Cargo.lock")).context("cannot read Cargo.lock")?;
-    let mut lines = lock.lines().skip_while(|line| *line != format!("name = \"{name}\""));
-    match lines.nth(1).and_then(|line| line.strip_prefix("version = \"")) {
-        Some(version) => Ok(version.trim_end_matches('"').to_string()),
-        None => bail!("Cargo.lock does not name {name}"),
-    }
 }
 
 #[cfg(test)]

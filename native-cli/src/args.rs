@@ -3,6 +3,7 @@
 use blockpruner::export::{HfFormat, Plan, parse_order};
 use blockpruner::gpu::{GpuOptions, KernelChoice, Tier};
 use blockpruner::model::{BlockSet, ModelSpec};
+use blockpruner::session::WindowOptions;
 use blockpruner::text::TextOptions;
 use blockpruner::weights::FloatType;
 use clap::{Args, ValueEnum};
@@ -36,8 +37,8 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// With what a model needs of a device.
-    pub fn options(&self, needs: GpuOptions) -> GpuOptions {
+    /// The choices of a device.
+    pub fn options(&self) -> GpuOptions {
         GpuOptions {
             device: self.device.clone(),
             tier: self.tier,
@@ -45,7 +46,7 @@ impl DeviceArgs {
             max_binding_bytes: self.max_binding_bytes,
             strict_webgpu: self.strict_webgpu,
             pipeline_cache: Some(kept_pipelines::load),
-            ..needs
+            ..Default::default()
         }
     }
 }
@@ -94,15 +95,10 @@ impl TextArgs {
         TextOptions { field: self.field.clone(), samples: self.samples, seed: self.seed }
     }
 
-    /// The window asked for, or the default one.
-    pub fn window(&self, spec: &ModelSpec) -> usize {
-        self.window.unwrap_or_else(|| default_window(spec))
+    /// For cutting it.
+    pub fn windows(&self) -> WindowOptions {
+        WindowOptions { window: self.window, max_windows: self.max_windows }
     }
-}
-
-/// 2048 tokens, or the model's maximum if smaller.
-pub fn default_window(spec: &ModelSpec) -> usize {
-    spec.max_positions.min(2048)
 }
 
 /// How a pruned model is written.

@@ -1,16 +1,17 @@
 //! `blockpruner bench`: this device against its own limits, and a search against the published loop.
 
-use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use blockpruner::bench::{DensePass, DeviceRates, KernelTime, Rate, SearchCount, WeightRate, kernels};
-use blockpruner::model::{BlockSet, Checkpoint};
 use blockpruner::score::Scorer;
-use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchOptions, SearchState, Step, Strategy, search};
+use blockpruner::search::{self, BlockTypes, MemoryPlan, SearchOptions, Step, Strategy};
+use blockpruner::session::{Event, Session};
 use blockpruner::text::Windows;
 use clap::Args;
 use serde::Serialize;
 
 use crate::args::{DeviceArgs, TextArgs};
+use crate::progress::Preparing;
 use crate::screen::say;
 use crate::{open, screen};
 
@@ -59,7 +60,7 @@ struct Report {
     kernels: Vec<KernelTime>,
     memory: Memory,
     /// None without --remove.
-    search: Option<Search>,
+    search: Option<SearchReport>,
 }
 
 #[derive(Serialize)]
@@ -95,7 +96,7 @@ struct Memory {
 }
 
 #[derive(Serialize)]
-struct Search {
+struct SearchReport {
     strategy: Strategy,
     block_types: BlockTypes,
     /// Whether the result may differ from that of the published loop.
@@ -115,25 +116,26 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let remove = args.remove.unwrap_or(0) as usize;
     let options = SearchOptions { remove, block_types: args.block_types, strategy };
     options.check(&checkpoint.spec)?;
-    let window = args.text.window(&checkpoint.spec);
+    let window = args.text.window.unwrap_or_else(|| checkpoint.spec.default_window());
     let together = (TOKENS / window.max(1)).max(1);
     let text = TextArgs { max_windows: args.text.max_windows.or(Some(together)), ..args.text.clone() };
-    let (text, windows) = open::windows(&checkpoint, &args.calibration, &text)?;
-    let gpu = open::device(&args.device, &checkpoint).await?;
-    let plan = open::memory(&gpu, &checkpoint, &windows, (remove > 0).then_some(&options), &args.device)?;
+    let windows = open::windows(&checkpoint, &args.calibration, &text)?;
+    let session = open::session(&args.device, &checkpoint).await?;
+    let gpu = session.gpu();
+    let search = (remove > 0).then_some(options);
+    let plan = session.memory(&windows, search.as_ref())?;
     let before = process_memory("VmRSS");
-    let model = open::load(&gpu, &checkpoint, &plan).await?;
-    let scorer = Scorer::batched(&model, &windows, plan.batching)?;
-    say!("compiling shaders");
-    scorer.perplexity(&BlockSet::new()).await?;
-    let found = match remove {
-        0 => None,
-        _ => Some(search_blocks(&scorer, &options, &plan, &checkpoint, &windows).await?),
+    let mut preparing = Preparing::new(&session, search);
+    let model = session.load(&plan, &mut |preparation| preparing.tell(preparation)).await?;
+    let found = match search {
+        None => None,
+        Some(options) => Some(search_blocks(&session, &windows, options).await?),
     };
+    let scorer = Scorer::batched(&model, &windows, plan.batching)?;
     // The search comes first, so that what measuring allocates does not count.
     let memory = Memory::new(&plan, before, process_memory("VmHWM"));
     say!("measuring the device");
-    let rates = DeviceRates::measure(&gpu).await?;
+    let rates = DeviceRates::measure(gpu).await?;
     say!("measuring how fast weights come");
     let weights = WeightRate::measure(&model).await?;
     say!("measuring dense passes");
@@ -147,37 +149,37 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
         tier: gpu.tier().to_string(),
         kernel: gpu.gemm().name().into(),
     };
-    let (source, count, window) = (text.source, windows.count, windows.window);
-    let text = Text { source, window, windows: count, ids: windows.ids };
+    let Windows { source, count, window, ids, .. } = Rc::unwrap_or_clone(windows);
+    let text = Text { source, window, windows: count, ids };
     let report =
         Report { model: args.model.clone(), device, text, rates, weights, pass, kernels, memory, search: found };
     if args.json { screen::print_json(&report) } else { screen::print_text(&tables(&report)) }
 }
 
 async fn search_blocks(
-    scorer: &Scorer<'_>,
-    options: &SearchOptions,
-    plan: &MemoryPlan,
-    checkpoint: &Checkpoint,
-    windows: &Windows,
-) -> anyhow::Result<Search> {
-    let total = options.candidates(&checkpoint.spec).count() as u64;
+    session: &Rc<Session>,
+    windows: &Rc<Windows>,
+    options: SearchOptions,
+) -> anyhow::Result<SearchReport> {
+    let spec = &session.checkpoint().spec;
+    let total = options.candidates(spec).count() as u64;
     let bar = screen::search_bar((0..options.remove as u64).map(|step| total - step).sum(), 0);
-    let mut observe = |event: Event<'_>, state: &SearchState| {
-        let finished: usize = state.steps.iter().map(|step| step.candidates.len()).sum();
-        if let Event::Wave { .. } | Event::Step(_) = event {
+    let mut search = session.search(windows.clone(), options, None).await?;
+    while let Some(event) = search.next().await? {
+        if let Event::Found(search::Event::Wave { .. } | search::Event::Step(_)) = event {
+            let state = search.state();
+            let finished: usize = state.steps.iter().map(|step| step.candidates.len()).sum();
             bar.set_position((finished + state.candidates.len()) as u64 * screen::CANDIDATE);
         }
-        ControlFlow::Continue(())
-    };
-    let state = search(scorer, options, plan, SearchState::default(), &mut observe).await?;
+    }
     bar.finish_and_clear();
-    Ok(Search {
+    let steps = search.state().steps.clone();
+    Ok(SearchReport {
         strategy: options.strategy,
         block_types: options.block_types,
         approximate: options.strategy == Strategy::Racing,
-        count: SearchCount::new(&checkpoint.spec, windows, &state.steps),
-        steps: state.steps,
+        count: SearchCount::new(spec, windows, &steps),
+        steps,
     })
 }
 
@@ -257,7 +259,7 @@ fn kernels_table(kernels: &[KernelTime]) -> String {
 }
 
 /// One row a step, and what was saved in all.
-fn search_table(search: &Search) -> String {
+fn search_table(search: &SearchReport) -> String {
     let count = &search.count;
     let mut text = format!("search ({}): {}\n", search.strategy, seconds(count.seconds));
     text += &format!(

@@ -1,6 +1,6 @@
 //! `blockpruner devices`.
 
-use blockpruner::gpu::{GpuError, GpuOptions, adapters};
+use blockpruner::gpu::{GpuError, adapters};
 use clap::Args;
 
 use crate::args::DeviceArgs;
@@ -20,13 +20,13 @@ pub struct DevicesArgs {
 /// Lists the devices, best first.
 pub async fn run(args: &DevicesArgs) -> anyhow::Result<()> {
     let device = DeviceArgs { strict_webgpu: args.strict_webgpu, ..DeviceArgs::default() };
-    let found = adapters(&device.options(GpuOptions::default())).await;
+    let found = adapters(&device.options()).await;
     if args.json {
         screen::print_json(&serde_json::json!({ "devices": found }))?;
     }
     if found.is_empty() {
         // Opening says what to install.
-        return match blockpruner::gpu::Gpu::open(&device.options(GpuOptions::default())).await {
+        return match blockpruner::gpu::Gpu::open(&device.options()).await {
             Err(error) => Err(error.into()),
             Ok(gpu) => Err(GpuError::Lost { device: gpu.name().into(), reason: "it came and went".into() }.into()),
         };

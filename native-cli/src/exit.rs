@@ -1,13 +1,7 @@
 //! Exit codes, and which error gets which.
 
+use blockpruner::ErrorKind;
 use blockpruner::export::ExportError;
-use blockpruner::generate::GenerateError;
-use blockpruner::gpu::GpuError;
-use blockpruner::model::{ForwardError, ModelError, ParseBlockError};
-use blockpruner::score::ScoreError;
-use blockpruner::search::{MemoryError, SearchError};
-use blockpruner::text::TextError;
-use blockpruner::weights::WeightsError;
 
 /// Shown below `--help`.
 pub const HELP: &str = "\
@@ -30,93 +24,39 @@ pub fn bad_input(message: impl Into<String>) -> anyhow::Error {
     BadInput(message.into()).into()
 }
 
+/// Before any work, an output folder that cannot be used is wrong usage, not a failure.
+pub fn as_input(error: ExportError) -> anyhow::Error {
+    let option = match error {
+        ExportError::Unfinished { .. } => "See --resume and --out.",
+        _ => "See --out.",
+    };
+    bad_input(format!("{error}\n{option}"))
+}
+
 /// The exit code of an error.
 pub fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Stopped>() {
-        return 4;
+    match kind(error) {
+        _ if error.is::<Stopped>() => 4,
+        _ if error.is::<BadInput>() => 2,
+        Some(ErrorKind::Input | ErrorKind::MissingField | ErrorKind::MemoryBudget | ErrorKind::CannotResume) => 2,
+        Some(ErrorKind::NoDevice | ErrorKind::UnusableDevice) => 3,
+        _ => 1,
     }
-    if let Some(gpu) = gpu_error(error) {
-        return match gpu {
-            GpuError::NoAdapter { .. }
-            | GpuError::NoSuchDevice { .. }
-            | GpuError::Unsuitable { .. }
-            | GpuError::Open { .. }
-            | GpuError::SelfTest { .. } => 3,
-            _ => 1,
-        };
-    }
-    if is_input(error) { 2 } else { 1 }
 }
 
 /// The options that may help, where the library's message cannot name them.
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    if let Some(gpu) = gpu_error(error) {
-        return match gpu {
-            GpuError::OutOfMemory { .. } => Some("See --window, --max-windows, --memory-budget and --device."),
-            GpuError::TooLarge { .. } => Some("See --window and --device."),
-            GpuError::SelfTest { .. } | GpuError::Driver { .. } => Some("See --device and --kernel."),
-            _ => None,
-        };
-    }
-    match (error.downcast_ref(), error.downcast_ref()) {
-        (Some(MemoryError::TooSmall { .. }), _) => Some("See --window, --max-windows and --memory-budget."),
-        (_, Some(TextError::MissingField { .. })) => Some("See --field."),
+    match kind(error)? {
+        ErrorKind::OutOfMemory => Some("See --window, --max-windows, --memory-budget and --device."),
+        ErrorKind::TooLarge => Some("See --window and --device."),
+        ErrorKind::UnusableDevice | ErrorKind::Driver => Some("See --device and --kernel."),
+        ErrorKind::MemoryBudget => Some("See --window, --max-windows and --memory-budget."),
+        ErrorKind::MissingField => Some("See --field."),
         _ => None,
     }
 }
 
-/// The device's error inside of the library's other errors.
-pub fn gpu_error(error: &anyhow::Error) -> Option<&GpuError> {
-    if let Some(gpu) = error.downcast_ref::<GpuError>() {
-        return Some(gpu);
-    }
-    let score = match error.downcast_ref::<SearchError>() {
-        Some(SearchError::Score(score)) => Some(score),
-        _ => error.downcast_ref::<ScoreError>(),
-    };
-    let memory = error.downcast_ref::<MemoryError>();
-    let forward = match (score, memory, error.downcast_ref::<GenerateError>()) {
-        (Some(ScoreError::Forward(forward)), _, _)
-        | (_, Some(MemoryError::Forward(forward)), _)
-        | (_, _, Some(GenerateError::Forward(forward))) => Some(forward),
-        _ => error.downcast_ref::<ForwardError>(),
-    };
-    match forward {
-        Some(ForwardError::Gpu(gpu)) => Some(gpu),
-        _ => None,
-    }
-}
-
-/// Whether the error is about what the user gave.
-fn is_input(error: &anyhow::Error) -> bool {
-    if error.is::<BadInput>() || error.is::<ModelError>() || error.is::<WeightsError>() || error.is::<TextError>() {
-        return true;
-    }
-    if error.is::<ParseBlockError>() || error.is::<ForwardError>() || error.is::<MemoryError>() {
-        return true;
-    }
-    if let Some(error) = error.downcast_ref::<ExportError>() {
-        return !matches!(
-            error,
-            ExportError::Write { .. } | ExportError::SinkOrder { .. } | ExportError::Differs { .. }
-        );
-    }
-    if let Some(error) = error.downcast_ref::<SearchError>() {
-        return match error {
-            SearchError::Score(error) => is_input_score(error),
-            SearchError::TooMany { .. } => true,
-            SearchError::NoCandidate { .. } | SearchError::Stopped => false,
-        };
-    }
-    if let Some(error) = error.downcast_ref::<GenerateError>() {
-        return !matches!(error, GenerateError::NotFinite { .. });
-    }
-    error.downcast_ref::<ScoreError>().is_some_and(is_input_score)
-}
-
-fn is_input_score(error: &ScoreError) -> bool {
-    match error {
-        ScoreError::Forward(_) | ScoreError::Text(_) | ScoreError::WindowTooLong { .. } => true,
-        ScoreError::NotFinite { .. } => false,
-    }
+/// What an error of the library is about, whatever was said around it.
+pub fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
+    error.chain().find_map(ErrorKind::of)
 }

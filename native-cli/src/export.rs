@@ -1,14 +1,16 @@
-//! `blockpruner export`, and the writing of a model folder that `prune` does too.
+//! `blockpruner export`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
-use blockpruner::export::{DiskFolder, ExportError, HfOptions, HfSummary, check_hf, export_hf};
-use blockpruner::model::{BlockSet, Checkpoint};
+use blockpruner::export::{DiskFolder, HfOptions};
+use blockpruner::model::BlockSet;
+use blockpruner::session::write_model;
 use clap::Args;
 
 use crate::args::{Dtype, Format, removed_by_plan};
-use crate::exit::bad_input;
+use crate::exit::{as_input, bad_input};
+use crate::progress::WritingBars;
 use crate::screen::say;
 use crate::{open, screen};
 
@@ -60,7 +62,13 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
         std::process::exit(1);
     })
     .context("cannot watch for Ctrl-C")?;
-    let summary = write(&args.out, folder, &checkpoint, &removed, args.format, args.dtype).await?;
+    let mut options = HfOptions::new(removed.clone(), args.format.library());
+    options.dtype = args.dtype.map(Dtype::library);
+    let mut bars = WritingBars::default();
+    let written = write_model(&checkpoint, &options, folder, &mut |writing| bars.tell(writing)).await;
+    drop(bars);
+    let (summary, _) = written?;
+    screen::notes(&summary);
     if args.json {
         return screen::print_json(&serde_json::json!({
             "out": args.out,
@@ -74,57 +82,4 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     }
     let (out, size) = (args.out.display(), screen::bytes(summary.bytes));
     screen::print_text(&format!("wrote {out}: {} tensors, {size}, without {} blocks\n", summary.tensors, removed.len()))
-}
-
-/// Writes a model folder, whole or not at all, and reads it back.
-pub async fn write(
-    out: &Path,
-    mut folder: DiskFolder,
-    checkpoint: &Checkpoint,
-    removed: &BlockSet,
-    format: Format,
-    dtype: Option<Dtype>,
-) -> anyhow::Result<HfSummary> {
-    let mut options = HfOptions::new(removed.clone(), format.library());
-    options.dtype = dtype.map(Dtype::library);
-    let bar = screen::transfer_bar("writing the model");
-    let written = export_hf(checkpoint, &options, &mut folder, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    })
-    .await;
-    bar.finish_and_clear();
-    let summary = written?;
-    folder.finish()?;
-    check(out, checkpoint, &options).await?;
-    for tensor in &summary.left_out {
-        say!("note: {tensor} is not part of the architecture and was left out");
-    }
-    for key in &summary.foreign_code {
-        say!("note: {key} names a program that comes with the input, and was left out");
-    }
-    Ok(summary)
-}
-
-/// Compares what was written with what should have been.
-async fn check(out: &Path, checkpoint: &Checkpoint, options: &HfOptions) -> anyhow::Result<()> {
-    let written = Checkpoint::open(&out.to_string_lossy()).await.context("the written model does not open")?;
-    let bar = screen::transfer_bar("checking the model");
-    let checked = check_hf(checkpoint, options, &written, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    })
-    .await;
-    bar.finish_and_clear();
-    Ok(checked?)
-}
-
-/// Before any work, an output folder that cannot be written is wrong usage, not a failure.
-pub fn as_input(error: ExportError) -> anyhow::Error {
-    bad_input(error.to_string())
-}
-
-/// Opens the folder for `prune`'s model.
-pub fn model_folder(path: &Path) -> anyhow::Result<DiskFolder> {
-    DiskFolder::create(path).with_context(|| format!("cannot write the model to {}", path.display()))
 }

@@ -1,14 +1,14 @@
 //! `blockpruner generate`.
 
 use std::io::{IsTerminal, Write};
-use std::rc::Rc;
 use std::time::Instant;
 
-use blockpruner::generate::{GenerateOptions, Generator, prompt_ids};
-use blockpruner::text::{DecodeStream, Windows};
+use blockpruner::generate::{GenerateOptions, prompt_ids};
+use blockpruner::text::DecodeStream;
 use clap::Args;
 
 use crate::args::{DeviceArgs, RemovedArgs};
+use crate::progress::Preparing;
 use crate::screen::say;
 use crate::{open, screen};
 
@@ -47,16 +47,11 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let tokenizer = checkpoint.tokenizer()?;
     let prompt = prompt_ids(&checkpoint, &args.prompt)?;
     let eos_token_ids = checkpoint.eos_token_ids()?;
-    let gpu = open::device(&args.device, &checkpoint).await?;
-    // The prompt runs as one window.
-    let length = prompt.len().max(2);
-    let window = Windows::from_ids(vec![0; length], length, None)?;
-    let memory = open::memory(&gpu, &checkpoint, &window, None, &args.device)?;
-    let model = Rc::new(open::load(&gpu, &checkpoint, &memory).await?);
-    open::warm_up(&model).await?;
-
     let options = GenerateOptions { max_tokens: args.max_tokens, eos_token_ids };
-    let mut generator = Generator::new(model, removed.clone(), prompt.clone(), options)?;
+    let session = open::session(&args.device, &checkpoint).await?;
+    let mut preparing = Preparing::new(&session, None);
+    let mut tell = |preparation| preparing.tell(preparation);
+    let mut generator = session.generate(prompt.clone(), &removed, options, &mut tell).await?;
     let mut stream = DecodeStream::after(tokenizer, &prompt)?;
     let (mut text, mut tokens, mut first) = (String::new(), Vec::new(), None);
     let start = Instant::now();
@@ -88,7 +83,7 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
             "new_tokens": tokens.len(),
             "finish_reason": finish_reason,
             "tokens_per_second": rate,
-            "device": gpu.name(),
+            "device": session.gpu().name(),
             "removed": removed,
         }));
     }

@@ -1,14 +1,14 @@
 //! `blockpruner inspect`.
 
-use blockpruner::gpu::{Gpu, GpuError};
+use blockpruner::ErrorKind;
+use blockpruner::gpu::Gpu;
 use blockpruner::model::{BlockId, BlockSummary, Checkpoint, DeviceModel, ModelSummary, device_needs};
 use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Strategy};
 use blockpruner::text::Windows;
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::default_window;
-use crate::exit::gpu_error;
+use crate::exit::kind;
 use crate::screen::{self, grouped, say};
 
 /// Arguments of `inspect`.
@@ -49,7 +49,7 @@ pub async fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let checkpoint = crate::open::checkpoint(&args.model).await?;
     let memory = match memory(&checkpoint).await {
         Ok(memory) => Some(memory),
-        Err(error) if matches!(gpu_error(&error), Some(GpuError::NoAdapter { .. } | GpuError::Unsuitable { .. })) => {
+        Err(error) if matches!(kind(&error), Some(ErrorKind::NoDevice | ErrorKind::UnusableDevice)) => {
             say!("no memory plan: {error:#}");
             None
         }
@@ -65,7 +65,7 @@ async fn memory(checkpoint: &Checkpoint) -> anyhow::Result<Memory> {
     let mut needs = device_needs(checkpoint);
     needs.needs.formats.clear();
     let gpu = Gpu::open(&needs).await?;
-    let window = default_window(spec);
+    let window = spec.default_window();
     let weights = DeviceModel::weight_bytes(&gpu, checkpoint)?;
     let windows = Windows::from_ids(vec![0; window], window, None)?;
     let search = SearchOptions { remove: 1, block_types: BlockTypes::Mix, strategy: Strategy::Exact };

@@ -12,8 +12,8 @@ mod inspect;
 mod kept_pipelines;
 mod open;
 mod perplexity;
+mod progress;
 mod prune;
-mod resume;
 mod screen;
 
 use std::io::IsTerminal;

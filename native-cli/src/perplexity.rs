@@ -1,9 +1,9 @@
 //! `blockpruner perplexity`.
 
-use blockpruner::score::Scorer;
 use clap::Args;
 
 use crate::args::{DeviceArgs, RemovedArgs, TextArgs};
+use crate::progress::Preparing;
 use crate::{open, screen};
 
 /// Arguments of `perplexity`.
@@ -30,12 +30,10 @@ pub struct PerplexityArgs {
 pub async fn run(args: &PerplexityArgs) -> anyhow::Result<()> {
     let checkpoint = open::checkpoint(&args.model).await?;
     let removed = args.removed.blocks(&checkpoint.spec)?;
-    let (_, windows) = open::windows(&checkpoint, &args.text, &args.windows)?;
-    let gpu = open::device(&args.device, &checkpoint).await?;
-    let memory = open::memory(&gpu, &checkpoint, &windows, None, &args.device)?;
-    let model = open::load(&gpu, &checkpoint, &memory).await?;
-    open::warm_up(&model).await?;
-    let score = Scorer::batched(&model, &windows, memory.batching)?.perplexity(&removed).await?;
+    let windows = open::windows(&checkpoint, &args.text, &args.windows)?;
+    let session = open::session(&args.device, &checkpoint).await?;
+    let mut preparing = Preparing::new(&session, None);
+    let score = session.perplexity(&windows, &removed, &mut |preparation| preparing.tell(preparation)).await?;
     if args.json {
         return screen::print_json(&serde_json::json!({
             "perplexity": score.perplexity,
@@ -43,7 +41,7 @@ pub async fn run(args: &PerplexityArgs) -> anyhow::Result<()> {
             "tokens": windows.ids.len(),
             "windows": windows.count,
             "window": windows.window,
-            "device": gpu.name(),
+            "device": session.gpu().name(),
             "removed": removed,
         }));
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use blockpruner::bench::SearchCount;
+use blockpruner::export::HfSummary;
 use blockpruner::model::BlockKind;
 use blockpruner::search::{MemoryPlan, SearchOptions, Step, Strategy};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -76,6 +77,16 @@ pub fn write(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot write to stdout"),
+    }
+}
+
+/// Says what of the input is not in a written model.
+pub fn notes(written: &HfSummary) {
+    for tensor in &written.left_out {
+        say!("note: {tensor} is not part of the architecture and was left out");
+    }
+    for key in &written.foreign_code {
+        say!("note: {key} names a program that comes with the input, and was left out");
     }
 }
 

@@ -88,10 +88,10 @@ fn output_folders_are_checked_first() {
     let file = root.path().join("file");
     fs::write(&file, b"mine").unwrap();
     let full = root.path().to_str().unwrap();
-    failure(&prune(full, &["--remove", "1"]), 2, "is not empty");
+    failure(&prune(full, &["--remove", "1"]), 2, "is not an empty folder");
     failure(&prune(full, &["--remove", "1", "--resume"]), 2, "no saved search");
     failure(&prune(file.to_str().unwrap(), &["--remove", "1"]), 2, "is a file");
-    failure(&prune(file.join("out").to_str().unwrap(), &["--remove", "1"]), 2, "choose another --out");
+    failure(&prune(file.join("out").to_str().unwrap(), &["--remove", "1"]), 2, "choose another folder");
     assert_eq!(fs::read(&file).unwrap(), b"mine");
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
 }
@@ -123,7 +123,7 @@ fn folders_that_a_kill_left_are_used() {
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
         // Anything else is someone's.
         fs::write(path("notes.txt"), "mine").unwrap();
-        let expected = if resume.is_empty() { "not empty" } else { "holds no saved search" };
+        let expected = if resume.is_empty() { "not an empty folder" } else { "holds no saved search" };
         failure(&prune(root.path().to_str().unwrap(), &more), 2, expected);
         assert_eq!(fs::read(path("notes.txt")).unwrap(), b"mine");
     }

@@ -3,14 +3,13 @@
 mod download;
 
 use std::collections::{BTreeMap, HashSet};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use blockpruner::gpu::{Gpu, GpuError, GpuOptions, KernelChoice, Tier};
-use blockpruner::model::{Checkpoint, DeviceModel};
-use blockpruner::score::Scorer;
-use blockpruner::search::{Event, MemoryPlan, SearchOptions, SearchState, search};
+use blockpruner::model::Checkpoint;
+use blockpruner::search::{MemoryPlan, SearchOptions, SearchState};
+use blockpruner::session::Session;
 use blockpruner::text::Windows;
 use blockpruner_shaders::GemmKernel;
 use pollster::block_on;
@@ -70,7 +69,7 @@ pub fn fixture_names() -> Vec<String> {
 ///
 /// # Panics
 /// If either cannot be read.
-pub fn fixture(name: &str) -> (Checkpoint, Reference) {
+pub fn fixture(name: &str) -> (Rc<Checkpoint>, Reference) {
     let folder = fixture_folder(name);
     let gguf = folder.join("model.gguf");
     let model = if gguf.is_file() { &gguf } else { &folder };
@@ -79,7 +78,7 @@ pub fn fixture(name: &str) -> (Checkpoint, Reference) {
     let path = folder.join("reference.json");
     let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let reference = serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    (checkpoint, reference)
+    (Rc::new(checkpoint), reference)
 }
 
 /// Every kernel choice that the default device has, with a name; panels need what strict WebGPU leaves out natively.
@@ -157,21 +156,18 @@ pub fn open(options: &GpuOptions) -> Rc<Gpu> {
 /// If anything fails.
 pub fn greedy(
     gpu: &Rc<Gpu>,
-    checkpoint: &Checkpoint,
+    checkpoint: &Rc<Checkpoint>,
     windows: &Windows,
     options: &SearchOptions,
     budget: Option<u64>,
 ) -> (MemoryPlan, SearchState) {
-    let memory = MemoryPlan::new(gpu, checkpoint, windows, Some(options), budget).unwrap_or_else(|e| panic!("{e}"));
-    let mut quiet = |_, _| {};
-    let model = match memory.streamed {
-        true => block_on(DeviceModel::stream(gpu.clone(), checkpoint, &mut quiet)),
-        false => block_on(DeviceModel::load(gpu.clone(), checkpoint, &mut quiet)),
-    };
-    let model = model.unwrap_or_else(|e| panic!("{e}"));
-    let scorer = Scorer::batched(&model, windows, memory.batching).unwrap_or_else(|e| panic!("{e}"));
-    let mut observe = |_: Event<'_>, _: &SearchState| ControlFlow::Continue(());
-    let state = block_on(search(&scorer, options, &memory, SearchState::default(), &mut observe));
+    let session = Rc::new(Session::builder(checkpoint.clone()).memory_budget(budget).with_gpu(gpu.clone()));
+    let memory = session.memory(windows, Some(options)).unwrap_or_else(|e| panic!("{e}"));
+    let state = block_on(async {
+        let mut search = session.search(windows.clone(), *options, None).await?;
+        while search.next().await?.is_some() {}
+        Ok::<_, blockpruner::Error>(search.state().clone())
+    });
     (memory, state.unwrap_or_else(|e| panic!("{e}")))
 }
 

@@ -46,7 +46,7 @@ impl Small {
         let planned = MemoryPlan::new(model.gpu(), &self.checkpoint, &self.windows, Some(&OPTIONS), None).unwrap();
         let memory = MemoryPlan { wave: 5, ..planned };
         let scorer = Scorer::batched(model, &self.windows, memory.batching)?;
-        let mut observe = |event: Event<'_>, state: &SearchState| match event {
+        let mut observe = |event: Event, state: &SearchState| match event {
             Event::Progress { .. } => ControlFlow::Continue(()),
             _ => save(state),
         };

@@ -228,7 +228,7 @@ fn unfit_texts_and_counts_are_refused() {
     let scorer = Scorer::new(&model, &windows).unwrap();
     let options = SearchOptions { remove: 5, block_types: BlockTypes::Mix, strategy: Strategy::Exact };
     let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows, Some(&options), None).unwrap();
-    let mut observe = |_: Event<'_>, _: &SearchState| ControlFlow::Continue(());
+    let mut observe = |_: Event, _: &SearchState| ControlFlow::Continue(());
     let found = block_on(search(&scorer, &options, &memory, SearchState::default(), &mut observe));
     assert!(matches!(found, Err(SearchError::TooMany { remove: 5, blocks: 4, .. })), "{found:?}");
 }
@@ -290,7 +290,7 @@ fn a_stopped_search_resumes() {
         let whole = run_until(&scorer, &options, &memory, SearchState::default(), usize::MAX).unwrap();
         assert_eq!(whole.steps.len(), 2);
         let mut calls = 0;
-        let mut count = |_: Event<'_>, _: &SearchState| {
+        let mut count = |_: Event, _: &SearchState| {
             calls += 1;
             ControlFlow::Continue(())
         };

@@ -6,16 +6,19 @@ use std::rc::Rc;
 use blockpruner::gpu::{Gpu, GpuOptions};
 use blockpruner::model::{Checkpoint, DeviceModel, device_needs};
 use blockpruner::score::Scorer;
-use blockpruner::search::{BlockTypes, CandidateState, MemoryError, MemoryPlan, SearchOptions, SearchState, Strategy};
+use blockpruner::search::{
+    self, BlockTypes, CandidateState, MemoryError, MemoryPlan, SearchOptions, SearchState, Strategy,
+};
+use blockpruner::session::{Event, Search, Session};
 use blockpruner::text::{CalibrationText, Windows};
 use blockpruner_tests::{SMOLLM2, fixture, greedy, open};
 use pollster::block_on;
 
-fn tiny(window: usize, count: usize) -> (Checkpoint, Windows) {
+fn tiny(window: usize, count: usize) -> (Rc<Checkpoint>, Windows) {
     let checkpoint = block_on(Checkpoint::builtin_tiny()).unwrap();
     let text = CalibrationText::builtin_sample();
     let windows = Windows::cut(&text, checkpoint.tokenizer().unwrap(), window, Some(count)).unwrap();
-    (checkpoint, windows)
+    (Rc::new(checkpoint), windows)
 }
 
 fn options(remove: usize, block_types: BlockTypes, strategy: Strategy) -> SearchOptions {
@@ -107,7 +110,7 @@ fn the_fast_search_is_the_published_one() {
 /// On a real model, which is downloaded once; skipped without a network. Two steps, so that the second one drops candidates.
 fn smollm2(window: usize, count: usize) {
     let Some(file) = SMOLLM2.fetch_or_skip() else { return };
-    let checkpoint = block_on(Checkpoint::open(&file.to_string_lossy())).unwrap();
+    let checkpoint = Rc::new(block_on(Checkpoint::open(&file.to_string_lossy())).unwrap());
     let text = CalibrationText::builtin_sample();
     let windows = Windows::cut(&text, checkpoint.tokenizer().unwrap(), window, Some(count)).unwrap();
     let gpu = open(&device_needs(&checkpoint));
@@ -205,9 +208,10 @@ fn race(window: usize, count: usize) {
 }
 
 /// A fixture's model whose layers' branches read the same states.
-fn with_parallel_layers(name: &str, layers: &[usize]) -> (Checkpoint, Windows) {
+fn with_parallel_layers(name: &str, layers: &[usize]) -> (Rc<Checkpoint>, Windows) {
     let (mut checkpoint, reference) = fixture(name);
-    layers.iter().for_each(|layer| checkpoint.spec.layers[*layer].parallel = true);
+    let model = Rc::get_mut(&mut checkpoint).unwrap();
+    layers.iter().for_each(|layer| model.spec.layers[*layer].parallel = true);
     let windows = Windows::from_ids(reference.ids.clone(), reference.window, None).unwrap();
     (checkpoint, windows)
 }
@@ -234,4 +238,37 @@ fn parallel_branches_are_searched_exactly() {
         let one_of_each = "mlp:0,mha:1,mlp:2";
         assert_eq!(nll(&checkpoint, one_of_each), nll(&sequential, one_of_each));
     }
+}
+
+/// What was told is what was done: a search waits between two events, whatever waits natively for the device, so that it can be
+/// stopped, saved and gone on with.
+#[test]
+fn a_search_waits_until_it_is_asked() {
+    let (checkpoint, windows) = tiny(64, 2);
+    let session = Rc::new(Session::builder(checkpoint).with_gpu(open(&GpuOptions::default())));
+    let start = |saved: Option<&[u8]>| {
+        block_on(session.search(windows.clone(), options(2, BlockTypes::Mha, Strategy::Exact), saved)).unwrap()
+    };
+    let next = |search: &mut Search| block_on(search.next()).unwrap();
+    let mut whole = start(None);
+    while next(&mut whole).is_some() {}
+
+    let mut search = start(None);
+    while !matches!(next(&mut search), Some(Event::Found(search::Event::Dense(_)))) {
+        assert!(search.state().dense.is_none(), "the whole model is scored before that is told");
+    }
+    while !matches!(next(&mut search), Some(Event::Found(search::Event::Step(_)))) {
+        assert!(search.state().steps.is_empty(), "a step is finished before that is told");
+    }
+    assert_eq!(search.state().steps.len(), 1);
+    let saved = search.save().to_json();
+    search.stop();
+    assert!(next(&mut search).is_none() && !search.is_finished());
+
+    let mut resumed = start(Some(saved.as_bytes()));
+    while next(&mut resumed).is_some() {}
+    assert!(resumed.is_finished());
+    let steps = |search: &Search| result(search.state());
+    assert_eq!(steps(&resumed), steps(&whole));
+    assert_eq!(resumed.plan().order(), whole.plan().order());
 }

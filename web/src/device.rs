@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use blockpruner::generate::{GenerateOptions, Generator, prompt_ids};
+use blockpruner::generate::{GenerateOptions, prompt_ids};
 use blockpruner::gpu::{Gpu, GpuOptions, adapters};
-use blockpruner::model::{BlockSet, Checkpoint as CoreCheckpoint, DeviceModel, device_needs};
-use blockpruner::score::Scorer;
+use blockpruner::model::{BlockSet, device_needs};
+use blockpruner::session::{Preparation, Session};
 use blockpruner::text::DecodeStream;
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
@@ -123,9 +123,14 @@ impl Device {
         checkpoint: &Checkpoint,
         #[wasm_bindgen(unchecked_optional_param_type = "Progress")] progress: Option<js_sys::Function>,
     ) -> Result<Model, Error> {
-        let mut tell = |done, total| report(progress.as_ref(), done, total);
-        let model = DeviceModel::load(self.gpu.clone(), &checkpoint.inner, &mut tell).await?;
-        Ok(Model { checkpoint: checkpoint.inner.clone(), model: Rc::new(model) })
+        let session = Session::builder(checkpoint.inner.clone()).with_gpu(self.gpu.clone());
+        let mut tell = |preparation| {
+            if let Preparation::Load { done, total } = preparation {
+                report(progress.as_ref(), done, total);
+            }
+        };
+        session.preload(&mut tell).await?;
+        Ok(Model { session: Rc::new(session) })
     }
 
     /// Gives the device and all memory on it back at once. Everything that uses it ends with `device-lost`.
@@ -137,8 +142,7 @@ impl Device {
 /// A model on a device.
 #[wasm_bindgen]
 pub struct Model {
-    checkpoint: Rc<CoreCheckpoint>,
-    model: Rc<DeviceModel>,
+    session: Rc<Session>,
 }
 
 #[wasm_bindgen]
@@ -151,7 +155,8 @@ impl Model {
         #[wasm_bindgen(unchecked_optional_param_type = "BlockId[]")] without: Option<Vec<String>>,
     ) -> Result<JsValue, Error> {
         let removed = block_set(without)?;
-        let score = Scorer::new(&self.model, &windows.windows)?.perplexity(&removed).await?;
+        let session = self.session.clone();
+        let score = session.perplexity(&windows.inner.clone(), &removed, &mut |_| {}).await?;
         to_js(&Score { perplexity: score.perplexity, mean_nll: score.mean_nll, windows: score.windows })
     }
 
@@ -166,13 +171,15 @@ impl Model {
         >,
     ) -> Result<JsValue, Error> {
         let JsGenerateOptions { max_tokens, without } = options(generate_options)?;
-        self.checkpoint.spec.check_blocks(&without)?;
-        let tokenizer = self.checkpoint.tokenizer()?;
-        let prompt = prompt_ids(&self.checkpoint, &prompt)?;
+        let session = self.session.clone();
+        let checkpoint = session.checkpoint();
+        checkpoint.spec.check_blocks(&without)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let prompt = prompt_ids(checkpoint, &prompt)?;
         let mut stream = DecodeStream::after(tokenizer, &prompt)?;
         let options =
-            GenerateOptions { max_tokens: max_tokens.unwrap_or(128), eos_token_ids: self.checkpoint.eos_token_ids()? };
-        let mut generator = Generator::new(self.model.clone(), without, prompt, options)?;
+            GenerateOptions { max_tokens: max_tokens.unwrap_or(128), eos_token_ids: checkpoint.eos_token_ids()? };
+        let mut generator = session.generate(prompt, &without, options, &mut |_| {}).await?;
         let (mut text, mut tokens) = (String::new(), Vec::new());
         let mut tell = |part: String| {
             if let Some(on_text) = &on_text {
@@ -199,7 +206,7 @@ impl Model {
         saved: Option<String>,
     ) -> Result<JsValue, Error> {
         let settings: PruneOptions = options(prune_options)?;
-        search::start(self.checkpoint.clone(), self.model.clone(), windows.clone(), settings, saved).await
+        search::start(self.session.clone(), windows.inner.clone(), settings, saved).await
     }
 }
 

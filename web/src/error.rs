@@ -1,11 +1,10 @@
 //! Errors as JavaScript sees them: an `Error` with the library's message and a `code` to decide by.
 
-use blockpruner::export::{ExportError, ResumeError};
+use blockpruner::ErrorKind;
+use blockpruner::export::ExportError;
 use blockpruner::generate::GenerateError;
 use blockpruner::gpu::GpuError;
-use blockpruner::model::{ForwardError, ModelError, ParseBlockError};
-use blockpruner::score::ScoreError;
-use blockpruner::search::{MemoryError, SearchError};
+use blockpruner::model::{ModelError, ParseBlockError};
 use blockpruner::text::TextError;
 use blockpruner::weights::WeightsError;
 use wasm_bindgen::JsValue;
@@ -14,29 +13,7 @@ use wasm_bindgen::JsValue;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Gpu(#[from] GpuError),
-    #[error(transparent)]
-    Forward(#[from] ForwardError),
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    #[error(transparent)]
-    Text(#[from] TextError),
-    #[error(transparent)]
-    Score(#[from] ScoreError),
-    #[error(transparent)]
-    Search(#[from] SearchError),
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    #[error(transparent)]
-    Generate(#[from] GenerateError),
-    #[error(transparent)]
-    Export(#[from] ExportError),
-    #[error("cannot resume: {0}")]
-    Resume(#[from] ResumeError),
-    #[error(transparent)]
-    Block(#[from] ParseBlockError),
+    Library(#[from] blockpruner::Error),
     /// What a caller passed makes no sense.
     #[error("{0}")]
     Argument(String),
@@ -45,42 +22,34 @@ pub enum Error {
     Network { url: String, reason: String },
 }
 
-impl Error {
-    fn gpu(&self) -> Option<&GpuError> {
-        let forward = match self {
-            Error::Gpu(gpu) => return Some(gpu),
-            Error::Forward(forward)
-            | Error::Memory(MemoryError::Forward(forward))
-            | Error::Generate(GenerateError::Forward(forward))
-            | Error::Score(ScoreError::Forward(forward))
-            | Error::Search(SearchError::Score(ScoreError::Forward(forward))) => forward,
-            _ => return None,
-        };
-        match forward {
-            ForwardError::Gpu(gpu) => Some(gpu),
-            _ => None,
-        }
-    }
+macro_rules! from_library {
+    ($($error:ty),+) => {
+        $(impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Library(error.into())
+            }
+        })+
+    };
+}
+from_library!(ExportError, GenerateError, GpuError, ModelError, ParseBlockError, TextError, WeightsError);
 
+impl Error {
     fn code(&self) -> &'static str {
-        if let Some(gpu) = self.gpu() {
-            return match gpu {
-                GpuError::NoAdapter { .. } | GpuError::NoSuchDevice { .. } => "no-device",
-                GpuError::Lost { .. } => "device-lost",
-                GpuError::OutOfMemory { .. } => "out-of-memory",
-                GpuError::TooLarge { .. } => "too-large",
-                GpuError::Unsuitable { .. }
-                | GpuError::Open { .. }
-                | GpuError::SelfTest { .. }
-                | GpuError::Driver { .. }
-                | GpuError::Validation { .. } => "device",
-            };
-        }
-        match self {
-            Error::Network { .. } => "network",
-            Error::Resume(_) => "cannot-resume",
-            Error::Search(SearchError::NoCandidate { .. }) => "no-candidate",
-            Error::Export(ExportError::Write { .. }) => "write",
+        let kind = match self {
+            Self::Library(error) => error.kind(),
+            Self::Argument(_) => ErrorKind::Input,
+            Self::Network { .. } => return "network",
+        };
+        match kind {
+            ErrorKind::CannotResume => "cannot-resume",
+            ErrorKind::NoDevice => "no-device",
+            ErrorKind::UnusableDevice | ErrorKind::Driver => "device",
+            ErrorKind::DeviceLost => "device-lost",
+            ErrorKind::OutOfMemory => "out-of-memory",
+            ErrorKind::TooLarge => "too-large",
+            ErrorKind::NotFinite => "not-finite",
+            ErrorKind::NoCandidate => "no-candidate",
+            ErrorKind::Write => "write",
             _ => "input",
         }
     }
@@ -95,7 +64,9 @@ impl From<Error> for JsValue {
             let _ = js_sys::Reflect::set(&object, &key.into(), &value);
         };
         set("code", error.code().into());
-        if let Some(GpuError::TooLarge { what, bytes, limit, .. }) = error.gpu() {
+        if let Error::Library(error) = &error
+            && let Some(GpuError::TooLarge { what, bytes, limit, .. }) = error.device()
+        {
             set("what", what.into());
             set("bytes", (*bytes as f64).into());
             set("limit", (*limit as f64).into());

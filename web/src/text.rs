@@ -1,5 +1,8 @@
 //! Calibration text and its windows.
 
+use std::rc::Rc;
+
+use blockpruner::session::WindowOptions;
 use blockpruner::text::{CalibrationText, TextOptions, Windows as CoreWindows};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
@@ -18,7 +21,7 @@ struct JsTextOptions {
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct WindowOptions {
+struct JsWindowOptions {
     window: Option<usize>,
     max_windows: Option<usize>,
 }
@@ -51,10 +54,8 @@ impl Text {
 
 /// A text cut into windows of one model's tokens.
 #[wasm_bindgen]
-#[derive(Clone)]
 pub struct Windows {
-    pub(crate) text: CalibrationText,
-    pub(crate) windows: CoreWindows,
+    pub(crate) inner: Rc<CoreWindows>,
 }
 
 #[derive(Serialize)]
@@ -74,18 +75,15 @@ impl Windows {
         checkpoint: &Checkpoint,
         #[wasm_bindgen(unchecked_optional_param_type = "WindowOptions")] window_options: JsValue,
     ) -> Result<Windows, Error> {
-        let WindowOptions { window, max_windows } = options(window_options)?;
-        let checkpoint = &*checkpoint.inner;
-        let window = window.unwrap_or_else(|| checkpoint.spec.max_positions.min(2048));
-        let windows = CoreWindows::cut(&text.text, checkpoint.tokenizer()?, window, max_windows)?;
-        windows.check_vocabulary(checkpoint.spec.vocab_size)?;
-        Ok(Windows { text: text.text.clone(), windows })
+        let JsWindowOptions { window, max_windows } = options(window_options)?;
+        let windows = checkpoint.inner.windows(&text.text, WindowOptions { window, max_windows })?;
+        Ok(Windows { inner: Rc::new(windows) })
     }
 
     /// How much text that is.
     #[wasm_bindgen(unchecked_return_type = "WindowsInfo")]
     pub fn info(&self) -> Result<JsValue, Error> {
-        let CoreWindows { rows, tokens, count, window, .. } = self.windows;
-        to_js(&WindowsInfo { source: &self.text.source, rows, tokens, windows: count, window })
+        let CoreWindows { source, rows, tokens, count, window, .. } = &*self.inner;
+        to_js(&WindowsInfo { source, rows: *rows, tokens: *tokens, windows: *count, window: *window })
     }
 }

@@ -8,6 +8,9 @@ export type ErrorCode =
   | "input"
   | "network"
   | "cannot-resume"
+  /** A loss or a logit is not finite. */
+  | "not-finite"
+  /** The same of every candidate of a step. */
   | "no-candidate"
   | "write";
 

@@ -22,7 +22,7 @@ pub use order::{read_order, write_order};
 pub use plan::{
     Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings,
 };
-pub use pruning::Pruning;
+pub(crate) use pruning::Pruning;
 pub use saved::{ResumeError, SavedSearch};
 #[cfg(not(target_arch = "wasm32"))]
 pub use sink::{DiskFolder, write_atomically};
@@ -44,6 +44,15 @@ pub enum ExportError {
     /// The output folder holds files already.
     #[error("{path} is not an empty folder; choose a new folder, or empty this one first")]
     NotEmpty { path: String },
+    /// Another process writes the output folder.
+    #[error("another process is at work in {path}; wait until it is done, or choose another folder")]
+    Busy { path: String },
+    /// The output folder holds a saved search.
+    #[error("{path} holds an unfinished search; resume it, or choose another folder")]
+    Unfinished { path: String },
+    /// The output folder holds no saved search.
+    #[error("{path} {why}, there is nothing to resume; choose another folder to start again")]
+    NothingToResume { path: String, why: &'static str },
     /// A file name that would leave the output folder.
     #[error("`{name}` is not a plain file name; an export writes into one folder only")]
     FileName { name: String },
@@ -73,6 +82,12 @@ pub enum ExportError {
     /// A written folder does not hold what was written.
     #[error("the written model is not what it should be: {what}; delete it and export again, to another disk")]
     Differs { what: String },
+    /// A written model does not score as what was searched.
+    #[error(
+        "the written model in {path} has perplexity {perplexity}, but the search found {planned}; it is kept for \
+         inspection, do not use it"
+    )]
+    OtherPerplexity { path: String, perplexity: f64, planned: f64 },
     /// A tensor could not be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),

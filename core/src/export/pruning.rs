@@ -4,18 +4,14 @@ use super::{ExportError, Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDe
 use crate::gpu::Gpu;
 use crate::model::Checkpoint;
 use crate::search::{Dense, SearchOptions, SearchState, Strategy};
-use crate::text::{CalibrationText, Windows};
+use crate::text::Windows;
 
 /// Model, text, settings and device of one pruning.
 #[derive(Clone, Copy)]
-pub struct Pruning<'a> {
-    /// The model as its user named it.
-    pub model_name: &'a str,
+pub(crate) struct Pruning<'a> {
     /// The model.
     pub checkpoint: &'a Checkpoint,
     /// The calibration text.
-    pub text: &'a CalibrationText,
-    /// What is scored of it.
     pub windows: &'a Windows,
     /// What is searched for.
     pub options: &'a SearchOptions,
@@ -45,21 +41,21 @@ impl Pruning<'_> {
         Plan {
             format: PLAN_FORMAT.into(),
             model: PlanModel {
-                name: self.model_name.into(),
+                name: self.checkpoint.name.clone(),
                 family: spec.family.to_string(),
                 layers: spec.layers.len(),
                 parameters: spec.parameters(),
                 absent: spec.absent.clone(),
             },
             calibration: PlanCalibration {
-                source: self.text.source.clone(),
-                field: self.text.options().field.clone(),
+                source: windows.source.clone(),
+                field: windows.options.field.clone(),
                 rows: windows.rows,
                 tokens: windows.tokens,
                 windows: windows.count,
                 window: windows.window,
-                samples: self.text.options().samples,
-                seed: self.text.options().seed,
+                samples: windows.options.samples,
+                seed: windows.options.seed,
             },
             settings: PlanSettings {
                 block_types: self.options.block_types,

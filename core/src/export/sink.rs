@@ -88,8 +88,8 @@ mod disk {
             self.partial.path()
         }
 
-        /// Puts the finished folder in place.
-        pub fn finish(mut self) -> Result<(), ExportError> {
+        /// Puts the finished folder in place, and says where that is.
+        pub fn finish(mut self) -> Result<PathBuf, ExportError> {
             if let Some((path, _)) = &self.open {
                 return Err(ExportError::SinkOrder {
                     path: path.display().to_string(),
@@ -106,7 +106,8 @@ mod disk {
             fs::rename(self.partial.path(), &self.target).map_err(|e| write_error(&self.target, &e))?;
             // Renamed away: there is nothing left for the guard to remove.
             let _ = self.partial.keep();
-            sync_folder(parent_of(&self.target))
+            sync_folder(parent_of(&self.target))?;
+            Ok(self.target)
         }
 
         fn begin(&mut self, name: &str) -> Result<(), ExportError> {

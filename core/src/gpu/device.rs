@@ -570,7 +570,10 @@ impl Gpu {
             let _ = sender.send(result);
         });
         #[cfg(not(target_arch = "wasm32"))]
-        self.poll(wgpu::PollType::wait_indefinitely())?;
+        {
+            give_way().await;
+            self.poll(wgpu::PollType::wait_indefinitely())?;
+        }
         let result = mapped.await;
         self.check()?;
         match result {
@@ -586,7 +589,10 @@ impl Gpu {
 
     async fn wait(&self, submitted: Submitted) -> Result<(), GpuError> {
         #[cfg(not(target_arch = "wasm32"))]
-        self.poll(wgpu::PollType::Wait { submission_index: Some(submitted.index), timeout: None })?;
+        {
+            give_way().await;
+            self.poll(wgpu::PollType::Wait { submission_index: Some(submitted.index), timeout: None })?;
+        }
         #[cfg(target_arch = "wasm32")]
         let _ = submitted.index;
         let done = submitted.done.await;
@@ -721,6 +727,20 @@ fn binding_type(binding: Binding) -> wgpu::BindingType {
         Binding::TextureU32 => texture(wgpu::StorageTextureAccess::ReadOnly, wgpu::TextureFormat::Rgba32Uint),
         Binding::TextureWrite => texture(wgpu::StorageTextureAccess::WriteOnly, wgpu::TextureFormat::Rgba32Float),
     }
+}
+
+/// Lets whoever polls have the thread once. Natively, a wait blocks it: what was found out until then would be told only at the
+/// end of everything.
+pub(crate) async fn give_way() {
+    let mut given = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut given, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub use activation::record_activation;
 pub use adapter::{AdapterSummary, GpuOptions, KeptPipelines, KernelChoice, Tier, adapters};
 pub use attention::{Attention, AttentionBuffers, CachedBuffers, HeadNorms, KeyValues, Projection};
 pub use device::Gpu;
+pub(crate) use device::give_way;
 pub use device_memory::DeviceMemory;
 pub use error::GpuError;
 #[cfg(feature = "fault-injection")]

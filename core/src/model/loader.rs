@@ -15,7 +15,7 @@ use super::family::{Role, TensorRef};
 use super::forward::VOCABULARY_CHUNK;
 use super::spec::QkNorm;
 use super::{BlockId, BlockKind, ModelSpec};
-use crate::gpu::{Gpu, GpuError, HeadNorms, Matrix, Norm, Piece, Spare, Staged};
+use crate::gpu::{Gpu, GpuError, HeadNorms, Matrix, Norm, Piece, Spare, Staged, give_way};
 use crate::weights::{ByteSource, DType, Form, Tensor, Weights, WeightsError};
 
 /// Bytes of rows that are read at a time, unless the rows that are packed together are more.
@@ -177,6 +177,7 @@ impl<'a> Loader<'a> {
         let largest = self.bring(&strips, &matrix.pieces(self.gpu)).await?;
         matrix.contains(largest);
         self.advance(parts.iter().map(|part| part.rows.len()).sum::<usize>() * inner);
+        give_way().await;
         Ok(matrix)
     }
 

@@ -301,6 +301,11 @@ impl ModelSpec {
         parameters_of(&stored(&self.block_tensors(block)))
     }
 
+    /// Tokens of a window where nobody chooses: 2048, or the model's maximum if that is smaller.
+    pub fn default_window(&self) -> usize {
+        self.max_positions.min(2048)
+    }
+
     /// Parameters of the model as it is: without absent blocks, a tied head counted once.
     pub fn parameters(&self) -> u64 {
         let blocks: u64 = self.blocks().map(|block| self.block_parameters(block)).sum();

@@ -122,6 +122,11 @@ pub struct SearchOptions {
 }
 
 impl SearchOptions {
+    /// Removes `remove` blocks of any kind by the exact search.
+    pub fn remove(remove: usize) -> Self {
+        Self { remove, block_types: BlockTypes::Mix, strategy: Strategy::Exact }
+    }
+
     /// The blocks that the first step scores, in the published order.
     pub fn candidates<'a>(&'a self, spec: &'a ModelSpec) -> impl Iterator<Item = BlockId> + 'a {
         spec.blocks().filter(|block| self.block_types.has(block.kind))
@@ -176,16 +181,16 @@ impl SearchState {
 }
 
 /// Something that the search found out.
-#[derive(Debug)]
-pub enum Event<'a> {
+#[derive(Clone, Debug)]
+pub enum Event {
     /// The unpruned model was scored.
-    Dense(&'a Dense),
+    Dense(Dense),
     /// Candidates were scored together, as many as advance at a time.
     Wave {
         /// 1-based.
         step: usize,
         /// These candidates.
-        candidates: &'a [Candidate],
+        candidates: Vec<Candidate>,
         /// Candidates of this step that are scored, with these.
         done: usize,
         /// Candidates of this step.
@@ -199,7 +204,7 @@ pub enum Event<'a> {
         done: f64,
     },
     /// A step is finished.
-    Step(&'a Step),
+    Step(Step),
 }
 
 /// Why a search ended early.
@@ -234,7 +239,7 @@ pub enum SearchError {
 }
 
 /// Tells of events; what it returns says whether to go on.
-pub(super) type Observer<'o> = &'o mut dyn FnMut(Event<'_>, &SearchState) -> ControlFlow<()>;
+pub(super) type Observer<'o> = &'o mut dyn FnMut(Event, &SearchState) -> ControlFlow<()>;
 
 /// Searches from `state` on: an empty one, or one that an observer kept from an earlier run with the same model, text,
 /// options and device. Every event but [`Event::Progress`] comes with a state that is worth saving: a search that is resumed
@@ -273,7 +278,7 @@ pub async fn search(
         };
         let dense = Dense { perplexity: score.perplexity, mean_nll: score.mean_nll };
         state.dense = Some(dense);
-        go_on(observe(Event::Dense(&dense), &state))?;
+        go_on(observe(Event::Dense(dense), &state))?;
     }
     while state.steps.len() < options.remove {
         let start = Instant::now();
@@ -288,7 +293,7 @@ pub async fn search(
         if let Some(sweep) = &mut sweep {
             sweep.remove(step.removed);
         }
-        go_on(observe(Event::Step(&step), &state))?;
+        go_on(observe(Event::Step(step), &state))?;
     }
     Ok(state)
 }
@@ -337,7 +342,7 @@ pub(super) fn record(
 ) -> Result<(), SearchError> {
     state.candidates.extend_from_slice(&candidates);
     let (step, done) = (state.steps.len() + 1, state.candidates.len());
-    go_on(observe(Event::Wave { step, candidates: &candidates, done, total }, state))
+    go_on(observe(Event::Wave { step, candidates, done, total }, state))
 }
 
 /// The published loop literally.

@@ -7,7 +7,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{CalibrationText, TextError, Tokenizer, stream};
+use super::{CalibrationText, TextError, TextOptions, Tokenizer, stream};
 use crate::digest::hex;
 
 /// Consecutive windows of one length.
@@ -25,6 +25,10 @@ pub struct Windows {
     pub tokens: usize,
     /// Whether it was read to its end.
     pub whole_text: bool,
+    /// The text that they were cut from, as [`CalibrationText::source`]; empty if they were given as ids.
+    pub source: String,
+    /// Which part of that text was taken.
+    pub options: TextOptions,
 }
 
 impl Windows {
@@ -49,7 +53,8 @@ impl Windows {
             // Where reading stopped depends on how it was read.
             false => ids.truncate(most),
         }
-        Ok(Self { rows: pieces.rows, whole_text, ..Self::from_ids(ids, window, max_windows)? })
+        let (source, options) = (text.source.clone(), text.options().clone());
+        Ok(Self { rows: pieces.rows, whole_text, source, options, ..Self::from_ids(ids, window, max_windows)? })
     }
 
     /// Cuts ids into windows of `window` tokens, of which the first `max_windows` are kept.
@@ -65,7 +70,14 @@ impl Windows {
         let available = tokens / window;
         let count = max_windows.map_or(available, |most| most.min(available));
         ids.truncate(count * window);
-        Ok(Self { ids, window, count, rows: 0, tokens, whole_text: true })
+        let (source, options) = (String::new(), TextOptions::default());
+        Ok(Self { ids, window, count, rows: 0, tokens, whole_text: true, source, options })
+    }
+
+    /// The shortest text that has a loss, for what is prepared before there is a text.
+    pub(crate) fn shortest() -> Self {
+        let (source, options) = (String::new(), TextOptions::default());
+        Self { ids: vec![0; 2], window: 2, count: 1, rows: 0, tokens: 2, whole_text: true, source, options }
     }
 
     /// Checks that the model has an embedding for every id.
@@ -136,7 +148,16 @@ mod tests {
         let windows = Windows::from_ids((0..11).collect(), 4, None).unwrap();
         assert_eq!(
             windows,
-            Windows { ids: (0..8).collect(), window: 4, count: 2, rows: 0, tokens: 11, whole_text: true }
+            Windows {
+                ids: (0..8).collect(),
+                window: 4,
+                count: 2,
+                rows: 0,
+                tokens: 11,
+                whole_text: true,
+                source: String::new(),
+                options: TextOptions::default(),
+            }
         );
     }
 

@@ -9,6 +9,7 @@ mod shards;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::rc::Rc;
 
 use crate::model::family::{TensorRef, stored};
 use crate::model::{BlockId, BlockSet, Checkpoint, ModelSpec};
@@ -40,6 +41,12 @@ pub struct HfSource<'a> {
     pub side_files: &'a [(String, Vec<u8>)],
     /// Whether config.json was rebuilt from GGUF metadata, which know no `torch_dtype`.
     pub from_gguf: bool,
+}
+
+impl<'a> From<&'a Rc<Checkpoint>> for HfSource<'a> {
+    fn from(checkpoint: &'a Rc<Checkpoint>) -> Self {
+        checkpoint.as_ref().into()
+    }
 }
 
 impl<'a> From<&'a Checkpoint> for HfSource<'a> {

@@ -1,0 +1,311 @@
+//! The output folder of a pruning, and the order in which it is filled: whatever is killed when, what is there is whole, or can
+//! be gone on with.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Preparation, Search};
+use crate::Error;
+use crate::export::{
+    DiskFolder, ExportError, FolderLock, HfFormat, HfOptions, HfSummary, Plan, SavedSearch, check_hf, export_hf,
+    write_atomically, write_order,
+};
+use crate::model::{BlockSet, Checkpoint};
+use crate::weights::FloatType;
+
+/// The folder of one pruning, and no other process's meanwhile: `plan.json`, `order.json` and `model/` of a finished one, and
+/// `state/` of one that can be gone on with. One that was made here goes away again if nothing came into it.
+pub struct OutFolder {
+    path: PathBuf,
+    created: bool,
+    _lock: FolderLock,
+}
+
+/// What is in an output folder before anything is done in it.
+enum Found {
+    Nothing,
+    SavedSearch,
+    Result,
+    Other,
+}
+
+/// How a model is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// How the removed blocks are taken out.
+    pub format: HfFormat,
+    /// Convert the weights; None keeps their types, and quantised ones become f32.
+    pub dtype: Option<FloatType>,
+}
+
+/// What is being done while a model is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Writing {
+    /// Bytes of tensors are written.
+    Write {
+        /// That are there.
+        done: u64,
+        /// In all.
+        total: u64,
+    },
+    /// They are read back and compared.
+    Compare {
+        /// That are compared.
+        done: u64,
+        /// In all.
+        total: u64,
+    },
+    /// The written model is brought to the device, to score the text again.
+    Prepare(Preparation),
+}
+
+/// A pruning that was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// What `plan.json` says.
+    pub plan: Plan,
+    /// Of the model's folder.
+    pub summary: HfSummary,
+    /// What the search found for the model, and
+    pub planned: f64,
+    /// what the written model has.
+    pub perplexity: f64,
+}
+
+impl OutFolder {
+    /// A new or empty folder; that it is writable shows here, before any work.
+    ///
+    /// # Errors
+    /// A folder that cannot be made, read or written, that another process works in, or that holds anything.
+    pub fn new(path: impl Into<PathBuf>) -> Result<Self, ExportError> {
+        let folder = Self::lock(path.into())?;
+        match folder.look()? {
+            Found::Nothing => folder.probed(),
+            Found::SavedSearch => Err(ExportError::Unfinished { path: folder.shown() }),
+            Found::Result | Found::Other => Err(ExportError::NotEmpty { path: folder.shown() }),
+        }
+    }
+
+    /// A folder with a saved search, or one in which nothing has been saved yet.
+    ///
+    /// # Errors
+    /// As [`OutFolder::new`], but for a folder with anything else.
+    pub fn resume(path: impl Into<PathBuf>) -> Result<Self, ExportError> {
+        let folder = Self::lock(path.into())?;
+        match folder.look()? {
+            Found::Nothing | Found::SavedSearch => folder.probed(),
+            Found::Result => Err(ExportError::NothingToResume { path: folder.shown(), why: "is finished" }),
+            Found::Other => Err(ExportError::NothingToResume { path: folder.shown(), why: "holds no saved search" }),
+        }
+    }
+
+    fn lock(path: PathBuf) -> Result<Self, ExportError> {
+        let created = !path.exists();
+        let shown = path.display().to_string();
+        let write = |reason: String| ExportError::Write { path: shown.clone(), reason, advice: CHOOSE };
+        if !created && !path.is_dir() {
+            return Err(write("it is a file".into()));
+        }
+        fs::create_dir_all(&path).map_err(|error| write(error.to_string()))?;
+        match FolderLock::try_new(&path).map_err(|error| unreadable(&path, &error))? {
+            Some(lock) => Ok(Self { path, created, _lock: lock }),
+            None => Err(ExportError::Busy { path: shown }),
+        }
+    }
+
+    fn probed(self) -> Result<Self, ExportError> {
+        let probe = self.path.join(PROBE);
+        write_atomically(&probe, b"")?;
+        fs::remove_file(&probe).map_err(|error| self.unclear(&error))?;
+        Ok(self)
+    }
+
+    /// What is there. What a process leaves that is killed before its first save is nothing, and removed.
+    fn look(&self) -> Result<Found, ExportError> {
+        if self.state().exists() {
+            return Ok(Found::SavedSearch);
+        }
+        let empty = || -> io::Result<bool> {
+            let mut is_empty = true;
+            for entry in fs::read_dir(&self.path)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                match name.to_string_lossy() {
+                    name if name == PROBE || is_unfinished_file(&name) => fs::remove_file(entry.path())?,
+                    name if name.starts_with(UNFINISHED_MODEL) => fs::remove_dir_all(entry.path())?,
+                    name if name == "state" && holds_nothing(&entry.path())? => fs::remove_dir_all(entry.path())?,
+                    _ => is_empty = false,
+                }
+            }
+            Ok(is_empty)
+        };
+        let is_empty = empty().map_err(|error| unreadable(&self.path, &error))?;
+        let is_result = self.path.join("plan.json").exists();
+        Ok(match (is_empty, is_result) {
+            (true, _) => Found::Nothing,
+            (false, true) => Found::Result,
+            (false, false) => Found::Other,
+        })
+    }
+
+    fn shown(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn unclear(&self, error: &io::Error) -> ExportError {
+        ExportError::Write { path: self.shown(), reason: error.to_string(), advice: "check its permissions" }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the search is saved.
+    pub fn state(&self) -> PathBuf {
+        self.path.join("state").join("search.json")
+    }
+
+    /// Saves a search, whole or not at all.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn save(&self, search: &SavedSearch) -> Result<(), ExportError> {
+        let folder = self.path.join("state");
+        fs::create_dir_all(&folder).map_err(|error| self.unclear(&error))?;
+        write_atomically(&self.state(), search.to_json().as_bytes())
+    }
+
+    /// What [`OutFolder::save`] wrote, if anything.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn saved(&self) -> Result<Option<Vec<u8>>, ExportError> {
+        match fs::read(self.state()) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(&self.state(), &error)),
+        }
+    }
+
+    /// Removes what an interrupted run left behind: its model, and files that were not finished.
+    fn remove_unfinished(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name == MODEL || name.starts_with(UNFINISHED_MODEL) {
+                fs::remove_dir_all(entry.path())?;
+            } else if is_unfinished_file(&name) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the saved search: the work is done.
+    fn remove_state(&self) -> Result<(), ExportError> {
+        match fs::remove_dir_all(self.path.join("state")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.unclear(&error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Search {
+    /// Writes what was found: `order.json`, the model, and at the end, when the model has been read back, compared to the bit
+    /// and scored on the same text, `plan.json`. The saved search of a finished one is forgotten then.
+    ///
+    /// # Errors
+    /// What the disk says, an [`ExportError::Differs`] or [`ExportError::OtherPerplexity`] where the written model is not what it
+    /// should be, and those of [`super::Session::perplexity`].
+    pub async fn write(
+        &self,
+        out: &OutFolder,
+        options: WriteOptions,
+        tell: &mut dyn FnMut(Writing),
+    ) -> Result<Written, Error> {
+        let plan = self.plan();
+        out.remove_unfinished().map_err(|error| out.unclear(&error))?;
+        write_order(&out.path.join("order.json"), &plan.order())?;
+        let (path, session) = (out.path.join(MODEL), self.session());
+        let hf = HfOptions { dtype: options.dtype, ..HfOptions::new(self.state().removed(), options.format) };
+        let (summary, written) = write_model(session.checkpoint(), &hf, DiskFolder::create(&path)?, tell).await?;
+        let written = session.with_written(written, self.windows(), self.options())?;
+        let mut prepare = |preparation| tell(Writing::Prepare(preparation));
+        let perplexity = written.perplexity(self.windows(), &BlockSet::new(), &mut prepare).await?.perplexity;
+        let planned = plan.steps.last().map_or(plan.dense.perplexity, |step| step.perplexity);
+        // Another type rounds the weights, so that only damage shows.
+        let allowed = match options.dtype {
+            None | Some(FloatType::F32) => 1e-6,
+            Some(_) => 0.02,
+        };
+        let difference = (perplexity - planned).abs() / planned;
+        if difference.is_nan() || difference > allowed {
+            let path = path.display().to_string();
+            return Err(ExportError::OtherPerplexity { path, perplexity, planned }.into());
+        }
+        plan.write(&out.path.join("plan.json"))?;
+        if self.is_finished() {
+            out.remove_state()?;
+        }
+        Ok(Written { plan, summary, planned, perplexity })
+    }
+}
+
+/// Writes a model's folder, whole or not at all, and opens and compares what is there: it is given back.
+///
+/// # Errors
+/// Those of [`export_hf`], [`check_hf`] and of opening a model.
+pub async fn write_model(
+    checkpoint: &Checkpoint,
+    options: &HfOptions,
+    mut folder: DiskFolder,
+    tell: &mut dyn FnMut(Writing),
+) -> Result<(HfSummary, Checkpoint), Error> {
+    let mut progress = |done, total| tell(Writing::Write { done, total });
+    let summary = export_hf(checkpoint, options, &mut folder, &mut progress).await?;
+    let path = folder.finish()?;
+    let written = Checkpoint::open(&path.to_string_lossy()).await?;
+    let mut progress = |done, total| tell(Writing::Compare { done, total });
+    check_hf(checkpoint, options, &written, &mut progress).await?;
+    Ok((summary, written))
+}
+
+/// The folder of the model.
+const MODEL: &str = "model";
+/// How the temporary folder of the model's begins.
+const UNFINISHED_MODEL: &str = ".model.partial-";
+/// A file that shows whether files can be written.
+const PROBE: &str = ".blockpruner";
+const CHOOSE: &str = "choose another folder";
+
+fn unreadable(path: &Path, error: &io::Error) -> ExportError {
+    ExportError::Read { path: path.display().to_string(), reason: error.to_string(), advice: CHOOSE }
+}
+
+/// Whether a file is one that [`write_atomically`] has not finished.
+fn is_unfinished_file(name: &str) -> bool {
+    name.starts_with(".blockpruner-") && name.ends_with(".tmp")
+}
+
+/// Whether a folder holds at most files that were not finished.
+fn holds_nothing(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        if !is_unfinished_file(&entry?.file_name().to_string_lossy()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+impl Drop for OutFolder {
+    fn drop(&mut self) {
+        if self.created {
+            // Fails, as it should, unless the folder is empty.
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}

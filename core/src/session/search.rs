@@ -1,0 +1,191 @@
+//! The search as a stream of events, which runs while the next event is waited for.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+
+use super::{Preparation, Session};
+use crate::Error;
+use crate::export::{Fingerprint, Plan, Pruning, SavedSearch};
+use crate::score::Scorer;
+use crate::search::{self, SearchOptions, SearchState};
+use crate::text::Windows;
+
+/// What a [`Search`] tells.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The model is being prepared.
+    Prepare(Preparation),
+    /// Something was found out. Every one but [`search::Event::Progress`] comes with a state that is worth saving.
+    Found(search::Event),
+}
+
+/// What the search tells the stream, each with the state that is worth saving then.
+type Told = Rc<RefCell<VecDeque<(Event, Option<SearchState>)>>>;
+
+type Run = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+
+/// A search that goes on while its next event is waited for: not to ask is to pause, to drop it is to stop. What it has found
+/// stays with it, to be saved and written.
+pub struct Search {
+    session: Rc<Session>,
+    windows: Rc<Windows>,
+    options: SearchOptions,
+    fingerprint: Fingerprint,
+    /// As of the last event that was given.
+    state: SearchState,
+    told: Told,
+    /// None when it has ended, failed or was stopped.
+    run: Option<Run>,
+    /// Whoever waits for the next event.
+    waiting: Option<Waker>,
+}
+
+impl Session {
+    /// A search over a text, or one that goes on from what [`Search::save`] returned earlier. Nothing runs before its first
+    /// event is asked for.
+    ///
+    /// # Errors
+    /// More blocks to remove than there are; a saved search that is damaged, or belongs to another model, text, device or
+    /// other settings; files that cannot be read.
+    pub async fn search(
+        self: &Rc<Self>,
+        windows: impl Into<Rc<Windows>>,
+        options: SearchOptions,
+        saved: Option<&[u8]>,
+    ) -> Result<Search, Error> {
+        let windows = windows.into();
+        let spec = &self.checkpoint.spec;
+        options.check(spec)?;
+        let fingerprint = self.described(&windows, &options).fingerprint().await?;
+        let state = match saved {
+            Some(saved) => SavedSearch::resume(saved, &fingerprint, spec, &options)?,
+            None => SearchState::default(),
+        };
+        let told = Told::default();
+        let run = (state.steps.len() < options.remove)
+            .then(|| -> Run { Box::pin(run(self.clone(), windows.clone(), options, state.clone(), told.clone())) });
+        Ok(Search { session: self.clone(), windows, options, fingerprint, state, told, run, waiting: None })
+    }
+
+    fn described<'a>(&'a self, windows: &'a Windows, options: &'a SearchOptions) -> Pruning<'a> {
+        Pruning { checkpoint: &self.checkpoint, windows, options, gpu: &self.gpu }
+    }
+}
+
+async fn run(
+    session: Rc<Session>,
+    windows: Rc<Windows>,
+    options: SearchOptions,
+    state: SearchState,
+    told: Told,
+) -> Result<(), Error> {
+    let memory = session.memory(&windows, Some(&options))?;
+    let mut tell = |preparation| told.borrow_mut().push_back((Event::Prepare(preparation), None));
+    let model = session.load(&memory, &mut tell).await?;
+    let scorer = Scorer::batched(&model, &windows, memory.batching)?;
+    let mut observe = |event: search::Event, state: &SearchState| {
+        let state = (!matches!(event, search::Event::Progress { .. })).then(|| state.clone());
+        told.borrow_mut().push_back((Event::Found(event), state));
+        ControlFlow::Continue(())
+    };
+    search::search(&scorer, &options, &memory, state, &mut observe).await?;
+    Ok(())
+}
+
+impl Search {
+    /// Runs up to the next event; None at the end, or when it was stopped. After an error there is none either.
+    ///
+    /// # Errors
+    /// Those of [`Session::load`], and of [`search::search`].
+    pub async fn next(&mut self) -> Result<Option<Event>, Error> {
+        poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await.transpose()
+    }
+
+    /// Stops it at once: who waits for an event learns that there is none. What was found stays.
+    pub fn stop(&mut self) {
+        self.run = None;
+        self.told.borrow_mut().clear();
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    /// The next event that was told, if there is one, and its state.
+    fn take(&mut self) -> Option<Event> {
+        let (event, state) = self.told.borrow_mut().pop_front()?;
+        if let Some(state) = state {
+            self.state = state;
+        }
+        Some(event)
+    }
+
+    /// What has been found so far, as far as it is worth saving.
+    pub fn state(&self) -> &SearchState {
+        &self.state
+    }
+
+    /// Whether all steps are done.
+    pub fn is_finished(&self) -> bool {
+        self.state.steps.len() == self.options.remove
+    }
+
+    /// The search as it stands, to go on with later.
+    pub fn save(&self) -> SavedSearch {
+        SavedSearch::new(self.fingerprint.clone(), self.state.clone())
+    }
+
+    /// The plan of the finished steps.
+    pub fn plan(&self) -> Plan {
+        self.session.described(&self.windows, &self.options).plan(self.fingerprint.clone(), self.state.clone())
+    }
+
+    /// The model and the device.
+    pub fn session(&self) -> &Rc<Session> {
+        &self.session
+    }
+
+    /// The text.
+    pub fn windows(&self) -> &Rc<Windows> {
+        &self.windows
+    }
+
+    /// What it searches for.
+    pub fn options(&self) -> &SearchOptions {
+        &self.options
+    }
+}
+
+impl Stream for Search {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(event) = self.take() {
+            return Poll::Ready(Some(Ok(event)));
+        }
+        let Some(run) = self.run.as_mut() else { return Poll::Ready(None) };
+        let ended = run.as_mut().poll(context);
+        match &ended {
+            Poll::Pending => self.waiting = Some(context.waker().clone()),
+            Poll::Ready(_) => self.run = None,
+        }
+        match (self.take(), ended) {
+            (Some(event), Poll::Ready(Err(error))) => {
+                // What was told before it failed comes first.
+                self.run = Some(Box::pin(std::future::ready(Err(error))));
+                Poll::Ready(Some(Ok(event)))
+            }
+            (Some(event), _) => Poll::Ready(Some(Ok(event))),
+            (None, Poll::Ready(Err(error))) => Poll::Ready(Some(Err(error))),
+            (None, Poll::Ready(Ok(()))) => Poll::Ready(None),
+            (None, Poll::Pending) => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! A model's view of a text.
+
+use crate::Error;
+use crate::model::Checkpoint;
+use crate::text::{CalibrationText, Windows};
+
+/// How a text is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WindowOptions {
+    /// Tokens of a window, at least 2. Default: [`crate::model::ModelSpec::default_window`].
+    pub window: Option<usize>,
+    /// The first so many windows are kept. Default: all.
+    pub max_windows: Option<usize>,
+}
+
+impl Checkpoint {
+    /// Tokenises a text and cuts it into windows.
+    ///
+    /// # Errors
+    /// A model without a usable tokenizer, those of [`Windows::cut`], and a tokenizer that is not the model's.
+    pub fn windows(&self, text: &CalibrationText, options: WindowOptions) -> Result<Windows, Error> {
+        let window = options.window.unwrap_or_else(|| self.spec.default_window());
+        let windows = Windows::cut(text, self.tokenizer()?, window, options.max_windows)?;
+        windows.check_vocabulary(self.spec.vocab_size)?;
+        Ok(windows)
+    }
+}

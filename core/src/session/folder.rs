@@ -5,13 +5,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Preparation, Search};
+use super::{Preparation, Search, Session};
 use crate::Error;
 use crate::export::{
     DiskFolder, ExportError, FolderLock, HfFormat, HfOptions, HfSummary, Plan, SavedSearch, check_hf, export_hf,
     write_atomically, write_order,
 };
 use crate::model::{BlockSet, Checkpoint};
+use crate::search::{MemoryError, MemoryPlan, SearchOptions};
+use crate::text::Windows;
 use crate::weights::FloatType;
 
 /// The folder of one pruning, and no other process's meanwhile: `plan.json`, `order.json` and `model/` of a finished one, and
@@ -211,6 +213,24 @@ impl OutFolder {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.unclear(&error)),
             _ => Ok(()),
         }
+    }
+}
+
+impl Session {
+    /// A session with the model that a search's result was written to, on this device in place of this session's model:
+    /// to compare its perplexity with what the search found. It keeps to the memory of the search, or to the least that works
+    /// where the written weights need more than those that were read; a search must not end at a check that does not fit.
+    ///
+    /// # Errors
+    /// Those of [`Session::memory`].
+    fn with_written(&self, written: Checkpoint, windows: &Windows, options: &SearchOptions) -> Result<Session, Error> {
+        self.unload();
+        let searched = self.memory(windows, Some(options))?.total();
+        let budget = match MemoryPlan::new(&self.gpu, &written, windows, None, Some(searched)) {
+            Err(MemoryError::TooSmall { needed, .. }) => needed,
+            plan => plan.map(|_| searched)?,
+        };
+        Ok(Session::builder(written).memory_budget(budget).with_gpu(self.gpu.clone()))
     }
 }
 

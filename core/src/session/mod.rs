@@ -17,7 +17,7 @@ use crate::generate::{GenerateOptions, Generator};
 use crate::gpu::{Gpu, GpuOptions, give_way};
 use crate::model::{BlockSet, Checkpoint, DeviceModel, device_needs};
 use crate::score::{Score, Scorer};
-use crate::search::{MemoryError, MemoryPlan, SearchOptions};
+use crate::search::{MemoryPlan, SearchOptions};
 use crate::text::Windows;
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -195,26 +195,5 @@ impl Session {
         let plan = self.memory(&Windows::from_ids(vec![0; length], length, None)?, None)?;
         let model = self.load(&plan, tell).await?;
         Ok(Generator::new(model, removed.clone(), prompt, options)?)
-    }
-
-    /// A session with the model that a search's result was written to, on this device in place of this session's model:
-    /// to compare its perplexity with what the search found. It keeps to the memory of the search, or to the least that works
-    /// where the written weights need more than those that were read; a search must not end at a check that does not fit.
-    ///
-    /// # Errors
-    /// Those of [`Session::memory`].
-    pub(crate) fn with_written(
-        &self,
-        written: Checkpoint,
-        windows: &Windows,
-        options: &SearchOptions,
-    ) -> Result<Session, Error> {
-        self.unload();
-        let searched = self.memory(windows, Some(options))?.total();
-        let budget = match MemoryPlan::new(&self.gpu, &written, windows, None, Some(searched)) {
-            Err(MemoryError::TooSmall { needed, .. }) => needed,
-            plan => plan.map(|_| searched)?,
-        };
-        Ok(Session::builder(written).memory_budget(budget).with_gpu(self.gpu.clone()))
     }
 }

@@ -1,8 +1,9 @@
-//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `exit` and `screen`.
-//! Results go to stdout, everything else to stderr.
+//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `progress`, `screen`, `exit` and
+//! `ctrl_c`. Results go to stdout, everything else to stderr.
 
 mod args;
 mod bench;
+mod ctrl_c;
 mod demo;
 mod devices;
 mod exit;

@@ -1,9 +1,7 @@
 //! `blockpruner prune`: the main job, from the output folder's check to the check of the written model.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
 use blockpruner::bench::SearchCount;
 use blockpruner::export::ExportError;
 use blockpruner::search::{self, BlockTypes, SearchOptions, Strategy};
@@ -13,9 +11,9 @@ use clap::Args;
 
 use crate::args::{DeviceArgs, Dtype, Format, TextArgs};
 use crate::exit::{Stopped, as_input, bad_input};
-use crate::open;
 use crate::progress::{Preparing, Searching, WritingBars};
 use crate::screen::{self, say};
+use crate::{ctrl_c, open};
 
 /// Arguments of `prune`.
 #[derive(Args)]
@@ -58,11 +56,6 @@ pub struct PruneArgs {
     #[arg(long)]
     pub json: bool,
 }
-
-/// Set by Ctrl-C, read at every event of the search.
-static STOP: AtomicBool = AtomicBool::new(false);
-/// Whether something looks at [`STOP`]; if not, the search is over and Ctrl-C ends the program.
-static SEARCHING: AtomicBool = AtomicBool::new(false);
 
 /// Prunes and prints the outcome.
 pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
@@ -118,7 +111,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
 /// Searches to the end, saving after every wave of candidates.
 async fn run_search(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> {
     if search.is_finished() {
-        return watch_ctrl_c();
+        return ctrl_c::watch();
     }
     let mut saved = search.state().dense.is_some();
     let mut preparing = Preparing::new(search.session(), Some(*search.options()));
@@ -129,8 +122,8 @@ async fn run_search(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> 
             Event::Prepare(preparation) => {
                 preparing.tell(preparation);
                 if preparation == Preparation::Ready {
-                    SEARCHING.store(true, Ordering::SeqCst);
-                    watch_ctrl_c()?;
+                    ctrl_c::while_searching(true);
+                    ctrl_c::watch()?;
                     searching = Some(Searching::new(search));
                 }
                 continue;
@@ -147,11 +140,11 @@ async fn run_search(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> 
         if let Some(searching) = &mut searching {
             searching.tell(&found);
         }
-        if STOP.load(Ordering::SeqCst) {
+        if ctrl_c::wants_stop() {
             return Err(Stopped("stopped".into()).into());
         }
     }
-    SEARCHING.store(false, Ordering::SeqCst);
+    ctrl_c::while_searching(false);
     Ok(())
 }
 
@@ -161,19 +154,4 @@ fn interrupted(error: Error, saved: bool) -> anyhow::Error {
         ErrorKind::DeviceLost | ErrorKind::OutOfMemory if saved => Stopped(error.to_string()).into(),
         _ => error.into(),
     }
-}
-
-/// From here on Ctrl-C stops the search at the next block; a second one, or one after the search, ends the program at once.
-fn watch_ctrl_c() -> anyhow::Result<()> {
-    ctrlc::set_handler(|| {
-        if !SEARCHING.load(Ordering::SeqCst) {
-            say!("\n{}", Stopped("stopped".into()));
-            std::process::exit(4);
-        }
-        if STOP.swap(true, Ordering::SeqCst) {
-            std::process::exit(4);
-        }
-        say!("\nstopping; once more to stop at once");
-    })
-    .context("cannot watch for Ctrl-C")
 }

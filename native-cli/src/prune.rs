@@ -91,7 +91,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let written = search.write(&out, how, &mut |writing| bars.tell(writing)).await;
     drop(bars);
     let Written { plan, summary, planned, perplexity } = written.map_err(|error| match error {
-        Error::Export(ExportError::OtherPerplexity { .. }) => error.into(),
+        Error::Export(ExportError::OtherPerplexity { .. } | ExportError::Plan { .. }) => error.into(),
         // Whatever else goes wrong here, the search is saved.
         error => anyhow::Error::from(Stopped(error.to_string())),
     })?;

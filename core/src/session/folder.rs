@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::{Preparation, Search, Session};
 use crate::Error;
 use crate::export::{
-    DiskFolder, ExportError, FolderLock, HfFormat, HfOptions, HfSummary, Plan, SavedSearch, check_hf, export_hf,
-    write_atomically, write_order,
+    DiskFolder, ExportError, FolderLock, HfFormat, HfOptions, HfSummary, JsonPlace, Plan, SavedSearch, check_hf,
+    export_hf, write_atomically, write_order,
 };
 use crate::model::{BlockSet, Checkpoint};
 use crate::search::{MemoryError, MemoryPlan, SearchOptions};
@@ -248,6 +248,12 @@ impl Search {
         tell: &mut dyn FnMut(Writing),
     ) -> Result<Written, Error> {
         let plan = self.plan();
+        plan.check().map_err(|(place, problem)| ExportError::Plan {
+            file: "plan.json".into(),
+            place: JsonPlace(place),
+            problem,
+            advice: "this is a bug in blockpruner, please report it",
+        })?;
         out.remove_unfinished().map_err(|error| out.unclear(&error))?;
         write_order(&out.path.join("order.json"), &plan.order())?;
         let (path, session) = (out.path.join(MODEL), self.session());

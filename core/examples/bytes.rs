@@ -2,7 +2,6 @@
 //! `cargo run --release --example bytes -- FOLDER`.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::rc::Rc;
 
 use blockpruner::model::{BlockSet, Checkpoint};
@@ -38,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut files: Vec<(String, Rc<dyn ByteSource>)> = Vec::new();
     for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();
-        if !File::open(&path)?.metadata()?.is_file() {
+        if !path.is_file() {
             continue;
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

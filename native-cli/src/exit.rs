@@ -11,26 +11,30 @@ Logging: BLOCKPRUNER_LOG=warn (or info, debug).";
 
 /// Wrong usage or bad input that the library does not know of.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct BadInput(pub String);
+#[error("{message}")]
+struct BadInput {
+    message: String,
+    /// The options that may help.
+    hint: Option<&'static str>,
+}
 
 /// The search was stopped and can go on.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}; the state is saved, go on with the same command and --resume")]
 pub struct Stopped(pub String);
 
-/// A [`BadInput`] as an [`anyhow::Error`].
+/// What exits with 2.
 pub fn bad_input(message: impl Into<String>) -> anyhow::Error {
-    BadInput(message.into()).into()
+    BadInput { message: message.into(), hint: None }.into()
 }
 
 /// Before any work, an output folder that cannot be used is wrong usage, not a failure.
 pub fn as_input(error: ExportError) -> anyhow::Error {
-    let option = match error {
+    let hint = match error {
         ExportError::Unfinished { .. } => "See --resume and --out.",
         _ => "See --out.",
     };
-    bad_input(format!("{error}\n{option}"))
+    BadInput { message: error.to_string(), hint: Some(hint) }.into()
 }
 
 /// The exit code of an error.
@@ -46,6 +50,9 @@ pub fn code(error: &anyhow::Error) -> u8 {
 
 /// The options that may help, where the library's message cannot name them.
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(BadInput { hint, .. }) = error.downcast_ref() {
+        return *hint;
+    }
     match kind(error)? {
         ErrorKind::OutOfMemory => Some("See --window, --max-windows, --memory-budget and --device."),
         ErrorKind::TooLarge => Some("See --window and --device."),

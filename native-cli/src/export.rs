@@ -64,7 +64,7 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     .context("cannot watch for Ctrl-C")?;
     let mut options = HfOptions::new(removed.clone(), args.format.library());
     options.dtype = args.dtype.map(Dtype::library);
-    let mut bars = WritingBars::default();
+    let mut bars = WritingBars::new();
     let written = write_model(&checkpoint, &options, folder, &mut |writing| bars.tell(writing)).await;
     drop(bars);
     let (summary, _) = written?;

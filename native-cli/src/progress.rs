@@ -11,39 +11,63 @@ use indicatif::ProgressBar;
 use crate::kept_pipelines;
 use crate::screen::{self, say};
 
+/// The bar or spinner of what is under way; gone with the value.
+struct Stage {
+    what: &'static str,
+    bar: ProgressBar,
+}
+
+impl Stage {
+    /// Nothing is under way.
+    fn none() -> Self {
+        Self { what: "", bar: ProgressBar::hidden() }
+    }
+
+    /// So much of something that is counted is done.
+    fn transfer(&mut self, what: &'static str, done: u64, total: u64) {
+        if self.what != what {
+            *self = Self { what, bar: screen::transfer_bar(what) };
+            self.bar.set_length(total);
+        }
+        self.bar.set_position(done);
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// Shows how a session prepares for a search, or (None) for scoring.
 pub struct Preparing {
     gpu: Rc<Gpu>,
     search: Option<SearchOptions>,
-    bar: ProgressBar,
+    stage: Stage,
 }
 
 impl Preparing {
     /// Nothing is shown yet.
     pub fn new(session: &Session, search: Option<SearchOptions>) -> Self {
-        Self { gpu: session.gpu().clone(), search, bar: ProgressBar::hidden() }
+        Self { gpu: session.gpu().clone(), search, stage: Stage::none() }
     }
 
     /// Shows what is being done.
     pub fn tell(&mut self, preparation: Preparation) {
         match preparation {
             Preparation::Planned(plan) => say!("memory: {}", screen::memory(&plan, self.search.as_ref())),
-            Preparation::Load { done, total } => {
-                if self.bar.length() != Some(total) {
-                    self.bar = screen::transfer_bar("loading weights");
-                    self.bar.set_length(total);
-                }
-                self.bar.set_position(done);
-            }
+            Preparation::Load { done, total } => self.stage.transfer("loading weights", done, total),
             Preparation::Compile => {
-                self.bar.finish_and_clear();
-                self.bar = screen::spinner("compiling shaders");
-                if self.bar.is_hidden() {
-                    say!("compiling shaders");
+                let what = "compiling shaders";
+                // The spinner draws itself: what it replaces is cleared before.
+                self.stage = Stage::none();
+                self.stage = Stage { what, bar: screen::spinner(what) };
+                if self.stage.bar.is_hidden() {
+                    say!("{what}");
                 }
             }
             Preparation::Ready => {
-                self.bar.finish_and_clear();
+                self.stage = Stage::none();
                 kept_pipelines::save(&self.gpu);
             }
             _ => {}
@@ -51,40 +75,26 @@ impl Preparing {
     }
 }
 
-impl Drop for Preparing {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
-}
-
 /// Shows how a model is written and checked.
-#[derive(Default)]
-pub struct WritingBars {
-    bars: [Option<ProgressBar>; 3],
-}
+pub struct WritingBars(Stage);
 
 impl WritingBars {
+    /// Nothing is shown yet.
+    pub fn new() -> Self {
+        Self(Stage::none())
+    }
+
     /// Shows what is being done.
     pub fn tell(&mut self, writing: Writing) {
-        let (bar, what, done, total) = match writing {
-            Writing::Write { done, total } => (0, "writing the model", done, total),
-            Writing::Compare { done, total } => (1, "checking the model", done, total),
+        match writing {
+            Writing::Write { done, total } => self.0.transfer("writing the model", done, total),
+            Writing::Compare { done, total } => self.0.transfer("checking the model", done, total),
+            Writing::Prepare(Preparation::Load { done, total }) => {
+                self.0.transfer("loading the written model", done, total);
+            }
             // What it takes was told of the search already.
-            Writing::Prepare(Preparation::Load { done, total }) => (2, "loading the written model", done, total),
-            _ => return,
-        };
-        for before in self.bars.iter_mut().take(bar).flatten() {
-            before.finish_and_clear();
+            _ => {}
         }
-        let bar = self.bars[bar].get_or_insert_with(|| screen::transfer_bar(what));
-        bar.set_length(total);
-        bar.set_position(done);
-    }
-}
-
-impl Drop for WritingBars {
-    fn drop(&mut self) {
-        self.bars.iter().flatten().for_each(ProgressBar::finish_and_clear);
     }
 }
 

@@ -87,7 +87,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     }
     run_search(&mut search, &out).await?;
     let how = WriteOptions { format: args.format.library(), dtype: args.dtype.map(Dtype::library) };
-    let mut bars = WritingBars::default();
+    let mut bars = WritingBars::new();
     let written = search.write(&out, how, &mut |writing| bars.tell(writing)).await;
     drop(bars);
     let Written { plan, summary, planned, perplexity } = written.map_err(|error| match error {

@@ -19,13 +19,6 @@ struct JsTextOptions {
     seed: Option<u32>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct JsWindowOptions {
-    window: Option<usize>,
-    max_windows: Option<usize>,
-}
-
 /// A text that perplexity is measured on.
 #[wasm_bindgen]
 pub struct Text {
@@ -75,8 +68,7 @@ impl Windows {
         checkpoint: &Checkpoint,
         #[wasm_bindgen(unchecked_optional_param_type = "WindowOptions")] window_options: JsValue,
     ) -> Result<Windows, Error> {
-        let JsWindowOptions { window, max_windows } = options(window_options)?;
-        let windows = checkpoint.inner.windows(&text.text, WindowOptions { window, max_windows })?;
+        let windows = checkpoint.inner.windows(&text.text, options::<WindowOptions>(window_options)?)?;
         Ok(Windows { inner: Rc::new(windows) })
     }
 

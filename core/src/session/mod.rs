@@ -155,7 +155,13 @@ impl Session {
     /// # Errors
     /// Those of [`Session::memory`] and [`Session::load`].
     pub async fn preload(&self, tell: &mut dyn FnMut(Preparation)) -> Result<(), Error> {
-        self.load(&self.memory(&Windows::shortest(), None)?, tell).await.map(drop)
+        self.load_for(2, tell).await.map(drop)
+    }
+
+    /// The model as scoring one window of so many tokens, at least 2, takes it.
+    async fn load_for(&self, tokens: usize, tell: &mut dyn FnMut(Preparation)) -> Result<Rc<DeviceModel>, Error> {
+        let window = Windows::from_ids(vec![0; tokens], tokens, None)?;
+        self.load(&self.memory(&window, None)?, tell).await
     }
 
     /// Frees the device memory that the weights take, once nothing that runs uses them.
@@ -191,9 +197,7 @@ impl Session {
         tell: &mut dyn FnMut(Preparation),
     ) -> Result<Generator, Error> {
         // The prompt runs as one window.
-        let length = prompt.len().max(2);
-        let plan = self.memory(&Windows::from_ids(vec![0; length], length, None)?, None)?;
-        let model = self.load(&plan, tell).await?;
+        let model = self.load_for(prompt.len().max(2), tell).await?;
         Ok(Generator::new(model, removed.clone(), prompt, options)?)
     }
 }

@@ -74,12 +74,6 @@ impl Windows {
         Ok(Self { ids, window, count, rows: 0, tokens, whole_text: true, source, options })
     }
 
-    /// The shortest text that has a loss, for what is prepared before there is a text.
-    pub(crate) fn shortest() -> Self {
-        let (source, options) = (String::new(), TextOptions::default());
-        Self { ids: vec![0; 2], window: 2, count: 1, rows: 0, tokens: 2, whole_text: true, source, options }
-    }
-
     /// Checks that the model has an embedding for every id.
     ///
     /// # Errors

@@ -17,7 +17,6 @@ mod progress;
 mod prune;
 mod screen;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -69,8 +68,7 @@ fn main() -> ExitCode {
     silence_desktop_layer();
     let filter = tracing_subscriber::EnvFilter::try_from_env("BLOCKPRUNER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let cli = Cli::parse();
     let done = pollster::block_on(async {
         match cli.command {

@@ -449,3 +449,21 @@ fn a_folder_that_cannot_be_written_exits_2() {
     assert_eq!(said("stderr").matches("Read-only file system").count(), 2, "{}", said("stderr"));
     assert!(said("stderr").contains("choose a folder that you may write to"), "{}", said("stderr"));
 }
+
+/// Where stderr is a terminal nothing but the program speaks, and its bars are drawn and cleared.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_terminal_only_the_program_speaks() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("out");
+    let args = prune(out.to_str().unwrap(), &["--remove", "1", "--block-types", "mha"]).join(" ");
+    let command = format!("{} {args}", env!("CARGO_BIN_EXE_blockpruner"));
+    let output = match Command::new("script").args(["-qec", &command, "/dev/null"]).output() {
+        Ok(output) => output,
+        Err(error) => return println!("skipped: there is no `script`, which makes a terminal: {error}"),
+    };
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("dense perplexity") && shown.contains("wrote "), "{shown}");
+    assert!(!shown.contains("tracing") && !shown.contains("panicked"), "{shown}");
+}

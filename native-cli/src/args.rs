@@ -3,6 +3,7 @@
 use blockpruner::export::{HfFormat, Plan, parse_order};
 use blockpruner::gpu::{GpuOptions, KernelChoice, Tier};
 use blockpruner::model::{BlockSet, ModelSpec};
+use blockpruner::search::{BlockTypes, Exhaustive, Racing, SearchOptions};
 use blockpruner::session::WindowOptions;
 use blockpruner::text::TextOptions;
 use blockpruner::weights::FloatType;
@@ -98,6 +99,32 @@ impl TextArgs {
     /// For cutting it.
     pub fn windows(&self) -> WindowOptions {
         WindowOptions { window: self.window, max_windows: self.max_windows }
+    }
+}
+
+/// How is searched.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SearchArgs {
+    /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
+    #[arg(long, value_name = "TYPES", default_value_t, requires = "remove")]
+    pub block_types: BlockTypes,
+    /// Run the published loop literally: slower, same result
+    #[arg(long, requires = "remove")]
+    pub exhaustive: bool,
+    /// Drop candidates that fall behind on the first windows: faster, approximate
+    #[arg(long, requires = "remove", conflicts_with = "exhaustive")]
+    pub racing: bool,
+}
+
+impl SearchArgs {
+    /// A search for so many blocks.
+    pub fn options(&self, remove: u32) -> SearchOptions {
+        let options = SearchOptions::remove(remove as usize).block_types(self.block_types);
+        match (self.exhaustive, self.racing) {
+            (true, _) => options.strategy(Exhaustive),
+            (_, true) => options.strategy(Racing),
+            _ => options,
+        }
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use blockpruner::search::BlockTypes;
 use clap::Args;
 
-use crate::args::{DeviceArgs, Format, TextArgs};
+use crate::args::{DeviceArgs, Format, SearchArgs, TextArgs};
 use crate::prune::{self, PruneArgs};
 
 /// Arguments of `demo`.
@@ -27,9 +26,7 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         model: "builtin:tiny".into(),
         calibration: "builtin:sample".into(),
         remove: 4,
-        block_types: BlockTypes::Mix,
-        exhaustive: false,
-        racing: false,
+        search: SearchArgs::default(),
         format: Format::Hf,
         dtype: None,
         out: args.out.clone().unwrap_or_else(fresh_folder),

@@ -49,7 +49,7 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let eos_token_ids = checkpoint.eos_token_ids()?;
     let options = GenerateOptions { max_tokens: args.max_tokens, eos_token_ids };
     let session = open::session(&args.device, &checkpoint).await?;
-    let mut preparing = Preparing::new(&session, None);
+    let mut preparing = Preparing::new(&session);
     let mut tell = |preparation| preparing.tell(preparation);
     let mut generator = session.generate(prompt.clone(), &removed, options, &mut tell).await?;
     let mut stream = DecodeStream::after(tokenizer, &prompt)?;

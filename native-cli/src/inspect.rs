@@ -3,7 +3,7 @@
 use blockpruner::ErrorKind;
 use blockpruner::gpu::Gpu;
 use blockpruner::model::{BlockId, BlockSummary, Checkpoint, DeviceModel, ModelSummary, device_needs};
-use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Strategy};
+use blockpruner::search::{MemoryPlan, SearchOptions};
 use blockpruner::text::Windows;
 use clap::Args;
 use serde::Serialize;
@@ -68,7 +68,7 @@ async fn memory(checkpoint: &Checkpoint) -> anyhow::Result<Memory> {
     let window = spec.default_window();
     let weights = DeviceModel::weight_bytes(&gpu, checkpoint)?;
     let windows = Windows::from_ids(vec![0; window], window, None)?;
-    let search = SearchOptions { remove: 1, block_types: BlockTypes::Mix, strategy: Strategy::Exact };
+    let search = SearchOptions::remove(1);
     let plan = MemoryPlan::new(&gpu, checkpoint, &windows, Some(&search), None)?;
     Ok(Memory {
         device: gpu.name().into(),

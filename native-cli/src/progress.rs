@@ -1,10 +1,9 @@
 //! Progress on stderr: bars on a terminal, and a line for what should stay.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use blockpruner::gpu::Gpu;
-use blockpruner::search::{self, CandidateState, SearchOptions, Strategy};
+use blockpruner::search::{self, CandidateState};
 use blockpruner::session::{Preparation, Search, Session, Writing};
 use indicatif::ProgressBar;
 
@@ -39,23 +38,22 @@ impl Drop for Stage {
     }
 }
 
-/// Shows how a session prepares for a search, or (None) for scoring.
+/// Shows how a session prepares its work.
 pub struct Preparing {
     gpu: Rc<Gpu>,
-    search: Option<SearchOptions>,
     stage: Stage,
 }
 
 impl Preparing {
     /// Nothing is shown yet.
-    pub fn new(session: &Session, search: Option<SearchOptions>) -> Self {
-        Self { gpu: session.gpu().clone(), search, stage: Stage::none() }
+    pub fn new(session: &Session) -> Self {
+        Self { gpu: session.gpu().clone(), stage: Stage::none() }
     }
 
     /// Shows what is being done.
     pub fn tell(&mut self, preparation: Preparation) {
         match preparation {
-            Preparation::Planned(plan) => say!("memory: {}", screen::memory(&plan, self.search.as_ref())),
+            Preparation::Planned(plan) => say!("memory: {}", screen::memory(&plan)),
             Preparation::Load { done, total } => self.stage.transfer("loading weights", done, total),
             Preparation::Compile => {
                 let what = "compiling shaders";
@@ -101,61 +99,31 @@ impl WritingBars {
 /// Tells people how the search goes.
 pub struct Searching {
     bar: ProgressBar,
-    start: Instant,
-    /// Candidates of the first step.
-    blocks: u64,
-    /// Blocks to remove.
-    remove: u64,
     tokens: u64,
     approximate: bool,
-    /// Time of all passes over that of as many whole ones, at most.
-    share: f64,
+    /// Whether it was said what the search takes.
+    told_cost: bool,
 }
 
 impl Searching {
     /// A search that is about to go on from its state.
     pub fn new(search: &Search) -> Self {
-        let (spec, options, state) = (&search.session().checkpoint().spec, search.options(), search.state());
-        let head = (spec.vocab_size * spec.hidden_size) as f64;
-        let body: u64 = spec.blocks().map(|block| spec.block_parameters(block)).sum();
-        let share = match options.strategy {
-            Strategy::Exhaustive => 1.0,
-            // The parts of the pass that candidates share are run once: half of the blocks' arithmetic on average.
-            Strategy::Exact | Strategy::Racing => (body as f64 / 2.0 + head) / (body as f64 + head),
-        };
-        let (blocks, remove) = (options.candidates(spec).count() as u64, options.remove as u64);
-        let mut searching = Self {
-            bar: ProgressBar::hidden(),
-            start: Instant::now(),
-            blocks,
-            remove,
+        Self {
+            bar: screen::search_bar(),
             tokens: search.windows().ids.len() as u64,
-            approximate: options.strategy == Strategy::Racing,
-            share,
-        };
-        let done = searching.candidates(state.steps.len() as u64) + state.candidates.len() as u64;
-        searching.bar = screen::search_bar(searching.candidates(remove), done);
-        searching
-    }
-
-    /// Candidates of the first `steps` steps.
-    fn candidates(&self, steps: u64) -> u64 {
-        (0..steps).map(|step| self.blocks - step).sum()
+            approximate: search.options().strategy.is_approximate(),
+            told_cost: false,
+        }
     }
 
     /// Shows what was found out.
-    pub fn tell(&mut self, event: &search::Event) {
+    pub fn tell(&mut self, search: &Search, event: &search::Event) {
+        screen::show_cost(&self.bar, search);
+        self.tell_cost(search);
         match event {
             search::Event::Dense(dense) => {
-                let passes = self.candidates(self.remove);
-                let seconds = self.start.elapsed().as_secs_f64() * self.share * passes as f64;
-                let (perplexity, tokens) = (screen::short(dense.perplexity), screen::grouped(self.tokens));
-                let (passes, time) = (screen::grouped(passes), screen::duration(seconds));
-                self.bar.suspend(|| {
-                    say!("dense perplexity: {perplexity}");
-                    say!("cost: {passes} candidate passes over {tokens} tokens, roughly {time} at most");
-                });
-                self.bar.reset_eta();
+                let perplexity = screen::short(dense.perplexity);
+                self.bar.suspend(|| say!("dense perplexity: {perplexity}"));
             }
             search::Event::Wave { candidates, .. } => {
                 for candidate in candidates {
@@ -164,14 +132,8 @@ impl Searching {
                     }
                 }
             }
-            search::Event::Progress { step: 0, .. } => {}
-            search::Event::Progress { step, done } => {
-                let before = self.candidates(*step as u64 - 1);
-                let here = (self.blocks + 1 - *step as u64) as f64 * done;
-                self.bar.set_position(before * screen::CANDIDATE + (here * screen::CANDIDATE as f64) as u64);
-            }
+            search::Event::Progress { .. } => {}
             search::Event::Step(step) => {
-                self.bar.set_position(self.candidates(step.step as u64) * screen::CANDIDATE);
                 let (perplexity, took) = (screen::short(step.perplexity), screen::duration(step.seconds));
                 let approximate = if self.approximate { ", approximate" } else { "" };
                 let complete = step.candidates.iter().filter(|c| c.state == CandidateState::Complete).count();
@@ -182,6 +144,18 @@ impl Searching {
                     say!("step {step}: {removed} goes, perplexity {perplexity} ({took}{scored}{approximate})")
                 });
             }
+        }
+    }
+
+    /// Says once, as soon as that was measured, what the search takes.
+    fn tell_cost(&mut self, search: &Search) {
+        if let (false, Some(cost)) = (self.told_cost, search.cost())
+            && let Some(seconds) = cost.seconds_left()
+        {
+            self.told_cost = true;
+            let (passes, tokens) = (screen::grouped(cost.passes() as u64), screen::grouped(self.tokens));
+            let time = screen::duration(seconds);
+            self.bar.suspend(|| say!("cost: {passes} candidate passes over {tokens} tokens, about {time} left"));
         }
     }
 }

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use blockpruner::bench::SearchCount;
 use blockpruner::export::ExportError;
-use blockpruner::search::{self, BlockTypes, SearchOptions, Strategy};
+use blockpruner::search;
 use blockpruner::session::{Event, OutFolder, Preparation, Search, WriteOptions, Written};
 use blockpruner::{Error, ErrorKind};
 use clap::Args;
 
-use crate::args::{DeviceArgs, Dtype, Format, TextArgs};
+use crate::args::{DeviceArgs, Dtype, Format, SearchArgs, TextArgs};
 use crate::exit::{Stopped, as_input, bad_input};
 use crate::progress::{Preparing, Searching, WritingBars};
 use crate::screen::{self, say};
@@ -27,15 +27,8 @@ pub struct PruneArgs {
     /// Blocks to remove; about a third of all is the usual maximum
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub remove: u32,
-    /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
-    #[arg(long, value_name = "TYPES", default_value_t)]
-    pub block_types: BlockTypes,
-    /// Run the published loop literally: slower, same result
-    #[arg(long)]
-    pub exhaustive: bool,
-    /// Drop candidates that fall behind on the first windows: faster, approximate
-    #[arg(long, conflicts_with = "exhaustive")]
-    pub racing: bool,
+    #[command(flatten)]
+    pub search: SearchArgs,
     /// How the smaller model is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -45,7 +38,7 @@ pub struct PruneArgs {
     /// Folder for plan.json, order.json and the model; must be new or empty
     #[arg(long)]
     pub out: PathBuf,
-    /// Go on with the interrupted search in --out
+    /// Go on with the search in --out, interrupted or finished, to the same --remove or another
     #[arg(long)]
     pub resume: bool,
     #[command(flatten)]
@@ -59,14 +52,13 @@ pub struct PruneArgs {
 
 /// Prunes and prints the outcome.
 pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
-    let out = if args.resume { OutFolder::resume(&args.out) } else { OutFolder::new(&args.out) }.map_err(as_input)?;
-    let checkpoint = open::checkpoint(&args.model).await?;
-    let strategy = match (args.exhaustive, args.racing) {
-        (true, _) => Strategy::Exhaustive,
-        (_, true) => Strategy::Racing,
-        _ => Strategy::Exact,
+    let options = args.search.options(args.remove);
+    let out = match args.resume {
+        true => OutFolder::resume(&args.out, options.target),
+        false => OutFolder::new(&args.out),
     };
-    let options = SearchOptions { remove: args.remove as usize, block_types: args.block_types, strategy };
+    let out = out.map_err(as_input)?;
+    let checkpoint = open::checkpoint(&args.model).await?;
     options.check(&checkpoint.spec)?;
     let windows = open::windows(&checkpoint, &args.calibration, &args.text)?;
     let session = open::session(&args.device, &checkpoint).await?;
@@ -74,7 +66,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let search = session.search(windows.clone(), options, saved.as_deref()).await;
     let mut search = search.map_err(|error| match error {
         Error::Resume(error) => {
-            bad_input(format!("{}: {error}; to start again, choose another --out", out.state().display()))
+            bad_input(format!("{}: {error}; to start again, choose another --out", out.path().display()))
         }
         error => error.into(),
     })?;
@@ -103,7 +95,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         return screen::print_json(&plan);
     }
     let mut text = screen::steps_table(plan.dense.perplexity, plan.model.parameters, &plan.steps);
-    text += &screen::work_lines(strategy, &SearchCount::new(&checkpoint.spec, &windows, &plan.steps));
+    text += &screen::work_lines(plan.settings.approximate, &SearchCount::new(&checkpoint.spec, &windows, &plan.steps));
     text += &format!("wrote {}: plan.json, order.json, model/\n", args.out.display());
     screen::print_text(&text)
 }
@@ -113,10 +105,20 @@ async fn run_search(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> 
     if search.is_finished() {
         return ctrl_c::watch();
     }
-    let mut saved = search.state().dense.is_some();
-    let mut preparing = Preparing::new(search.session(), Some(*search.options()));
+    let mut preparing = Preparing::new(search.session());
     let mut searching = None;
-    while let Some(event) = search.next().await.map_err(|error| interrupted(error, saved))? {
+    loop {
+        let event = match search.next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => break,
+            Err(error) => {
+                if out.has_saved() {
+                    // Its plan says that it has stopped. Should that fail, too, what was saved before stays.
+                    let _ = out.save(search);
+                }
+                return Err(interrupted(error, out));
+            }
+        };
         let found = match event {
             Event::Found(found) => found,
             Event::Prepare(preparation) => {
@@ -131,16 +133,17 @@ async fn run_search(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> 
             _ => continue,
         };
         if !matches!(found, search::Event::Progress { .. }) {
-            out.save(&search.save()).map_err(|error| {
+            out.save(search).map_err(|error| {
                 let error = format!("the search stopped because its state could not be saved: {error}");
-                if saved { Stopped(error).into() } else { anyhow::Error::msg(error) }
+                if out.has_saved() { Stopped(error).into() } else { anyhow::Error::msg(error) }
             })?;
-            saved = true;
         }
         if let Some(searching) = &mut searching {
-            searching.tell(&found);
+            searching.tell(search, &found);
         }
         if ctrl_c::wants_stop() {
+            search.stop();
+            out.save(search).map_err(|error| Stopped(error.to_string()))?;
             return Err(Stopped("stopped".into()).into());
         }
     }
@@ -149,9 +152,9 @@ async fn run_search(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> 
 }
 
 /// An error of the device, after which a search that has been saved can go on.
-fn interrupted(error: Error, saved: bool) -> anyhow::Error {
+fn interrupted(error: Error, out: &OutFolder) -> anyhow::Error {
     match error.kind() {
-        ErrorKind::DeviceLost | ErrorKind::OutOfMemory if saved => Stopped(error.to_string()).into(),
+        ErrorKind::DeviceLost | ErrorKind::OutOfMemory if out.has_saved() => Stopped(error.to_string()).into(),
         _ => error.into(),
     }
 }

@@ -7,7 +7,8 @@ use anyhow::Context;
 use blockpruner::bench::SearchCount;
 use blockpruner::export::HfSummary;
 use blockpruner::model::BlockKind;
-use blockpruner::search::{MemoryPlan, SearchOptions, Step, Strategy};
+use blockpruner::search::{MemoryPlan, Step};
+use blockpruner::session::Search;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -46,15 +47,21 @@ pub fn spinner(what: &'static str) -> ProgressBar {
     spinner
 }
 
-/// Thousandths of a candidate that [`search_bar`] counts in.
-pub const CANDIDATE: u64 = 1000;
+/// Parts of a search that [`search_bar`] counts in.
+const SEARCH_PARTS: u64 = 10_000;
 
-/// The bar of a search of `total` candidates of which `done` are done.
-pub fn search_bar(total: u64, done: u64) -> ProgressBar {
-    let bar = bar(total * CANDIDATE, "searching", "{msg} {bar:32} {percent}%, {eta} left");
-    bar.set_position(done * CANDIDATE);
-    bar.reset_eta();
-    bar
+/// The bar of a search; [`show_cost`] moves it.
+pub fn search_bar() -> ProgressBar {
+    bar(SEARCH_PARTS, "searching", "{msg} {bar:32} {percent}%{prefix}")
+}
+
+/// Shows how much of a search is done, and how long the rest takes, where that is known.
+pub fn show_cost(bar: &ProgressBar, search: &Search) {
+    let Some(cost) = search.cost() else { return };
+    bar.set_position((cost.done() * SEARCH_PARTS as f64) as u64);
+    if let Some(seconds) = cost.seconds_left() {
+        bar.set_prefix(format!(", {} left", duration(seconds)));
+    }
 }
 
 fn bar(length: u64, what: &'static str, template: &str) -> ProgressBar {
@@ -105,7 +112,7 @@ pub fn steps_table(dense: f64, parameters: u64, steps: &[Step]) -> String {
 }
 
 /// What a search did of the published loop's work, and why it did not do the rest.
-pub fn work_lines(strategy: Strategy, count: &SearchCount) -> String {
+pub fn work_lines(approximate: bool, count: &SearchCount) -> String {
     let mut text = String::new();
     for (reason, dropped) in &count.dropped {
         let (candidates, saved) = (dropped.candidates, 100.0 * dropped.head_share_saved);
@@ -115,7 +122,7 @@ pub fn work_lines(strategy: Strategy, count: &SearchCount) -> String {
         "of the published loop's {} passes: {:.2} of the block work, {:.2} of the head work, {:.2} of the arithmetic\n",
         count.candidates, count.block_share, count.head_share, count.arithmetic_share
     );
-    if strategy == Strategy::Racing {
+    if approximate {
         let (scored, all) = (grouped(count.work.head_tokens), grouped(count.exhaustive.head_tokens));
         text += &format!(
             "approximate: {scored} of {all} tokens were scored, so the blocks may differ from those of the exact search\n"
@@ -152,14 +159,14 @@ pub fn bytes(value: u64) -> String {
     }
 }
 
-/// A plan of device memory for a search, or for scoring only, for people.
-pub fn memory(plan: &MemoryPlan, search: Option<&SearchOptions>) -> String {
+/// A plan of device memory, for people.
+pub fn memory(plan: &MemoryPlan) -> String {
     let how = if plan.streamed { ", streamed from the file" } else { "" };
     let mut text = format!("{} (weights {}{how}", bytes(plan.total()), bytes(plan.weights));
     if plan.states > 0 {
         text += &format!(", hidden states {}, up to {} candidates together", bytes(plan.states), plan.wave);
     }
-    if search.is_some_and(|options| options.strategy == Strategy::Exact) && !plan.likely_head {
+    if plan.needs.likely_head && !plan.likely_head {
         text += ", no room to drop candidates by their likely tokens";
     }
     text + &format!(", scratch {})", bytes(plan.scratch))

@@ -346,13 +346,55 @@ fn an_interrupted_search_ends_as_if_it_had_not_been() {
     let mut child = started(&args, &parts, |_| true);
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(4));
-    assert!(parts.join("state/search.json").exists() && !parts.join("plan.json").exists());
+    let (stopped, order) = (read(&parts.join("plan.json")), parts.join("order.json"));
+    assert_eq!(stopped["status"], "stopped");
+    assert!(parts.join("state/search.json").exists() && !order.exists());
+    // What there is of it can be used.
+    let score =
+        ["perplexity", "--model", "builtin:tiny", "--text", "builtin:sample", "--window", "64", "--max-windows", "2"];
+    let (plan, state) = (parts.join("plan.json"), parts.join("state/search.json"));
+    let last = stopped["steps"].as_array().unwrap().last().unwrap_or(&stopped["dense"]);
+    let scored = json(&[&score[..], &["--json", "--plan", plan.to_str().unwrap()]].concat());
+    assert_eq!(scored["perplexity"], last["perplexity"]);
+    failure(&[&score[..], &["--plan", state.to_str().unwrap()]].concat(), 2, "give the plan.json of its folder");
     failure(&args, 2, "--resume");
-    failure(&prune(parts.to_str().unwrap(), &["--remove", "4", "--resume"]), 2, "search settings");
+    let other = ["--remove", "3", "--resume", "--block-types", "mha"];
+    failure(&prune(parts.to_str().unwrap(), &other), 2, "search settings");
     let resumed = json(&[&args[..], &["--resume"]].concat());
     assert_eq!(without_times(resumed), without_times(expected));
     assert!(!parts.join("state").exists());
     failure(&prune(parts.to_str().unwrap(), &["--remove", "3", "--resume"]), 2, "finished");
+}
+
+/// A search that is finished goes on to a larger number of blocks without paying again, and back to a smaller one without losing
+/// what it has found beyond that.
+#[test]
+fn a_finished_search_is_extended_and_cut() {
+    let root = tempfile::tempdir().unwrap();
+    let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
+    let expected = json(&prune(whole.to_str().unwrap(), &["--remove", "2", "--json"]));
+    assert_eq!((&expected["status"], &expected["format"]), (&"finished".into(), &"blockpruner-plan/2".into()));
+    let to = |remove: &'static str, more: &[&'static str]| {
+        let out = parts.to_str().unwrap();
+        let plan = json(&prune(out, &[&["--remove", remove, "--json"], more].concat()));
+        assert_eq!(plan, read(&parts.join("plan.json")));
+        plan
+    };
+    let first = to("1", &[]);
+    let again = ["--remove", "1", "--resume"];
+    failure(&prune(parts.to_str().unwrap(), &again), 2, "is finished, there is nothing to resume");
+    let second = to("2", &["--resume"]);
+    assert_eq!(second["steps"][0], first["steps"][0], "the first step is not paid for again");
+    assert_eq!(without_times(second.clone()), without_times(expected));
+    assert!(!parts.join("state").exists());
+
+    let cut = to("1", &["--resume"]);
+    assert_eq!(cut, first);
+    assert_eq!(read(&parts.join("order.json")).as_object().unwrap().len(), 1);
+    assert!(parts.join("state/search.json").exists(), "the second step is kept");
+    let extended = to("2", &["--resume"]);
+    assert_eq!(extended, second);
+    assert!(!parts.join("state").exists());
 }
 
 /// The same without any warning, twice: in the first step, and after it.
@@ -406,7 +448,7 @@ fn a_full_disk_is_said_so_and_costs_nothing() {
     let more = ["--remove", "2", "--block-types", "mha", "--json"];
     let reference = tempfile::tempdir().unwrap();
     let expected = json(&prune(reference.path().join("out").to_str().unwrap(), &more));
-    for (size, named) in [("4k", "search.json"), ("1m", "model.safetensors")] {
+    for (size, named) in [("4k", "plan.json"), ("8k", "search.json"), ("1m", "model.safetensors")] {
         let root = tempfile::tempdir().unwrap();
         let script = r#"
             "$@" >full.stdout 2>full.stderr; echo $? >full.code
@@ -425,7 +467,7 @@ fn a_full_disk_is_said_so_and_costs_nothing() {
         }
         assert!(!said("full.stderr").contains(" at path "), "{}", said("full.stderr"));
         let left: Vec<String> = said("full.files").lines().map(String::from).collect();
-        let whole = ["disk/out/state/search.json", "disk/out/order.json"];
+        let whole = ["disk/out/state/search.json", "disk/out/plan.json", "disk/out/order.json"];
         assert!(left.iter().all(|file| whole.contains(&file.as_str())) && left.contains(&whole[0].into()), "{left:?}");
         assert_eq!(said("resumed.code").trim(), "0", "{}", said("resumed.stderr"));
         let plan = serde_json::from_str(&said("resumed.stdout")).unwrap();

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use blockpruner::export::order_json;
-use blockpruner::search::{BlockTypes, Candidate, Event as Found, SearchOptions, Step, Strategy};
+use blockpruner::search::{self, BlockTypes, Candidate, Event as Found, SearchOptions, Step};
 use blockpruner::session::{Event, Search as CoreSearch, Session};
 use blockpruner::text::Windows;
 use futures_util::StreamExt;
@@ -31,7 +31,7 @@ extern "C" {
 pub struct PruneOptions {
     remove: usize,
     block_types: BlockTypes,
-    strategy: Strategy,
+    strategy: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -54,7 +54,7 @@ impl JsEvent {
                 let numbered = candidates.into_iter().zip(first..);
                 numbered.map(|(candidate, done)| Self::Candidate { step, candidate, done, total }).collect()
             }
-            Found::Progress { step, done } => vec![Self::Progress { step, done }],
+            Found::Progress { step, done, .. } => vec![Self::Progress { step, done }],
             Found::Step(step) => vec![Self::Step(step)],
         }
     }
@@ -83,7 +83,10 @@ pub async fn start(
     saved: Option<String>,
 ) -> Result<JsValue, Error> {
     let PruneOptions { remove, block_types, strategy } = settings;
-    let options = SearchOptions { remove, block_types, strategy };
+    let mut options = SearchOptions::remove(remove).block_types(block_types);
+    if let Some(name) = strategy {
+        options = options.strategy(search::strategy(&name).map_err(Error::Argument)?);
+    }
     let inner = session.search(windows, options, saved.as_deref().map(str::as_bytes)).await?;
     Ok(async_iterable(Search { inner: Rc::new(RefCell::new(inner)), events: Rc::default() }))
 }

@@ -21,6 +21,7 @@ pub use order::{order_json, parse_order};
 pub use order::{read_order, write_order};
 pub use plan::{
     Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings,
+    PlanStatus,
 };
 pub(crate) use pruning::Pruning;
 pub use saved::{ResumeError, SavedSearch};

@@ -344,7 +344,7 @@ function drawMap(): void {
   const removed = shown.steps.map((step) => step.removed);
   const base = (shown.candidates.length > 0 ? shown.steps.at(-1) : shown.steps.at(-2))?.perplexity ?? shown.dense;
   if (!Number.isNaN(base)) map.show(removed, current, base, shown.candidates.length > 0);
-  const rank = (candidate: Candidate) => candidate.perplexity ?? candidate.at_least ?? Number.POSITIVE_INFINITY;
+  const rank = (candidate: Candidate) => candidate.perplexity ?? candidate.atLeast ?? Number.POSITIVE_INFINITY;
   const ranked = [...current].sort((a, b) => rank(a) - rank(b));
   const step = shown.candidates.length > 0 ? shown.steps.length + 1 : shown.steps.length;
   $("ranking-title").textContent = step > 0 ? `Ranking of step ${step}` : "Ranking of this step";
@@ -358,7 +358,7 @@ function drawMap(): void {
       meter.className = "meter";
       meter.style.width = `${Math.max(2, Math.min(100, (Math.log(rank(candidate) / base) / Math.max(most, 1e-9)) * 100))}%`;
       const exact = candidate.perplexity !== null;
-      row.append(...[candidate.block, exact ? format.perplexity(rank(candidate)) : candidate.at_least !== null ? `≥ ${format.perplexity(rank(candidate))}` : candidate.state].map((text) => Object.assign(document.createElement("td"), { textContent: text })));
+      row.append(...[candidate.block, exact ? format.perplexity(rank(candidate)) : candidate.atLeast !== null ? `≥ ${format.perplexity(rank(candidate))}` : candidate.state].map((text) => Object.assign(document.createElement("td"), { textContent: text })));
       row.children[1]!.className = "number";
       const bar = document.createElement("td");
       bar.append(meter);
@@ -488,7 +488,7 @@ function heard(data: Reply): void {
       $("f-model").textContent = `${data.info.name}, ${format.grouped(data.info.parameters)} parameters`;
       break;
     case "device":
-      $("device").textContent = `${data.info.name} (${data.info.backend}), kernel ${data.info.kernel}, bindings up to ${format.bytes(data.info.max_binding_bytes)}`;
+      $("device").textContent = `${data.info.name} (${data.info.backend}), kernel ${data.info.kernel}, bindings up to ${format.bytes(data.info.maxBindingBytes)}`;
       break;
     case "begin":
       begin(data.settings, data.windows, data.state);

@@ -44,7 +44,7 @@ export class LayerMap {
       this.label(block, `removed in step ${index + 1}`);
     });
     // Perplexities span orders of magnitude, so colour follows the logarithm.
-    const score = (candidate: Candidate) => candidate.perplexity ?? candidate.at_least;
+    const score = (candidate: Candidate) => candidate.perplexity ?? candidate.atLeast;
     const scores = candidates.map(score).flatMap((value) => (value === null ? [] : [Math.log(value)]));
     const [low, high] = [Math.min(...scores, Math.log(base)), Math.max(...scores, Math.log(base) + 0.05)];
     let best: Candidate | undefined;
@@ -56,9 +56,9 @@ export class LayerMap {
         cell.className = "cell scored";
         this.label(candidate.block, `perplexity ${perplexity(candidate.perplexity)} without it`);
         if (!best || candidate.perplexity < best.perplexity!) best = candidate;
-      } else if (candidate.at_least !== null) {
+      } else if (candidate.atLeast !== null) {
         cell.className = "cell bounded";
-        this.label(candidate.block, `perplexity of at least ${perplexity(candidate.at_least)} without it`);
+        this.label(candidate.block, `perplexity of at least ${perplexity(candidate.atLeast)} without it`);
       } else {
         cell.className = "cell";
         this.label(candidate.block, candidate.reason ?? "rejected");

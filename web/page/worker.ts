@@ -1,7 +1,7 @@
 // Everything that takes time: the library, the device, files. The page only shows what comes from here.
 
-import init, { Checkpoint, Device, Model, Search, Text, Windows } from "../pkg/blockpruner_web.js";
-import type { BlockId, BlockPrunerError, FolderSink, Plan } from "../pkg/blockpruner_web.js";
+import init, { CalibrationText, Checkpoint, Search, Session, Windows } from "../pkg/blockpruner_web.js";
+import type { BlockId, BlockPrunerError, FolderSink, Progress } from "../pkg/blockpruner_web.js";
 import type { Job, ModelSource, Reply, Request, SavedJob, Settings, TextSource } from "./protocol";
 import { DirectorySink, ZipSink } from "./sinks";
 import * as storage from "./storage";
@@ -19,13 +19,12 @@ let hub: string;
 interface Loaded {
   key: string;
   checkpoint: Checkpoint;
-  device: Device;
-  model: Model;
+  session: Session;
 }
 
 let loaded: Loaded | null = null;
 let search: Search | null = null;
-let finished: { plan: Plan; order: string } | null = null;
+let finished: { plan: string; order: string; removed: BlockId[] } | null = null;
 /** What the visitor wants of the running search. */
 let wish: "run" | "pause" | "stop" = "run";
 let resumeLoop: (() => void) | null = null;
@@ -86,36 +85,43 @@ async function load(source: ModelSource): Promise<Loaded> {
   const key = keyOf(source);
   if (loaded?.key === key) {
     reply({ type: "model", info: loaded.checkpoint.info() });
-    reply({ type: "device", info: loaded.device.info() });
+    reply({ type: "device", info: loaded.session.device() });
     return loaded;
   }
   unload();
   reply({ type: "status", text: "Opening the model" });
   const checkpoint = await openCheckpoint(source);
   reply({ type: "model", info: checkpoint.info() });
-  reply({ type: "status", text: "Opening the device" });
-  const device = await Device.openFor(checkpoint, { name: await deviceName() });
-  reply({ type: "device", info: device.info() });
-  let told = 0;
-  const model = await device.load(checkpoint, (done, total) => {
-    const share = done / total;
-    if (share - told > 0.01 || done === total) {
-      told = share;
-      reply({ type: "status", text: "Loading weights", share });
-    }
-  });
-  loaded = { key, checkpoint, device, model };
+  const session = await Session.open(checkpoint, { name: await deviceName(), onProgress });
+  reply({ type: "device", info: session.device() });
+  await session.preload({ onProgress });
+  loaded = { key, checkpoint, session };
   return loaded;
+}
+
+const STAGES: Record<Progress["stage"], string> = {
+  open: "Opening the device and testing it",
+  load: "Loading weights",
+  compile: "Compiling shaders",
+  write: "Writing the model",
+};
+
+let told = 0;
+/** Tells how far something is, a hundred times at most. */
+function onProgress(progress: Progress): void {
+  const share = "total" in progress ? progress.done / progress.total : undefined;
+  if (share !== undefined && share > told && share - told < 0.01 && share < 1) return;
+  told = share ?? 0;
+  reply({ type: "status", text: STAGES[progress.stage], share });
 }
 
 function unload(): void {
   search?.free();
   search = null;
   if (loaded) {
-    loaded.device.destroy();
-    loaded.model.free();
+    loaded.session.destroy();
+    loaded.session.free();
     loaded.checkpoint.free();
-    loaded.device.free();
   }
   loaded = null;
 }
@@ -127,16 +133,16 @@ async function deviceName(): Promise<string> {
   return [vendor, description || architecture].filter(Boolean).join(" ") || "WebGPU device";
 }
 
-function textOf(source: TextSource): Text {
-  if (source.kind === "sample") return Text.sample();
-  return Text.fromBytes(source.name, new TextEncoder().encode(source.text), source.field ? { field: source.field } : undefined);
+function textOf(source: TextSource): CalibrationText {
+  if (source.kind === "sample") return CalibrationText.sample();
+  return CalibrationText.fromString(source.name, source.text, source.field ? { field: source.field } : undefined);
 }
 
 function cut(job: { text: TextSource }, checkpoint: Checkpoint, window: number, windows?: number): Windows {
   const text = textOf(job.text);
   try {
-    const most = Math.min(window, checkpoint.info().max_positions);
-    return Windows.cut(text, checkpoint, { window: most, max_windows: windows });
+    const most = Math.min(window, checkpoint.info().maxPositions);
+    return checkpoint.windows(text, { window: most, maxWindows: windows });
   } finally {
     text.free();
   }
@@ -146,16 +152,16 @@ function cut(job: { text: TextSource }, checkpoint: Checkpoint, window: number, 
  * Fills in what a job leaves open, by the time that one window takes. A candidate costs about 0.6 of a pass, because
  * candidates share what lies before their block.
  */
-async function settle(job: Job, { checkpoint, model }: Loaded): Promise<Required<Settings>> {
+async function settle(job: Job, { checkpoint, session }: Loaded): Promise<Required<Settings>> {
   const { blockTypes, window } = job.settings;
   const blocks = checkpoint.info().blocks.filter(({ block }) => blockTypes === "mix" || block.startsWith(blockTypes)).length;
   let remove = job.settings.remove ?? Math.max(1, Math.floor(blocks / 6));
   if (job.settings.windows !== undefined) return { blockTypes, window, remove, windows: job.settings.windows };
   reply({ type: "status", text: "Measuring one pass" });
   const one = cut(job, checkpoint, window, 1);
-  await model.perplexity(one);
+  await session.perplexity(one);
   const start = performance.now();
-  await model.perplexity(one);
+  await session.perplexity(one);
   const seconds = (performance.now() - start) / 1000;
   one.free();
   const passes = (steps: number) => steps * blocks - (steps * (steps - 1)) / 2;
@@ -179,7 +185,7 @@ async function start(job: Job, saved?: string): Promise<void> {
     search?.free();
     finished = null;
     reply({ type: "status", text: "Preparing the search" });
-    search = await here.model.prune(windows, { remove: settings.remove, block_types: settings.blockTypes }, saved);
+    search = await here.session.search(windows, { remove: settings.remove, blockTypes: settings.blockTypes }, saved);
     windows.free();
     wish = "run";
     reply({ type: "begin", settings: exact, windows: info, state: search.state(), resumed: saved !== undefined });
@@ -232,20 +238,19 @@ async function run(search: Search, job: Job & { settings: Required<Settings> }):
     reply({ type: "saved", job: await storage.load().catch(() => null) });
     return;
   }
-  const [plan, order] = [search.plan(), search.order()];
-  finished = { plan: JSON.parse(plan), order };
+  finished = { plan: search.planJson(), order: search.orderJson(), removed: search.order() };
   await storage.discard().catch(() => {});
-  reply({ type: "finished", plan, order, seconds: (performance.now() - begun) / 1000 });
+  reply({ type: "finished", plan: finished.plan, order: finished.order, seconds: (performance.now() - begun) / 1000 });
 }
 
 const wished = () => wish;
 
 async function perplexity(job: Job): Promise<void> {
-  const { checkpoint, model } = await load(job.source);
+  const { checkpoint, session } = await load(job.source);
   const windows = cut(job, checkpoint, job.settings.window, job.settings.windows ?? 2);
   reply({ type: "status", text: "Measuring perplexity" });
   const start = performance.now();
-  const score = await model.perplexity(windows);
+  const score = await session.perplexity(windows);
   const seconds = (performance.now() - start) / 1000;
   reply({ type: "score", perplexity: score.perplexity, windows: windows.info(), seconds });
   windows.free();
@@ -253,14 +258,14 @@ async function perplexity(job: Job): Promise<void> {
 
 function removedBlocks(): BlockId[] {
   if (!finished) throw new Problem("input", "There is no finished pruning yet.");
-  return finished.plan.steps.map((step) => step.removed);
+  return finished.removed;
 }
 
 async function generate(prompt: string, maxTokens: number): Promise<void> {
   const without = removedBlocks();
-  const { model } = loaded!;
-  await model.generate(prompt, { max_tokens: maxTokens }, (part) => reply({ type: "text", which: "dense", part }));
-  await model.generate(prompt, { max_tokens: maxTokens, without }, (part) => reply({ type: "text", which: "pruned", part }));
+  const { session } = loaded!;
+  await session.generate(prompt, { maxTokens, onText: (part) => reply({ type: "text", which: "dense", part }) });
+  await session.generate(prompt, { maxTokens, without, onText: (part) => reply({ type: "text", which: "pruned", part }) });
   reply({ type: "generated" });
 }
 
@@ -270,12 +275,12 @@ async function exportModel(format: "hf" | "hf-zeroed", folder?: FileSystemDirect
   const { checkpoint } = loaded!;
   const name = `${checkpoint.info().name.split(/[/:]/).pop()}-pruned-${removed.length}`;
   const write = async (sink: FolderSink, inner: FolderSink) => {
-    for (const [file, text] of [["plan.json", `${JSON.stringify(finished!.plan, null, 2)}\n`], ["order.json", finished!.order]] as const) {
+    for (const [file, text] of [["plan.json", finished!.plan], ["order.json", finished!.order]] as const) {
       await sink.beginFile(file);
       await sink.write(new TextEncoder().encode(text));
       await sink.endFile();
     }
-    return checkpoint.export(inner, { removed, format }, (done, total) => reply({ type: "status", text: "Writing the model", share: done / total }));
+    return checkpoint.export(inner, { without: removed, format, onProgress });
   };
   if (folder) {
     const sink = await DirectorySink.create(folder, name);

@@ -194,6 +194,19 @@ export async function libraryPage(windowOptions) {
   }
 }
 
+/** Waits for the result of a search on the page, and for the comparison that comes with it; on a busy machine, agrees to it. */
+export async function result(page) {
+  await page.waitForSelector("#result:visible, #question:visible", { timeout: PATIENCE });
+  if (await page.isVisible("#question")) {
+    await page.click("#question-yes");
+    await page.waitForSelector("#result:visible", { timeout: PATIENCE });
+  }
+  await compared(page);
+}
+
+/** Waits until the models before and after have been compared. */
+export const compared = (page) => page.waitForSelector("#continue:not([aria-busy])", { timeout: PATIENCE });
+
 /** Runs the native program on SwiftShader with the kernel that browsers get, and returns its JSON. */
 export async function native(args, { kernel = "tile" } = {}) {
   const { stdout } = await promisify(execFile)(NATIVE, [...args, "--kernel", kernel, "--tier", "baseline", "--json"], {

@@ -204,15 +204,30 @@ test("wrong files are named, and the page goes on", async () => {
   assert.match(await outcome(page), /cut\.gguf.*(cut short|ends)/s);
   await shot(page, "desktop-problem");
 
+  // One file that is no model is named when it is chosen.
+  await page.setInputFiles("#gguf", { name: "picture.png", mimeType: "image/png", buffer: Buffer.from([0x89, 0x50, 0x4e, 0x47]) });
+  assert.match(await page.textContent("#problem"), /picture\.png is no model: choose a \.gguf file, or the folder/);
+  await page.setInputFiles("#gguf", join(TINY, "model.safetensors"));
+  assert.match(await page.textContent("#problem"), /model\.safetensors is only a part of a model/);
+
   await page.check('input[name="model"][value="tiny"]');
   await page.check('input[name="text"][value="paste"]');
+  assert.match(await outcome(page), /Paste a text first/);
   await page.fill("#pasted", "too short");
   assert.match(await outcome(page), /less than one window/);
   await page.check('input[name="text"][value="file"]');
+  const picture = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0x0d, 0x49, 0x48, 0x44, 0x52, 0xff, 0xfe, 0x80]);
+  await page.setInputFiles("#text-file", { name: "picture.txt", mimeType: "text/plain", buffer: picture });
+  assert.match(await outcome(page), /picture\.txt/);
+  assert.ok(await page.isVisible("#problem"));
   await page.setInputFiles("#text-file", { name: "rows.jsonl", mimeType: "application/json", buffer: Buffer.from('{"body": "x"}') });
   assert.match(await outcome(page), /no field `text`.*`body`/s);
   await page.check('input[name="text"][value="sample"]');
   assert.ok(number(await outcome(page)), "after all that, a good choice works");
+  assert.match(await page.textContent("#score-notes"), /63 predicted tokens/);
+  await page.fill("#window", "600");
+  assert.ok(number(await outcome(page)));
+  assert.match(await page.textContent("#score-notes"), /window of 600 tokens is more than the 512 that the model was made for/);
   await page.close();
 });
 

@@ -19,7 +19,12 @@ const ask = (request: Request) => worker?.postMessage(request);
 let saved: SavedJob | null = null;
 let model: ModelInfo | null = null;
 let run: RunView | null = null;
-const result = new ResultView(ask, working);
+/** Where it shows how far the worker is. */
+let place: "status" | "score" | "exported" = "status";
+const result = new ResultView(ask, () => {
+  place = "exported";
+  working(true);
+});
 
 /** What `start` was asked for, until the visitor has agreed to what it takes. */
 let wanted: Job | null = null;
@@ -36,6 +41,7 @@ function working(on: boolean): void {
 /** A search is on its way: its place is shown, and it can be stopped. */
 function beginWork(): void {
   working(true);
+  place = "status";
   $("result").hidden = true;
   $<HTMLButtonElement>("stop").disabled = false;
   say("Starting");
@@ -61,6 +67,7 @@ $("setup").addEventListener("submit", (event) => {
 });
 $("measure").addEventListener("click", async () => {
   working(true);
+  place = "score";
   const asked = await job();
   if (asked) ask({ type: "perplexity", job: asked });
   else working(false);
@@ -117,9 +124,8 @@ async function heard(data: Reply): Promise<void> {
       showSaved(data.job);
       break;
     case "status":
-      if ($("run").hidden) $("score").textContent = data.share === undefined ? `${data.text}…` : `${data.text}, ${Math.floor(data.share * 100)} %`;
-      else if ($("result").hidden) say(data.text, data.share);
-      else $("exported").textContent = `${data.text}…`;
+      if (place === "status") say(data.text, data.share);
+      else $(place).textContent = data.share === undefined ? `${data.text}…` : `${data.text}, ${Math.floor(data.share * 100)} %`;
       break;
     case "model":
       model = data.info;
@@ -198,7 +204,7 @@ async function heard(data: Reply): Promise<void> {
       working(false);
       $("score").textContent = "";
       $("exported").textContent = "";
-      say("", 0);
+      if (place === "status") say("", 0);
       if (!run) $("run").hidden = true;
       tellTrouble(data);
       break;

@@ -14,7 +14,7 @@ export function notesOn(model: ModelInfo, windows: WindowsInfo): string[] {
   }
   const predicted = format.predicted(windows);
   if (predicted < ENOUGH) {
-    notes.push(`This rests on ${format.grouped(predicted)} predicted tokens: enough to look at, too few to rely on. With more windows, ${format.grouped(ENOUGH)} tokens or more, the choice is no matter of chance.`);
+    notes.push(`This rests on ${format.grouped(predicted)} predicted tokens: enough to look at, too few to rely on. Choose more windows, for ${format.grouped(ENOUGH)} or more.`);
   }
   return notes;
 }

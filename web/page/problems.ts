@@ -7,7 +7,7 @@ import type { Reply } from "./protocol";
 export function complain(message: string, more: string[] = []): void {
   const list = document.createElement("ul");
   list.append(...more.map((line) => element("li", line)));
-  $("problem").replaceChildren(element("p", message.charAt(0).toUpperCase() + message.slice(1)), ...(more.length > 0 ? [list] : []));
+  $("problem").replaceChildren(element("p", message), ...(more.length > 0 ? [list] : []));
   $("problem").hidden = false;
   $("problem").scrollIntoView({ block: "nearest" });
 }

@@ -30,7 +30,7 @@ export class ResultView {
   private steps: Step[] = [];
   private comparing = false;
 
-  constructor(private ask: (request: Request) => void, private working: (on: boolean) => void) {
+  constructor(private ask: (request: Request) => void, private busy: () => void) {
     $("steps").addEventListener("change", () => {
       this.tellStep();
       this.compare();
@@ -117,7 +117,7 @@ export class ResultView {
   }
 
   private export(folder?: FileSystemDirectoryHandle): void {
-    this.working(true);
+    this.busy();
     this.ask({ type: "export", step: this.step, format: exportFormat(), dtype: dtype(), folder });
   }
 

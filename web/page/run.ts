@@ -97,6 +97,8 @@ export class RunView {
   /** It ended, or was stopped. */
   end(words: string): void {
     this.over = true;
+    // The result says it again.
+    $("notes").hidden = true;
     this.draw();
     say(words, this.done());
     $("f-left").textContent = "–";

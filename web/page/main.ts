@@ -162,7 +162,7 @@ async function heard(data: Reply): Promise<void> {
       if (model) run = new RunView(model, data.settings, data.windows, data.state);
       break;
     case "event":
-      run?.happened(data.event);
+      run?.happened(data.event, data.cost);
       break;
     case "paused":
       run?.pause();

@@ -1,6 +1,6 @@
 // What the page and its worker say to each other.
 
-import type { BlockId, BlockTypes, DeviceInfo, ErrorCode, ExportOptions, ModelInfo, SearchEvent, SearchState, WindowsInfo } from "../pkg/blockpruner_web.js";
+import type { BlockId, BlockTypes, Cost, DeviceInfo, ErrorCode, ExportOptions, ModelInfo, SearchEvent, SearchState, WindowsInfo } from "../pkg/blockpruner_web.js";
 
 export type ModelSource =
   | { kind: "tiny" }
@@ -71,7 +71,7 @@ export type Reply =
   /** The run that was asked for takes longer than the page promises. */
   | { type: "estimate"; seconds: number; settings: Required<Settings> }
   | { type: "begin"; settings: Required<Settings>; windows: WindowsInfo; state: SearchState }
-  | { type: "event"; event: SearchEvent }
+  | { type: "event"; event: SearchEvent; cost: Cost | undefined }
   | { type: "paused" }
   /** It ended before there was a step to show. */
   | { type: "cancelled" }

@@ -1,6 +1,6 @@
 // The running search: how far it is, and what every block is worth.
 
-import type { Candidate, ModelInfo, SearchEvent, SearchState, Step, WindowsInfo } from "../pkg/blockpruner_web.js";
+import type { Candidate, Cost, ModelInfo, SearchEvent, SearchState, Step, WindowsInfo } from "../pkg/blockpruner_web.js";
 import { $, element } from "./elements";
 import * as format from "./format";
 import { LayerMap } from "./map";
@@ -14,11 +14,11 @@ export class RunView {
   private dense = Number.NaN;
   private steps: Step[];
   private candidates: Candidate[];
-  /** Share of the step under way. */
-  private share = 0;
-  private begun = performance.now();
-  /** Work that was done before `begun`. */
-  private behind: number;
+  private cost: Cost | undefined;
+  /** Tokens that candidates were scored on, and the seconds that took, since this search began or went on. */
+  private scored = 0;
+  private seconds = 0;
+  private since = performance.now();
   private paused = false;
   private over = false;
   /** Whether the screen will be drawn with the next frame: many candidates may come at once. */
@@ -33,8 +33,6 @@ export class RunView {
     this.steps = steps;
     this.candidates = candidates;
     if (dense) this.dense = dense.perplexity;
-    if (this.total() > 0) this.share = candidates.length / this.total();
-    this.behind = this.workDone();
     this.map.reset(model);
     $("f-model").textContent = `${format.name(model.name)}, ${format.grouped(model.parameters)} parameters`;
     $("f-text").textContent = format.windows(windows);
@@ -46,24 +44,21 @@ export class RunView {
     this.drawPlot();
   }
 
-  happened(event: SearchEvent): void {
+  happened(event: SearchEvent, cost: Cost | undefined): void {
+    this.cost = cost;
     switch (event.type) {
       case "dense":
         this.dense = event.perplexity;
-        this.begun = performance.now();
+        this.since = performance.now();
         this.drawPlot();
         break;
       case "candidate":
         this.candidates = [...this.candidates.filter(({ block }) => block !== event.candidate.block), event.candidate];
-        this.share = Math.max(this.share, event.done / event.total);
-        break;
-      case "progress":
-        if (event.step > 0) this.share = event.done;
+        this.scored += this.windows.windows * this.windows.window;
         break;
       case "step":
         this.steps = [...this.steps, event];
         this.candidates = [];
-        this.share = 0;
         this.map.clearScores();
         this.drawPlot();
         $("announce").textContent = `Step ${event.step} of ${this.settings.remove}: ${event.removed} removed, perplexity ${format.perplexity(event.perplexity)}.`;
@@ -79,15 +74,14 @@ export class RunView {
   }
 
   pause(): void {
+    this.seconds = this.running();
     this.paused = true;
     say("Paused; the search is saved", this.done());
   }
 
   goOn(): void {
     this.paused = false;
-    // Time stood still meanwhile.
-    this.begun = performance.now();
-    this.behind = this.workDone();
+    this.since = performance.now();
   }
 
   get isPaused(): boolean {
@@ -109,24 +103,13 @@ export class RunView {
     return { dense: this.dense, steps: this.steps };
   }
 
-  /** Candidates of the step under way. */
-  private total(): number {
-    const { blockTypes } = this.settings;
-    return this.model.blocks.filter(({ block }) => blockTypes === "mix" || block.startsWith(blockTypes)).length - this.steps.length;
-  }
-
-  /** Candidates that the first `steps` steps score. */
-  private candidatesOf(steps: number): number {
-    const first = this.total() + this.steps.length;
-    return steps * first - (steps * (steps - 1)) / 2;
-  }
-
-  private workDone(): number {
-    return this.candidatesOf(this.steps.length) + this.share * this.total();
-  }
-
   private done(): number {
-    return this.workDone() / Math.max(1, this.candidatesOf(this.settings.remove));
+    return this.cost?.done ?? 0;
+  }
+
+  /** Seconds of scoring candidates; time stands still in a pause. */
+  private running(): number {
+    return this.seconds + (this.paused ? 0 : (performance.now() - this.since) / 1000);
   }
 
   private draw(): void {
@@ -136,13 +119,9 @@ export class RunView {
     $("f-step").textContent = `${step} of ${settings.remove}`;
     $("f-perplexity").textContent = Number.isNaN(now) ? "–" : steps.length > 0 ? `${format.perplexity(now)} (whole model ${format.perplexity(dense)})` : format.perplexity(now);
     if (this.over || this.paused) return;
-    const seconds = (performance.now() - this.begun) / 1000;
-    const done = this.workDone() - this.behind;
-    const ahead = this.candidatesOf(settings.remove) - this.workDone();
-    if (done > 0 && seconds > 0.5) {
-      $("f-speed").textContent = format.grouped((done * this.windows.windows * this.windows.window) / seconds);
-      $("f-left").textContent = ahead > 0 ? format.duration((ahead / done) * seconds) : "–";
-    }
+    if (this.scored > 0) $("f-speed").textContent = format.grouped(this.scored / this.running());
+    const left = this.cost?.secondsLeft;
+    $("f-left").textContent = left ? format.duration(left) : "–";
     if (Number.isNaN(dense)) say("Scoring the whole model");
     else say(`Step ${step}: scoring the model without each block`, this.done());
   }

@@ -46,8 +46,7 @@ export function heldOut(source: TextSource, checkpoint: Checkpoint, { window, wi
 
 /**
  * Fills in what a job leaves open: the number of blocks by the model, the amount of text by the time that one window takes.
- * Asks, where even one window would take longer than the page promises; null if the visitor does not want that. A candidate
- * costs about 0.6 of a pass, because candidates share what lies before their block.
+ * Asks, where even one window would take longer than the page promises; null if the visitor does not want that.
  */
 export async function settle(job: Job, { checkpoint, session }: Loaded, signal: AbortSignal, agreed: () => Promise<boolean>): Promise<Required<Settings> | null> {
   const { blockTypes, window } = job.settings;
@@ -65,8 +64,8 @@ export async function settle(job: Job, { checkpoint, session }: Loaded, signal: 
   let seconds = await pass();
   // The first one still finds something cold; where that matters, there is time for another.
   if (seconds < 2) seconds = await pass();
+  const perWindow = seconds * session.cost(one, { remove, blockTypes }).wholePasses;
   one.free();
-  const perWindow = 0.6 * seconds * (remove * blocks - (remove * (remove - 1)) / 2);
   const fit = Math.max(1, Math.min(Math.floor(BUDGET / perWindow), MOST_WINDOWS));
   const all = cut(job.text, checkpoint, window, fit + heldOutFor(fit));
   const there = all.info().windows;

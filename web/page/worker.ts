@@ -88,7 +88,7 @@ async function run(search: Search, job: SettledJob): Promise<void> {
   };
   try {
     for await (const event of search) {
-      reply({ type: "event", event });
+      reply({ type: "event", event, cost: search.cost() });
       const worth = event.type === "step" || event.type === "dense";
       if (worth || (event.type === "candidate" && performance.now() - savedAt > SAVE_EVERY)) await keep();
       if (paused) {

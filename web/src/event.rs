@@ -1,6 +1,6 @@
 //! What a search tells, as its iterator hands it over.
 
-use blockpruner::search::{Candidate, Event as Found, Step};
+use blockpruner::search::{Candidate, Cost, Event as Found, Step};
 use blockpruner::session::Event;
 use serde::Serialize;
 
@@ -35,6 +35,24 @@ impl JsEvent {
             Found::Progress { step, done, .. } => vec![Self::Progress { step, done }],
             Found::Step(step) => vec![Self::Step(step)],
         }
+    }
+}
+
+/// `Cost` in `types.ts`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JsCost {
+    passes: usize,
+    whole_passes: f64,
+    done: f64,
+    seconds_left: Option<f64>,
+}
+
+impl JsCost {
+    /// What the library foresees.
+    pub fn of(cost: &Cost) -> Self {
+        let (passes, whole_passes) = (cost.passes(), cost.whole_passes());
+        Self { passes, whole_passes, done: cost.done(), seconds_left: cost.seconds_left() }
     }
 }
 

@@ -10,13 +10,13 @@ use blockpruner::search::{self, BlockTypes, SearchOptions};
 use blockpruner::session::{Search as CoreSearch, Session};
 use blockpruner::text::Windows;
 use futures_util::StreamExt;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
 use crate::abort::abortable;
 use crate::error::Error;
-use crate::event::{JsEvent, Next};
+use crate::event::{JsCost, JsEvent, Next};
 use crate::options::Options;
 use crate::{parsed, to_js};
 
@@ -38,14 +38,6 @@ struct Settings {
     strategy: Option<String>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Cost {
-    passes: usize,
-    done: f64,
-    seconds_left: Option<f64>,
-}
-
 /// A running search. It goes on only while `next` is waited for, so not to call it is to pause.
 #[wasm_bindgen]
 pub struct Search {
@@ -53,6 +45,21 @@ pub struct Search {
     /// Candidates of a wave that is being told.
     events: RefCell<VecDeque<JsEvent>>,
     signal: Option<AbortSignal>,
+}
+
+/// What is searched for.
+fn wanted(options: Options) -> Result<SearchOptions, Error> {
+    let Settings { remove, block_types, strategy } = options.settings()?;
+    let options = SearchOptions::remove(remove).block_types(block_types);
+    Ok(match strategy {
+        None => options,
+        Some(name) => options.strategy(search::strategy(&name).map_err(Error::Argument)?),
+    })
+}
+
+/// What a search would take, foreseen.
+pub fn cost(session: &Session, windows: &Windows, options: Options) -> Result<JsValue, Error> {
+    to_js(&JsCost::of(&session.cost(windows, &wanted(options)?)?))
 }
 
 /// Prepares a search, or one that goes on from a saved one.
@@ -63,11 +70,7 @@ pub async fn start(
     saved: Option<String>,
 ) -> Result<JsValue, Error> {
     let signal = options.signal()?;
-    let Settings { remove, block_types, strategy } = options.settings()?;
-    let mut options = SearchOptions::remove(remove).block_types(block_types);
-    if let Some(name) = strategy {
-        options = options.strategy(search::strategy(&name).map_err(Error::Argument)?);
-    }
+    let options = wanted(options)?;
     let preparing = async { Ok(session.search(windows, options, saved.as_deref().map(str::as_bytes)).await?) };
     let inner = RefCell::new(abortable(signal.as_ref(), preparing).await?);
     Ok(async_iterable(Search { inner, events: RefCell::default(), signal }))
@@ -121,13 +124,7 @@ impl Search {
     /// How much is done and how long the rest takes; undefined before that can be foreseen.
     #[wasm_bindgen(unchecked_return_type = "Cost | undefined")]
     pub fn cost(&self) -> Result<JsValue, Error> {
-        let inner = self.inner.borrow();
-        let cost = inner.cost().map(|cost| Cost {
-            passes: cost.passes(),
-            done: cost.done(),
-            seconds_left: cost.seconds_left(),
-        });
-        cost.map_or(Ok(JsValue::UNDEFINED), |cost| to_js(&cost))
+        self.inner.borrow().cost().map_or(Ok(JsValue::UNDEFINED), |cost| to_js(&JsCost::of(cost)))
     }
 
     /// The search as it stands, to go on with later: the content of the command line's `state/search.json`.

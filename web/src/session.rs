@@ -179,6 +179,16 @@ impl Session {
         search::start(self.inner.clone(), windows.inner.clone(), Options::new(options)?, saved).await
     }
 
+    /// What a search would take, foreseen.
+    #[wasm_bindgen(unchecked_return_type = "Cost")]
+    pub fn cost(
+        &self,
+        windows: &Windows,
+        #[wasm_bindgen(unchecked_param_type = "SearchOptions")] options: JsValue,
+    ) -> Result<JsValue, Error> {
+        search::cost(&self.inner, &windows.inner, Options::new(options)?)
+    }
+
     /// Gives the device and all memory on it back at once. Everything that uses it ends with `device-lost`.
     pub fn destroy(&self) {
         self.inner.gpu().destroy();

@@ -213,6 +213,8 @@ export interface Search extends AsyncIterableIterator<SearchEvent, void> {}
 export interface Cost {
   /** Passes that the published loop would run. */
   passes: number;
+  /** The arithmetic of all of it, in passes of the whole model over the text: more time than it will take, where one was measured. */
+  wholePasses: number;
   /** Share of the arithmetic that is done, 0 to 1; never less than it was. */
   done: number;
   /** null before candidates were measured. */

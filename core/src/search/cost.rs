@@ -99,6 +99,14 @@ impl Cost {
         (0..steps).map(|gone| self.candidates.saturating_sub(gone)).sum()
     }
 
+    /// Arithmetic of the whole search, in passes of the unpruned model over the text: what it takes where one such pass was
+    /// measured. Candidates that advance together may take less time than that.
+    pub fn whole_passes(&self) -> f64 {
+        let (tokens, targets) = ((self.blocks * self.tokens) as u64, self.targets as u64);
+        let pass = self.arithmetic.flops(&Work { block_tokens: tokens, head_tokens: targets });
+        (self.flops.0 + self.flops.1) / pass.max(1.0)
+    }
+
     /// Share of the work that is done, 0 to 1. Never less than it was.
     pub fn done(&self) -> f64 {
         self.done

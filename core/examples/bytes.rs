@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use blockpruner::model::{BlockSet, Checkpoint};
 use blockpruner::session::{Session, WindowOptions};
-use blockpruner::text::CalibrationText;
+use blockpruner::text::{CalibrationText, TextOptions};
 use blockpruner::weights::{ByteSource, FileSource, ReadFuture};
 
 /// A file, and the bytes that were read of all files.
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     blockpruner::block_on(async {
         let checkpoint = Checkpoint::from_files("mine", files).await?;
         println!("{} bytes read to open the model", read.get());
-        let text = CalibrationText::builtin_sample();
+        let text = CalibrationText::open("builtin:sample", &TextOptions::default())?;
         let windows = checkpoint.windows(&text, WindowOptions { window: Some(16), max_windows: Some(2) })?;
         let session = Session::builder(checkpoint).open().await?;
         let score = session.perplexity(&windows, &BlockSet::new(), &mut |_| {}).await?;

@@ -16,10 +16,19 @@ use super::spec::ModelSpec;
 use crate::file_kind::FileKind;
 use crate::json;
 use crate::text::Tokenizer;
-use crate::weights::{ByteSource, BytesSource, FloatType, Weights, gguf};
+use crate::weights::{ByteSource, FloatType, Weights, gguf};
 
 /// The name of the embedded model.
+#[cfg(feature = "builtin")]
 const BUILTIN_TINY: &str = "builtin:tiny";
+/// What to do where a name looks like that of an embedded model and is none.
+#[cfg(not(target_arch = "wasm32"))]
+const BUILTIN_ADVICE: &str = match cfg!(feature = "builtin") {
+    true => "the embedded model is `builtin:tiny`",
+    false => {
+        "this program was built without the feature `builtin` of the crate blockpruner, which brings `builtin:tiny`"
+    }
+};
 
 /// An open model: architecture, weights, tokenizer and the small files around them.
 pub struct Checkpoint {
@@ -49,12 +58,12 @@ impl Checkpoint {
     /// `builtin:tiny`.
     #[cfg(not(target_arch = "wasm32"))]
     pub async fn open(model: &str) -> Result<Self, ModelError> {
+        #[cfg(feature = "builtin")]
         if model == BUILTIN_TINY {
             return Self::builtin_tiny().await;
         }
         if model.starts_with("builtin:") {
-            let advice = format!("the embedded model is `{BUILTIN_TINY}`");
-            return Err(file_error(model, "there is no such embedded model", advice));
+            return Err(file_error(model, "there is no such embedded model", BUILTIN_ADVICE));
         }
         let path = std::path::Path::new(model);
         let name = path.file_name().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned());
@@ -169,17 +178,22 @@ impl Checkpoint {
         Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: true, notes })
     }
 
-    /// The embedded model of 2.7 million parameters (`assets/tiny`).
+    /// The embedded model of 2.7 million parameters, `builtin:tiny`.
+    ///
+    /// # Errors
+    /// Those of every way to open a model; this one meets none of them.
+    #[cfg(feature = "builtin")]
     pub async fn builtin_tiny() -> Result<Self, ModelError> {
         let file = |name: &str, bytes: &'static [u8]| {
-            let source: Rc<dyn ByteSource> = Rc::new(BytesSource::new(format!("{BUILTIN_TINY}/{name}"), bytes));
+            let source: Rc<dyn ByteSource> =
+                Rc::new(crate::weights::BytesSource::new(format!("{BUILTIN_TINY}/{name}"), bytes));
             (name.to_string(), source)
         };
         let files = vec![
-            file(CONFIG, include_bytes!("../../../assets/tiny/config.json")),
-            file(SINGLE, include_bytes!("../../../assets/tiny/model.safetensors")),
-            file(TOKENIZER, include_bytes!("../../../assets/tiny/tokenizer.json")),
-            file(TOKENIZER_CONFIG, include_bytes!("../../../assets/tiny/tokenizer_config.json")),
+            file(CONFIG, blockpruner_tiny::CONFIG),
+            file(SINGLE, blockpruner_tiny::WEIGHTS),
+            file(TOKENIZER, blockpruner_tiny::TOKENIZER),
+            file(TOKENIZER_CONFIG, blockpruner_tiny::TOKENIZER_CONFIG),
         ];
         Self::from_folder_files(BUILTIN_TINY, files).await
     }
@@ -239,7 +253,7 @@ fn no_such_path(model: &str) -> ModelError {
         );
         return file_error(model, "there is no such folder or file", advice);
     }
-    let advice = format!("give a Hugging Face folder, a .gguf file or {BUILTIN_TINY}");
+    let advice = "give a Hugging Face folder, a .gguf file or builtin:tiny";
     file_error(model, "there is no such folder or file", advice)
 }
 

@@ -602,8 +602,7 @@ mod tests {
             (json!({"rope_scaling": {"rope_type": "yarn"}}), ["rope_scaling.factor", "missing", "a number"]),
         ];
         for (keys, parts) in cases {
-            let mut config: Map<String, Value> =
-                serde_json::from_str(include_str!("../../../assets/tiny/config.json")).unwrap();
+            let mut config: Map<String, Value> = serde_json::from_slice(blockpruner_tiny::CONFIG).unwrap();
             config.extend(keys.as_object().unwrap().clone());
             let error = ModelSpec::from_config(&config).unwrap_err().to_string();
             for part in ["config.json"].iter().chain(&parts) {

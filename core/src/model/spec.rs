@@ -323,8 +323,7 @@ mod tests {
     use super::*;
 
     fn tiny() -> ModelSpec {
-        let config = include_str!("../../../assets/tiny/config.json");
-        ModelSpec::from_config(&serde_json::from_str(config).unwrap()).unwrap()
+        ModelSpec::from_config(&serde_json::from_slice(blockpruner_tiny::CONFIG).unwrap()).unwrap()
     }
 
     #[test]

@@ -19,8 +19,16 @@ use std::rc::Rc;
 use super::TextError;
 use super::rows::{Format, Opened, Row};
 
+#[cfg(feature = "builtin")]
 const BUILTIN_NAME: &str = "builtin:sample";
-const BUILTIN_SAMPLE: &str = include_str!("../../../assets/tiny/calibration.txt");
+/// What to do where a name looks like that of the embedded text and is none.
+#[cfg(not(target_arch = "wasm32"))]
+const BUILTIN_ADVICE: &str = match cfg!(feature = "builtin") {
+    true => "the embedded text is `builtin:sample`",
+    false => {
+        "this program was built without the feature `builtin` of the crate blockpruner, which brings `builtin:sample`"
+    }
+};
 
 /// Which part of a file is taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,8 +87,9 @@ impl CalibrationText {
     }
 
     /// The sample text that comes with the library: 20 passages of the King James Bible, one row.
+    #[cfg(feature = "builtin")]
     pub fn builtin_sample() -> Self {
-        let content = Content::Bytes(BUILTIN_SAMPLE.as_bytes().into());
+        let content = Content::Bytes(blockpruner_tiny::SAMPLE.as_bytes().into());
         Self { source: BUILTIN_NAME.to_owned(), content, options: TextOptions::default() }
     }
 
@@ -91,12 +100,13 @@ impl CalibrationText {
     /// [`TextError::Read`] if the file cannot be read, otherwise as [`CalibrationText::from_bytes`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: &str, options: &TextOptions) -> Result<Self, TextError> {
+        #[cfg(feature = "builtin")]
         if path == BUILTIN_NAME {
-            return Self::from_bytes(BUILTIN_NAME, BUILTIN_SAMPLE.as_bytes(), options);
+            return Self::from_bytes(BUILTIN_NAME, blockpruner_tiny::SAMPLE.as_bytes(), options);
         }
         let is_file = std::fs::metadata(path).map(|metadata| metadata.is_file()).map_err(|error| {
             let advice = match error.kind() {
-                _ if path.starts_with("builtin:") => "the embedded text is `builtin:sample`",
+                _ if path.starts_with("builtin:") => BUILTIN_ADVICE,
                 std::io::ErrorKind::NotFound => "check the path",
                 _ => "check the file and its permissions",
             };

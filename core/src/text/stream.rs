@@ -119,8 +119,6 @@ mod tests {
 
     use super::*;
 
-    const TINY: &[u8] = include_bytes!("../../../assets/tiny/tokenizer.json");
-
     /// SentencePiece BPE as Llama 2 has it: spaces are letters, the whole text is one word, and a space is put before it.
     fn sentence_piece() -> Tokenizer {
         let pieces =
@@ -182,8 +180,8 @@ mod tests {
 
     #[test]
     fn a_long_text_has_the_tokens_of_the_whole() {
-        let tokenizer = Tokenizer::from_json(TINY).unwrap();
-        let book = include_str!("../../../assets/tiny/calibration.txt");
+        let tokenizer = Tokenizer::from_json(blockpruner_tiny::TOKENIZER).unwrap();
+        let book = blockpruner_tiny::SAMPLE;
         // Words far longer than an overlap, and characters of several bytes.
         let text =
             book.repeat(8) + &"ab".repeat(20_000) + &"\u{1f600}\u{e9} ".repeat(3_000) + &" ".repeat(9_000) + book;
@@ -195,7 +193,7 @@ mod tests {
 
     #[test]
     fn no_more_is_read_than_is_needed() {
-        let tokenizer = Tokenizer::from_json(TINY).unwrap();
+        let tokenizer = Tokenizer::from_json(blockpruner_tiny::TOKENIZER).unwrap();
         let mut read = 0;
         let mut pieces = std::iter::repeat_with(|| {
             read += 1;
@@ -217,7 +215,7 @@ mod tests {
             most in prop::sample::select(&[usize::MAX, 10][..]),
         ) {
             let chunking = Chunking { chunk, overlap: 36, margin: 10 };
-            for (name, tokenizer) in [("bytes", Tokenizer::from_json(TINY).unwrap()), ("sentence piece", sentence_piece()), ("unigram", unigram())] {
+            for (name, tokenizer) in [("bytes", Tokenizer::from_json(blockpruner_tiny::TOKENIZER).unwrap()), ("sentence piece", sentence_piece()), ("unigram", unigram())] {
                 let whole = placed(&tokenizer, &text);
                 let (found, ended) = streamed(&tokenizer, &text, most, piece, chunking);
                 prop_assert!(whole.starts_with(&found), "{name}: {found:?}, {whole:?}");

@@ -221,9 +221,9 @@ impl DecodeStream {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-    use super::*;
+    use blockpruner_tiny::TOKENIZER as TINY;
 
-    const TINY: &[u8] = include_bytes!("../../../assets/tiny/tokenizer.json");
+    use super::*;
 
     #[test]
     fn the_tiny_tokenizer_gives_the_ids_of_hugging_face() {

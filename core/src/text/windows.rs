@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn tiny() -> Tokenizer {
-        Tokenizer::from_json(include_bytes!("../../../assets/tiny/tokenizer.json")).unwrap()
+        Tokenizer::from_json(blockpruner_tiny::TOKENIZER).unwrap()
     }
 
     #[test]

@@ -168,8 +168,7 @@ fn a_large_checkpoint_is_fingerprinted_without_reading_it_whole() {
 
 #[test]
 fn the_embedded_model_opens() {
-    const TINY: &[u8] = include_bytes!("../../../assets/tiny/model.safetensors");
-    let source: Rc<dyn ByteSource> = Rc::new(BytesSource::new("builtin:tiny", TINY));
+    let source: Rc<dyn ByteSource> = Rc::new(BytesSource::new("builtin:tiny", blockpruner_tiny::WEIGHTS));
     let weights = block_on(safetensors::open(vec![source], None)).unwrap();
     let norm = weights.get("model.norm.weight").unwrap();
     assert_eq!(norm.dtype, DType::BF16);

@@ -171,6 +171,7 @@ async function heard(data: Reply): Promise<void> {
     case "cancelled":
       withdrawQuestion();
       working(false);
+      result.clear();
       say("Stopped", 0);
       if (!run) $("run").hidden = true;
       break;
@@ -205,6 +206,7 @@ async function heard(data: Reply): Promise<void> {
       $("score").textContent = "";
       $("exported").textContent = "";
       if (place === "status") say("", 0);
+      if ($("result").hidden) result.clear();
       if (!run) $("run").hidden = true;
       tellTrouble(data);
       break;

@@ -160,7 +160,8 @@ export class RunView {
 
 /** What is being done, and how far it is; without a share, nobody knows. */
 export function say(text: string, share?: number): void {
-  $("status").textContent = share === undefined ? text : `${text}, ${Math.floor(share * 100)} %`;
+  const within = share !== undefined && share > 0 && share < 1;
+  $("status").textContent = within ? `${text}, ${Math.floor(share * 100)} %` : text;
   const bar = $<HTMLProgressElement>("progress");
   if (share === undefined) bar.removeAttribute("value");
   else bar.value = share;

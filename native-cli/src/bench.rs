@@ -10,9 +10,9 @@ use blockpruner::text::Windows;
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::{DeviceArgs, TextArgs};
+use crate::args::{DeviceArgs, TextArgs, block_count};
 use crate::progress::Preparing;
-use crate::screen::say;
+use crate::screen::{Stage, message};
 use crate::{open, screen};
 
 /// Tokens that are measured on unless --max-windows says otherwise: as many as run together.
@@ -28,7 +28,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "TEXT", default_value = "builtin:sample")]
     calibration: String,
     /// Also measure the search for this many blocks
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "K", value_parser = block_count)]
     remove: Option<u32>,
     /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
     #[arg(long, value_name = "TYPES", default_value_t, requires = "remove")]
@@ -119,7 +119,7 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let window = args.text.window.unwrap_or_else(|| checkpoint.spec.default_window());
     let together = (TOKENS / window.max(1)).max(1);
     let text = TextArgs { max_windows: args.text.max_windows.or(Some(together)), ..args.text.clone() };
-    let windows = open::windows(&checkpoint, &args.calibration, &text)?;
+    let windows = open::windows(&checkpoint, "calibration", &args.calibration, &text)?;
     let session = open::session(&args.device, &checkpoint).await?;
     let gpu = session.gpu();
     let search = (remove > 0).then_some(options);
@@ -134,13 +134,13 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let scorer = Scorer::batched(&model, &windows, plan.batching)?;
     // The search comes first, so that what measuring allocates does not count.
     let memory = Memory::new(&plan, before, process_memory("VmHWM"));
-    say!("measuring the device");
+    message("measuring the device");
     let rates = DeviceRates::measure(gpu).await?;
-    say!("measuring how fast weights come");
+    message("measuring how fast weights come");
     let weights = WeightRate::measure(&model).await?;
-    say!("measuring dense passes");
+    message("measuring dense passes");
     let pass = DensePass::measure(&scorer).await?;
-    say!("measuring kernels");
+    message("measuring kernels");
     let kernels = kernels(&scorer, &rates).await?;
     let device = Device {
         name: gpu.name().into(),
@@ -163,16 +163,17 @@ async fn search_blocks(
 ) -> anyhow::Result<SearchReport> {
     let spec = &session.checkpoint().spec;
     let total = options.candidates(spec).count() as u64;
-    let bar = screen::search_bar((0..options.remove as u64).map(|step| total - step).sum(), 0);
+    let total = (0..options.remove as u64).map(|step| total - step).sum();
+    let mut stage = Stage::none();
     let mut search = session.search(windows.clone(), options, None).await?;
     while let Some(event) = search.next().await? {
         if let Event::Found(search::Event::Wave { .. } | search::Event::Step(_)) = event {
             let state = search.state();
             let finished: usize = state.steps.iter().map(|step| step.candidates.len()).sum();
-            bar.set_position((finished + state.candidates.len()) as u64 * screen::CANDIDATE);
+            stage.transfer("searching", (finished + state.candidates.len()) as u64, total);
         }
     }
-    bar.finish_and_clear();
+    drop(stage);
     let steps = search.state().steps.clone();
     Ok(SearchReport {
         strategy: options.strategy,
@@ -279,7 +280,7 @@ fn search_table(search: &SearchReport) -> String {
             counted.raced
         );
     }
-    text + &screen::work_lines(search.strategy, count)
+    text + &screen::work_lines(count) + &screen::approximate_line(search.strategy, count)
 }
 
 fn memory_lines(memory: &Memory) -> String {

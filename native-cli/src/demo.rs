@@ -6,7 +6,7 @@ use blockpruner::search::BlockTypes;
 use clap::Args;
 
 use crate::args::{DeviceArgs, Format, TextArgs};
-use crate::prune::{self, PruneArgs};
+use crate::prune::{self, EvalArgs, PruneArgs};
 
 /// Arguments of `demo`.
 #[derive(Args)]
@@ -25,7 +25,7 @@ pub struct DemoArgs {
 pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let prune = PruneArgs {
         model: "builtin:tiny".into(),
-        calibration: "builtin:sample".into(),
+        calibration: None,
         remove: 4,
         block_types: BlockTypes::Mix,
         exhaustive: false,
@@ -34,6 +34,7 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         dtype: None,
         out: args.out.clone().unwrap_or_else(fresh_folder),
         resume: false,
+        eval: EvalArgs::default(),
         text: TextArgs { window: Some(128), max_windows: Some(2), ..TextArgs::default() },
         device: args.device.clone(),
         json: args.json,

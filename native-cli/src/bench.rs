@@ -10,9 +10,9 @@ use blockpruner::text::Windows;
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::{DeviceArgs, SearchArgs, TextArgs};
+use crate::args::{DeviceArgs, SearchArgs, TextArgs, block_count};
 use crate::progress::Preparing;
-use crate::screen::say;
+use crate::screen::{Stage, message};
 use crate::{open, screen};
 
 /// Tokens that are measured on unless --max-windows says otherwise: as many as run together.
@@ -28,7 +28,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "TEXT", default_value = "builtin:sample")]
     calibration: String,
     /// Also measure the search for this many blocks
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "K", value_parser = block_count)]
     remove: Option<u32>,
     #[command(flatten)]
     search: SearchArgs,
@@ -106,7 +106,7 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let window = args.text.window.unwrap_or_else(|| checkpoint.spec.default_window());
     let together = (TOKENS / window.max(1)).max(1);
     let text = TextArgs { max_windows: args.text.max_windows.or(Some(together)), ..args.text.clone() };
-    let windows = open::windows(&checkpoint, &args.calibration, &text)?;
+    let windows = open::windows(&checkpoint, "calibration", &args.calibration, &text)?;
     let session = open::session(&args.device, &checkpoint).await?;
     let gpu = session.gpu();
     let plan = session.memory(&windows, search.as_ref())?;
@@ -120,13 +120,13 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let scorer = Scorer::batched(&model, &windows, plan.batching)?;
     // The search comes first, so that what measuring allocates does not count.
     let memory = Memory::new(&plan, before, process_memory("VmHWM"));
-    say!("measuring the device");
+    message("measuring the device");
     let rates = DeviceRates::measure(gpu).await?;
-    say!("measuring how fast weights come");
+    message("measuring how fast weights come");
     let weights = WeightRate::measure(&model).await?;
-    say!("measuring dense passes");
+    message("measuring dense passes");
     let pass = DensePass::measure(&scorer).await?;
-    say!("measuring kernels");
+    message("measuring kernels");
     let kernels = kernels(&scorer, &rates).await?;
     let device = Device {
         name: gpu.name().into(),
@@ -148,14 +148,16 @@ async fn search_blocks(
     options: SearchOptions,
 ) -> anyhow::Result<SearchReport> {
     let spec = &session.checkpoint().spec;
-    let bar = screen::search_bar();
     let (strategy, block_types) = (options.strategy.name().to_string(), options.block_types);
     let approximate = options.strategy.is_approximate();
+    let mut stage = Stage::none();
     let mut search = session.search(windows.clone(), options, None).await?;
     while search.next().await?.is_some() {
-        screen::show_cost(&bar, &search);
+        if let Some(cost) = search.cost() {
+            stage.transfer("searching", (cost.done() * 1000.0) as u64, 1000);
+        }
     }
-    bar.finish_and_clear();
+    drop(stage);
     let steps = search.state().steps.clone();
     Ok(SearchReport { strategy, block_types, approximate, count: SearchCount::new(spec, windows, &steps), steps })
 }
@@ -256,7 +258,7 @@ fn search_table(search: &SearchReport) -> String {
             counted.raced
         );
     }
-    text + &screen::work_lines(search.approximate, count)
+    text + &screen::work_lines(count) + &screen::approximate_line(search.approximate, count)
 }
 
 fn memory_lines(memory: &Memory) -> String {

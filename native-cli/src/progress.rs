@@ -1,42 +1,16 @@
-//! Progress on stderr: bars on a terminal, and a line for what should stay.
+//! Progress of what takes long: what is told of it, and bars where stderr is a terminal.
 
 use std::rc::Rc;
 
 use blockpruner::gpu::Gpu;
+use blockpruner::model::BlockId;
 use blockpruner::search::{self, CandidateState};
 use blockpruner::session::{Preparation, Search, Session, Writing};
 use indicatif::ProgressBar;
 
+use crate::event::Event;
 use crate::kept_pipelines;
-use crate::screen::{self, say};
-
-/// The bar or spinner of what is under way; gone with the value.
-struct Stage {
-    what: &'static str,
-    bar: ProgressBar,
-}
-
-impl Stage {
-    /// Nothing is under way.
-    fn none() -> Self {
-        Self { what: "", bar: ProgressBar::hidden() }
-    }
-
-    /// So much of something that is counted is done.
-    fn transfer(&mut self, what: &'static str, done: u64, total: u64) {
-        if self.what != what {
-            *self = Self { what, bar: screen::transfer_bar(what) };
-            self.bar.set_length(total);
-        }
-        self.bar.set_position(done);
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
-}
+use crate::screen::{self, Stage, tell};
 
 /// Shows how a session prepares its work.
 pub struct Preparing {
@@ -53,16 +27,20 @@ impl Preparing {
     /// Shows what is being done.
     pub fn tell(&mut self, preparation: Preparation) {
         match preparation {
-            Preparation::Planned(plan) => say!("memory: {}", screen::memory(&plan)),
+            Preparation::Planned(plan) => tell(&Event::Memory {
+                weights: plan.weights,
+                states: plan.states,
+                scratch: plan.scratch,
+                total: plan.total(),
+                streamed: plan.streamed,
+                wave: plan.wave,
+                words: &screen::memory(&plan),
+            }),
             Preparation::Load { done, total } => self.stage.transfer("loading weights", done, total),
             Preparation::Compile => {
-                let what = "compiling shaders";
                 // The spinner draws itself: what it replaces is cleared before.
                 self.stage = Stage::none();
-                self.stage = Stage { what, bar: screen::spinner(what) };
-                if self.stage.bar.is_hidden() {
-                    say!("{what}");
-                }
+                self.stage = Stage::spinner("compiling shaders");
             }
             Preparation::Ready => {
                 self.stage = Stage::none();
@@ -96,67 +74,133 @@ impl WritingBars {
     }
 }
 
-/// Tells people how the search goes.
+/// Parts of a search that its bar counts in.
+const PARTS: u64 = 10_000;
+
+/// Tells how the search goes.
 pub struct Searching {
     bar: ProgressBar,
-    tokens: u64,
-    approximate: bool,
+    /// While the unpruned model is scored.
+    dense: Stage,
     /// Whether it was said what the search takes.
     told_cost: bool,
+    percent: u64,
+    /// Of the step under way.
+    step: Step,
+}
+
+/// What is known of a step that is not finished.
+#[derive(Default)]
+struct Step {
+    done: usize,
+    best: Option<(BlockId, f64)>,
+}
+
+impl Step {
+    fn add(&mut self, candidates: &[search::Candidate]) {
+        for candidate in candidates {
+            if let (CandidateState::Complete, Some(perplexity)) = (candidate.state, candidate.perplexity)
+                && self.best.is_none_or(|(_, best)| perplexity < best)
+            {
+                self.best = Some((candidate.block, perplexity));
+            }
+        }
+        self.done += candidates.len();
+    }
 }
 
 impl Searching {
     /// A search that is about to go on from its state.
     pub fn new(search: &Search) -> Self {
-        Self {
-            bar: screen::search_bar(),
-            tokens: search.windows().ids.len() as u64,
-            approximate: search.options().strategy.is_approximate(),
-            told_cost: false,
+        let mut step = Step::default();
+        step.add(&search.state().candidates);
+        let mut searching =
+            Self { bar: ProgressBar::hidden(), dense: Stage::none(), told_cost: false, percent: 0, step };
+        if search.state().dense.is_some() {
+            searching.begin(search);
+        }
+        searching
+    }
+
+    /// Here the candidates of this run begin.
+    fn begin(&mut self, search: &Search) {
+        self.dense = Stage::none();
+        self.bar = screen::bar("{prefix} {wide_bar} {percent}%{msg}", PARTS);
+        self.advance(search);
+    }
+
+    /// Shows how far the search is, as the library foresees it.
+    fn advance(&mut self, search: &Search) {
+        let (Some(cost), state) = (search.cost(), search.state()) else { return };
+        let steps = search.options().target.most_steps();
+        let step = (state.steps.len() + 1).min(steps);
+        let candidates = search.options().candidates(&search.session().checkpoint().spec).count();
+        let of = (candidates + 1).saturating_sub(step);
+        let (done, tokens_per_second, seconds_left) = (cost.done(), cost.tokens_per_second(), cost.seconds_left());
+        if let (false, Some(seconds_left)) = (self.told_cost, seconds_left) {
+            self.told_cost = true;
+            tell(&Event::Cost { passes: cost.passes(), tokens: search.windows().ids.len(), seconds_left });
+        }
+        let best = self
+            .step
+            .best
+            .map_or(String::new(), |(block, perplexity)| format!(", best {block} {}", screen::short(perplexity)));
+        self.bar.set_prefix(format!("step {step}/{steps}: {}/{of}{best}", self.step.done));
+        let rate = tokens_per_second.map_or(String::new(), |rate| format!(", {rate:.0} tokens/s"));
+        let left = seconds_left.map_or(String::new(), |left| format!(", {} left", screen::duration(left)));
+        self.bar.set_message(rate + &left);
+        self.bar.set_position((done * PARTS as f64) as u64);
+        let percent = (done * 100.0) as u64;
+        if percent != self.percent {
+            self.percent = percent;
+            tell(&Event::Progress { step, done, tokens_per_second, seconds_left });
         }
     }
 
     /// Shows what was found out.
     pub fn tell(&mut self, search: &Search, event: &search::Event) {
-        screen::show_cost(&self.bar, search);
-        self.tell_cost(search);
         match event {
             search::Event::Dense(dense) => {
-                let perplexity = screen::short(dense.perplexity);
-                self.bar.suspend(|| say!("dense perplexity: {perplexity}"));
+                self.dense = Stage::none();
+                tell(&Event::Dense { perplexity: dense.perplexity });
+                self.begin(search);
             }
-            search::Event::Wave { candidates, .. } => {
+            search::Event::Wave { step, candidates, .. } => {
+                self.step.add(candidates);
                 for candidate in candidates {
-                    if let (CandidateState::Rejected, Some(reason)) = (candidate.state, &candidate.reason) {
-                        self.bar.suspend(|| say!("rejected {}: {reason}", candidate.block));
+                    let search::Candidate { block, state, perplexity, at_least, .. } = candidate;
+                    let (step, block, state) = (*step, *block, *state);
+                    tell(&Event::Candidate { step, block, state, perplexity: *perplexity, at_least: *at_least });
+                    if let (CandidateState::Rejected, Some(reason)) = (state, &candidate.reason) {
+                        screen::warn(format!("rejected {block}: {reason}"));
                     }
                 }
             }
+            search::Event::Progress { step: 0, done, .. } => {
+                self.dense.transfer("scoring the whole model", (done * 1000.0) as u64, 1000);
+                return;
+            }
             search::Event::Progress { .. } => {}
             search::Event::Step(step) => {
-                let (perplexity, took) = (screen::short(step.perplexity), screen::duration(step.seconds));
-                let approximate = if self.approximate { ", approximate" } else { "" };
                 let complete = step.candidates.iter().filter(|c| c.state == CandidateState::Complete).count();
-                let (step, removed, all) = (step.step, step.removed, step.candidates.len());
-                let scored =
-                    if complete < all { format!(", {complete} of {all} scored to the end") } else { String::new() };
-                self.bar.suspend(|| {
-                    say!("step {step}: {removed} goes, perplexity {perplexity} ({took}{scored}{approximate})")
+                tell(&Event::Step {
+                    step: step.step,
+                    steps: search.options().target.most_steps(),
+                    removed: step.removed,
+                    perplexity: step.perplexity,
+                    params_left: step.params_left,
+                    ratio_removed: step.ratio_removed,
+                    candidates: step.candidates.len(),
+                    complete,
+                    approximate: search.options().strategy.is_approximate(),
+                    seconds: step.seconds,
                 });
+                if !search.is_finished() {
+                    self.step = Step::default();
+                }
             }
         }
-    }
-
-    /// Says once, as soon as that was measured, what the search takes.
-    fn tell_cost(&mut self, search: &Search) {
-        if let (false, Some(cost)) = (self.told_cost, search.cost())
-            && let Some(seconds) = cost.seconds_left()
-        {
-            self.told_cost = true;
-            let (passes, tokens) = (screen::grouped(cost.passes() as u64), screen::grouped(self.tokens));
-            let time = screen::duration(seconds);
-            self.bar.suspend(|| say!("cost: {passes} candidate passes over {tokens} tokens, about {time} left"));
-        }
+        self.advance(search);
     }
 }
 

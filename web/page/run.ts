@@ -15,10 +15,6 @@ export class RunView {
   private steps: Step[];
   private candidates: Candidate[];
   private cost: Cost | undefined;
-  /** Tokens that candidates were scored on, and the seconds that took, since this search began or went on. */
-  private scored = 0;
-  private seconds = 0;
-  private since = performance.now();
   private paused = false;
   private over = false;
   /** Whether the screen will be drawn with the next frame: many candidates may come at once. */
@@ -49,12 +45,10 @@ export class RunView {
     switch (event.type) {
       case "dense":
         this.dense = event.perplexity;
-        this.since = performance.now();
         this.drawPlot();
         break;
       case "candidate":
         this.candidates = [...this.candidates.filter(({ block }) => block !== event.candidate.block), event.candidate];
-        this.scored += this.windows.windows * this.windows.window;
         break;
       case "step":
         this.steps = [...this.steps, event];
@@ -74,14 +68,12 @@ export class RunView {
   }
 
   pause(): void {
-    this.seconds = this.running();
     this.paused = true;
     say("Paused; the search is saved", this.done());
   }
 
   goOn(): void {
     this.paused = false;
-    this.since = performance.now();
   }
 
   get isPaused(): boolean {
@@ -107,11 +99,6 @@ export class RunView {
     return this.cost?.done ?? 0;
   }
 
-  /** Seconds of scoring candidates; time stands still in a pause. */
-  private running(): number {
-    return this.seconds + (this.paused ? 0 : (performance.now() - this.since) / 1000);
-  }
-
   private draw(): void {
     const { steps, settings, dense } = this;
     const now = steps.at(-1)?.perplexity ?? dense;
@@ -119,9 +106,9 @@ export class RunView {
     $("f-step").textContent = `${step} of ${settings.remove}`;
     $("f-perplexity").textContent = Number.isNaN(now) ? "–" : steps.length > 0 ? `${format.perplexity(now)} (whole model ${format.perplexity(dense)})` : format.perplexity(now);
     if (this.over || this.paused) return;
-    if (this.scored > 0) $("f-speed").textContent = format.grouped(this.scored / this.running());
-    const left = this.cost?.secondsLeft;
-    $("f-left").textContent = left ? format.duration(left) : "–";
+    const { tokensPerSecond, secondsLeft } = this.cost ?? {};
+    if (tokensPerSecond) $("f-speed").textContent = format.grouped(tokensPerSecond);
+    $("f-left").textContent = secondsLeft ? format.duration(secondsLeft) : "–";
     if (Number.isNaN(dense)) say("Scoring the whole model");
     else say(`Step ${step}: scoring the model without each block`, this.done());
   }

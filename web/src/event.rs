@@ -45,6 +45,7 @@ pub struct JsCost {
     passes: usize,
     whole_passes: f64,
     done: f64,
+    tokens_per_second: Option<f64>,
     seconds_left: Option<f64>,
 }
 
@@ -52,7 +53,8 @@ impl JsCost {
     /// What the library foresees.
     pub fn of(cost: &Cost) -> Self {
         let (passes, whole_passes) = (cost.passes(), cost.whole_passes());
-        Self { passes, whole_passes, done: cost.done(), seconds_left: cost.seconds_left() }
+        let (tokens_per_second, seconds_left) = (cost.tokens_per_second(), cost.seconds_left());
+        Self { passes, whole_passes, done: cost.done(), tokens_per_second, seconds_left }
     }
 }
 

@@ -217,6 +217,8 @@ export interface Cost {
   wholePasses: number;
   /** Share of the arithmetic that is done, 0 to 1; never less than it was. */
   done: number;
+  /** That candidates are scored on, where every candidate counts as a whole pass; null before candidates were measured. */
+  tokensPerSecond: number | null;
   /** null before candidates were measured. */
   secondsLeft: number | null;
 }

@@ -13,7 +13,7 @@ mod pruning;
 mod saved;
 pub mod sink;
 
-pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf};
+pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf, written_bytes};
 #[cfg(not(target_arch = "wasm32"))]
 pub use lock::FolderLock;
 pub use order::{order_json, parse_order};

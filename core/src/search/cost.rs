@@ -53,10 +53,11 @@ pub struct Cost {
     usual: [f64; 2],
     /// The same as the last step that is finished has shown.
     shown: Option<f64>,
-    /// Arithmetic of candidates, and the time, when it was first looked at.
-    start: Option<(f64, f64)>,
+    /// Arithmetic of candidates, its share of all, and the time, when it was first looked at.
+    start: Option<(f64, f64, f64)>,
     /// Arithmetic a second.
     rate: Option<f64>,
+    tokens_per_second: Option<f64>,
     /// Arithmetic done and left, in flops.
     flops: (f64, f64),
     done: f64,
@@ -83,6 +84,7 @@ impl Cost {
             shown: None,
             start: None,
             rate: None,
+            tokens_per_second: None,
             flops: (0.0, 0.0),
             done: 0.0,
         };
@@ -117,6 +119,11 @@ impl Cost {
         Some(self.flops.1 / self.rate?)
     }
 
+    /// Tokens a second that candidates are scored on, where every candidate counts as a whole pass.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        self.tokens_per_second
+    }
+
     /// Takes note of an event, when the search has run for so many seconds.
     pub fn observe(&mut self, event: &Event, state: &SearchState, seconds: f64) {
         let (work, scored) = match event {
@@ -125,10 +132,12 @@ impl Cost {
             Event::Wave { .. } | Event::Step(_) => (state.work, state.candidates.len()),
         };
         self.look(state, work, scored);
-        let (first, then) = *self.start.get_or_insert((self.flops.0, seconds));
-        let (flops, took) = (self.flops.0 - first, seconds - then);
+        let (first, begun, then) = *self.start.get_or_insert((self.flops.0, self.done, seconds));
+        let (flops, took) = (self.flops.0 - first, (seconds - then).max(1e-6));
         if flops > 0.0 && (took >= MEASURED_SECONDS || !matches!(event, Event::Progress { .. })) {
-            self.rate = Some(flops / took.max(1e-6));
+            self.rate = Some(flops / took);
+            let passes = (self.done - begun) * self.passes() as f64;
+            self.tokens_per_second = Some(passes * self.tokens as f64 / took);
         }
     }
 

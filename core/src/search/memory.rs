@@ -22,8 +22,9 @@ pub enum MemoryError {
     Forward(#[from] ForwardError),
     /// Even with streamed weights and one candidate at a time it does not fit.
     #[error(
-        "a memory budget of {budget} bytes is too small: this model and text need at least {needed}; use \
-         shorter or fewer windows or a larger budget"
+        "a memory budget of {budget} bytes is too small: this model and text need at least {} MiB; use \
+         shorter or fewer windows or a larger budget",
+        needed.div_ceil(1 << 20)
     )]
     TooSmall {
         /// Asked for, in bytes.

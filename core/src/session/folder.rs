@@ -41,7 +41,7 @@ enum Found {
 pub struct WriteOptions {
     /// How the removed blocks are taken out.
     pub format: HfFormat,
-    /// Convert the weights; None keeps their types, and quantised ones become f32.
+    /// Convert the weights; None keeps their types, and quantised ones become bf16.
     pub dtype: Option<FloatType>,
 }
 
@@ -303,11 +303,8 @@ impl Search {
         let mut prepare = |preparation| tell(Writing::Prepare(preparation));
         let perplexity = written.perplexity(self.windows(), &BlockSet::new(), &mut prepare).await?.perplexity;
         let planned = plan.steps.last().map_or(plan.dense.perplexity, |step| step.perplexity);
-        // Another type rounds the weights, so that only damage shows.
-        let allowed = match options.dtype {
-            None | Some(FloatType::F32) => 1e-6,
-            Some(_) => 0.02,
-        };
+        // Of rounded weights only damage shows.
+        let allowed = if summary.rounded { 0.02 } else { 1e-6 };
         let difference = (perplexity - planned).abs() / planned;
         if difference.is_nan() || difference > allowed {
             let path = path.display().to_string();

@@ -53,11 +53,8 @@ pub fn windows(
     let text = CalibrationText::open(text, &args.options()).context("cannot use the text")?;
     let windows =
         checkpoint.windows(&text, args.windows()).with_context(|| format!("cannot use the text {}", text.source))?;
-    if windows.window > checkpoint.spec.max_positions {
-        screen::note(format!(
-            "a window of {} tokens is more than the {} that the model was made for",
-            windows.window, checkpoint.spec.max_positions
-        ));
+    if let Some(note) = checkpoint.too_long(&windows) {
+        screen::note(note);
     }
     tell(&Event::Text {
         role,

@@ -29,5 +29,5 @@ export const name = (name: string): string => BUILT_IN[name] ?? name;
 
 export const windows = (info: WindowsInfo): string => `${count(info.windows, "window")} of ${grouped(info.window)} tokens of ${name(info.source)}`;
 
-/** Tokens whose probability is measured: the first of a window has nothing before it. */
-export const predicted = (info: WindowsInfo): number => info.windows * (info.window - 1);
+/** A message of the library's as a sentence. */
+export const sentence = (text: string): string => `${text.charAt(0).toUpperCase()}${text.slice(1)}${text.endsWith(".") ? "" : "."}`;

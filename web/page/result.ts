@@ -124,7 +124,7 @@ export class ResultView {
   private tellRun(model: ModelInfo, windows: WindowsInfo, { finished, seconds }: Found): void {
     $("result-title").textContent = finished ? "Result" : "Result so far";
     const blocks = `${this.steps.length} of ${model.blocks.length} blocks removed`;
-    const text = `by ${format.grouped(format.predicted(windows))} predicted tokens (${format.windows(windows)})`;
+    const text = `by ${format.grouped(windows.predicted)} predicted tokens (${format.windows(windows)})`;
     $("searched").textContent = finished ? `${blocks} in ${format.duration(seconds)}, chosen ${text}.` : `Stopped with ${blocks}, chosen ${text}. The search can be resumed above.`;
     showNotes($("result-notes"), notesOn(model, windows));
   }

@@ -116,7 +116,7 @@ impl Checkpoint {
     ) -> Result<Windows, Error> {
         let WindowSettings { window, max_windows } = Options::new(options)?.settings()?;
         let windows = self.inner.windows(&text.inner, WindowOptions { window, max_windows })?;
-        Ok(Windows { inner: Rc::new(windows) })
+        Ok(Windows { too_long: self.inner.too_long(&windows), inner: Rc::new(windows) })
     }
 
     /// Streams the model without some blocks into `folder`, as a Hugging Face folder. After an error it is up to the

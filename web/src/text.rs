@@ -58,6 +58,8 @@ impl CalibrationText {
 #[wasm_bindgen]
 pub struct Windows {
     pub(crate) inner: Rc<CoreWindows>,
+    /// What to say of them to users of their model.
+    pub(crate) too_long: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +69,8 @@ struct WindowsInfo<'a> {
     tokens: usize,
     windows: usize,
     window: usize,
+    predicted: usize,
+    notes: Vec<String>,
 }
 
 #[wasm_bindgen]
@@ -75,7 +79,9 @@ impl Windows {
     #[wasm_bindgen(unchecked_return_type = "WindowsInfo")]
     pub fn info(&self) -> Result<JsValue, Error> {
         let CoreWindows { source, rows, tokens, count, window, .. } = &*self.inner;
-        to_js(&WindowsInfo { source, rows: *rows, tokens: *tokens, windows: *count, window: *window })
+        let notes = self.too_long.clone().into_iter().chain(self.inner.too_few()).collect();
+        let (windows, predicted) = (*count, self.inner.predicted());
+        to_js(&WindowsInfo { source, rows: *rows, tokens: *tokens, windows, window: *window, predicted, notes })
     }
 
     /// The windows from `start` on, without the first ones: a text that a search over these has not seen.
@@ -85,6 +91,7 @@ impl Windows {
             return Err(Error::Argument(format!("there are {} windows, none after the first {start}", all.count)));
         }
         let ids = all.ids[start * all.window..].to_vec();
-        Ok(Windows { inner: Rc::new(CoreWindows { ids, count: all.count - start, ..all.clone() }) })
+        let inner = Rc::new(CoreWindows { ids, count: all.count - start, ..all.clone() });
+        Ok(Windows { inner, too_long: self.too_long.clone() })
     }
 }

@@ -108,6 +108,10 @@ export interface WindowsInfo {
   tokens: number;
   windows: number;
   window: number;
+  /** Tokens that are predicted: all but the first of each window. */
+  predicted: number;
+  /** What one should know of them, in sentences: that they are few, or longer than the model was made for. */
+  notes: string[];
 }
 
 export interface SessionOptions extends CallOptions {

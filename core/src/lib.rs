@@ -49,6 +49,8 @@ pub mod model;
 pub mod score;
 pub mod search;
 pub mod session;
+#[doc(hidden)]
+pub mod testing;
 pub mod text;
 pub mod weights;
 

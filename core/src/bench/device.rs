@@ -15,6 +15,7 @@ const LONG_PRODUCT: f64 = 0.05;
 
 /// The best rates of a device.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[non_exhaustive]
 pub struct DeviceRates {
     /// Copying from buffer to buffer, in 1e9 bytes read and written a second.
     pub copy_gb_per_second: f64,

@@ -24,6 +24,7 @@ pub enum Rate {
 
 /// One kernel of the forward pass over one batch of windows.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct KernelTime {
     /// What it computes, as the model's parts are called.
     pub kernel: &'static str,
@@ -42,6 +43,7 @@ pub struct KernelTime {
 
 /// Dense passes over the whole text, the head and reading the losses included.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[non_exhaustive]
 pub struct DensePass {
     /// Tokens of the text.
     pub tokens: usize,

@@ -31,6 +31,7 @@ const BUILTIN_ADVICE: &str = match cfg!(feature = "builtin") {
 };
 
 /// An open model: architecture, weights, tokenizer and the small files around them.
+#[non_exhaustive]
 pub struct Checkpoint {
     /// The folder's or file's name, for people.
     pub name: String,

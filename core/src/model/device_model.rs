@@ -15,6 +15,7 @@ use crate::weights::{RowOrder, Weights, WeightsError};
 
 /// What went wrong while bringing a model to the device or running it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ForwardError {
     /// The device.
     #[error(transparent)]
@@ -65,6 +66,7 @@ pub struct DeviceModel {
 
 /// Bytes that a model's weights take on a device, packed as the device's kernel wants them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WeightBytes {
     /// All blocks.
     pub blocks: u64,

@@ -16,6 +16,7 @@ const MOST_ROWS: usize = 65_535;
 
 /// What went wrong while scoring.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScoreError {
     /// The device or the model.
     #[error(transparent)]
@@ -59,6 +60,7 @@ impl From<ModelError> for ScoreError {
 
 /// The perplexity of a text.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Score {
     /// exp of `mean_nll`.
     pub perplexity: f64,

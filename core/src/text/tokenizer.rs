@@ -61,6 +61,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Gguf`] naming the key that is missing, of the wrong kind, or not supported.
+    #[doc(hidden)]
     pub fn from_gguf(metadata: &GgufMetadata) -> Result<Self, TextError> {
         let vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
         let config = vocabulary.tokenizer_config();

@@ -29,6 +29,9 @@ pub struct DeviceRates {
 
 impl DeviceRates {
     /// Measures a device.
+    ///
+    /// # Errors
+    /// Everything that a device can do wrong.
     pub async fn measure(gpu: &Gpu) -> Result<Self, GpuError> {
         let copy_bytes = COPY_BYTES.min(gpu.max_binding());
         let copy_gb_per_second = copy(gpu, copy_bytes).await?;

@@ -57,6 +57,9 @@ pub struct DensePass {
 
 impl DensePass {
     /// Runs once to warm up, then times passes.
+    ///
+    /// # Errors
+    /// Those of [`Scorer::perplexity`].
     pub async fn measure(scorer: &Scorer<'_>) -> Result<Self, ScoreError> {
         let dense = BlockSet::new();
         let Score { perplexity, .. } = scorer.perplexity(&dense).await?;
@@ -86,6 +89,9 @@ struct Stage {
 }
 
 /// Times every kernel of the pass over the text's first batch.
+///
+/// # Errors
+/// Everything that a device can do wrong, and reading weights that are streamed.
 pub async fn kernels(scorer: &Scorer<'_>, best: &DeviceRates) -> Result<Vec<KernelTime>, ScoreError> {
     let gpu = scorer.model.gpu();
     let mut kernels = Vec::new();

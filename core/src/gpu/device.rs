@@ -77,6 +77,10 @@ impl Gpu {
     /// Opens the device that the options ask for, or the best one, and compares its kernels with their CPU twins. Where
     /// they disagree, the next kernel of the table is used and [`Gpu::warnings`] says so; a kernel that was asked for, and
     /// the last one, end in [`GpuError::SelfTest`].
+    ///
+    /// # Errors
+    /// [`GpuError::NoAdapter`], [`GpuError::NoSuchDevice`], [`GpuError::Unsuitable`] for what was asked for and the device cannot,
+    /// [`GpuError::Open`], [`GpuError::SelfTest`].
     pub async fn open(options: &GpuOptions) -> Result<Self, GpuError> {
         Self::open_distorted(options, |_, _, _| {}).await
     }
@@ -351,6 +355,9 @@ impl Gpu {
     }
 
     /// Waits until everything that was submitted is done.
+    ///
+    /// # Errors
+    /// What went wrong in the work, or [`GpuError::Lost`].
     pub async fn finish(&self) -> Result<(), GpuError> {
         while !self.flying.borrow().is_empty() {
             if let Err(error) = self.land().await {

@@ -75,6 +75,9 @@ impl<'a> Residual<'a> {
     }
 
     /// Room for [`Residual::copy_bytes`].
+    ///
+    /// # Errors
+    /// What the device has no room for.
     pub fn copy(gpu: &Gpu, rows: u32, columns: u32) -> Result<Option<wgpu::TextureView>, GpuError> {
         match Self::copy_bytes(gpu, rows, columns) {
             0 => Ok(None),

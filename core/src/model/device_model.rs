@@ -134,6 +134,9 @@ fn in_order(checkpoint: &Checkpoint) -> Weights {
 
 impl DeviceModel {
     /// Reads every weight and uploads it; `progress` is told the parameters done and their total.
+    ///
+    /// # Errors
+    /// Reading the weights, a weight that is not finite among it; a device that has no room for them or fails.
     pub async fn load(
         gpu: Rc<Gpu>,
         checkpoint: &Checkpoint,
@@ -157,6 +160,9 @@ impl DeviceModel {
 
     /// Uploads only the head and the final norm; everything else is read from the checkpoint whenever it is needed, so
     /// that a model may be larger than the device's memory.
+    ///
+    /// # Errors
+    /// As [`DeviceModel::load`].
     pub async fn stream(
         gpu: Rc<Gpu>,
         checkpoint: &Checkpoint,
@@ -178,6 +184,9 @@ impl DeviceModel {
     }
 
     /// Bytes that this checkpoint's weights take on a device.
+    ///
+    /// # Errors
+    /// [`GpuError::TooLarge`] for a weight that the device cannot bind even in pieces.
     pub fn weight_bytes(gpu: &Gpu, checkpoint: &Checkpoint) -> Result<WeightBytes, ForwardError> {
         let (spec, weights) = (&checkpoint.spec, &checkpoint.weights);
         let stack = |stack: &Stack| -> Result<u64, ForwardError> {

@@ -200,6 +200,9 @@ impl RopeSpec {
 
     /// The frequencies with which one forward pass over `window` positions is made: `dynamic` and `longrope` take other
     /// ones for windows beyond those of the (first) training, the rest is the same for all.
+    ///
+    /// # Errors
+    /// [`ModelError::Window`].
     pub fn frequencies(&self, window: usize) -> Result<RopeFrequencies, ModelError> {
         if !(1..=MOST_POSITIONS).contains(&window) {
             return Err(ModelError::Window { window, most: MOST_POSITIONS });

@@ -239,6 +239,9 @@ impl ModelSpec {
     }
 
     /// Names the first block of `blocks` that this model does not have.
+    ///
+    /// # Errors
+    /// [`ModelError::NoSuchBlock`].
     pub fn check_blocks(&self, blocks: &BlockSet) -> Result<(), ModelError> {
         let Some(block) = blocks.iter().find(|block| !self.has(*block)) else { return Ok(()) };
         let absent = if self.absent.is_empty() { String::new() } else { format!(", without {}", self.absent) };

@@ -325,8 +325,11 @@ impl Weights {
     /// Rows `rows` of a tensor in Hugging Face order. A row is everything behind the outermost dimension; a vector
     /// has one element a row.
     ///
-    /// Quantised tensors come as F32, others as they are stored. [`WeightsError::NotFinite`] if a value is NaN or
-    /// infinite.
+    /// Quantised tensors come as F32, others as they are stored.
+    ///
+    /// # Errors
+    /// [`WeightsError::MissingTensor`], [`WeightsError::UnsupportedType`] and [`WeightsError::Rows`] for what is not there;
+    /// [`WeightsError::NotFinite`] if a value is NaN or infinite; [`WeightsError::Read`].
     pub async fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Rows, WeightsError> {
         let tensor = self.tensor(name)?;
         tensor.check_rows(&rows)?;
@@ -357,6 +360,9 @@ impl Weights {
     }
 
     /// A whole tensor in Hugging Face order, converted to f32.
+    ///
+    /// # Errors
+    /// Those of [`Weights::read_rows`].
     pub async fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let rows = self.find(name)?.rows();
         Ok(self.read_rows(name, 0..rows).await?.to_f32())
@@ -366,6 +372,9 @@ impl Weights {
     ///
     /// Up to 64 MiB all bytes count. Of a larger checkpoint 64 KiB of every tensor do, in four pieces spread evenly
     /// from its first byte to its last, so that it stays quick.
+    ///
+    /// # Errors
+    /// [`WeightsError::Read`].
     pub async fn fingerprint(&self) -> Result<String, WeightsError> {
         let whole = self.tensors.values().map(|info| info.bytes).sum::<u64>() <= FINGERPRINT_WHOLE;
         let mut hash = Sha256::new();

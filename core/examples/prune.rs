@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 async fn prune(model: &str, text: &str, options: SearchOptions, out: &str) -> Result<(), blockpruner::Error> {
     // Before any work: is the folder free, and can it be written?
-    let out = OutFolder::resume(out)?;
+    let out = OutFolder::resume(out, options.target)?;
     let checkpoint = Checkpoint::open(model).await?;
     let text = CalibrationText::open(text, &TextOptions::default())?;
     let windows = checkpoint.windows(&text, WindowOptions { window: Some(128), max_windows: Some(4) })?;
@@ -29,9 +29,11 @@ async fn prune(model: &str, text: &str, options: SearchOptions, out: &str) -> Re
     let mut search = session.search(windows, options, saved.as_deref()).await?;
     while let Some(event) = search.next().await? {
         match event {
-            Event::Found(search::Event::Progress { step, done }) => eprint!("\rstep {step}: {:3.0} %", done * 100.0),
+            Event::Found(search::Event::Progress { step, done, .. }) => {
+                eprint!("\rstep {step}: {:3.0} %", done * 100.0)
+            }
             Event::Found(found) => {
-                out.save(&search.save())?;
+                out.save(&search)?;
                 if let search::Event::Step(step) = found {
                     println!("\rwithout {}: perplexity {:.4}", step.removed, step.perplexity);
                 }

@@ -14,6 +14,8 @@ pub(crate) enum FileKind {
     Pickle,
     Parquet,
     Gguf,
+    /// A picture or a document, by the name of its format.
+    Picture(&'static str),
 }
 
 impl FileKind {
@@ -26,7 +28,7 @@ impl FileKind {
         if start.get(4..9) == Some(b"\0\0\0\0{") {
             return None;
         }
-        let magic: [(&[u8], Self); 12] = [
+        let magic: [(&[u8], Self); 15] = [
             (b"version https://git-lfs", Self::GitLfsPointer),
             (b"\xff\xfe", Self::Utf16),
             (b"\xfe\xff", Self::Utf16),
@@ -39,6 +41,9 @@ impl FileKind {
             (b"PAR1", Self::Parquet),
             (b"GGUF", Self::Gguf),
             (b"<?xml", Self::Xml),
+            (b"\x89PNG", Self::Picture("PNG")),
+            (b"\xff\xd8\xff", Self::Picture("JPEG")),
+            (b"%PDF-", Self::Picture("PDF")),
         ];
         if let Some((_, kind)) = magic.into_iter().find(|(magic, _)| start.starts_with(magic)) {
             return Some(kind);
@@ -85,6 +90,7 @@ impl FileKind {
                 to_json(file, orient=\"records\", lines=True))"
                 .to_string(),
             Self::Gguf => "it is a GGUF file; give its own path".to_string(),
+            Self::Picture(format) => format!("it is a {format} file, neither text nor weights; give another file"),
         }
     }
 }
@@ -95,7 +101,7 @@ mod tests {
 
     #[test]
     fn files_are_known_by_their_first_bytes() {
-        let cases: [(&[u8], Option<FileKind>); 15] = [
+        let cases: [(&[u8], Option<FileKind>); 16] = [
             (b"version https://git-lfs.github.com/spec/v1\n", Some(FileKind::GitLfsPointer)),
             (b"\n <!DOCTYPE HTML><title>", Some(FileKind::WebPage)),
             (b"<html lang=\"en\">", Some(FileKind::WebPage)),
@@ -106,6 +112,7 @@ mod tests {
             (b"\0a\0b\0c\0d", Some(FileKind::Utf16)),
             (b"\x1f\x8b\x08\0", Some(FileKind::Compressed("gzip"))),
             (b"PK\x03\x04\x14", Some(FileKind::Zip)),
+            (b"\x89PNG\r\n\x1a\n", Some(FileKind::Picture("PNG"))),
             (b"In the beginning", None),
             // The header of a safetensors file: a length, and a brace.
             (b"\x40\x02\0\0\0\0\0\0{\"__metadata__\"", None),

@@ -3,6 +3,7 @@
 use blockpruner::export::{HfFormat, Plan, parse_order};
 use blockpruner::gpu::{GpuOptions, KernelChoice, Tier};
 use blockpruner::model::{BlockSet, ModelSpec};
+use blockpruner::search::{BlockTypes, Exhaustive, Racing, SearchOptions};
 use blockpruner::session::WindowOptions;
 use blockpruner::text::TextOptions;
 use blockpruner::weights::FloatType;
@@ -68,6 +69,23 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is not a number of bytes"))
 }
 
+/// A number that counts something.
+pub fn whole_number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a whole number".into())
+}
+
+/// A number of blocks to remove.
+pub fn block_count(text: &str) -> Result<u32, String> {
+    let advice = "expected how many blocks to remove, at least 1, for example 8; `blockpruner inspect` says how many a model has";
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ if text.ends_with('%') || text.parse::<f64>().is_ok_and(|share| share.fract() != 0.0) => {
+            Err(format!("a share of the model cannot be given: {advice}"))
+        }
+        _ => Err(advice.into()),
+    }
+}
+
 /// Which part of the text, in which windows.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Text")]
@@ -76,16 +94,16 @@ pub struct TextArgs {
     #[arg(long)]
     pub field: Option<String>,
     /// Take the first N rows of the file
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     pub samples: Option<usize>,
     /// Draw the rows with this seed instead of taking the first
-    #[arg(long)]
+    #[arg(long, value_parser = whole_number::<u64>)]
     pub seed: Option<u64>,
     /// Tokens a window, at least 2 [default: 2048, or the model's maximum if smaller]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole_number::<usize>)]
     pub window: Option<usize>,
     /// Score the first N windows only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     pub max_windows: Option<usize>,
 }
 
@@ -98,6 +116,32 @@ impl TextArgs {
     /// For cutting it.
     pub fn windows(&self) -> WindowOptions {
         WindowOptions { window: self.window, max_windows: self.max_windows }
+    }
+}
+
+/// How is searched.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SearchArgs {
+    /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
+    #[arg(long, value_name = "TYPES", default_value_t, requires = "remove")]
+    pub block_types: BlockTypes,
+    /// Run the published loop literally: slower, same result
+    #[arg(long, requires = "remove")]
+    pub exhaustive: bool,
+    /// Drop candidates that fall behind on the first windows: faster, approximate
+    #[arg(long, requires = "remove", conflicts_with = "exhaustive")]
+    pub racing: bool,
+}
+
+impl SearchArgs {
+    /// A search for so many blocks.
+    pub fn options(&self, remove: u32) -> SearchOptions {
+        let options = SearchOptions::remove(remove as usize).block_types(self.block_types);
+        match (self.exhaustive, self.racing) {
+            (true, _) => options.strategy(Exhaustive),
+            (_, true) => options.strategy(Racing),
+            _ => options,
+        }
     }
 }
 
@@ -160,27 +204,40 @@ pub struct RemovedArgs {
     /// Leave out the blocks that this plan.json or order.json removes
     #[arg(long, conflicts_with = "without")]
     plan: Option<String>,
-    /// Only the first K steps of the plan [default: all]
-    #[arg(long, value_name = "K", requires = "plan")]
+    /// Only the first K steps of the plan; 0 is the unpruned model [default: all]
+    #[arg(long, value_name = "K", conflicts_with = "without", value_parser = whole_number::<usize>)]
     step: Option<usize>,
 }
 
 impl RemovedArgs {
     /// The blocks, all of which the model has.
     pub fn blocks(&self, spec: &ModelSpec) -> anyhow::Result<BlockSet> {
-        let removed = match (&self.without, &self.plan) {
-            (Some(blocks), _) => blocks.clone(),
-            (None, Some(plan)) => removed_by_plan(plan, self.step, spec)?,
-            (None, None) => BlockSet::new(),
+        let removed = match (&self.without, &self.plan, self.step) {
+            (Some(blocks), _, _) => blocks.clone(),
+            (None, Some(plan), step) => removed_by_plan(plan, step, spec)?,
+            (None, None, None | Some(0)) => BlockSet::new(),
+            (None, None, Some(step)) => {
+                return Err(bad_input(format!("--step {step} of which pruning? Give its plan.json with --plan")));
+            }
         };
         spec.check_blocks(&removed)?;
         Ok(removed)
+    }
+
+    /// The step that was asked for.
+    pub fn step(&self) -> Option<usize> {
+        self.step
+    }
+
+    /// Whether nothing says which blocks.
+    pub fn is_empty(&self) -> bool {
+        self.without.is_none() && self.plan.is_none() && self.step.is_none()
     }
 }
 
 /// The blocks that the first `step` steps of a plan file remove (all steps without `step`). `order.json` files, the
 /// published ones too, are read as well.
-pub fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow::Result<BlockSet> {
+fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow::Result<BlockSet> {
     let bytes =
         std::fs::read(file).map_err(|error| bad_input(format!("cannot read {file}: {error}; give a plan.json")))?;
     if is_order(&bytes) {
@@ -205,6 +262,17 @@ fn is_order(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_are_counted() {
+        assert_eq!(block_count("12"), Ok(12));
+        for share in ["30%", "0.3"] {
+            assert!(block_count(share).is_err_and(|error| error.starts_with("a share")), "{share}");
+        }
+        for bad in ["0", "-1", "many", ""] {
+            assert!(block_count(bad).is_err_and(|error| error.starts_with("expected how many")), "{bad}");
+        }
+    }
 
     #[test]
     fn bytes_have_units() {

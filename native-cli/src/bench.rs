@@ -4,15 +4,15 @@ use std::rc::Rc;
 
 use blockpruner::bench::{DensePass, DeviceRates, KernelTime, Rate, SearchCount, WeightRate, kernels};
 use blockpruner::score::Scorer;
-use blockpruner::search::{self, BlockTypes, MemoryPlan, SearchOptions, Step, Strategy};
-use blockpruner::session::{Event, Session};
+use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Step};
+use blockpruner::session::Session;
 use blockpruner::text::Windows;
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::{DeviceArgs, TextArgs};
+use crate::args::{DeviceArgs, SearchArgs, TextArgs, block_count};
 use crate::progress::Preparing;
-use crate::screen::say;
+use crate::screen::{Stage, message};
 use crate::{open, screen};
 
 /// Tokens that are measured on unless --max-windows says otherwise: as many as run together.
@@ -28,17 +28,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "TEXT", default_value = "builtin:sample")]
     calibration: String,
     /// Also measure the search for this many blocks
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "K", value_parser = block_count)]
     remove: Option<u32>,
-    /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
-    #[arg(long, value_name = "TYPES", default_value_t, requires = "remove")]
-    block_types: BlockTypes,
-    /// Run the published loop literally
-    #[arg(long, requires = "remove")]
-    exhaustive: bool,
-    /// Drop candidates that fall behind on the first windows: approximate
-    #[arg(long, requires = "remove", conflicts_with = "exhaustive")]
-    racing: bool,
+    #[command(flatten)]
+    search: SearchArgs,
     #[command(flatten)]
     text: TextArgs,
     #[command(flatten)]
@@ -97,7 +90,7 @@ struct Memory {
 
 #[derive(Serialize)]
 struct SearchReport {
-    strategy: Strategy,
+    strategy: String,
     block_types: BlockTypes,
     /// Whether the result may differ from that of the published loop.
     approximate: bool,
@@ -108,24 +101,17 @@ struct SearchReport {
 /// Measures and prints.
 pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let checkpoint = open::checkpoint(&args.model).await?;
-    let strategy = match (args.exhaustive, args.racing) {
-        (true, _) => Strategy::Exhaustive,
-        (_, true) => Strategy::Racing,
-        _ => Strategy::Exact,
-    };
-    let remove = args.remove.unwrap_or(0) as usize;
-    let options = SearchOptions { remove, block_types: args.block_types, strategy };
-    options.check(&checkpoint.spec)?;
+    let search = args.remove.map(|remove| args.search.options(remove));
+    search.iter().try_for_each(|options| options.check(&checkpoint.spec))?;
     let window = args.text.window.unwrap_or_else(|| checkpoint.spec.default_window());
     let together = (TOKENS / window.max(1)).max(1);
     let text = TextArgs { max_windows: args.text.max_windows.or(Some(together)), ..args.text.clone() };
-    let windows = open::windows(&checkpoint, &args.calibration, &text)?;
+    let windows = open::windows(&checkpoint, "calibration", &args.calibration, &text)?;
     let session = open::session(&args.device, &checkpoint).await?;
     let gpu = session.gpu();
-    let search = (remove > 0).then_some(options);
     let plan = session.memory(&windows, search.as_ref())?;
     let before = process_memory("VmRSS");
-    let mut preparing = Preparing::new(&session, search);
+    let mut preparing = Preparing::new(&session);
     let model = session.load(&plan, &mut |preparation| preparing.tell(preparation)).await?;
     let found = match search {
         None => None,
@@ -134,13 +120,13 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let scorer = Scorer::batched(&model, &windows, plan.batching)?;
     // The search comes first, so that what measuring allocates does not count.
     let memory = Memory::new(&plan, before, process_memory("VmHWM"));
-    say!("measuring the device");
+    message("measuring the device");
     let rates = DeviceRates::measure(gpu).await?;
-    say!("measuring how fast weights come");
+    message("measuring how fast weights come");
     let weights = WeightRate::measure(&model).await?;
-    say!("measuring dense passes");
+    message("measuring dense passes");
     let pass = DensePass::measure(&scorer).await?;
-    say!("measuring kernels");
+    message("measuring kernels");
     let kernels = kernels(&scorer, &rates).await?;
     let device = Device {
         name: gpu.name().into(),
@@ -162,25 +148,18 @@ async fn search_blocks(
     options: SearchOptions,
 ) -> anyhow::Result<SearchReport> {
     let spec = &session.checkpoint().spec;
-    let total = options.candidates(spec).count() as u64;
-    let bar = screen::search_bar((0..options.remove as u64).map(|step| total - step).sum(), 0);
+    let (strategy, block_types) = (options.strategy.name().to_string(), options.block_types);
+    let approximate = options.strategy.is_approximate();
+    let mut stage = Stage::none();
     let mut search = session.search(windows.clone(), options, None).await?;
-    while let Some(event) = search.next().await? {
-        if let Event::Found(search::Event::Wave { .. } | search::Event::Step(_)) = event {
-            let state = search.state();
-            let finished: usize = state.steps.iter().map(|step| step.candidates.len()).sum();
-            bar.set_position((finished + state.candidates.len()) as u64 * screen::CANDIDATE);
+    while search.next().await?.is_some() {
+        if let Some(cost) = search.cost() {
+            stage.transfer("searching", (cost.done() * 1000.0) as u64, 1000);
         }
     }
-    bar.finish_and_clear();
+    drop(stage);
     let steps = search.state().steps.clone();
-    Ok(SearchReport {
-        strategy: options.strategy,
-        block_types: options.block_types,
-        approximate: options.strategy == Strategy::Racing,
-        count: SearchCount::new(spec, windows, &steps),
-        steps,
-    })
+    Ok(SearchReport { strategy, block_types, approximate, count: SearchCount::new(spec, windows, &steps), steps })
 }
 
 impl Memory {
@@ -279,7 +258,7 @@ fn search_table(search: &SearchReport) -> String {
             counted.raced
         );
     }
-    text + &screen::work_lines(search.strategy, count)
+    text + &screen::work_lines(count) + &screen::approximate_line(search.approximate, count)
 }
 
 fn memory_lines(memory: &Memory) -> String {

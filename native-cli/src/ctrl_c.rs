@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 
+use crate::event::Event;
 use crate::exit::Stopped;
-use crate::screen::say;
+use crate::screen::{message, tell};
 
 /// Set by Ctrl-C, read at every event of the search.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -26,13 +27,13 @@ pub fn while_searching(searching: bool) {
 pub fn watch() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         if !SEARCHING.load(Ordering::SeqCst) {
-            say!("\n{}", Stopped("stopped".into()));
+            tell(&Event::Stopped { text: format!("\n{}", Stopped::Asked) });
             std::process::exit(4);
         }
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(4);
         }
-        say!("\nstopping; once more to stop at once");
+        message("\nstopping; once more to stop at once");
     })
     .context("cannot watch for Ctrl-C")
 }

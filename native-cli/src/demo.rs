@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use blockpruner::search::BlockTypes;
 use clap::Args;
 
-use crate::args::{DeviceArgs, Format, TextArgs};
+use crate::args::{DeviceArgs, Format, SearchArgs, TextArgs};
+use crate::held_out::EvalArgs;
 use crate::prune::{self, PruneArgs};
 
 /// Arguments of `demo`.
@@ -25,15 +25,14 @@ pub struct DemoArgs {
 pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let prune = PruneArgs {
         model: "builtin:tiny".into(),
-        calibration: "builtin:sample".into(),
+        calibration: None,
         remove: 4,
-        block_types: BlockTypes::Mix,
-        exhaustive: false,
-        racing: false,
+        search: SearchArgs::default(),
         format: Format::Hf,
         dtype: None,
         out: args.out.clone().unwrap_or_else(fresh_folder),
         resume: false,
+        eval: EvalArgs::default(),
         text: TextArgs { window: Some(128), max_windows: Some(2), ..TextArgs::default() },
         device: args.device.clone(),
         json: args.json,

@@ -20,8 +20,14 @@ struct BadInput {
 
 /// The search was stopped and can go on.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}; the state is saved, go on with the same command and --resume")]
-pub struct Stopped(pub String);
+pub enum Stopped {
+    /// As was asked for.
+    #[error("stopped; the state is saved, go on with the same command and --resume")]
+    Asked,
+    /// By what is said.
+    #[error("{0}; the state is saved, go on with the same command and --resume")]
+    Failed(String),
+}
 
 /// What exits with 2.
 pub fn bad_input(message: impl Into<String>) -> anyhow::Error {

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use blockpruner::export::{DiskFolder, HfOptions};
-use blockpruner::model::BlockSet;
 use blockpruner::session::write_model;
 use clap::Args;
 
-use crate::args::{Dtype, Format, removed_by_plan};
+use crate::args::{Dtype, Format, RemovedArgs};
+use crate::event::Event;
 use crate::exit::{as_input, bad_input};
 use crate::progress::WritingBars;
-use crate::screen::say;
+use crate::screen::tell;
+use crate::size::tell_sizes;
 use crate::{open, screen};
 
 /// Arguments of `export`.
@@ -20,16 +21,12 @@ pub struct ExportArgs {
     /// The model that the plan was made for: Hugging Face folder, .gguf file or builtin:tiny
     #[arg(long)]
     model: String,
-    /// plan.json of a pruning, or an order.json; --step 0 needs none
-    #[arg(long)]
-    plan: Option<String>,
-    /// Write the model after this step; 0 is the unpruned model
-    #[arg(long, value_name = "K")]
-    step: usize,
+    #[command(flatten)]
+    removed: RemovedArgs,
     /// How the removed blocks are written
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Convert the weights [default: keep their type; quantised ones become f32]
+    /// Convert the weights [default: keep their type; quantised ones become bf16]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
     /// Folder to write; must be new or empty
@@ -42,44 +39,48 @@ pub struct ExportArgs {
 
 /// Writes the model of one step.
 pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
+    if args.removed.is_empty() {
+        return Err(bad_input(
+            "which blocks? Give a --plan (and its --step), --without, or --step 0 for the unpruned model",
+        ));
+    }
     let folder = DiskFolder::create(&args.out).map_err(as_input)?;
     let checkpoint = open::checkpoint(&args.model).await?;
-    let removed = match (&args.plan, args.step) {
-        (Some(plan), step) => removed_by_plan(plan, Some(step), &checkpoint.spec)?,
-        (None, 0) => BlockSet::new(),
-        (None, step) => {
-            return Err(bad_input(format!("--step {step} of which pruning? Give its plan.json with --plan")));
-        }
-    };
-    checkpoint.spec.check_blocks(&removed)?;
+    let removed = args.removed.blocks(&checkpoint.spec)?;
+    let mut options = HfOptions::new(removed.clone(), args.format.library());
+    options.dtype = args.dtype.map(Dtype::library);
+    tell_sizes(&checkpoint, &options, false)?;
     let partial = folder.partial().to_path_buf();
+    let stopped = |text: &str| tell(&Event::Stopped { text: text.into() });
     ctrlc::set_handler(move || {
         // It is gone once the model is in its place.
         match std::fs::remove_dir_all(&partial) {
-            Ok(()) => say!("\nstopped; nothing was written"),
-            Err(_) => say!("\nstopped; the model may be written, but was not compared with what it should be"),
+            Ok(()) => stopped("\nstopped; nothing was written"),
+            Err(_) => stopped("\nstopped; the model may be written, but was not compared with what it should be"),
         }
         std::process::exit(1);
     })
     .context("cannot watch for Ctrl-C")?;
-    let mut options = HfOptions::new(removed.clone(), args.format.library());
-    options.dtype = args.dtype.map(Dtype::library);
     let mut bars = WritingBars::new();
     let written = write_model(&checkpoint, &options, folder, &mut |writing| bars.tell(writing)).await;
     drop(bars);
     let (summary, _) = written?;
     screen::notes(&summary);
+    let bytes_read = checkpoint.weights.stored_bytes();
+    tell(&Event::Written { out: &args.out, bytes_read, bytes_written: summary.bytes });
     if args.json {
         return screen::print_json(&serde_json::json!({
             "out": args.out,
             "format": args.format.as_str(),
-            "step": args.step,
+            "step": args.removed.step(),
             "removed": removed,
             "files": summary.files,
             "tensors": summary.tensors,
             "bytes": summary.bytes,
+            "bytes_read": bytes_read,
         }));
     }
     let (out, size) = (args.out.display(), screen::bytes(summary.bytes));
-    screen::print_text(&format!("wrote {out}: {} tensors, {size}, without {} blocks\n", summary.tensors, removed.len()))
+    let text = format!("wrote {out}: {} tensors, {size}, without {} blocks\n", summary.tensors, removed.len());
+    screen::print_text(&(text + &screen::size_line(bytes_read, summary.bytes)))
 }

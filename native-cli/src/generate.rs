@@ -8,8 +8,9 @@ use blockpruner::text::DecodeStream;
 use clap::Args;
 
 use crate::args::{DeviceArgs, RemovedArgs};
+use crate::event::Event;
 use crate::progress::Preparing;
-use crate::screen::say;
+use crate::screen::tell;
 use crate::{open, screen};
 
 /// Arguments of `generate`.
@@ -49,9 +50,9 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let eos_token_ids = checkpoint.eos_token_ids()?;
     let options = GenerateOptions { max_tokens: args.max_tokens, eos_token_ids };
     let session = open::session(&args.device, &checkpoint).await?;
-    let mut preparing = Preparing::new(&session, None);
-    let mut tell = |preparation| preparing.tell(preparation);
-    let mut generator = session.generate(prompt.clone(), &removed, options, &mut tell).await?;
+    let mut preparing = Preparing::new(&session);
+    let mut prepare = |preparation| preparing.tell(preparation);
+    let mut generator = session.generate(prompt.clone(), &removed, options, &mut prepare).await?;
     let mut stream = DecodeStream::after(tokenizer, &prompt)?;
     let (mut text, mut tokens, mut first) = (String::new(), Vec::new(), None);
     let start = Instant::now();
@@ -88,13 +89,13 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         }));
     }
     screen::print_text("\n")?;
-    let prompt_seconds = first.map_or(0.0, |first| (first - start).as_secs_f64());
-    let rate = rate.map_or(String::new(), |rate| format!(", then {rate:.1} tokens/s"));
-    say!(
-        "{} tokens of prompt in {prompt_seconds:.1} s{rate}; {} new tokens, ended by {finish_reason}",
-        prompt.len(),
-        tokens.len()
-    );
+    tell(&Event::Generated {
+        prompt_tokens: prompt.len(),
+        prompt_seconds: first.map_or(0.0, |first| (first - start).as_secs_f64()),
+        new_tokens: tokens.len(),
+        tokens_per_second: rate,
+        finish_reason,
+    });
     Ok(())
 }
 

@@ -3,13 +3,13 @@
 use blockpruner::ErrorKind;
 use blockpruner::gpu::Gpu;
 use blockpruner::model::{BlockId, BlockSummary, Checkpoint, DeviceModel, ModelSummary, device_needs};
-use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Strategy};
+use blockpruner::search::{MemoryPlan, SearchOptions};
 use blockpruner::text::Windows;
 use clap::Args;
 use serde::Serialize;
 
 use crate::exit::kind;
-use crate::screen::{self, grouped, say};
+use crate::screen::{self, grouped};
 
 /// Arguments of `inspect`.
 #[derive(Args)]
@@ -25,6 +25,8 @@ pub struct InspectArgs {
 #[derive(Serialize)]
 struct Report {
     model: String,
+    /// Of all tensors as they are stored.
+    bytes: u64,
     #[serde(flatten)]
     summary: ModelSummary,
     /// None without a device.
@@ -50,12 +52,13 @@ pub async fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let memory = match memory(&checkpoint).await {
         Ok(memory) => Some(memory),
         Err(error) if matches!(kind(&error), Some(ErrorKind::NoDevice | ErrorKind::UnusableDevice)) => {
-            say!("no memory plan: {error:#}");
+            screen::warn(format!("no memory plan: {error:#}"));
             None
         }
         Err(error) => return Err(error),
     };
-    let report = Report { model: args.model.clone(), summary: checkpoint.summary(), memory };
+    let (summary, bytes) = (checkpoint.summary(), checkpoint.weights.stored_bytes());
+    let report = Report { model: args.model.clone(), bytes, summary, memory };
     if args.json { screen::print_json(&report) } else { screen::print_text(&text(&report)) }
 }
 
@@ -68,7 +71,7 @@ async fn memory(checkpoint: &Checkpoint) -> anyhow::Result<Memory> {
     let window = spec.default_window();
     let weights = DeviceModel::weight_bytes(&gpu, checkpoint)?;
     let windows = Windows::from_ids(vec![0; window], window, None)?;
-    let search = SearchOptions { remove: 1, block_types: BlockTypes::Mix, strategy: Strategy::Exact };
+    let search = SearchOptions::remove(1);
     let plan = MemoryPlan::new(&gpu, checkpoint, &windows, Some(&search), None)?;
     Ok(Memory {
         device: gpu.name().into(),
@@ -89,11 +92,12 @@ fn text(report: &Report) -> String {
     let mut text = format!(
         "{}\n  architecture   {family}, {layers} layers, hidden size {hidden_size}, feed-forward {intermediate_size}\n  \
          attention      {heads} heads, {kv_heads} key-value heads, head size {head_dim}\n  \
-         vocabulary     {} entries{tied}\n  context        {} positions\n  parameters     {}\n  tensors        {types}\n",
+         vocabulary     {} entries{tied}\n  context        {} positions\n  parameters     {}\n  tensors        {types}, {}\n",
         report.model,
         grouped(summary.vocab_size as u64),
         grouped(summary.max_positions as u64),
         grouped(summary.parameters),
+        screen::bytes(report.bytes),
     );
     if let Some(problem) = &summary.tokenizer_problem {
         text += &format!("  tokenizer      none: {problem}\n");

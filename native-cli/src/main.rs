@@ -1,14 +1,17 @@
-//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `progress`, `screen`, `exit` and
-//! `ctrl_c`. Results go to stdout, everything else to stderr.
+//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `size`, `progress`, `event`, `screen`,
+//! `exit` and `ctrl_c`. Results go to stdout, everything else is told on stderr, as an [`event::Event`].
 
 mod args;
 mod bench;
+mod completions;
 mod ctrl_c;
 mod demo;
 mod devices;
+mod event;
 mod exit;
 mod export;
 mod generate;
+mod held_out;
 mod inspect;
 mod kept_pipelines;
 mod open;
@@ -16,12 +19,15 @@ mod perplexity;
 mod progress;
 mod prune;
 mod screen;
+mod search;
+mod size;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use screen::say;
+use event::Event;
+use screen::OutputArgs;
 
 /// Make a large language model smaller: remove the attention and feed-forward blocks that it misses least, on any GPU.
 #[derive(Parser)]
@@ -29,6 +35,8 @@ use screen::say;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Subcommand)]
@@ -49,6 +57,10 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Prune the embedded model: everything works without a download
     Demo(demo::DemoArgs),
+    /// Print a script that completes commands and options in a shell
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages
+    Man(completions::ManArgs),
 }
 
 /// Mesa's layer that chooses the default device asks the desktop which one it uses. Where there is no desktop, libwayland
@@ -70,6 +82,7 @@ fn main() -> ExitCode {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let cli = Cli::parse();
+    screen::set_output(cli.output);
     let done = pollster::block_on(async {
         match cli.command {
             Command::Prune(args) => prune::run(&args).await,
@@ -80,16 +93,19 @@ fn main() -> ExitCode {
             Command::Devices(args) => devices::run(&args).await,
             Command::Bench(args) => bench::run(&args).await,
             Command::Demo(args) => demo::run(&args).await,
+            Command::Completions(args) => completions::run(&args, Cli::command()),
+            Command::Man(args) => completions::man(&args, Cli::command()),
         }
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say!("error: {error:#}");
-            if let Some(hint) = exit::hint(&error) {
-                say!("{hint}");
+            let (exit_code, text) = (exit::code(&error), format!("{error:#}"));
+            match error.downcast_ref() {
+                Some(exit::Stopped::Asked) => screen::tell(&Event::Stopped { text }),
+                _ => screen::tell(&Event::Error { text, hint: exit::hint(&error), exit_code }),
             }
-            ExitCode::from(exit::code(&error))
+            ExitCode::from(exit_code)
         }
     }
 }

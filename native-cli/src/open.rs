@@ -1,4 +1,4 @@
-//! Opening what a command works on: model, text and device, with a line on stderr for each.
+//! Opening what a command works on: model, text and device, with an event for each.
 
 use std::rc::Rc;
 
@@ -8,67 +8,83 @@ use blockpruner::session::Session;
 use blockpruner::text::{CalibrationText, Windows};
 
 use crate::args::{DeviceArgs, TextArgs};
-use crate::screen::{self, say};
+use crate::event::Event;
+use crate::exit::bad_input;
+use crate::screen::{self, Stage, tell};
 
 /// Opens a model.
 pub async fn checkpoint(model: &str) -> anyhow::Result<Rc<Checkpoint>> {
     let checkpoint = Checkpoint::open(model).await.with_context(|| format!("cannot open the model {model}"))?;
     let spec = &checkpoint.spec;
-    say!(
-        "model: {model} ({}, {} layers, {} blocks, {} parameters)",
-        spec.family,
-        spec.layers.len(),
-        spec.blocks().count(),
-        screen::grouped(spec.parameters())
-    );
+    tell(&Event::Model {
+        model,
+        family: spec.family.name,
+        layers: spec.layers.len(),
+        blocks: spec.blocks().count(),
+        parameters: spec.parameters(),
+        bytes: checkpoint.weights.stored_bytes(),
+    });
     for note in &checkpoint.notes {
-        say!("note: {note}");
+        screen::note(note);
     }
     Ok(Rc::new(checkpoint))
 }
 
-/// Reads a text and cuts it into windows for a model.
-pub fn windows(checkpoint: &Checkpoint, text: &str, args: &TextArgs) -> anyhow::Result<Rc<Windows>> {
+/// The text to search by. There is none that does for every model: the blocks that go are those which this text needs least.
+pub fn calibration<'a>(model: &str, given: Option<&'a str>) -> anyhow::Result<&'a str> {
+    match given {
+        Some(text) => Ok(text),
+        None if model == "builtin:tiny" => Ok("builtin:sample"),
+        None => Err(bad_input(
+            "--calibration is missing: give a text like those that the model is for (a text, JSON or JSONL file), for what it \
+             does not need is removed. A few hundred rows of a data set do, for example those of \
+             `hf download tatsu-lab/alpaca --repo-type dataset --local-dir DIR` saved as JSON Lines",
+        )),
+    }
+}
+
+/// Reads a text and cuts it into windows for a model. `role` is what the text is for, as [`Event::Text`] has it.
+pub fn windows(
+    checkpoint: &Checkpoint,
+    role: &'static str,
+    text: &str,
+    args: &TextArgs,
+) -> anyhow::Result<Rc<Windows>> {
     let text = CalibrationText::open(text, &args.options()).context("cannot use the text")?;
     let windows =
         checkpoint.windows(&text, args.windows()).with_context(|| format!("cannot use the text {}", text.source))?;
-    if windows.window > checkpoint.spec.max_positions {
-        say!(
-            "note: a window of {} tokens is more than the {} that the model was made for",
-            windows.window,
-            checkpoint.spec.max_positions
-        );
+    if let Some(note) = checkpoint.too_long(&windows) {
+        screen::note(note);
     }
-    say!(
-        "text: {} ({} rows, {} tokens{}; {} windows of {} tokens)",
-        text.source,
-        windows.rows,
-        screen::grouped(windows.tokens as u64),
-        if windows.whole_text { "" } else { " were read" },
-        windows.count,
-        windows.window
-    );
+    tell(&Event::Text {
+        role,
+        source: &text.source,
+        rows: windows.rows,
+        tokens: windows.tokens,
+        windows: windows.count,
+        window: windows.window,
+        whole_text: windows.whole_text,
+    });
     Ok(Rc::new(windows))
 }
 
 /// Opens a session with a model on the device that the arguments ask for.
 pub async fn session(args: &DeviceArgs, checkpoint: &Rc<Checkpoint>) -> anyhow::Result<Rc<Session>> {
-    let spinner = screen::spinner("testing the device");
+    let stage = Stage::spinner("testing the device");
     let builder = Session::builder(checkpoint.clone()).gpu_options(args.options()).memory_budget(args.memory_budget);
     let session = builder.open().await;
-    spinner.finish_and_clear();
+    drop(stage);
     let session = session?;
     let gpu = session.gpu();
     for warning in gpu.warnings() {
-        say!("warning: {warning}");
+        screen::warn(warning);
     }
-    say!(
-        "device: {} ({}, {}; tier {}, kernel {})",
-        gpu.name(),
-        gpu.backend(),
-        gpu.driver(),
-        gpu.tier(),
-        gpu.gemm().name()
-    );
+    tell(&Event::Device {
+        name: gpu.name(),
+        backend: &gpu.backend(),
+        driver: &gpu.driver(),
+        tier: &gpu.tier().to_string(),
+        kernel: gpu.gemm().name(),
+    });
     Ok(Rc::new(session))
 }

@@ -30,9 +30,9 @@ pub struct PerplexityArgs {
 pub async fn run(args: &PerplexityArgs) -> anyhow::Result<()> {
     let checkpoint = open::checkpoint(&args.model).await?;
     let removed = args.removed.blocks(&checkpoint.spec)?;
-    let windows = open::windows(&checkpoint, &args.text, &args.windows)?;
+    let windows = open::windows(&checkpoint, "text", &args.text, &args.windows)?;
     let session = open::session(&args.device, &checkpoint).await?;
-    let mut preparing = Preparing::new(&session, None);
+    let mut preparing = Preparing::new(&session);
     let score = session.perplexity(&windows, &removed, &mut |preparation| preparing.tell(preparation)).await?;
     if args.json {
         return screen::print_json(&serde_json::json!({

@@ -1,70 +1,46 @@
-//! Progress on stderr: bars on a terminal, and a line for what should stay.
+//! Progress of what takes long: what is told of it, and bars where stderr is a terminal.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use blockpruner::gpu::Gpu;
-use blockpruner::search::{self, CandidateState, SearchOptions, Strategy};
+use blockpruner::model::BlockId;
+use blockpruner::search::{self, CandidateState};
 use blockpruner::session::{Preparation, Search, Session, Writing};
 use indicatif::ProgressBar;
 
+use crate::event::Event;
 use crate::kept_pipelines;
-use crate::screen::{self, say};
+use crate::screen::{self, Stage, tell};
 
-/// The bar or spinner of what is under way; gone with the value.
-struct Stage {
-    what: &'static str,
-    bar: ProgressBar,
-}
-
-impl Stage {
-    /// Nothing is under way.
-    fn none() -> Self {
-        Self { what: "", bar: ProgressBar::hidden() }
-    }
-
-    /// So much of something that is counted is done.
-    fn transfer(&mut self, what: &'static str, done: u64, total: u64) {
-        if self.what != what {
-            *self = Self { what, bar: screen::transfer_bar(what) };
-            self.bar.set_length(total);
-        }
-        self.bar.set_position(done);
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-/// Shows how a session prepares for a search, or (None) for scoring.
+/// Shows how a session prepares its work.
 pub struct Preparing {
     gpu: Rc<Gpu>,
-    search: Option<SearchOptions>,
     stage: Stage,
 }
 
 impl Preparing {
     /// Nothing is shown yet.
-    pub fn new(session: &Session, search: Option<SearchOptions>) -> Self {
-        Self { gpu: session.gpu().clone(), search, stage: Stage::none() }
+    pub fn new(session: &Session) -> Self {
+        Self { gpu: session.gpu().clone(), stage: Stage::none() }
     }
 
     /// Shows what is being done.
     pub fn tell(&mut self, preparation: Preparation) {
         match preparation {
-            Preparation::Planned(plan) => say!("memory: {}", screen::memory(&plan, self.search.as_ref())),
+            Preparation::Planned(plan) => tell(&Event::Memory {
+                weights: plan.weights,
+                states: plan.states,
+                scratch: plan.scratch,
+                total: plan.total(),
+                streamed: plan.streamed,
+                wave: plan.wave,
+                words: &screen::memory(&plan),
+            }),
             Preparation::Load { done, total } => self.stage.transfer("loading weights", done, total),
             Preparation::Compile => {
-                let what = "compiling shaders";
                 // The spinner draws itself: what it replaces is cleared before.
                 self.stage = Stage::none();
-                self.stage = Stage { what, bar: screen::spinner(what) };
-                if self.stage.bar.is_hidden() {
-                    say!("{what}");
-                }
+                self.stage = Stage::spinner("compiling shaders");
             }
             Preparation::Ready => {
                 self.stage = Stage::none();
@@ -98,91 +74,133 @@ impl WritingBars {
     }
 }
 
-/// Tells people how the search goes.
+/// Parts of a search that its bar counts in.
+const PARTS: u64 = 10_000;
+
+/// Tells how the search goes.
 pub struct Searching {
     bar: ProgressBar,
-    start: Instant,
-    /// Candidates of the first step.
-    blocks: u64,
-    /// Blocks to remove.
-    remove: u64,
-    tokens: u64,
-    approximate: bool,
-    /// Time of all passes over that of as many whole ones, at most.
-    share: f64,
+    /// While the unpruned model is scored.
+    dense: Stage,
+    /// Whether it was said what the search takes.
+    told_cost: bool,
+    percent: u64,
+    /// Of the step under way.
+    step: Step,
+}
+
+/// What is known of a step that is not finished.
+#[derive(Default)]
+struct Step {
+    done: usize,
+    best: Option<(BlockId, f64)>,
+}
+
+impl Step {
+    fn add(&mut self, candidates: &[search::Candidate]) {
+        for candidate in candidates {
+            if let (CandidateState::Complete, Some(perplexity)) = (candidate.state, candidate.perplexity)
+                && self.best.is_none_or(|(_, best)| perplexity < best)
+            {
+                self.best = Some((candidate.block, perplexity));
+            }
+        }
+        self.done += candidates.len();
+    }
 }
 
 impl Searching {
     /// A search that is about to go on from its state.
     pub fn new(search: &Search) -> Self {
-        let (spec, options, state) = (&search.session().checkpoint().spec, search.options(), search.state());
-        let head = (spec.vocab_size * spec.hidden_size) as f64;
-        let body: u64 = spec.blocks().map(|block| spec.block_parameters(block)).sum();
-        let share = match options.strategy {
-            Strategy::Exhaustive => 1.0,
-            // The parts of the pass that candidates share are run once: half of the blocks' arithmetic on average.
-            Strategy::Exact | Strategy::Racing => (body as f64 / 2.0 + head) / (body as f64 + head),
-        };
-        let (blocks, remove) = (options.candidates(spec).count() as u64, options.remove as u64);
-        let mut searching = Self {
-            bar: ProgressBar::hidden(),
-            start: Instant::now(),
-            blocks,
-            remove,
-            tokens: search.windows().ids.len() as u64,
-            approximate: options.strategy == Strategy::Racing,
-            share,
-        };
-        let done = searching.candidates(state.steps.len() as u64) + state.candidates.len() as u64;
-        searching.bar = screen::search_bar(searching.candidates(remove), done);
+        let mut step = Step::default();
+        step.add(&search.state().candidates);
+        let mut searching =
+            Self { bar: ProgressBar::hidden(), dense: Stage::none(), told_cost: false, percent: 0, step };
+        if search.state().dense.is_some() {
+            searching.begin(search);
+        }
         searching
     }
 
-    /// Candidates of the first `steps` steps.
-    fn candidates(&self, steps: u64) -> u64 {
-        (0..steps).map(|step| self.blocks - step).sum()
+    /// Here the candidates of this run begin.
+    fn begin(&mut self, search: &Search) {
+        self.dense = Stage::none();
+        self.bar = screen::bar("{prefix} {wide_bar} {percent}%{msg}", PARTS);
+        self.advance(search);
+    }
+
+    /// Shows how far the search is, as the library foresees it.
+    fn advance(&mut self, search: &Search) {
+        let (Some(cost), state) = (search.cost(), search.state()) else { return };
+        let steps = search.options().target.most_steps();
+        let step = (state.steps.len() + 1).min(steps);
+        let candidates = search.options().candidates(&search.session().checkpoint().spec).count();
+        let of = (candidates + 1).saturating_sub(step);
+        let (done, tokens_per_second, seconds_left) = (cost.done(), cost.tokens_per_second(), cost.seconds_left());
+        if let (false, Some(seconds_left)) = (self.told_cost, seconds_left) {
+            self.told_cost = true;
+            tell(&Event::Cost { passes: cost.passes(), tokens: search.windows().ids.len(), seconds_left });
+        }
+        let best = self
+            .step
+            .best
+            .map_or(String::new(), |(block, perplexity)| format!(", best {block} {}", screen::short(perplexity)));
+        self.bar.set_prefix(format!("step {step}/{steps}: {}/{of}{best}", self.step.done));
+        let rate = tokens_per_second.map_or(String::new(), |rate| format!(", {rate:.0} tokens/s"));
+        let left = seconds_left.map_or(String::new(), |left| format!(", {} left", screen::duration(left)));
+        self.bar.set_message(rate + &left);
+        self.bar.set_position((done * PARTS as f64) as u64);
+        let percent = (done * 100.0) as u64;
+        if percent != self.percent {
+            self.percent = percent;
+            tell(&Event::Progress { step, done, tokens_per_second, seconds_left });
+        }
     }
 
     /// Shows what was found out.
-    pub fn tell(&mut self, event: &search::Event) {
+    pub fn tell(&mut self, search: &Search, event: &search::Event) {
         match event {
             search::Event::Dense(dense) => {
-                let passes = self.candidates(self.remove);
-                let seconds = self.start.elapsed().as_secs_f64() * self.share * passes as f64;
-                let (perplexity, tokens) = (screen::short(dense.perplexity), screen::grouped(self.tokens));
-                let (passes, time) = (screen::grouped(passes), screen::duration(seconds));
-                self.bar.suspend(|| {
-                    say!("dense perplexity: {perplexity}");
-                    say!("cost: {passes} candidate passes over {tokens} tokens, roughly {time} at most");
-                });
-                self.bar.reset_eta();
+                self.dense = Stage::none();
+                tell(&Event::Dense { perplexity: dense.perplexity });
+                self.begin(search);
             }
-            search::Event::Wave { candidates, .. } => {
+            search::Event::Wave { step, candidates, .. } => {
+                self.step.add(candidates);
                 for candidate in candidates {
-                    if let (CandidateState::Rejected, Some(reason)) = (candidate.state, &candidate.reason) {
-                        self.bar.suspend(|| say!("rejected {}: {reason}", candidate.block));
+                    let search::Candidate { block, state, perplexity, at_least, .. } = candidate;
+                    let (step, block, state) = (*step, *block, *state);
+                    tell(&Event::Candidate { step, block, state, perplexity: *perplexity, at_least: *at_least });
+                    if let (CandidateState::Rejected, Some(reason)) = (state, &candidate.reason) {
+                        screen::warn(format!("rejected {block}: {reason}"));
                     }
                 }
             }
-            search::Event::Progress { step: 0, .. } => {}
-            search::Event::Progress { step, done } => {
-                let before = self.candidates(*step as u64 - 1);
-                let here = (self.blocks + 1 - *step as u64) as f64 * done;
-                self.bar.set_position(before * screen::CANDIDATE + (here * screen::CANDIDATE as f64) as u64);
+            search::Event::Progress { step: 0, done, .. } => {
+                self.dense.transfer("scoring the whole model", (done * 1000.0) as u64, 1000);
+                return;
             }
+            search::Event::Progress { .. } => {}
             search::Event::Step(step) => {
-                self.bar.set_position(self.candidates(step.step as u64) * screen::CANDIDATE);
-                let (perplexity, took) = (screen::short(step.perplexity), screen::duration(step.seconds));
-                let approximate = if self.approximate { ", approximate" } else { "" };
                 let complete = step.candidates.iter().filter(|c| c.state == CandidateState::Complete).count();
-                let (step, removed, all) = (step.step, step.removed, step.candidates.len());
-                let scored =
-                    if complete < all { format!(", {complete} of {all} scored to the end") } else { String::new() };
-                self.bar.suspend(|| {
-                    say!("step {step}: {removed} goes, perplexity {perplexity} ({took}{scored}{approximate})")
+                tell(&Event::Step {
+                    step: step.step,
+                    steps: search.options().target.most_steps(),
+                    removed: step.removed,
+                    perplexity: step.perplexity,
+                    params_left: step.params_left,
+                    ratio_removed: step.ratio_removed,
+                    candidates: step.candidates.len(),
+                    complete,
+                    approximate: search.options().strategy.is_approximate(),
+                    seconds: step.seconds,
                 });
+                if !search.is_finished() {
+                    self.step = Step::default();
+                }
             }
         }
+        self.advance(search);
     }
 }
 

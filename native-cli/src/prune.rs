@@ -2,18 +2,21 @@
 
 use std::path::PathBuf;
 
+use blockpruner::Error;
 use blockpruner::bench::SearchCount;
-use blockpruner::export::ExportError;
-use blockpruner::search::{self, BlockTypes, SearchOptions, Strategy};
-use blockpruner::session::{Event, OutFolder, Preparation, Search, WriteOptions, Written};
-use blockpruner::{Error, ErrorKind};
+use blockpruner::export::{ExportError, HfOptions, Plan};
+use blockpruner::session::{OutFolder, WriteOptions, Written};
 use clap::Args;
+use serde::Serialize;
 
-use crate::args::{DeviceArgs, Dtype, Format, TextArgs};
+use crate::args::{DeviceArgs, Dtype, Format, SearchArgs, TextArgs, block_count};
+use crate::event::{Evaluation, Event};
 use crate::exit::{Stopped, as_input, bad_input};
-use crate::progress::{Preparing, Searching, WritingBars};
-use crate::screen::{self, say};
-use crate::{ctrl_c, open};
+use crate::held_out::{self, EvalArgs};
+use crate::progress::WritingBars;
+use crate::screen::{self, message, tell};
+use crate::size::{smallest_blocks, tell_sizes};
+use crate::{open, search};
 
 /// Arguments of `prune`.
 #[derive(Args)]
@@ -21,35 +24,31 @@ pub struct PruneArgs {
     /// Hugging Face folder, .gguf file or builtin:tiny
     #[arg(long)]
     pub model: String,
-    /// Text that the loss is measured on: text, JSON or JSONL file, or builtin:sample
+    /// Text that the loss is measured on, like those that the model is for: text, JSON or JSONL file, or builtin:sample
+    /// [default for builtin:tiny: builtin:sample]
     #[arg(long, value_name = "TEXT")]
-    pub calibration: String,
+    pub calibration: Option<String>,
     /// Blocks to remove; about a third of all is the usual maximum
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "K", value_parser = block_count)]
     pub remove: u32,
-    /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
-    #[arg(long, value_name = "TYPES", default_value_t)]
-    pub block_types: BlockTypes,
-    /// Run the published loop literally: slower, same result
-    #[arg(long)]
-    pub exhaustive: bool,
-    /// Drop candidates that fall behind on the first windows: faster, approximate
-    #[arg(long, conflicts_with = "exhaustive")]
-    pub racing: bool,
+    #[command(flatten)]
+    pub search: SearchArgs,
     /// How the smaller model is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Convert the written weights [default: keep their type; quantised ones become f32]
+    /// Convert the written weights [default: keep their type; quantised ones become bf16]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
     /// Folder for plan.json, order.json and the model; must be new or empty
     #[arg(long)]
     pub out: PathBuf,
-    /// Go on with the interrupted search in --out
+    /// Go on with the search in --out, interrupted or finished, to the same --remove or another
     #[arg(long)]
     pub resume: bool,
     #[command(flatten)]
     pub text: TextArgs,
+    #[command(flatten)]
+    pub eval: EvalArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Print the plan as one JSON object on stdout
@@ -59,99 +58,95 @@ pub struct PruneArgs {
 
 /// Prunes and prints the outcome.
 pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
-    let out = if args.resume { OutFolder::resume(&args.out) } else { OutFolder::new(&args.out) }.map_err(as_input)?;
-    let checkpoint = open::checkpoint(&args.model).await?;
-    let strategy = match (args.exhaustive, args.racing) {
-        (true, _) => Strategy::Exhaustive,
-        (_, true) => Strategy::Racing,
-        _ => Strategy::Exact,
+    let calibration = open::calibration(&args.model, args.calibration.as_deref())?;
+    let options = args.search.options(args.remove);
+    let out = match args.resume {
+        true => OutFolder::resume(&args.out, options.target),
+        false => OutFolder::new(&args.out),
     };
-    let options = SearchOptions { remove: args.remove as usize, block_types: args.block_types, strategy };
+    let out = out.map_err(as_input)?;
+    let checkpoint = open::checkpoint(&args.model).await?;
     options.check(&checkpoint.spec)?;
-    let windows = open::windows(&checkpoint, &args.calibration, &args.text)?;
+    let windows = open::windows(&checkpoint, "calibration", calibration, &args.text)?;
+    if let Some(warning) = windows.too_few() {
+        screen::warn(warning);
+    }
+    let held_out = args.eval.open(&args.text, &checkpoint, &windows)?;
+    tell(&Event::Plan {
+        remove: options.target.most_steps(),
+        candidates: options.candidates(&checkpoint.spec).count(),
+        strategy: options.strategy.name(),
+        approximate: options.strategy.is_approximate(),
+        tokens: windows.ids.len(),
+    });
+    let how = WriteOptions { format: args.format.library(), dtype: args.dtype.map(Dtype::library) };
+    let largest = HfOptions::new(smallest_blocks(&checkpoint, &options), how.format);
+    tell_sizes(&checkpoint, &HfOptions { dtype: how.dtype, ..largest }, true)?;
     let session = open::session(&args.device, &checkpoint).await?;
+    if let Some(text) = &held_out {
+        // That it fits shows before the search.
+        session.memory(text, None)?;
+    }
     let saved = out.saved().map_err(as_input)?;
     let search = session.search(windows.clone(), options, saved.as_deref()).await;
     let mut search = search.map_err(|error| match error {
         Error::Resume(error) => {
-            bad_input(format!("{}: {error}; to start again, choose another --out", out.state().display()))
+            bad_input(format!("{}: {error}; to start again, choose another --out", out.path().display()))
         }
         error => error.into(),
     })?;
     if saved.is_some() {
         let state = search.state();
         let (steps, candidates) = (state.steps.len(), state.candidates.len());
-        say!("resuming: {steps} steps are done, and {candidates} candidates of the next one");
+        message(format!("resuming: {steps} steps are done, and {candidates} candidates of the next one"));
     } else if args.resume {
-        say!("nothing is saved in {} yet, starting", args.out.display());
+        message(format!("nothing is saved in {} yet, starting", args.out.display()));
     }
-    run_search(&mut search, &out).await?;
-    let how = WriteOptions { format: args.format.library(), dtype: args.dtype.map(Dtype::library) };
+    search::run(&mut search, &out).await?;
+    let failed = |error: Error| anyhow::Error::from(Stopped::Failed(error.to_string()));
+    // While the weights are on the device.
+    let evaluation = match &held_out {
+        Some(text) => Some(held_out::evaluate(&search, text).await.map_err(failed)?),
+        None => None,
+    };
     let mut bars = WritingBars::new();
     let written = search.write(&out, how, &mut |writing| bars.tell(writing)).await;
     drop(bars);
     let Written { plan, summary, planned, perplexity } = written.map_err(|error| match error {
         Error::Export(ExportError::OtherPerplexity { .. } | ExportError::Plan { .. }) => error.into(),
         // Whatever else goes wrong here, the search is saved.
-        error => anyhow::Error::from(Stopped(error.to_string())),
+        error => failed(error),
     })?;
     screen::notes(&summary);
-    let (found, converted) =
-        (screen::short(perplexity), if how.dtype.is_some() { " (its weights were converted)" } else { "" });
-    say!("check: the written model has perplexity {found}, the search found {}{converted}", screen::short(planned));
+    tell(&Event::Check { perplexity, planned, rounded: summary.rounded });
+    if search.is_cut() {
+        message("what the search had found beyond is kept in state/: --resume with a larger --remove goes on with it");
+    }
+    let bytes_read = checkpoint.weights.stored_bytes();
+    tell(&Event::Written { out: &args.out, bytes_read, bytes_written: summary.bytes });
     if args.json {
-        return screen::print_json(&plan);
+        return screen::print_json(&Report { plan: &plan, evaluation: evaluation.as_ref() });
     }
     let mut text = screen::steps_table(plan.dense.perplexity, plan.model.parameters, &plan.steps);
-    text += &screen::work_lines(strategy, &SearchCount::new(&checkpoint.spec, &windows, &plan.steps));
+    if let Some(evaluation) = &evaluation {
+        text += &format!("{}\n", evaluation.words());
+    }
+    let count = SearchCount::new(&checkpoint.spec, &windows, &plan.steps);
+    if screen::is_verbose() {
+        text += &screen::work_lines(&count);
+    }
+    text += &screen::approximate_line(plan.settings.approximate, &count);
+    text += &screen::size_line(bytes_read, summary.bytes);
     text += &format!("wrote {}: plan.json, order.json, model/\n", args.out.display());
     screen::print_text(&text)
 }
 
-/// Searches to the end, saving after every wave of candidates.
-async fn run_search(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> {
-    if search.is_finished() {
-        return ctrl_c::watch();
-    }
-    let mut saved = search.state().dense.is_some();
-    let mut preparing = Preparing::new(search.session(), Some(*search.options()));
-    let mut searching = None;
-    while let Some(event) = search.next().await.map_err(|error| interrupted(error, saved))? {
-        let found = match event {
-            Event::Found(found) => found,
-            Event::Prepare(preparation) => {
-                preparing.tell(preparation);
-                if preparation == Preparation::Ready {
-                    ctrl_c::while_searching(true);
-                    ctrl_c::watch()?;
-                    searching = Some(Searching::new(search));
-                }
-                continue;
-            }
-            _ => continue,
-        };
-        if !matches!(found, search::Event::Progress { .. }) {
-            out.save(&search.save()).map_err(|error| {
-                let error = format!("the search stopped because its state could not be saved: {error}");
-                if saved { Stopped(error).into() } else { anyhow::Error::msg(error) }
-            })?;
-            saved = true;
-        }
-        if let Some(searching) = &mut searching {
-            searching.tell(&found);
-        }
-        if ctrl_c::wants_stop() {
-            return Err(Stopped("stopped".into()).into());
-        }
-    }
-    ctrl_c::while_searching(false);
-    Ok(())
-}
-
-/// An error of the device, after which a search that has been saved can go on.
-fn interrupted(error: Error, saved: bool) -> anyhow::Error {
-    match error.kind() {
-        ErrorKind::DeviceLost | ErrorKind::OutOfMemory if saved => Stopped(error.to_string()).into(),
-        _ => error.into(),
-    }
+/// What `--json` prints: the plan, and beside its keys what else was asked for.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
+    /// None without --eval-text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evaluation: Option<&'a Evaluation>,
 }

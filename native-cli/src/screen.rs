@@ -1,23 +1,120 @@
-//! What people see: progress on stderr, tables and JSON on stdout.
+//! What people see: what is told and bars on stderr, tables and JSON on stdout.
 
 use std::io::Write;
-use std::time::Duration;
+use std::sync::{LazyLock, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use blockpruner::bench::SearchCount;
 use blockpruner::export::HfSummary;
 use blockpruner::model::BlockKind;
-use blockpruner::search::{MemoryPlan, SearchOptions, Step, Strategy};
-use indicatif::{ProgressBar, ProgressStyle};
+use blockpruner::search::{MemoryPlan, Step};
+use clap::{Args, ValueEnum};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-/// Prints a line on stderr as [`printable`], formatted as by `format!`.
-macro_rules! say {
-    ($($text:tt)*) => {
-        eprintln!("{}", $crate::screen::printable(&format!($($text)*)))
-    };
+use crate::event::Event;
+
+/// How much is told, and to whom.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Show only errors and the result
+    #[arg(long, global = true, conflicts_with_all = ["verbose", "progress"])]
+    quiet: bool,
+    /// Show also memory, kernels, and what the search did without
+    #[arg(long, global = true)]
+    verbose: bool,
+    /// Tell progress to a program: one JSON object a line on stderr for every event
+    #[arg(long, global = true, value_name = "FORMAT")]
+    progress: Option<ProgressFormat>,
 }
-pub(crate) use say;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ProgressFormat {
+    Jsonl,
+}
+
+static OUTPUT: OnceLock<OutputArgs> = OnceLock::new();
+
+/// All bars, so that a line never comes between them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(|| match output() {
+    OutputArgs { quiet: false, progress: None, .. } => MultiProgress::new(),
+    _ => MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
+});
+
+/// Decides how much is told from here on.
+pub fn set_output(output: OutputArgs) {
+    OUTPUT.get_or_init(|| output);
+}
+
+fn output() -> OutputArgs {
+    OUTPUT.get().copied().unwrap_or_default()
+}
+
+/// Whether details are wanted.
+pub fn is_verbose() -> bool {
+    output().verbose
+}
+
+/// Tells an event on stderr as the options want it.
+pub fn tell(event: &Event<'_>) {
+    let OutputArgs { quiet, verbose, progress } = output();
+    if progress == Some(ProgressFormat::Jsonl) {
+        // What cannot be written has no reader.
+        if let Ok(line) = serde_json::to_string(event) {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        }
+        return;
+    }
+    if quiet && !matches!(event, Event::Error { .. }) {
+        return;
+    }
+    if let Some(words) = event.words(verbose) {
+        let terminal = console::Term::stderr();
+        let columns = if terminal.is_term() { terminal.size().1.into() } else { usize::MAX };
+        let words = wrapped(&printable(&words), columns);
+        BARS.suspend(|| {
+            let _ = writeln!(std::io::stderr().lock(), "{words}");
+        });
+    }
+}
+
+/// Tells a note about the input.
+pub fn note(text: impl Into<String>) {
+    tell(&Event::Note { text: text.into() });
+}
+
+/// Tells what should be done otherwise.
+pub fn warn(text: impl Into<String>) {
+    tell(&Event::Warning { text: text.into() });
+}
+
+/// Tells anything else.
+pub fn message(text: impl Into<String>) {
+    tell(&Event::Message { text: text.into() });
+}
+
+/// The text in lines of at most so many columns, broken at spaces and indented after a break; a longer word keeps its line.
+fn wrapped(text: &str, columns: usize) -> String {
+    const INDENT: &str = "  ";
+    let mut lines = Vec::new();
+    for line in text.split('\n') {
+        let (mut shown, mut width) = (String::new(), 0);
+        for word in line.split_inclusive(' ') {
+            let length = console::measure_text_width(word.trim_end());
+            if width > INDENT.len() && width + length > columns {
+                lines.push(std::mem::replace(&mut shown, INDENT.into()));
+                width = INDENT.len();
+            }
+            shown.push_str(word);
+            width += console::measure_text_width(word);
+        }
+        lines.push(shown);
+    }
+    let trimmed: Vec<_> = lines.iter().map(|line| line.trim_end()).collect();
+    trimmed.join("\n")
+}
 
 /// The text with control characters escaped, line feeds and tabs aside: names and messages come from files, which could
 /// command the terminal otherwise, or turn the direction of what follows.
@@ -34,32 +131,64 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// A bar for something counted in bytes or parameters; nothing where stderr is no terminal.
-pub fn transfer_bar(what: &'static str) -> ProgressBar {
-    bar(0, what, "{msg} {bar:32} {percent}% ({eta} left)")
+/// Something under way, on stderr: a bar or a spinner where that is a terminal; gone with the value.
+pub struct Stage {
+    what: &'static str,
+    bar: ProgressBar,
+    start: Instant,
+    percent: u64,
 }
 
-/// Says that something is under way whose length nobody knows; nothing where stderr is no terminal.
-pub fn spinner(what: &'static str) -> ProgressBar {
-    let spinner = ProgressBar::new_spinner().with_message(what);
-    spinner.enable_steady_tick(Duration::from_millis(100));
-    spinner
+impl Stage {
+    /// Nothing is under way.
+    pub fn none() -> Self {
+        Self { what: "", bar: ProgressBar::hidden(), start: Instant::now(), percent: 0 }
+    }
+
+    /// Something whose length nobody knows.
+    pub fn spinner(what: &'static str) -> Self {
+        tell(&Event::Stage { what, done: 0, total: None });
+        let bar = BARS.add(ProgressBar::new_spinner().with_message(what));
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self { what, bar, ..Self::none() }
+    }
+
+    /// So much of something that is counted is done.
+    pub fn transfer(&mut self, what: &'static str, done: u64, total: u64) {
+        let begins = self.what != what;
+        if begins {
+            // What it replaces is cleared before.
+            *self = Self::none();
+            *self = Self { what, bar: bar("{prefix} {bar:32} {percent}%{msg}", total), ..Self::none() };
+            self.bar.set_prefix(what);
+        }
+        let percent = done * 100 / total.max(1);
+        if begins || percent != self.percent {
+            self.percent = percent;
+            tell(&Event::Stage { what, done, total: Some(total) });
+            let left = seconds_left(self.start.elapsed(), done as f64 / total.max(1) as f64);
+            self.bar.set_message(left.map_or(String::new(), |left| format!(", {} left", duration(left))));
+        }
+        self.bar.set_position(done);
+    }
 }
 
-/// Thousandths of a candidate that [`search_bar`] counts in.
-pub const CANDIDATE: u64 = 1000;
-
-/// The bar of a search of `total` candidates of which `done` are done.
-pub fn search_bar(total: u64, done: u64) -> ProgressBar {
-    let bar = bar(total * CANDIDATE, "searching", "{msg} {bar:32} {percent}%, {eta} left");
-    bar.set_position(done * CANDIDATE);
-    bar.reset_eta();
-    bar
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+        BARS.remove(&self.bar);
+    }
 }
 
-fn bar(length: u64, what: &'static str, template: &str) -> ProgressBar {
+/// The time that the rest takes if it takes as long as what is done, a share of the whole; None while that says nothing.
+pub fn seconds_left(elapsed: Duration, done: f64) -> Option<f64> {
+    (done > 0.0).then(|| elapsed.as_secs_f64() * (1.0 - done).max(0.0) / done)
+}
+
+/// A bar of so many units; nothing where stderr is no terminal.
+pub fn bar(template: &str, length: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(length).with_style(style.progress_chars("=> ")).with_message(what)
+    BARS.add(ProgressBar::new(length).with_style(style.progress_chars("=> ")))
 }
 
 /// One JSON object on stdout.
@@ -80,13 +209,13 @@ pub fn write(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Says what of the input is not in a written model.
+/// Tells what of the input is not in a written model.
 pub fn notes(written: &HfSummary) {
     for tensor in &written.left_out {
-        say!("note: {tensor} is not part of the architecture and was left out");
+        note(format!("{tensor} is not part of the architecture and was left out"));
     }
     for key in &written.foreign_code {
-        say!("note: {key} names a program that comes with the input, and was left out");
+        note(format!("{key} names a program that comes with the input, and was left out"));
     }
 }
 
@@ -105,7 +234,7 @@ pub fn steps_table(dense: f64, parameters: u64, steps: &[Step]) -> String {
 }
 
 /// What a search did of the published loop's work, and why it did not do the rest.
-pub fn work_lines(strategy: Strategy, count: &SearchCount) -> String {
+pub fn work_lines(count: &SearchCount) -> String {
     let mut text = String::new();
     for (reason, dropped) in &count.dropped {
         let (candidates, saved) = (dropped.candidates, 100.0 * dropped.head_share_saved);
@@ -115,13 +244,23 @@ pub fn work_lines(strategy: Strategy, count: &SearchCount) -> String {
         "of the published loop's {} passes: {:.2} of the block work, {:.2} of the head work, {:.2} of the arithmetic\n",
         count.candidates, count.block_share, count.head_share, count.arithmetic_share
     );
-    if strategy == Strategy::Racing {
-        let (scored, all) = (grouped(count.work.head_tokens), grouped(count.exhaustive.head_tokens));
-        text += &format!(
-            "approximate: {scored} of {all} tokens were scored, so the blocks may differ from those of the exact search\n"
-        );
-    }
     text
+}
+
+/// That a result is approximate, if it is.
+pub fn approximate_line(approximate: bool, count: &SearchCount) -> String {
+    if !approximate {
+        return String::new();
+    }
+    let (scored, all) = (grouped(count.work.head_tokens), grouped(count.exhaustive.head_tokens));
+    format!(
+        "approximate: {scored} of {all} tokens were scored, so the blocks may differ from those of the exact search\n"
+    )
+}
+
+/// The size of a model before and after.
+pub fn size_line(read: u64, written: u64) -> String {
+    format!("size: {} -> {}\n", bytes(read), bytes(written))
 }
 
 /// A perplexity for people.
@@ -152,14 +291,14 @@ pub fn bytes(value: u64) -> String {
     }
 }
 
-/// A plan of device memory for a search, or for scoring only, for people.
-pub fn memory(plan: &MemoryPlan, search: Option<&SearchOptions>) -> String {
+/// A plan of device memory, for people.
+pub fn memory(plan: &MemoryPlan) -> String {
     let how = if plan.streamed { ", streamed from the file" } else { "" };
     let mut text = format!("{} (weights {}{how}", bytes(plan.total()), bytes(plan.weights));
     if plan.states > 0 {
         text += &format!(", hidden states {}, up to {} candidates together", bytes(plan.states), plan.wave);
     }
-    if search.is_some_and(|options| options.strategy == Strategy::Exact) && !plan.likely_head {
+    if plan.needs.likely_head && !plan.likely_head {
         text += ", no room to drop candidates by their likely tokens";
     }
     text + &format!(", scratch {})", bytes(plan.scratch))
@@ -192,5 +331,21 @@ mod tests {
         assert_eq!([1023, 1536, 5 << 20, 3 << 30].map(bytes), ["1023 B", "1.5 KiB", "5.0 MiB", "3.00 GiB"]);
         assert_eq!([0.2, 61.0, 7200.0].map(duration), ["1 s", "2 min", "2.0 h"]);
         assert_eq!([12.34567, 1e9].map(short), ["12.3457", "1.0000e9"]);
+    }
+    #[test]
+    fn lines_break_between_words() {
+        let text = "model: tiny (llama, 12 layers)\nnext";
+        assert_eq!(wrapped(text, usize::MAX), text);
+        assert_eq!(wrapped(text, 14), "model: tiny\n  (llama, 12\n  layers)\nnext");
+        // A word that is too long keeps its line.
+        assert_eq!(wrapped("a-long-name of it", 6), "a-long-name\n  of\n  it");
+        assert!(wrapped("one two three four five", 11).lines().all(|line| line.len() <= 11));
+    }
+
+    #[test]
+    fn time_is_left_only_where_something_is_done() {
+        assert_eq!(seconds_left(Duration::from_secs(3), 0.0), None);
+        assert_eq!(seconds_left(Duration::from_secs(3), 0.25), Some(9.0));
+        assert_eq!(seconds_left(Duration::from_secs(3), 1.0), Some(0.0));
     }
 }

@@ -55,7 +55,9 @@ fn read(path: &Path) -> Value {
 #[test]
 fn help_lists_what_is_built() {
     let help = success(&["--help"]);
-    for command in ["prune", "perplexity", "export", "generate", "inspect", "devices", "bench", "demo"] {
+    let commands =
+        ["prune", "perplexity", "export", "generate", "inspect", "devices", "bench", "demo", "completions", "man"];
+    for command in commands {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {help}");
     }
     assert!(!help.lines().any(|line| line.trim_start().starts_with("evaluate")), "{help}");
@@ -72,6 +74,13 @@ fn bad_input_exits_2_and_writes_nothing() {
     failure(&["prune", "--model", "nowhere", "--calibration", text, "--remove", "2", "--out", path], 2, "nowhere");
     failure(&prune(path, &["--remove", "25"]), 2, "cannot remove 25 blocks");
     failure(&prune(path, &["--remove", "0"]), 2, "--remove");
+    failure(&prune(path, &["--remove", "30%"]), 2, "a share of the model cannot be given: expected how many blocks");
+    failure(&["bench", "--window", "many"], 2, "expected a whole number");
+    failure(&prune(path, &["--remove", "2", "--eval-max-windows", "2"]), 2, "--eval-text");
+    failure(&prune(path, &["--remove", "2", "--eval-text", "nowhere.txt"]), 2, "nowhere.txt");
+    failure(&["prune", "--model", "../assets/tiny", "--remove", "2", "--out", path], 2, "--calibration is missing");
+    failure(&[&prune(path, &["--remove", "2"])[..], &["--memory-budget", "1000"]].concat(), 2, "need at least 5 MiB");
+    failure(&["inspect", "--model", "org/name"], 2, "`hf download org/name --local-dir DIR`");
     failure(&prune(path, &["--remove", "13", "--block-types", "mlp"]), 2, "12 of type mlp");
     let short = root.path().join("short.txt");
     fs::write(&short, "In the beginning.").unwrap();
@@ -284,6 +293,18 @@ fn steps_of_a_plan_are_exported() {
     let other = root.path().join("other");
     failure(&[&["export"], &args[..], &[other.to_str().unwrap(), "--step", "3"]].concat(), 2, "step 3 does not exist");
     assert!(!other.exists());
+    // What a step removes can be named instead.
+    let named = root.path().join("named");
+    let blocks = plan["steps"][0]["removed"].as_str().unwrap();
+    let without =
+        ["export", "--model", "builtin:tiny", "--format", "hf-zeroed", "--without", blocks, "--json", "--out"];
+    let written = json(&[&without[..], &[named.to_str().unwrap()]].concat());
+    assert_eq!((&written["removed"], &written["step"]), (&serde_json::json!([blocks]), &Value::Null));
+    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(weights(&named) == weights(&first));
+    failure(&[&without[..], &[other.to_str().unwrap(), "--step", "1"]].concat(), 2, "--without");
+    failure(&["export", "--model", "builtin:tiny", "--out", other.to_str().unwrap()], 2, "which blocks?");
+    assert!(!other.exists());
     // The unpruned model needs no plan.
     let dense = root.path().join("dense");
     let args = ["export", "--model", "builtin:tiny", "--out", dense.to_str().unwrap(), "--step"];
@@ -320,7 +341,7 @@ fn pruning_goes_on_from_a_pruned_folder() {
 #[cfg(unix)]
 fn started(args: &[&str], out: &Path, enough: impl Fn(&Value) -> bool) -> std::process::Child {
     let mut command = program();
-    command.args(args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    command.args(args).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
     for _ in 0..60_000 {
         // The file is replaced whole: whenever it is there, it can be read.
@@ -343,16 +364,63 @@ fn an_interrupted_search_ends_as_if_it_had_not_been() {
     let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
     let expected = json(&prune(whole.to_str().unwrap(), &["--remove", "3", "--json"]));
     let args = prune(parts.to_str().unwrap(), &["--remove", "3", "--json"]);
-    let mut child = started(&args, &parts, |_| true);
+    let child = started(&args, &parts, |_| true);
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(4));
-    assert!(parts.join("state/search.json").exists() && !parts.join("plan.json").exists());
+    let stopped = child.wait_with_output().unwrap();
+    assert_eq!(stopped.status.code(), Some(4));
+    // It was asked for, so it is no error.
+    let said = stderr(&stopped);
+    assert!(said.contains("\nstopped; the state is saved, go on with the same command and --resume"), "{said}");
+    assert!(!said.contains("error"), "{said}");
+    let (stopped, order) = (read(&parts.join("plan.json")), parts.join("order.json"));
+    assert_eq!(stopped["status"], "stopped");
+    assert!(parts.join("state/search.json").exists() && !order.exists());
+    // What there is of it can be used.
+    let score =
+        ["perplexity", "--model", "builtin:tiny", "--text", "builtin:sample", "--window", "64", "--max-windows", "2"];
+    let (plan, state) = (parts.join("plan.json"), parts.join("state/search.json"));
+    let last = stopped["steps"].as_array().unwrap().last().unwrap_or(&stopped["dense"]);
+    let scored = json(&[&score[..], &["--json", "--plan", plan.to_str().unwrap()]].concat());
+    assert_eq!(scored["perplexity"], last["perplexity"]);
+    failure(&[&score[..], &["--plan", state.to_str().unwrap()]].concat(), 2, "give the plan.json of its folder");
     failure(&args, 2, "--resume");
-    failure(&prune(parts.to_str().unwrap(), &["--remove", "4", "--resume"]), 2, "search settings");
+    let other = ["--remove", "3", "--resume", "--block-types", "mha"];
+    failure(&prune(parts.to_str().unwrap(), &other), 2, "search settings");
     let resumed = json(&[&args[..], &["--resume"]].concat());
     assert_eq!(without_times(resumed), without_times(expected));
     assert!(!parts.join("state").exists());
     failure(&prune(parts.to_str().unwrap(), &["--remove", "3", "--resume"]), 2, "finished");
+}
+
+/// A search that is finished goes on to a larger number of blocks without paying again, and back to a smaller one without losing
+/// what it has found beyond that.
+#[test]
+fn a_finished_search_is_extended_and_cut() {
+    let root = tempfile::tempdir().unwrap();
+    let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
+    let expected = json(&prune(whole.to_str().unwrap(), &["--remove", "2", "--json"]));
+    assert_eq!((&expected["status"], &expected["format"]), (&"finished".into(), &"blockpruner-plan/2".into()));
+    let to = |remove: &'static str, more: &[&'static str]| {
+        let out = parts.to_str().unwrap();
+        let plan = json(&prune(out, &[&["--remove", remove, "--json"], more].concat()));
+        assert_eq!(plan, read(&parts.join("plan.json")));
+        plan
+    };
+    let first = to("1", &[]);
+    let again = ["--remove", "1", "--resume"];
+    failure(&prune(parts.to_str().unwrap(), &again), 2, "is finished, there is nothing to resume");
+    let second = to("2", &["--resume"]);
+    assert_eq!(second["steps"][0], first["steps"][0], "the first step is not paid for again");
+    assert_eq!(without_times(second.clone()), without_times(expected));
+    assert!(!parts.join("state").exists());
+
+    let cut = to("1", &["--resume"]);
+    assert_eq!(cut, first);
+    assert_eq!(read(&parts.join("order.json")).as_object().unwrap().len(), 1);
+    assert!(parts.join("state/search.json").exists(), "the second step is kept");
+    let extended = to("2", &["--resume"]);
+    assert_eq!(extended, second);
+    assert!(!parts.join("state").exists());
 }
 
 /// The same without any warning, twice: in the first step, and after it.
@@ -406,7 +474,7 @@ fn a_full_disk_is_said_so_and_costs_nothing() {
     let more = ["--remove", "2", "--block-types", "mha", "--json"];
     let reference = tempfile::tempdir().unwrap();
     let expected = json(&prune(reference.path().join("out").to_str().unwrap(), &more));
-    for (size, named) in [("4k", "search.json"), ("1m", "model.safetensors")] {
+    for (size, named) in [("4k", "plan.json"), ("8k", "search.json"), ("1m", "model.safetensors")] {
         let root = tempfile::tempdir().unwrap();
         let script = r#"
             "$@" >full.stdout 2>full.stderr; echo $? >full.code
@@ -425,7 +493,7 @@ fn a_full_disk_is_said_so_and_costs_nothing() {
         }
         assert!(!said("full.stderr").contains(" at path "), "{}", said("full.stderr"));
         let left: Vec<String> = said("full.files").lines().map(String::from).collect();
-        let whole = ["disk/out/state/search.json", "disk/out/order.json"];
+        let whole = ["disk/out/state/search.json", "disk/out/plan.json", "disk/out/order.json"];
         assert!(left.iter().all(|file| whole.contains(&file.as_str())) && left.contains(&whole[0].into()), "{left:?}");
         assert_eq!(said("resumed.code").trim(), "0", "{}", said("resumed.stderr"));
         let plan = serde_json::from_str(&said("resumed.stdout")).unwrap();
@@ -457,7 +525,7 @@ fn on_a_terminal_only_the_program_speaks() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("out");
     let args = prune(out.to_str().unwrap(), &["--remove", "1", "--block-types", "mha"]).join(" ");
-    let command = format!("{} {args}", env!("CARGO_BIN_EXE_blockpruner"));
+    let command = format!("stty rows 24 cols 80; {} {args}", env!("CARGO_BIN_EXE_blockpruner"));
     let output = match Command::new("script").args(["-qec", &command, "/dev/null"]).output() {
         Ok(output) => output,
         Err(error) => return println!("skipped: there is no `script`, which makes a terminal: {error}"),
@@ -466,4 +534,174 @@ fn on_a_terminal_only_the_program_speaks() {
     assert!(output.status.success(), "{shown}");
     assert!(shown.contains("dense perplexity") && shown.contains("wrote "), "{shown}");
     assert!(!shown.contains("tracing") && !shown.contains("panicked"), "{shown}");
+    // What stays, and every state of a bar, in lines of at most 80 columns that end between words.
+    let mut escapes = shown.split('\u{1b}');
+    let mut plain = escapes.next().unwrap_or_default().to_string();
+    escapes.for_each(|part| {
+        plain.push_str(part.trim_start_matches(|c: char| !c.is_ascii_alphabetic()).get(1..).unwrap_or(""))
+    });
+    let lines: Vec<&str> = plain.split(['\n', '\r']).collect();
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("step 1/1: ") && line.contains(" tokens/s, ")), "{lines:#?}");
+    assert!(
+        !lines.iter().any(|line| line.contains("scoring the whole model") && line.contains(" 0 s left")),
+        "{lines:#?}"
+    );
+    let percents = lines
+        .iter()
+        .filter(|line| line.starts_with("step 1/1: "))
+        .filter_map(|line| line.split('%').next()?.rsplit(' ').next()?.parse::<u64>().ok());
+    assert!(percents.is_sorted(), "{lines:#?}");
+}
+
+/// A model with quantised weights, and a text in its few words.
+fn quantised(root: &Path) -> [String; 4] {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/gguf-legacy/model.gguf");
+    let text = root.join("words.txt");
+    fs::write(&text, "t1 t2 t30 t4 t5 ".repeat(40)).unwrap();
+    ["--model".into(), model.to_str().unwrap().into(), "--calibration".into(), text.to_str().unwrap().into()]
+}
+
+/// Sizes are told, a model that grows is warned of with the way out, and quantised weights do not become f32.
+#[test]
+fn written_models_do_not_grow_unnoticed() {
+    let root = tempfile::tempdir().unwrap();
+    let out = |name: &str| root.path().join(name).to_str().unwrap().to_string();
+    let arguments = quantised(root.path());
+    let [_, model, ..] = &arguments;
+    let mut bytes = Vec::new();
+    for (name, more, warned) in [
+        ("bf16", &[][..], Some("as bf16 or f16 (--dtype) only, not quantised again")),
+        ("f32", &["--dtype", "f32"][..], Some("--dtype bf16 makes it ")),
+    ] {
+        let folder = out(name);
+        let args = [&["export", "--model", model, "--step", "0", "--json", "--out", &folder][..], more].concat();
+        let output = blockpruner(&args);
+        let said = stderr(&output);
+        assert!(said.contains("warning: the written model takes ") && said.contains(warned.unwrap()), "{said}");
+        let written: Value = serde_json::from_slice(&output.stdout).unwrap();
+        bytes.push(["bytes_read", "bytes"].map(|key| written[key].as_u64().unwrap()));
+        assert_eq!(written["bytes_read"], json(&["inspect", "--model", model, "--json"])["bytes"]);
+    }
+    let [[read, bf16], [same, f32]] = bytes[..] else { panic!("{bytes:?}") };
+    assert!(read == same && read < bf16 && bf16 < f32, "{bytes:?}");
+    assert_eq!(read_config(&out("bf16"))["torch_dtype"], "bfloat16");
+    // A model that is not larger afterwards is not warned of, and the sizes stand at the end.
+    let pruned = out("pruned");
+    let output = blockpruner(&prune(&pruned, &["--remove", "1", "--block-types", "mha"]));
+    let (said, result) = (stderr(&output), String::from_utf8(output.stdout).unwrap());
+    assert!(said.contains("size: 5.2 MiB read, at most ") && !said.contains("the written model takes"), "{said}");
+    assert!(result.contains("\nsize: 5.2 MiB -> "), "{result}");
+    // What was rounded is checked as that.
+    let rounded = out("rounded");
+    let more = ["--window", "16", "--max-windows", "2", "--remove", "1", "--out", &rounded];
+    let args: Vec<&str> = ["prune"].into_iter().chain(arguments.iter().map(String::as_str)).chain(more).collect();
+    let output = blockpruner(&args);
+    assert!(output.status.success() && stderr(&output).contains("(its weights were rounded)"), "{}", stderr(&output));
+}
+
+fn read_config(folder: &str) -> Value {
+    read(&Path::new(folder).join("config.json"))
+}
+
+/// Nothing, the usual lines, details, or events for programs: only stderr changes, and with details the lines behind the table.
+#[test]
+fn as_much_is_told_as_was_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let out = |name: &str| root.path().join(name).to_str().unwrap().to_string();
+    let run = |name: &str, more: &[&str]| {
+        let folder = out(name);
+        let output = blockpruner(&prune(&folder, &[&["--remove", "2", "--block-types", "mha"], more].concat()));
+        assert!(output.status.success(), "{}", stderr(&output));
+        (stderr(&output), String::from_utf8(output.stdout).unwrap().replace(&folder, "OUT"))
+    };
+    let (usual, table) = run("usual", &[]);
+    let (quiet, same) = run("quiet", &["--quiet"]);
+    assert_eq!((quiet.as_str(), &same), ("", &table));
+    let (verbose, details) = run("verbose", &["--verbose"]);
+    for detail in ["memory: ", "kernel ", "compiling shaders", " scored to the end"] {
+        assert!(verbose.contains(detail) && !usual.contains(detail), "{detail}: {verbose}");
+    }
+    for line in
+        ["model: builtin:tiny (", "text: builtin:sample (2 windows of 64 tokens)", "device: ", "plan: remove 2 of 12"]
+    {
+        assert!(usual.contains(line), "{line}: {usual}");
+    }
+    assert!(usual.contains("warning: the choice of blocks rests on 126 predicted tokens"), "{usual}");
+    assert!(details.contains("of the published loop's") && !table.contains("of the published loop's"), "{details}");
+    let (events, same) = run("events", &["--progress", "jsonl"]);
+    assert_eq!(same, table);
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &str| events.iter().filter(|event| event["type"] == kind).collect::<Vec<_>>();
+    for kind in ["model", "text", "plan", "size", "device", "memory", "dense", "cost", "check", "written"] {
+        assert_eq!(of(kind).len(), 1, "{kind}");
+    }
+    assert_eq!(of("candidate").len(), 12 + 11);
+    let plan = read(&root.path().join("events/plan.json"));
+    for (event, step) in of("step").iter().zip(plan["steps"].as_array().unwrap()) {
+        for key in ["step", "removed", "perplexity", "params_left", "ratio_removed"] {
+            assert_eq!(event[key], step[key], "{key}");
+        }
+    }
+    let done: Vec<f64> = of("progress").iter().map(|event| event["done"].as_f64().unwrap()).collect();
+    assert!(done.is_sorted() && done.last() == Some(&1.0), "{done:?}");
+    assert_eq!(of("written")[0]["bytes_read"], of("model")[0]["bytes"]);
+    // What fails is an event, too, and an error with the fewest words.
+    let args = ["perplexity", "--model", "builtin:tiny", "--text", "nowhere.txt"];
+    let failed = stderr(&blockpruner(&[&args[..], &["--progress", "jsonl"]].concat()));
+    let last: Value = serde_json::from_str(failed.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["type"], &last["exit_code"]), (&"error".into(), &2.into()));
+    let failed = stderr(&blockpruner(&[&["--quiet"], &args[..]].concat()));
+    assert!(failed.starts_with("error: ") && failed.contains("nowhere.txt"), "{failed}");
+}
+
+/// Both models are scored as `perplexity` scores them, and the plan stays what it is without it.
+#[test]
+fn a_held_out_text_is_scored() {
+    let root = tempfile::tempdir().unwrap();
+    let text = root.path().join("other.txt");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/tiny/calibration.txt");
+    let whole = fs::read_to_string(source).unwrap();
+    // The search sees the beginning only.
+    let middle = whole.char_indices().nth(whole.chars().count() / 2).unwrap().0;
+    fs::write(&text, &whole[middle..]).unwrap();
+    let (text, out) = (text.to_str().unwrap(), root.path().join("out"));
+    let eval = ["--eval-text", text, "--eval-max-windows", "3"];
+    let more = [&["--remove", "1", "--block-types", "mha", "--json"][..], &eval].concat();
+    let mut report = json(&prune(out.to_str().unwrap(), &more));
+    let evaluation = report.as_object_mut().unwrap().shift_remove("evaluation").unwrap();
+    assert_eq!(report, read(&out.join("plan.json")));
+    let block = report["steps"][0]["removed"].as_str().unwrap();
+    let score =
+        ["perplexity", "--model", "builtin:tiny", "--text", text, "--window", "64", "--max-windows", "3", "--json"];
+    assert_eq!(evaluation["dense_perplexity"], json(&score)["perplexity"]);
+    assert_eq!(evaluation["perplexity"], json(&[&score[..], &["--without", block]].concat())["perplexity"]);
+    assert_eq!((&evaluation["tokens"], &evaluation["windows"]), (&192.into(), &3.into()));
+    // The text of the search is none that it has not seen.
+    let same = root.path().join("same");
+    let args =
+        prune(same.to_str().unwrap(), &["--remove", "1", "--block-types", "mha", "--eval-text", "builtin:sample"]);
+    let output = blockpruner(&[&args[..], &["--eval-max-windows", "2"]].concat());
+    assert!(stderr(&output).contains("which the search has seen"), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\nheld out: perplexity "));
+}
+
+#[test]
+fn shells_and_man_know_the_commands() {
+    for (shell, mark) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef blockpruner"),
+        ("fish", "complete -c blockpruner"),
+        ("powershell", "Register-ArgumentCompleter"),
+        ("elvish", "edit:completion"),
+    ] {
+        let script = success(&["completions", shell]);
+        assert!(script.contains(mark) && script.contains("calibration"), "{shell}");
+    }
+    failure(&["completions", "cmd"], 2, "possible values");
+    let root = tempfile::tempdir().unwrap();
+    success(&["man", "--out", root.path().to_str().unwrap()]);
+    let page = fs::read_to_string(root.path().join("blockpruner-prune.1")).unwrap();
+    assert!(page.starts_with(".") && page.contains("calibration"), "{page}");
+    assert!(root.path().join("blockpruner.1").is_file());
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use blockpruner::gpu::{Gpu, GpuError, GpuOptions, KernelChoice, Tier};
 use blockpruner::model::Checkpoint;
-use blockpruner::search::{MemoryPlan, SearchOptions, SearchState};
+use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, SearchState, strategy};
 use blockpruner::session::Session;
 use blockpruner::text::Windows;
 use blockpruner_shaders::GemmKernel;
@@ -164,11 +164,20 @@ pub fn greedy(
     let session = Rc::new(Session::builder(checkpoint.clone()).memory_budget(budget).with_gpu(gpu.clone()));
     let memory = session.memory(windows, Some(options)).unwrap_or_else(|e| panic!("{e}"));
     let state = block_on(async {
-        let mut search = session.search(windows.clone(), *options, None).await?;
+        let mut search = session.search(windows.clone(), options.clone(), None).await?;
         while search.next().await?.is_some() {}
         Ok::<_, blockpruner::Error>(search.state().clone())
     });
     (memory, state.unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// A search for `remove` blocks by the strategy of a name.
+///
+/// # Panics
+/// If there is none of that name.
+pub fn options(remove: usize, block_types: BlockTypes, name: &str) -> SearchOptions {
+    let strategy = strategy(name).unwrap_or_else(|e| panic!("{e}"));
+    SearchOptions::remove(remove).block_types(block_types).strategy(strategy)
 }
 
 /// `count` values in -1..1 from a seed (xorshift, Marsaglia, 2003).

@@ -9,13 +9,15 @@ use blockpruner::export::{DiskFolder, ExportError, FolderSink, HfFormat, HfOptio
 use blockpruner::gpu::{Gpu, GpuError, GpuOptions};
 use blockpruner::model::{Checkpoint, DeviceModel, ForwardError};
 use blockpruner::score::{ScoreError, Scorer};
-use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchError, SearchOptions, SearchState, Strategy, search};
+use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchError, SearchOptions, SearchState, search};
 use blockpruner::testing::FaultPoint;
 use blockpruner::text::{CalibrationText, Windows};
 use blockpruner_tests::open;
 use pollster::block_on;
 
-const OPTIONS: SearchOptions = SearchOptions { remove: 2, block_types: BlockTypes::Mha, strategy: Strategy::Exact };
+fn options() -> SearchOptions {
+    SearchOptions::remove(2).block_types(BlockTypes::Mha)
+}
 
 /// A small pruning, and what it comes to without any fault.
 struct Small {
@@ -44,14 +46,14 @@ impl Small {
         state: SearchState,
         save: &mut dyn FnMut(&SearchState) -> ControlFlow<()>,
     ) -> Result<SearchState, SearchError> {
-        let planned = MemoryPlan::new(model.gpu(), &self.checkpoint, &self.windows, Some(&OPTIONS), None).unwrap();
+        let planned = MemoryPlan::new(model.gpu(), &self.checkpoint, &self.windows, Some(&options()), None).unwrap();
         let memory = MemoryPlan { wave: 5, ..planned };
         let scorer = Scorer::batched(model, &self.windows, memory.batching)?;
         let mut observe = |event: Event, state: &SearchState| match event {
             Event::Progress { .. } => ControlFlow::Continue(()),
             _ => save(state),
         };
-        let mut state = block_on(search(&scorer, &OPTIONS, &memory, state, &mut observe))?;
+        let mut state = block_on(search(&scorer, &options(), &memory, state, &mut observe))?;
         state.seconds = 0.0;
         state.steps.iter_mut().for_each(|step| step.seconds = 0.0);
         Ok(state)

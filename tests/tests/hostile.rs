@@ -8,10 +8,10 @@ use std::rc::Rc;
 use blockpruner::gpu::{GpuError, GpuOptions};
 use blockpruner::model::{BlockSet, Checkpoint, DeviceModel, ForwardError, ModelError};
 use blockpruner::score::{ScoreError, Scorer};
-use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchError, SearchOptions, SearchState, Strategy, search};
+use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchError, SearchOptions, SearchState, search};
 use blockpruner::text::{CalibrationText, TextError, TextOptions, Windows};
 use blockpruner::weights::{ByteSource, BytesSource};
-use blockpruner_tests::{fixture, fixture_folder, open};
+use blockpruner_tests::{fixture, fixture_folder, open, options};
 use pollster::block_on;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -226,7 +226,7 @@ fn unfit_texts_and_counts_are_refused() {
 
     let windows = Windows::from_ids(reference.ids, reference.window, Some(1)).unwrap();
     let scorer = Scorer::new(&model, &windows).unwrap();
-    let options = SearchOptions { remove: 5, block_types: BlockTypes::Mix, strategy: Strategy::Exact };
+    let options = SearchOptions::remove(5);
     let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows, Some(&options), None).unwrap();
     let mut observe = |_: Event, _: &SearchState| ControlFlow::Continue(());
     let found = block_on(search(&scorer, &options, &memory, SearchState::default(), &mut observe));
@@ -278,11 +278,11 @@ fn a_stopped_search_resumes() {
     let windows = Windows::cut(&text, checkpoint.tokenizer().unwrap(), 32, Some(2)).unwrap();
     for (strategy, block_types, keeps_prefixes, parts) in [
         // Of both kinds, what the first step removes has candidates before and behind it.
-        (Strategy::Exact, BlockTypes::Mix, true, 9),
-        (Strategy::Exact, BlockTypes::Mha, false, 5),
-        (Strategy::Racing, BlockTypes::Mix, true, 4),
+        ("exact", BlockTypes::Mix, true, 9),
+        ("exact", BlockTypes::Mha, false, 5),
+        ("racing", BlockTypes::Mix, true, 4),
     ] {
-        let options = SearchOptions { remove: 2, block_types, strategy };
+        let options = options(2, block_types, strategy);
         let planned = MemoryPlan::new(model.gpu(), &checkpoint, &windows, Some(&options), None).unwrap();
         // Small waves: a step has several.
         let memory = MemoryPlan { keeps_prefixes, wave: 5, ..planned };

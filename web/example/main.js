@@ -1,22 +1,24 @@
-import init, { Checkpoint, Device, Text, Windows } from "blockpruner";
-
+const worker = new Worker("worker.js", { type: "module" });
 const log = (line) => document.getElementById("log").append(`${line}\n`);
 
-document.getElementById("folder").addEventListener("change", async ({ target }) => {
-  try {
-    await init();
-    const files = Object.fromEntries(Array.from(target.files, (file) => [file.name, file]));
-    const checkpoint = await Checkpoint.fromFiles("my model", files);
-    const device = await Device.openFor(checkpoint);
-    const model = await device.load(checkpoint);
-    const windows = Windows.cut(Text.sample(), checkpoint, { window: 64, max_windows: 1 });
-    for await (const event of await model.prune(windows, { remove: 2 })) {
-      if (event.type === "dense") log(`dense perplexity ${event.perplexity}`);
-      if (event.type === "step") log(`without ${event.removed}: ${event.perplexity}`);
-    }
-    device.destroy();
-    log("done");
-  } catch (error) {
-    log(`${error.code ?? error.name}: ${error.message}`);
+worker.onmessage = ({ data }) => {
+  switch (data.type) {
+    case "dense":
+      log(`dense perplexity ${data.perplexity}`);
+      break;
+    case "step":
+      log(`without ${data.removed}: ${data.perplexity}`);
+      break;
+    case "plan":
+      log(`done: ${JSON.parse(data.json).steps.length} blocks removed`);
+      break;
+    case "error":
+      log(data.message);
+      break;
   }
+};
+
+document.getElementById("folder").addEventListener("change", ({ target }) => {
+  worker.postMessage({ type: "prune", files: Object.fromEntries(Array.from(target.files, (file) => [file.name, file])) });
 });
+document.getElementById("stop").addEventListener("click", () => worker.postMessage({ type: "stop" }));

@@ -1,10 +1,10 @@
 // The server that models come from: huggingface.co, or another one that the page's address names and the visitor agrees to.
 
+import { $ } from "./elements";
+
 const HUGGING_FACE = "https://huggingface.co";
 /** It hands large files out from elsewhere. */
 const ITS_HOSTS = `${HUGGING_FACE} https://*.huggingface.co https://*.hf.co`;
-
-const $ = (id: string) => document.getElementById(id)!;
 
 /** The address that `?hub=` gives; null if that is none. One with a name or password in it looks like another server's. */
 function webAddress(text: string): URL | null {

@@ -3,10 +3,21 @@
 import type { BlockId, Candidate, ModelInfo } from "../pkg/blockpruner_web.js";
 import { perplexity } from "./format";
 
+/** Of so many scores the scale takes in all, unless the rest lies more than as far beyond them again. */
+const WITHIN = 0.9;
+
+/** Where the scale of colours ends, so that a few blocks without which nothing works do not make all others look alike. */
+function scaleEnd(scores: number[], low: number): number {
+  const sorted = [...scores].sort((a, b) => a - b);
+  const most = sorted.at(-1) ?? low;
+  const usual = sorted[Math.ceil(sorted.length * WITHIN) - 1] ?? low;
+  return most - low > 2 * (usual - low) ? usual : most;
+}
+
 export class LayerMap {
   private cells = new Map<BlockId, HTMLElement>();
 
-  constructor(private list: HTMLElement, private legend: { low: HTMLElement; high: HTMLElement }) {
+  constructor(private list: HTMLElement, private legend: { low: HTMLElement; high: HTMLElement; beyond: HTMLElement }) {
     new ResizeObserver(() => this.markRows()).observe(list);
   }
 
@@ -44,30 +55,34 @@ export class LayerMap {
       this.label(block, `removed in step ${index + 1}`);
     });
     // Perplexities span orders of magnitude, so colour follows the logarithm.
-    const score = (candidate: Candidate) => candidate.perplexity ?? candidate.at_least;
+    const score = (candidate: Candidate) => candidate.perplexity ?? candidate.atLeast;
     const scores = candidates.map(score).flatMap((value) => (value === null ? [] : [Math.log(value)]));
-    const [low, high] = [Math.min(...scores, Math.log(base)), Math.max(...scores, Math.log(base) + 0.05)];
+    const low = Math.min(...scores, Math.log(base));
+    const high = Math.max(scaleEnd(scores, low), Math.log(base) + 0.05);
     let best: Candidate | undefined;
     for (const candidate of candidates) {
       const cell = this.cells.get(candidate.block);
       if (!cell || removed.includes(candidate.block)) continue;
-      cell.style.setProperty("--t", String((Math.log(score(candidate) ?? 1) - low) / (high - low)));
+      const place = (Math.log(score(candidate) ?? 1) - low) / (high - low);
+      cell.style.setProperty("--t", String(Math.min(place, 1)));
       if (candidate.perplexity !== null) {
         cell.className = "cell scored";
         this.label(candidate.block, `perplexity ${perplexity(candidate.perplexity)} without it`);
         if (!best || candidate.perplexity < best.perplexity!) best = candidate;
-      } else if (candidate.at_least !== null) {
+      } else if (candidate.atLeast !== null) {
         cell.className = "cell bounded";
-        this.label(candidate.block, `perplexity of at least ${perplexity(candidate.at_least)} without it`);
+        this.label(candidate.block, `perplexity of at least ${perplexity(candidate.atLeast)} without it`);
       } else {
         cell.className = "cell";
         this.label(candidate.block, candidate.reason ?? "rejected");
       }
+      cell.classList.toggle("beyond", place > 1);
     }
     if (best && underWay) this.cells.get(best.block)?.classList.add("best");
     if (scores.length > 0) {
       this.legend.low.textContent = perplexity(Math.exp(low));
       this.legend.high.textContent = perplexity(Math.exp(high));
+      this.legend.beyond.hidden = !scores.some((value) => value > high);
     }
   }
 

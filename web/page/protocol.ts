@@ -1,6 +1,6 @@
 // What the page and its worker say to each other.
 
-import type { BlockTypes, DeviceInfo, ErrorCode, ExportOptions, ModelInfo, SearchEvent, SearchState, WindowsInfo } from "../pkg/blockpruner_web.js";
+import type { BlockId, BlockTypes, Cost, DeviceInfo, ErrorCode, ExportOptions, ModelInfo, SearchEvent, SearchState, WindowsInfo } from "../pkg/blockpruner_web.js";
 
 export type ModelSource =
   | { kind: "tiny" }
@@ -9,9 +9,9 @@ export type ModelSource =
 
 export type TextSource =
   | { kind: "sample" }
-  | { kind: "text"; name: string; text: string; field?: string };
+  | { kind: "text"; name: string; bytes: Uint8Array; field?: string };
 
-/** What a run does. Without `windows`, a measured pass decides how much text and how many blocks a minute allows. */
+/** What a run does. Without `remove`, one block in six; without `windows`, as much text as a minute allows. */
 export interface Settings {
   blockTypes: BlockTypes;
   remove?: number;
@@ -38,29 +38,50 @@ export interface SavedJob {
 
 export type Request =
   | { type: "hello"; hub: string }
-  | { type: "start"; job: Job }
+  /** Where an unfinished search is saved, only `replace` starts another one. */
+  | { type: "start"; job: Job; replace: boolean }
   | { type: "resume"; source: ModelSource }
   | { type: "discard" }
   | { type: "perplexity"; job: Job }
+  /** The answer to `estimate`. */
+  | { type: "answer"; go: boolean }
   | { type: "pause" }
   | { type: "continue" }
   | { type: "stop" }
-  | { type: "generate"; prompt: string; maxTokens: number }
-  | { type: "export"; format: NonNullable<ExportOptions["format"]>; folder?: FileSystemDirectoryHandle };
+  /** Compares the model after a step with the whole one, until something else is asked for. */
+  | { type: "compare"; step: number; prompt: string; maxTokens: number }
+  | { type: "export"; step: number; format: NonNullable<ExportOptions["format"]>; dtype: ExportOptions["dtype"]; folder?: FileSystemDirectoryHandle };
+
+/** A search that has ended or was stopped, with at least one step. */
+export interface Found {
+  finished: boolean;
+  planJson: string;
+  orderJson: string;
+  order: BlockId[];
+  seconds: number;
+}
 
 export type Reply =
   | { type: "saved"; job: SavedJob | null }
   | { type: "status"; text: string; share?: number }
   | { type: "model"; info: ModelInfo }
   | { type: "device"; info: DeviceInfo }
-  | { type: "begin"; settings: Required<Settings>; windows: WindowsInfo; state: SearchState; resumed: boolean }
-  | { type: "event"; event: SearchEvent }
+  /** An unfinished search would be replaced. */
+  | { type: "unfinished"; job: SavedJob }
+  /** The run that was asked for takes longer than the page promises. */
+  | { type: "estimate"; seconds: number; settings: Required<Settings> }
+  | { type: "begin"; settings: Required<Settings>; windows: WindowsInfo; state: SearchState }
+  | { type: "event"; event: SearchEvent; cost: Cost | undefined }
   | { type: "paused" }
-  | { type: "stopped" }
-  | { type: "finished"; plan: string; order: string; seconds: number }
+  /** It ended before there was a step to show. */
+  | { type: "cancelled" }
+  | { type: "found"; found: Found }
   | { type: "score"; perplexity: number; windows: WindowsInfo; seconds: number }
+  /** On text that the search has not seen; null where there is none. */
+  | { type: "heldOut"; step: number; scores: { tokens: number; before: number; after: number } | null }
+  | { type: "continuing"; prompt: string }
   | { type: "text"; which: "dense" | "pruned"; part: string }
-  | { type: "generated" }
+  | { type: "compared" }
   | { type: "exported"; name: string; blob?: Blob; bytes: number }
   | { type: "unsaved"; reason: string }
   | { type: "error"; code: ErrorCode | "busy" | "internal"; message: string; resumable: boolean; bytes?: number; limit?: number };

@@ -8,8 +8,10 @@ interface Schema extends DBSchema {
 }
 
 const database = () =>
-  openDB<Schema>("blockpruner", 1, {
-    upgrade(db) {
+  openDB<Schema>("blockpruner", 2, {
+    upgrade(db, from) {
+      // What version 1 saved cannot be gone on with.
+      if (from > 0) db.deleteObjectStore("jobs");
       db.createObjectStore("jobs");
     },
   });

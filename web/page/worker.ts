@@ -1,206 +1,86 @@
 // Everything that takes time: the library, the device, files. The page only shows what comes from here.
 
-import init, { Checkpoint, Device, Model, Search, Text, Windows } from "../pkg/blockpruner_web.js";
-import type { BlockId, BlockPrunerError, FolderSink, Plan } from "../pkg/blockpruner_web.js";
-import type { Job, ModelSource, Reply, Request, SavedJob, Settings, TextSource } from "./protocol";
+import init from "../pkg/blockpruner_web.js";
+import type { BlockPrunerError, FolderSink, Search } from "../pkg/blockpruner_web.js";
+import { type Loaded, load, onProgress, unload } from "./model";
+import { Problem, reply } from "./post";
+import type { Job, Request, SavedJob, Settings } from "./protocol";
 import { DirectorySink, ZipSink } from "./sinks";
+import { cut, heldOut, settle } from "./sizing";
 import * as storage from "./storage";
 
-/** A run without chosen amounts is sized to take about this long, in seconds, .. */
-const BUDGET = 35;
-/** .. and takes this many windows at most. */
-const MOST_WINDOWS = 64;
 /** A search is saved after every step, and otherwise this often, in milliseconds. */
 const SAVE_EVERY = 1000;
 
 const ready = init();
 let hub: string;
 
-interface Loaded {
-  key: string;
-  checkpoint: Checkpoint;
-  device: Device;
-  model: Model;
-}
+/** The last search: what can be exported, and compared with the whole model. */
+let last: { here: Loaded; search: Search; job: SettledJob } | null = null;
+type SettledJob = Job & { settings: Required<Settings> };
 
-let loaded: Loaded | null = null;
-let search: Search | null = null;
-let finished: { plan: Plan; order: string } | null = null;
-/** What the visitor wants of the running search. */
-let wish: "run" | "pause" | "stop" = "run";
+let paused = false;
 let resumeLoop: (() => void) | null = null;
-let busy = false;
+let answer: ((go: boolean) => void) | null = null;
 
-function reply(message: Reply, transfer: Transferable[] = []): void {
-  self.postMessage(message, { transfer });
-}
+/** What runs now; only one thing at a time does. What is `aside` makes way for anything else. */
+let running: { control: AbortController; aside: boolean; ended: Promise<void> } | null = null;
 
-/** A problem that the library does not know of. */
-class Problem extends Error {
-  constructor(readonly code: "busy" | "input", message: string) {
-    super(message);
-  }
-}
-
-/** The key by which a model that is on the device already is recognised. */
-function keyOf(source: ModelSource): string {
-  if (source.kind !== "files") return JSON.stringify(source);
-  const files = Object.values(source.files).map((file) => [file.name, file.size, file.lastModified]);
-  return JSON.stringify(["files", source.name, files]);
-}
-
-async function openCheckpoint(source: ModelSource): Promise<Checkpoint> {
-  switch (source.kind) {
-    case "tiny":
-      return openTiny();
-    case "files":
-      return Checkpoint.fromFiles(source.name, source.files);
-    case "hub": {
-      const [owner, name, ...file] = source.repository.split("/");
-      const path = file.map(encodeURIComponent).join("/");
-      return Checkpoint.fromUrl(source.repository, `${hub}/${owner}/${name}/resolve/main/${path}`);
-    }
-  }
-}
-
-/** The model that comes with the page. */
-async function openTiny(): Promise<Checkpoint> {
-  const names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
-  const file = async (name: string) => {
-    const response = await fetch(new URL(`tiny/${name}`, pageUrl()));
-    if (!response.ok) throw new Problem("input", `The page is incomplete: tiny/${name} is missing (status ${response.status}).`);
-    return [name, await response.blob()] as const;
-  };
-  return Checkpoint.fromFiles("builtin:tiny", Object.fromEntries(await Promise.all(names.map(file))));
-}
-
-/** The worker's script lies in `assets/` beside the page; in development Vite serves it beside the page. */
-function pageUrl(): URL {
-  const script = import.meta.url;
-  return new URL(import.meta.env.DEV ? "." : "..", script);
-}
-
-/** Opens a model and brings it to the device, unless it is there already. A device holds one model at a time. */
-async function load(source: ModelSource): Promise<Loaded> {
-  await ready;
-  const key = keyOf(source);
-  if (loaded?.key === key) {
-    reply({ type: "model", info: loaded.checkpoint.info() });
-    reply({ type: "device", info: loaded.device.info() });
-    return loaded;
-  }
-  unload();
-  reply({ type: "status", text: "Opening the model" });
-  const checkpoint = await openCheckpoint(source);
-  reply({ type: "model", info: checkpoint.info() });
-  reply({ type: "status", text: "Opening the device" });
-  const device = await Device.openFor(checkpoint, { name: await deviceName() });
-  reply({ type: "device", info: device.info() });
-  let told = 0;
-  const model = await device.load(checkpoint, (done, total) => {
-    const share = done / total;
-    if (share - told > 0.01 || done === total) {
-      told = share;
-      reply({ type: "status", text: "Loading weights", share });
-    }
-  });
-  loaded = { key, checkpoint, device, model };
-  return loaded;
-}
-
-function unload(): void {
-  search?.free();
-  search = null;
-  if (loaded) {
-    loaded.device.destroy();
-    loaded.model.free();
-    loaded.checkpoint.free();
-    loaded.device.free();
-  }
-  loaded = null;
-}
-
-/** Browsers hide the device's name but tell its vendor and architecture. */
-async function deviceName(): Promise<string> {
-  const adapter = await navigator.gpu?.requestAdapter();
-  const { vendor, architecture, description } = adapter?.info ?? {};
-  return [vendor, description || architecture].filter(Boolean).join(" ") || "WebGPU device";
-}
-
-function textOf(source: TextSource): Text {
-  if (source.kind === "sample") return Text.sample();
-  return Text.fromBytes(source.name, new TextEncoder().encode(source.text), source.field ? { field: source.field } : undefined);
-}
-
-function cut(job: { text: TextSource }, checkpoint: Checkpoint, window: number, windows?: number): Windows {
-  const text = textOf(job.text);
-  try {
-    const most = Math.min(window, checkpoint.info().max_positions);
-    return Windows.cut(text, checkpoint, { window: most, max_windows: windows });
-  } finally {
-    text.free();
-  }
-}
-
-/**
- * Fills in what a job leaves open, by the time that one window takes. A candidate costs about 0.6 of a pass, because
- * candidates share what lies before their block.
- */
-async function settle(job: Job, { checkpoint, model }: Loaded): Promise<Required<Settings>> {
-  const { blockTypes, window } = job.settings;
-  const blocks = checkpoint.info().blocks.filter(({ block }) => blockTypes === "mix" || block.startsWith(blockTypes)).length;
-  let remove = job.settings.remove ?? Math.max(1, Math.floor(blocks / 6));
-  if (job.settings.windows !== undefined) return { blockTypes, window, remove, windows: job.settings.windows };
-  reply({ type: "status", text: "Measuring one pass" });
-  const one = cut(job, checkpoint, window, 1);
-  await model.perplexity(one);
-  const start = performance.now();
-  await model.perplexity(one);
-  const seconds = (performance.now() - start) / 1000;
-  one.free();
-  const passes = (steps: number) => steps * blocks - (steps * (steps - 1)) / 2;
-  const fit = (steps: number) => Math.floor(BUDGET / (0.6 * seconds * passes(steps)));
-  if (job.settings.remove === undefined) while (remove > 1 && fit(remove) < 1) remove -= 1;
-  const windows = Math.max(1, Math.min(fit(remove), MOST_WINDOWS));
-  return { blockTypes, window, remove, windows };
-}
-
-async function start(job: Job, saved?: string): Promise<void> {
+async function start(job: Job, signal: AbortSignal, { replace, saved }: { replace: boolean; saved?: string }): Promise<void> {
   const giveBack = await storage.take();
   if (!giveBack) {
     throw new Problem("busy", "Another tab of this browser is pruning and owns the saved search. Stop it there, or close that tab.");
   }
   try {
-    const here = await load(job.source);
-    const settings = await settle(job, here);
-    const windows = cut(job, here.checkpoint, settings.window, settings.windows);
+    const unfinished = replace ? null : await storage.load().catch(() => null);
+    if (unfinished) {
+      reply({ type: "unfinished", job: unfinished });
+      return;
+    }
+    forget();
+    const here = await load(job.source, hub, signal);
+    const agreed = () =>
+      new Promise<boolean>((resolve) => {
+        answer = resolve;
+        signal.addEventListener("abort", () => resolve(false), { once: true });
+      });
+    const settings = await settle(job, here, signal, agreed);
+    if (!settings) {
+      reply({ type: "cancelled" });
+      return;
+    }
+    const windows = cut(job.text, here.checkpoint, settings.window, settings.windows);
     const info = windows.info();
-    const exact = { ...settings, windows: info.windows, window: info.window };
-    search?.free();
-    finished = null;
+    const exact = { ...settings, windows: info.windows };
     reply({ type: "status", text: "Preparing the search" });
-    search = await here.model.prune(windows, { remove: settings.remove, block_types: settings.blockTypes }, saved);
+    const search = await here.session.search(windows, { remove: settings.remove, blockTypes: settings.blockTypes }, saved);
     windows.free();
-    wish = "run";
-    reply({ type: "begin", settings: exact, windows: info, state: search.state(), resumed: saved !== undefined });
-    await run(search, { ...job, settings: exact });
+    signal.throwIfAborted();
+    last = { here, search, job: { ...job, settings: exact } };
+    paused = false;
+    reply({ type: "begin", settings: exact, windows: info, state: search.state() });
+    signal.addEventListener("abort", () => {
+      continueLoop();
+      void search.return();
+    });
+    await run(search, last.job);
   } finally {
     giveBack();
   }
 }
 
-/** Pulls events out of the search until it ends or the visitor stops it. */
-async function run(search: Search, job: Job & { settings: Required<Settings> }): Promise<void> {
+/** Pulls events out of the search until it ends or is stopped. */
+async function run(search: Search, job: SettledJob): Promise<void> {
   const begun = performance.now();
   let savedAt = 0;
-  let stepsDone = search.state().steps.length;
   let warned = false;
+  const stepsDone = () => search.state().steps.length;
   const keep = async () => {
     savedAt = performance.now();
     const { source } = job;
     const model: SavedJob["model"] = source.kind === "files" ? { kind: "files", name: source.name } : source;
     try {
-      await storage.save({ model, text: job.text, settings: job.settings, stepsDone, at: Date.now(), search: search.save() });
+      await storage.save({ model, text: job.text, settings: job.settings, stepsDone: stepsDone(), at: Date.now(), search: search.save() });
     } catch (error) {
       if (!warned) reply({ type: "unsaved", reason: describe(error) });
       warned = true;
@@ -208,74 +88,99 @@ async function run(search: Search, job: Job & { settings: Required<Settings> }):
   };
   try {
     for await (const event of search) {
-      reply({ type: "event", event });
-      if (event.type === "step") stepsDone = event.step;
+      reply({ type: "event", event, cost: search.cost() });
       const worth = event.type === "step" || event.type === "dense";
       if (worth || (event.type === "candidate" && performance.now() - savedAt > SAVE_EVERY)) await keep();
-      if (wish === "pause") {
+      if (paused) {
         await keep();
         reply({ type: "paused" });
         await new Promise<void>((resolve) => (resumeLoop = resolve));
-      }
-      // Read through a function: it changes while this one waits.
-      if (wished() === "stop") {
-        await keep();
-        break;
       }
     }
   } catch (error) {
     await keep();
     throw error;
   }
-  if (stepsDone < job.settings.remove) {
-    reply({ type: "stopped" });
+  const steps = stepsDone();
+  const finished = steps === job.settings.remove;
+  if (finished) await storage.discard().catch(() => {});
+  else {
+    await keep();
     reply({ type: "saved", job: await storage.load().catch(() => null) });
+  }
+  if (steps === 0) {
+    reply({ type: "cancelled" });
     return;
   }
-  const [plan, order] = [search.plan(), search.order()];
-  finished = { plan: JSON.parse(plan), order };
-  await storage.discard().catch(() => {});
-  reply({ type: "finished", plan, order, seconds: (performance.now() - begun) / 1000 });
+  const seconds = (performance.now() - begun) / 1000;
+  reply({ type: "found", found: { finished, planJson: search.planJson(), orderJson: search.orderJson(), order: search.order(), seconds } });
 }
 
-const wished = () => wish;
+function continueLoop(): void {
+  paused = false;
+  resumeLoop?.();
+  resumeLoop = null;
+}
 
-async function perplexity(job: Job): Promise<void> {
-  const { checkpoint, model } = await load(job.source);
-  const windows = cut(job, checkpoint, job.settings.window, job.settings.windows ?? 2);
+/** Lets go of the last search. */
+function forget(): void {
+  last?.search.free();
+  last = null;
+}
+
+async function perplexity(job: Job, signal: AbortSignal): Promise<void> {
+  const here = await load(job.source, hub, signal);
+  if (last?.here !== here) forget();
+  const { checkpoint, session } = here;
+  const windows = cut(job.text, checkpoint, job.settings.window, job.settings.windows ?? 2);
   reply({ type: "status", text: "Measuring perplexity" });
   const start = performance.now();
-  const score = await model.perplexity(windows);
+  const score = await session.perplexity(windows, { signal });
   const seconds = (performance.now() - start) / 1000;
   reply({ type: "score", perplexity: score.perplexity, windows: windows.info(), seconds });
   windows.free();
 }
 
-function removedBlocks(): BlockId[] {
-  if (!finished) throw new Problem("input", "There is no finished pruning yet.");
-  return finished.plan.steps.map((step) => step.removed);
+function found() {
+  if (!last) throw new Problem("input", "The model is not on the device any more: resume the search, or prune again.");
+  return last;
 }
 
-async function generate(prompt: string, maxTokens: number): Promise<void> {
-  const without = removedBlocks();
-  const { model } = loaded!;
-  await model.generate(prompt, { max_tokens: maxTokens }, (part) => reply({ type: "text", which: "dense", part }));
-  await model.generate(prompt, { max_tokens: maxTokens, without }, (part) => reply({ type: "text", which: "pruned", part }));
-  reply({ type: "generated" });
+/** The model after a step beside the whole one: on text that was kept for that, and as they go on from a prompt. */
+async function compare(step: number, prompt: string, maxTokens: number, signal: AbortSignal): Promise<void> {
+  const { here, search, job } = found();
+  const { session, checkpoint } = here;
+  const without = search.order().slice(0, step);
+  reply({ type: "continuing", prompt });
+  await session.generate(prompt, { maxTokens, signal, onText: (part) => reply({ type: "text", which: "dense", part }) });
+  await session.generate(prompt, { maxTokens, without, signal, onText: (part) => reply({ type: "text", which: "pruned", part }) });
+  const windows = heldOut(job.text, checkpoint, job.settings);
+  if (windows) {
+    try {
+      const { windows: count, window } = windows.info();
+      const before = (await session.perplexity(windows, { signal })).perplexity;
+      const after = (await session.perplexity(windows, { without, signal })).perplexity;
+      reply({ type: "heldOut", step, scores: { tokens: count * (window - 1), before, after } });
+    } finally {
+      windows.free();
+    }
+  } else reply({ type: "heldOut", step, scores: null });
+  reply({ type: "compared" });
 }
 
 /** The layout of the command line's output folder: plan.json, order.json, model/. */
-async function exportModel(format: "hf" | "hf-zeroed", folder?: FileSystemDirectoryHandle): Promise<void> {
-  const removed = removedBlocks();
-  const { checkpoint } = loaded!;
-  const name = `${checkpoint.info().name.split(/[/:]/).pop()}-pruned-${removed.length}`;
+async function exportModel({ step, format, dtype, folder }: Extract<Request, { type: "export" }>, signal: AbortSignal): Promise<void> {
+  const { here, search } = found();
+  const { checkpoint } = here;
+  const without = search.order().slice(0, step);
+  const name = `${checkpoint.info().name.split(/[/:]/).pop()}-pruned-${step}`;
   const write = async (sink: FolderSink, inner: FolderSink) => {
-    for (const [file, text] of [["plan.json", `${JSON.stringify(finished!.plan, null, 2)}\n`], ["order.json", finished!.order]] as const) {
+    for (const [file, text] of [["plan.json", search.planJson()], ["order.json", search.orderJson()]] as const) {
       await sink.beginFile(file);
       await sink.write(new TextEncoder().encode(text));
       await sink.endFile();
     }
-    return checkpoint.export(inner, { removed, format }, (done, total) => reply({ type: "status", text: "Writing the model", share: done / total }));
+    return checkpoint.export(inner, { without, format, dtype, signal, onProgress });
   };
   if (folder) {
     const sink = await DirectorySink.create(folder, name);
@@ -308,10 +213,10 @@ async function fail(error: unknown): Promise<void> {
   if (!isKnown || code === "device-lost" || code === "out-of-memory" || code === "device") {
     // What was on the device is gone or in doubt; so is everything that refers to it.
     try {
+      forget();
       unload();
     } catch {
-      loaded = null;
-      search = null;
+      last = null;
     }
   }
   const job = await storage.load().catch(() => null);
@@ -319,18 +224,28 @@ async function fail(error: unknown): Promise<void> {
   reply({ type: "saved", job });
 }
 
-/** Runs one thing at a time. */
-async function exclusively(task: () => Promise<void>): Promise<void> {
-  if (busy) return;
-  busy = true;
-  try {
-    await ready;
-    await task();
-  } catch (error) {
-    await fail(error);
-  } finally {
-    busy = false;
-  }
+/** Runs a task, if nothing else runs but what is aside. */
+async function alone(task: (signal: AbortSignal) => Promise<void>, aside = false): Promise<void> {
+  if (running && !running.aside) return;
+  const before = running;
+  const control = new AbortController();
+  const { signal } = control;
+  before?.control.abort();
+  const work = async () => {
+    try {
+      await before?.ended;
+      await ready;
+      signal.throwIfAborted();
+      await task(signal);
+    } catch (error) {
+      if (!signal.aborted) await fail(error);
+      else if (!aside) reply({ type: "cancelled" });
+    }
+  };
+  const mine = { control, aside, ended: work() };
+  running = mine;
+  await mine.ended;
+  if (running === mine) running = null;
 }
 
 self.onmessage = ({ data }: MessageEvent<Request>) => {
@@ -343,35 +258,39 @@ self.onmessage = ({ data }: MessageEvent<Request>) => {
       );
       break;
     case "start":
-      void exclusively(() => start(data.job));
+      void alone((signal) => start(data.job, signal, { replace: data.replace }));
       break;
     case "resume":
-      void exclusively(async () => {
+      void alone(async (signal) => {
         const job = await storage.load();
         if (!job) throw new Problem("input", "There is no saved search any more.");
-        await start({ source: data.source, text: job.text, settings: job.settings }, job.search);
+        await start({ source: data.source, text: job.text, settings: job.settings }, signal, { replace: true, saved: job.search });
       });
       break;
     case "discard":
       void storage.discard().then(() => reply({ type: "saved", job: null }), fail);
       break;
     case "perplexity":
-      void exclusively(() => perplexity(data.job));
+      void alone((signal) => perplexity(data.job, signal));
       break;
-    case "generate":
-      void exclusively(() => generate(data.prompt, data.maxTokens));
+    case "compare":
+      void alone((signal) => compare(data.step, data.prompt, data.maxTokens, signal), true);
       break;
     case "export":
-      void exclusively(() => exportModel(data.format, data.folder));
+      void alone((signal) => exportModel(data, signal));
+      break;
+    case "answer":
+      answer?.(data.go);
+      answer = null;
       break;
     case "pause":
-      wish = "pause";
+      paused = true;
       break;
     case "continue":
+      continueLoop();
+      break;
     case "stop":
-      wish = data.type === "stop" ? "stop" : "run";
-      resumeLoop?.();
-      resumeLoop = null;
+      if (running && !running.aside) running.control.abort();
       break;
   }
 };

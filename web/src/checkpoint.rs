@@ -4,16 +4,20 @@ use std::rc::Rc;
 
 use blockpruner::export::{HfFormat, HfOptions, export_hf};
 use blockpruner::model::{BlockSet, Checkpoint as CoreCheckpoint, ModelSummary};
+use blockpruner::session::WindowOptions;
 use blockpruner::weights::{ByteSource, FloatType};
 use js_sys::{Array, Object, Uint8Array};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 use web_sys::Blob;
 
+use crate::abort::abortable;
 use crate::error::Error;
 use crate::export::{JsFolder, Sink};
+use crate::options::{Options, Stage};
 use crate::source::BlobSource;
-use crate::{describe, options, remote, to_js};
+use crate::text::{CalibrationText, Windows};
+use crate::{describe, remote, to_js};
 
 /// An open model: its architecture, where its weights are, and its tokenizer.
 #[wasm_bindgen]
@@ -24,16 +28,31 @@ pub struct Checkpoint {
 #[derive(Serialize)]
 struct ModelInfo<'a> {
     name: &'a str,
+    bytes: u64,
+    notes: &'a [String],
     #[serde(flatten)]
     summary: ModelSummary,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct ExportOptions {
-    removed: BlockSet,
+struct ExportSettings {
+    without: BlockSet,
     format: Option<String>,
     dtype: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct WindowSettings {
+    window: Option<usize>,
+    max_windows: Option<usize>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct UrlSettings {
+    files: Option<Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -65,8 +84,16 @@ impl Checkpoint {
     /// Opens the model at a URL: a `.gguf` file, or a folder as Hugging Face lays it out. Reads by HTTP range requests
     /// and keeps what it has read; a server that knows no ranges sends each file whole, to where the browser keeps `Blob`s.
     #[wasm_bindgen(js_name = fromUrl)]
-    pub async fn from_url(name: String, url: String) -> Result<Checkpoint, Error> {
-        Self::open(&name, remote::open(&url).await?).await
+    pub async fn from_url(
+        name: String,
+        url: String,
+        #[wasm_bindgen(unchecked_optional_param_type = "UrlOptions")] options: JsValue,
+    ) -> Result<Checkpoint, Error> {
+        let options = Options::new(options)?;
+        let signal = options.signal()?;
+        let UrlSettings { files } = options.settings()?;
+        let opening = async { Self::open(&name, remote::open(&url, files).await?).await };
+        abortable(signal.as_ref(), opening).await
     }
 
     async fn open(name: &str, files: Vec<(String, Rc<dyn ByteSource>)>) -> Result<Checkpoint, Error> {
@@ -76,7 +103,20 @@ impl Checkpoint {
     /// What the model is.
     #[wasm_bindgen(unchecked_return_type = "ModelInfo")]
     pub fn info(&self) -> Result<JsValue, Error> {
-        to_js(&ModelInfo { name: &self.inner.name, summary: self.inner.summary() })
+        let Self { inner } = self;
+        let bytes = inner.weights.iter().map(|tensor| tensor.bytes).sum();
+        to_js(&ModelInfo { name: &inner.name, bytes, notes: &inner.notes, summary: inner.summary() })
+    }
+
+    /// Tokenises a text and cuts it into windows.
+    pub fn windows(
+        &self,
+        text: &CalibrationText,
+        #[wasm_bindgen(unchecked_optional_param_type = "WindowOptions")] options: JsValue,
+    ) -> Result<Windows, Error> {
+        let WindowSettings { window, max_windows } = Options::new(options)?.settings()?;
+        let windows = self.inner.windows(&text.inner, WindowOptions { window, max_windows })?;
+        Ok(Windows { too_long: self.inner.too_long(&windows), inner: Rc::new(windows) })
     }
 
     /// Streams the model without some blocks into `folder`, as a Hugging Face folder. After an error it is up to the
@@ -85,10 +125,11 @@ impl Checkpoint {
     pub async fn export(
         &self,
         folder: JsFolder,
-        #[wasm_bindgen(unchecked_param_type = "ExportOptions")] export_options: JsValue,
-        #[wasm_bindgen(unchecked_optional_param_type = "Progress")] progress: Option<js_sys::Function>,
+        #[wasm_bindgen(unchecked_optional_param_type = "ExportOptions")] options: JsValue,
     ) -> Result<JsValue, Error> {
-        let ExportOptions { removed, format, dtype } = options(export_options)?;
+        let options = Options::new(options)?;
+        let (signal, progress) = (options.signal()?, options.progress()?);
+        let ExportSettings { without, format, dtype } = options.settings()?;
         let format = match format.as_deref() {
             None | Some("hf") => HfFormat::Removed,
             Some("hf-zeroed") => HfFormat::Zeroed,
@@ -101,17 +142,12 @@ impl Checkpoint {
             Some("f32") => Some(FloatType::F32),
             Some(other) => return Err(Error::Argument(format!("dtype `{other}`: expected bf16, f16 or f32"))),
         };
-        let options = HfOptions { dtype, ..HfOptions::new(removed, format) };
-        let mut tell = |done, total| report(progress.as_ref(), done, total);
-        let summary = export_hf(&*self.inner, &options, &mut Sink::new(folder), &mut tell).await?;
+        let options = HfOptions { dtype, ..HfOptions::new(without, format) };
+        let mut tell = |done, total| progress.tell(Stage::Write { done, total });
+        let mut sink = Sink::new(folder);
+        let writing = async { Ok(export_hf(&*self.inner, &options, &mut sink, &mut tell).await?) };
+        let summary = abortable(signal.as_ref(), writing).await?;
         to_js(&ExportSummary { files: summary.files, tensors: summary.tensors, bytes: summary.bytes })
-    }
-}
-
-/// Tells a `Progress` function, if there is one. What it throws is its own affair.
-pub(crate) fn report(progress: Option<&js_sys::Function>, done: u64, total: u64) {
-    if let Some(progress) = progress {
-        let _ = progress.call2(&JsValue::NULL, &(done as f64).into(), &(total as f64).into());
     }
 }
 

@@ -20,6 +20,9 @@ pub enum Error {
     /// A file of a URL cannot be had.
     #[error("{url}: {reason}")]
     Network { url: String, reason: String },
+    /// Its caller called it off, for this reason.
+    #[error("aborted")]
+    Aborted(JsValue),
 }
 
 macro_rules! from_library {
@@ -39,6 +42,7 @@ impl Error {
             Self::Library(error) => error.kind(),
             Self::Argument(_) => ErrorKind::Input,
             Self::Network { .. } => return "network",
+            Self::Aborted(_) => return "aborted",
         };
         match kind {
             ErrorKind::CannotResume => "cannot-resume",
@@ -57,6 +61,10 @@ impl Error {
 
 impl From<Error> for JsValue {
     fn from(error: Error) -> Self {
+        // As everywhere on the web: the reason itself, by default a DOMException called AbortError.
+        if let Error::Aborted(reason) = error {
+            return reason;
+        }
         let object = js_sys::Error::new(&error.to_string());
         object.set_name("BlockPrunerError");
         let set = |key: &str, value: JsValue| {

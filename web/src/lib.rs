@@ -5,17 +5,19 @@
 //! `types.ts`, which wasm-bindgen copies into the package's `.d.ts`.
 #![cfg(target_arch = "wasm32")]
 
+mod abort;
 mod checkpoint;
-mod device;
 mod error;
+mod event;
 mod export;
+mod options;
 mod remote;
 mod search;
+mod session;
 mod source;
 mod text;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
 
 use error::Error;
@@ -24,27 +26,34 @@ use error::Error;
 const TYPES: &str = include_str!("types.ts");
 
 /// Runs once when the module is loaded.
-#[wasm_bindgen(start)]
+#[wasm_bindgen(start, private)]
 pub fn start() {
     // A panic is a bug and ends the module; at least the console says which.
     console_error_panic_hook::set_once();
 }
 
-/// A plain object for JavaScript. Numbers that are not finite stay as they are.
-fn to_js(value: &impl Serialize) -> Result<JsValue, Error> {
-    let serializer = serde_wasm_bindgen::Serializer::json_compatible();
-    value.serialize(&serializer).map_err(|error| Error::Argument(error.to_string()))
+#[wasm_bindgen(inline_js = "
+export function camelCase(value) {
+  if (Array.isArray(value)) return value.map(camelCase);
+  if (value === null || typeof value !== 'object') return value;
+  const spelt = (key) => key.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [spelt(key), camelCase(inner)]));
+}")]
+extern "C" {
+    #[wasm_bindgen(js_name = camelCase)]
+    fn camel_case(value: JsValue) -> JsValue;
 }
 
-/// Options from JavaScript; `undefined` and `null` are the defaults.
-fn options<T: DeserializeOwned + Default>(value: JsValue) -> Result<T, Error> {
-    if value.is_undefined() || value.is_null() {
-        return Ok(T::default());
-    }
-    // As JSON, where a misspelt name is an error.
-    let json =
-        js_sys::JSON::stringify(&value).map_err(|error| Error::Argument(format!("options: {}", describe(&error))))?;
-    serde_json::from_str(&String::from(json)).map_err(|error| Error::Argument(format!("options: {error}")))
+/// A plain object for JavaScript, with keys as JavaScript spells them: the library's own are those of its files. Numbers that
+/// are not finite stay as they are.
+fn to_js(value: &impl Serialize) -> Result<JsValue, Error> {
+    let serializer = serde_wasm_bindgen::Serializer::json_compatible();
+    value.serialize(&serializer).map(camel_case).map_err(|error| Error::Argument(error.to_string()))
+}
+
+/// The object that a file holds, its keys as the file spells them.
+fn parsed(json: &str) -> Result<JsValue, Error> {
+    js_sys::JSON::parse(json).map_err(|error| Error::Argument(describe(&error)))
 }
 
 /// The text of an exception.

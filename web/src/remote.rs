@@ -11,6 +11,7 @@ use std::rc::Rc;
 use blockpruner::model::Checkpoint;
 use blockpruner::weights::{ByteSource, ReadFuture, WeightsError, safetensors};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use serde::Deserialize;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, Request, RequestInit, Response};
@@ -36,8 +37,9 @@ extern "C" {
 
 type NamedSource = (String, Rc<dyn ByteSource>);
 
-/// The files of the model at `url`: a `.gguf` file, or a folder as Hugging Face lays it out.
-pub async fn open(url: &str) -> Result<Vec<NamedSource>, Error> {
+/// The files of the model at `url`: a `.gguf` file, or a folder as Hugging Face lays it out, of which `listed` are there if
+/// the caller knows.
+pub async fn open(url: &str, listed: Option<Vec<String>>) -> Result<Vec<NamedSource>, Error> {
     let path = url.split(['?', '#']).next().unwrap_or(url);
     if path.to_ascii_lowercase().ends_with(".gguf") {
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -45,7 +47,13 @@ pub async fn open(url: &str) -> Result<Vec<NamedSource>, Error> {
         return Ok(vec![(name.to_string(), file)]);
     }
     let folder = format!("{}/", url.trim_end_matches('/'));
-    let found = files(&folder, Checkpoint::usual_files().map(str::to_string).collect()).await?;
+    let listed = match listed {
+        Some(names) => Some(names),
+        None => hub_listing(&folder).await,
+    };
+    // Where nobody lists the folder, each file that a model may have is asked for, and some are not there.
+    let there = |name: &&str| listed.as_ref().is_none_or(|listed| listed.iter().any(|there| there == name));
+    let found = files(&folder, Checkpoint::usual_files().filter(there).map(str::to_string).collect()).await?;
     let mut found: Vec<NamedSource> = found.into_iter().flatten().collect();
     if found.is_empty() {
         return Err(missing(&folder));
@@ -59,6 +67,30 @@ pub async fn open(url: &str) -> Result<Vec<NamedSource>, Error> {
         found.extend(shards.into_iter().flatten());
     }
     Ok(found)
+}
+
+/// The names of a repository's files, as a hub lists them: that of `HUB/OWNER/NAME/resolve/REVISION/`. None for other
+/// addresses, and where the hub does not say.
+async fn hub_listing(folder: &str) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Listing {
+        siblings: Vec<Sibling>,
+    }
+    #[derive(Deserialize)]
+    struct Sibling {
+        rfilename: String,
+    }
+    let (repository, revision) = folder.split_once("/resolve/")?;
+    let revision = revision.strip_suffix('/').filter(|revision| !revision.contains('/'))?;
+    let mut parts = repository.rsplitn(3, '/');
+    let (name, owner, hub) = (parts.next()?, parts.next()?, parts.next()?);
+    let response = fetch(&format!("{hub}/api/models/{owner}/{name}/revision/{revision}"), None).await.ok()?;
+    if !response.ok() {
+        return None;
+    }
+    let text = JsFuture::from(response.text().ok()?).await.ok()?.as_string()?;
+    let Listing { siblings } = serde_json::from_str(&text).ok()?;
+    Some(siblings.into_iter().map(|file| file.rfilename).collect())
 }
 
 fn missing(url: &str) -> Error {

@@ -6,15 +6,19 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use blockpruner::export::order_json;
-use blockpruner::search::{BlockTypes, Candidate, Event as Found, SearchOptions, Step, Strategy};
-use blockpruner::session::{Event, Search as CoreSearch, Session};
+use blockpruner::search::{self, BlockTypes, SearchOptions};
+use blockpruner::session::{Search as CoreSearch, Session};
 use blockpruner::text::Windows;
 use futures_util::StreamExt;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use wasm_bindgen::prelude::*;
+use web_sys::AbortSignal;
 
+use crate::abort::abortable;
 use crate::error::Error;
-use crate::to_js;
+use crate::event::{JsCost, JsEvent, Next};
+use crate::options::Options;
+use crate::{parsed, to_js};
 
 #[wasm_bindgen(inline_js = "
 export function asyncIterable(search) {
@@ -27,65 +31,49 @@ extern "C" {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PruneOptions {
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Settings {
     remove: usize,
     block_types: BlockTypes,
-    strategy: Strategy,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum JsEvent {
-    Dense { perplexity: f64, mean_nll: f64 },
-    Candidate { step: usize, candidate: Candidate, done: usize, total: usize },
-    Progress { step: usize, done: f64 },
-    Step(Step),
-}
-
-impl JsEvent {
-    /// What the iterator tells of an event: of a wave, every candidate.
-    fn of(event: Event) -> Vec<Self> {
-        let Event::Found(found) = event else { return Vec::new() };
-        match found {
-            Found::Dense(dense) => vec![Self::Dense { perplexity: dense.perplexity, mean_nll: dense.mean_nll }],
-            Found::Wave { step, candidates, done, total } => {
-                let first = done + 1 - candidates.len();
-                let numbered = candidates.into_iter().zip(first..);
-                numbered.map(|(candidate, done)| Self::Candidate { step, candidate, done, total }).collect()
-            }
-            Found::Progress { step, done } => vec![Self::Progress { step, done }],
-            Found::Step(step) => vec![Self::Step(step)],
-        }
-    }
-}
-
-/// `IteratorResult`.
-#[derive(Serialize)]
-struct Next {
-    value: Option<JsEvent>,
-    done: bool,
+    strategy: Option<String>,
 }
 
 /// A running search. It goes on only while `next` is waited for, so not to call it is to pause.
 #[wasm_bindgen]
 pub struct Search {
-    inner: Rc<RefCell<CoreSearch>>,
+    inner: RefCell<CoreSearch>,
     /// Candidates of a wave that is being told.
-    events: Rc<RefCell<VecDeque<JsEvent>>>,
+    events: RefCell<VecDeque<JsEvent>>,
+    signal: Option<AbortSignal>,
+}
+
+/// What is searched for.
+fn wanted(options: Options) -> Result<SearchOptions, Error> {
+    let Settings { remove, block_types, strategy } = options.settings()?;
+    let options = SearchOptions::remove(remove).block_types(block_types);
+    Ok(match strategy {
+        None => options,
+        Some(name) => options.strategy(search::strategy(&name).map_err(Error::Argument)?),
+    })
+}
+
+/// What a search would take, foreseen.
+pub fn cost(session: &Session, windows: &Windows, options: Options) -> Result<JsValue, Error> {
+    to_js(&JsCost::of(&session.cost(windows, &wanted(options)?)?))
 }
 
 /// Prepares a search, or one that goes on from a saved one.
 pub async fn start(
     session: Rc<Session>,
     windows: Rc<Windows>,
-    settings: PruneOptions,
+    options: Options,
     saved: Option<String>,
 ) -> Result<JsValue, Error> {
-    let PruneOptions { remove, block_types, strategy } = settings;
-    let options = SearchOptions { remove, block_types, strategy };
-    let inner = session.search(windows, options, saved.as_deref().map(str::as_bytes)).await?;
-    Ok(async_iterable(Search { inner: Rc::new(RefCell::new(inner)), events: Rc::default() }))
+    let signal = options.signal()?;
+    let options = wanted(options)?;
+    let preparing = async { Ok(session.search(windows, options, saved.as_deref().map(str::as_bytes)).await?) };
+    let inner = RefCell::new(abortable(signal.as_ref(), preparing).await?);
+    Ok(async_iterable(Search { inner, events: RefCell::default(), signal }))
 }
 
 #[wasm_bindgen]
@@ -93,25 +81,37 @@ impl Search {
     /// Runs up to the next event.
     #[wasm_bindgen(unchecked_return_type = "IteratorResult<SearchEvent, void>")]
     pub async fn next(&self) -> Result<JsValue, Error> {
-        let (inner, events) = (self.inner.clone(), self.events.clone());
+        let next = abortable(self.signal.as_ref(), self.next_event()).await;
+        if let Err(Error::Aborted(_)) = next {
+            self.end();
+        }
+        let value = next?;
+        to_js(&Next { done: value.is_none(), value })
+    }
+
+    async fn next_event(&self) -> Result<Option<JsEvent>, Error> {
         loop {
-            let told = events.borrow_mut().pop_front();
+            let told = self.events.borrow_mut().pop_front();
             if told.is_some() {
-                return to_js(&Next { value: told, done: false });
+                return Ok(told);
             }
             // Borrowed for each poll alone, so that it can be stopped while this waits.
-            match poll_fn(|context| inner.borrow_mut().poll_next_unpin(context)).await.transpose()? {
-                Some(event) => events.borrow_mut().extend(JsEvent::of(event)),
-                None => return to_js(&Next { value: None, done: true }),
+            match poll_fn(|context| self.inner.borrow_mut().poll_next_unpin(context)).await.transpose()? {
+                Some(event) => self.events.borrow_mut().extend(JsEvent::of(event)),
+                None => return Ok(None),
             }
         }
+    }
+
+    fn end(&self) {
+        self.inner.borrow_mut().stop();
+        self.events.borrow_mut().clear();
     }
 
     /// Stops the search: what is waiting for an event learns that there is none. `save` and `plan` still work.
     #[wasm_bindgen(js_name = return, unchecked_return_type = "IteratorResult<SearchEvent, void>")]
     pub async fn stop(&self) -> Result<JsValue, Error> {
-        self.inner.borrow_mut().stop();
-        self.events.borrow_mut().clear();
+        self.end();
         to_js(&Next { done: true, value: None })
     }
 
@@ -121,18 +121,38 @@ impl Search {
         to_js(self.inner.borrow().state())
     }
 
+    /// How much is done and how long the rest takes; undefined before that can be foreseen.
+    #[wasm_bindgen(unchecked_return_type = "Cost | undefined")]
+    pub fn cost(&self) -> Result<JsValue, Error> {
+        self.inner.borrow().cost().map_or(Ok(JsValue::UNDEFINED), |cost| to_js(&JsCost::of(cost)))
+    }
+
     /// The search as it stands, to go on with later: the content of the command line's `state/search.json`.
     pub fn save(&self) -> String {
         self.inner.borrow().save().to_json()
     }
 
-    /// `plan.json` of the finished steps.
-    pub fn plan(&self) -> String {
+    /// The plan of the finished steps.
+    #[wasm_bindgen(unchecked_return_type = "Plan")]
+    pub fn plan(&self) -> Result<JsValue, Error> {
+        parsed(&self.plan_json())
+    }
+
+    /// The content of `plan.json`, as the command line writes it.
+    #[wasm_bindgen(js_name = planJson)]
+    pub fn plan_json(&self) -> String {
         self.inner.borrow().plan().to_json()
     }
 
-    /// `order.json` of the finished steps, in the published format.
-    pub fn order(&self) -> String {
+    /// The removed blocks, first removed first.
+    #[wasm_bindgen(unchecked_return_type = "BlockId[]")]
+    pub fn order(&self) -> Result<JsValue, Error> {
+        to_js(&self.inner.borrow().plan().order())
+    }
+
+    /// The content of `order.json`: the same in the published format.
+    #[wasm_bindgen(js_name = orderJson)]
+    pub fn order_json(&self) -> String {
         order_json(&self.inner.borrow().plan().order())
     }
 }

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" />
 /** What an error is about; errors that this module throws are `Error`s with this `code`. */
 export type ErrorCode =
   | "no-device"
@@ -28,20 +29,41 @@ export type BlockId = `mha:${number}` | `mlp:${number}`;
 export type Strategy = "exact" | "exhaustive" | "racing";
 export type BlockTypes = "mix" | "mha" | "mlp";
 
+/** What a call is doing before its own work, or while it writes a model. */
+export type Progress =
+  /** The device is opened, and what the model needs is tested on it: seconds, on software drivers. */
+  | { stage: "open" }
+  /** Weights come to the device: parameters. */
+  | { stage: "load"; done: number; total: number }
+  /** Shaders are compiled. */
+  | { stage: "compile" }
+  /** Bytes are written. */
+  | { stage: "write"; done: number; total: number };
+
+/** What every call takes that may last. Options that a call does not know are refused. */
+export interface CallOptions {
+  onProgress?: (progress: Progress) => void;
+  /** Ends the call early: its promise is rejected with the signal's reason. The session stays usable. */
+  signal?: AbortSignal;
+}
+
 export interface ModelInfo {
   name: string;
   family: string;
   layers: number;
-  hidden_size: number;
-  intermediate_size: number;
+  hiddenSize: number;
+  intermediateSize: number;
   heads: number;
-  kv_heads: number;
-  head_dim: number;
-  vocab_size: number;
-  max_positions: number;
+  kvHeads: number;
+  headDim: number;
+  vocabSize: number;
+  /** The longest text that it was made for, in tokens. */
+  maxPositions: number;
   /** Whether the head is the embedding. */
-  tied_embeddings: boolean;
+  tiedEmbeddings: boolean;
   parameters: number;
+  /** Bytes of all weights, as they are stored. */
+  bytes: number;
   /** Tensors by the type that they are stored in. */
   dtypes: Record<string, number>;
   /** In the published order; `absent` ones are not among them. */
@@ -49,7 +71,18 @@ export interface ModelInfo {
   /** Blocks that an earlier pruning took out. */
   absent: BlockId[];
   /** Why text cannot be tokenised, or null. */
-  tokenizer_problem: string | null;
+  tokenizerProblem: string | null;
+  /** What was found on opening that may matter, in sentences. */
+  notes: string[];
+}
+
+export interface UrlOptions {
+  signal?: AbortSignal;
+  /**
+   * The names of the folder's files, if known. Otherwise a Hugging Face hub is asked for them; of other servers each file
+   * that a model may have is asked for, and the console tells of those that are not there.
+   */
+  files?: string[];
 }
 
 export interface TextOptions {
@@ -65,7 +98,7 @@ export interface WindowOptions {
   /** Tokens a window, at least 2; by default 2048, or the model's maximum if smaller. */
   window?: number;
   /** Score the first windows only. */
-  max_windows?: number;
+  maxWindows?: number;
 }
 
 export interface WindowsInfo {
@@ -75,13 +108,17 @@ export interface WindowsInfo {
   tokens: number;
   windows: number;
   window: number;
+  /** Tokens that are predicted: all but the first of each window. */
+  predicted: number;
+  /** What one should know of them, in sentences: that they are few, or longer than the model was made for. */
+  notes: string[];
 }
 
-export interface DeviceOptions {
+export interface SessionOptions extends CallOptions {
   tier?: "baseline" | "subgroups";
   kernel?: "tile" | "panel" | "panel-subgroup";
   /** Store weights in shards of at most this many bytes. */
-  max_binding_bytes?: number;
+  maxBindingBytes?: number;
   /** What to call a device whose name the browser hides. */
   name?: string;
 }
@@ -92,34 +129,59 @@ export interface DeviceInfo {
   driver: string;
   tier: string;
   kernel: string;
-  max_binding_bytes: number;
+  maxBindingBytes: number;
+}
+
+/** A device that the browser offers. */
+export interface AdapterInfo extends DeviceInfo {
+  index: number;
+  /** `cpu` is a software driver. */
+  kind: "discrete" | "integrated" | "virtual" | "cpu" | "other";
+  /** Smallest and largest subgroup, in lanes; 0 without subgroups. */
+  subgroupSizes: [number, number];
+  /** null where nobody tells, as in browsers. */
+  memoryBytes: number | null;
+  maxBufferBytes: number;
+  maxWorkgroupBytes: number;
+  maxWorkgroupInvocations: number;
+  /** Whether it computes in f16. */
+  f16: boolean;
+}
+
+export interface ScoreOptions extends CallOptions {
+  /** Blocks to leave out. */
+  without?: BlockId[];
 }
 
 export interface Score {
   perplexity: number;
   /** Nats a token. */
-  mean_nll: number;
+  meanNll: number;
   /** Mean of each window. */
   windows: number[];
 }
 
-export interface PruneOptions {
+export interface SearchOptions {
   /** Blocks to remove. */
   remove: number;
-  block_types?: BlockTypes;
+  blockTypes?: BlockTypes;
   /** `exact` by default; `exhaustive` runs the published loop literally, `racing` is approximate. */
   strategy?: Strategy;
+  /** Ends the search: what waits for its next event is rejected with the signal's reason. What was found stays. */
+  signal?: AbortSignal;
 }
 
 export interface Candidate {
   block: BlockId;
+  /** What the objective measures without it, if every token was scored: the perplexity. */
+  value: number | null;
   /** Perplexity without it, if every token was scored. */
   perplexity: number | null;
   /** A lower bound of that, if it was dropped early. */
-  at_least: number | null;
+  atLeast: number | null;
   state: "complete" | "bounded" | "raced" | "rejected";
   /** Target tokens that the head was computed for, a part of the vocabulary by its share. */
-  head_tokens: number;
+  headTokens: number;
   reason?: string;
 }
 
@@ -127,43 +189,80 @@ export interface Step {
   /** From 1. */
   step: number;
   removed: BlockId;
+  /** What the objective measures without all blocks removed so far. */
+  value: number;
   /** Without all blocks removed so far. */
   perplexity: number;
   candidates: Candidate[];
-  work: { block_tokens: number; head_tokens: number };
-  params_left: number;
+  work: { blockTokens: number; headTokens: number };
+  paramsLeft: number;
   /** Share of all parameters, 0 to 1. */
-  ratio_removed: number;
+  ratioRemoved: number;
   seconds: number;
 }
 
 export type SearchEvent =
-  | { type: "dense"; perplexity: number; mean_nll: number }
+  /** The weights come to the device, if they are not there yet. */
+  | ({ type: "prepare" } & Progress)
+  | { type: "dense"; perplexity: number; meanNll: number }
   | { type: "candidate"; step: number; candidate: Candidate; done: number; total: number }
   /** Share of a step that is done, 0 to 1; step 0 is the dense pass. Nothing new to save comes with it. */
   | { type: "progress"; step: number; done: number }
   | ({ type: "step" } & Step);
 
-/** A running search: `for await (const event of await model.prune(windows, { remove: 4 }))`. Leaving the loop stops it. */
+/** A running search: `for await (const event of await session.search(windows, { remove: 4 }))`. Leaving the loop stops it. */
 export interface Search extends AsyncIterableIterator<SearchEvent, void> {}
+
+/** What a search takes, as far as it can be foreseen. */
+export interface Cost {
+  /** Passes that the published loop would run. */
+  passes: number;
+  /** The arithmetic of all of it, in passes of the whole model over the text: more time than it will take, where one was measured. */
+  wholePasses: number;
+  /** Share of the arithmetic that is done, 0 to 1; never less than it was. */
+  done: number;
+  /** That candidates are scored on, where every candidate counts as a whole pass; null before candidates were measured. */
+  tokensPerSecond: number | null;
+  /** null before candidates were measured. */
+  secondsLeft: number | null;
+}
 
 /** What has been found so far. */
 export interface SearchState {
-  dense: { perplexity: number; mean_nll: number } | null;
+  dense: { perplexity: number; meanNll: number } | null;
   steps: Step[];
   /** Of the step under way. */
   candidates: Candidate[];
 }
 
-/** `plan.json`. */
+/** `plan.json`, its keys as the file spells them. */
 export interface Plan {
-  format: "blockpruner-plan/1";
+  format: `blockpruner-plan/${number}`;
+  status: "searching" | "stopped" | "finished";
   model: { name: string; family: string; layers: number; parameters: number; absent: BlockId[] };
   calibration: { source: string; rows: number; tokens: number; windows: number; window: number };
-  settings: { block_types: BlockTypes; remove: number; strategy: Strategy };
+  settings: { block_types: BlockTypes; remove: number; objective: "perplexity"; strategy: Strategy; approximate: boolean };
   device: { name: string; backend: string; driver: string; tier: string; kernel: string };
   dense: { perplexity: number; mean_nll: number };
-  steps: Step[];
+  steps: {
+    step: number;
+    removed: BlockId;
+    value: number;
+    perplexity: number;
+    candidates: {
+      block: BlockId;
+      value: number | null;
+      perplexity: number | null;
+      at_least: number | null;
+      state: Candidate["state"];
+      head_tokens: number;
+      reason?: string;
+    }[];
+    work: { block_tokens: number; head_tokens: number };
+    params_left: number;
+    ratio_removed: number;
+    seconds: number;
+  }[];
 }
 
 /** Where an export's files go. Calls come one at a time: beginFile, any number of write, endFile, for each file. */
@@ -173,9 +272,9 @@ export interface FolderSink {
   endFile(): Promise<void>;
 }
 
-export interface ExportOptions {
+export interface ExportOptions extends CallOptions {
   /** Blocks to take out. */
-  removed: BlockId[];
+  without?: BlockId[];
   /** `hf`: really gone; `hf-zeroed`: loads anywhere, saves nothing. */
   format?: "hf" | "hf-zeroed";
   /** Convert all tensors; by default they keep their type, and quantised ones become f32. */
@@ -188,18 +287,15 @@ export interface ExportSummary {
   bytes: number;
 }
 
-export interface GenerateOptions {
+export interface GenerateOptions extends ScoreOptions {
   /** New tokens at most, 128 by default. */
-  max_tokens?: number;
-  /** Blocks to leave out. */
-  without?: BlockId[];
+  maxTokens?: number;
+  /** Is given the text as it becomes certain. */
+  onText?: (part: string) => void;
 }
 
 export interface Continuation {
   text: string;
   tokens: number[];
-  finish_reason: "end_of_sequence" | "max_tokens" | "positions";
+  finishReason: "end_of_sequence" | "max_tokens" | "positions";
 }
-
-/** Called with what is done and what there is. */
-export type Progress = (done: number, total: number) => void;

@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 import { close, libraryPage, native } from "./harness.mjs";
 
 let page, end;
-before(async () => ({ page, close: end } = await libraryPage({ window: 32, max_windows: 1 })));
+before(async () => ({ page, close: end } = await libraryPage({ window: 32, maxWindows: 1 })));
 after(() => end?.());
 
 /** Compares what a kernel found with the native perplexities of the same text. */
@@ -22,26 +22,43 @@ test("device, model, perplexity and search with each kernel are the native ones"
   const compared = [];
   for (const kernel of ["tile", "panel"]) {
     const found = await page.evaluate(async (kernel) => {
-      const device = await api.Device.openFor(checkpoint, { kernel, name: "test device" });
-      let loaded = [];
-      const model = await device.load(checkpoint, (done, total) => (loaded = [done, total]));
-      const without = await model.perplexity(windows, ["mha:2", "mlp:3"]);
-      const search = await model.prune(windows, { remove: 2 });
+      const opening = [];
+      const session = await api.Session.open(checkpoint, { kernel, name: "test device", onProgress: ({ stage }) => opening.push(stage) });
+      const loading = [];
+      await session.preload({ onProgress: (progress) => loading.push(progress) });
+      const without = await session.perplexity(windows, { without: ["mha:2", "mlp:3"] });
+      const search = await session.search(windows, { remove: 2 });
       const events = [];
       for await (const event of search) events.push(event);
-      const result = { info: device.info(), model: checkpoint.info(), loaded, without, events, plan: JSON.parse(search.plan()), order: search.order() };
-      device.destroy();
+      const files = { planJson: search.planJson(), orderJson: search.orderJson() };
+      const result = { info: session.device(), model: checkpoint.info(), opening, loading, without, events, state: search.state(), plan: search.plan(), order: search.order(), ...files };
+      session.destroy();
       return result;
     }, kernel);
     assert.equal(found.info.kernel, kernel);
-    assert.equal(found.loaded[0], found.loaded[1]);
+    assert.ok(found.info.maxBindingBytes > 0);
+    assert.deepEqual(found.opening, ["open"]);
+    const loaded = found.loading.filter(({ stage }) => stage === "load").at(-1);
+    assert.equal(loaded.done, loaded.total);
+    assert.equal(found.loading.at(-1).stage, "compile");
     assert.equal(found.model.blocks.length, 24);
+    assert.deepEqual([found.model.hiddenSize, found.model.maxPositions, found.model.tokenizerProblem], [128, 512, null]);
+    assert.deepEqual(Object.keys(found.model.dtypes), ["BF16"]);
+    assert.equal(found.model.bytes, 2 * found.model.parameters);
     const types = found.events.map((event) => event.type).filter((type, at, all) => type !== "progress" && type !== all[at - 1]);
     assert.deepEqual(types.filter((type) => type !== "candidate"), ["dense", "step", "step"]);
     const candidates = found.events.filter((event) => event.type === "candidate" && event.step === 1);
     assert.equal(new Set(candidates.map((event) => event.candidate.block)).size, 24);
-    assert.deepEqual(found.events.filter((event) => event.type === "step").map((event) => event.removed), found.plan.steps.map((step) => step.removed));
-    assert.deepEqual(Object.keys(JSON.parse(found.order)), ["1", "2"]);
+    const steps = found.events.filter((event) => event.type === "step");
+    assert.deepEqual(steps.map((event) => event.removed), found.plan.steps.map((step) => step.removed));
+    assert.deepEqual(found.order, found.plan.steps.map((step) => step.removed));
+    // JavaScript's own spelling, and that of the files.
+    assert.deepEqual(steps.map((event) => event.paramsLeft), found.plan.steps.map((step) => step.params_left));
+    assert.deepEqual(found.state.steps.map(({ ratioRemoved }) => ratioRemoved), found.plan.steps.map((step) => step.ratio_removed));
+    assert.equal(found.state.dense.meanNll, found.plan.dense.mean_nll);
+    assert.deepEqual(JSON.parse(found.planJson), found.plan);
+    assert.match(found.planJson, /^\{\n {2}"format": "blockpruner-plan\/.*\n\}\n$/s);
+    assert.deepEqual(Object.keys(JSON.parse(found.orderJson)), ["1", "2"]);
     // Under way while the next kernel runs.
     compared.push(agrees(found, kernel));
   }
@@ -50,55 +67,113 @@ test("device, model, perplexity and search with each kernel are the native ones"
 
 test("a search that is left can be gone on with, and only where it belongs", async () => {
   const found = await page.evaluate(async () => {
-    const device = await api.Device.openFor(checkpoint);
-    const model = await device.load(checkpoint);
+    const session = await api.Session.open(checkpoint);
     const order = async (saved) => {
-      const search = await model.prune(windows, { remove: 2 }, saved);
+      const search = await session.search(windows, { remove: 2 }, saved);
       for await (const event of search) void event;
-      return search.order();
+      return search.orderJson();
     };
     const whole = await order();
-    const search = await model.prune(windows, { remove: 2 });
+    const search = await session.search(windows, { remove: 2 });
     for await (const event of search) if (event.type === "step") break;
     const after = await search.next();
     const saved = search.save();
+    const left = search.order();
     // Stopping while an event is waited for ends the waiting.
-    const other = await model.prune(windows, { remove: 2 });
+    const other = await session.search(windows, { remove: 2 });
     const waiting = other.next();
     await other.return();
     const ended = await waiting;
-    const codes = [];
-    const failing = async (call) => codes.push(await call().then(() => "none", (error) => [error.name, error.code, error instanceof Error]));
-    await failing(() => model.prune(windows, { remove: 3 }, saved));
-    await failing(() => model.prune(windows, { remove: 2 }, "{}"));
-    await failing(() => model.prune(windows, { remove: 99 }));
-    await failing(() => model.prune(windows, { remove: 2, typo: 1 }));
-    await failing(() => model.perplexity(windows, ["mha:99"]));
-    await failing(() => model.perplexity(windows, ["ffn:1"]));
+    const failures = [];
+    const failing = async (call) => failures.push(await call().then(() => "none", (error) => [error.name, error.code, error instanceof Error, error.message]));
+    await failing(() => session.search(windows, { remove: 2, blockTypes: "mha" }, saved));
+    await failing(() => session.search(windows, { remove: 2 }, "{}"));
+    await failing(() => session.search(windows, { remove: 99 }));
+    await failing(() => session.search(windows, { remove: 2, typo: 1 }));
+    await failing(() => session.search(windows, { remove: 2, onprogress: () => {} }));
+    await failing(() => session.perplexity(windows, { signal: "now" }));
+    await failing(() => session.preload({ without: [] }));
+    await failing(() => session.perplexity(windows, ["mha:1"]));
+    await failing(() => session.perplexity(windows, { without: ["mha:99"] }));
+    await failing(() => session.perplexity(windows, { without: ["ffn:1"] }));
     await failing(() => api.Checkpoint.fromFiles("x", { "x.gguf": new Blob(["nothing"]) }));
     const resumed = await order(saved);
-    const running = await model.prune(windows, { remove: 2 });
+    const running = await session.search(windows, { remove: 2 });
     await running.next();
-    device.destroy();
+    session.destroy();
     await failing(async () => {
       for await (const event of running) void event;
     });
-    return { whole, resumed, after, ended, codes, steps: JSON.parse(saved).search.steps.length };
+    return { whole, resumed, after, ended, left, failures, steps: JSON.parse(saved).search.steps.length };
   });
   assert.equal(found.resumed, found.whole);
   assert.equal(found.steps, 1);
+  assert.equal(found.left.length, 1);
   assert.deepEqual([found.after.done, found.ended.done], [true, true]);
-  assert.deepEqual(found.codes, ["cannot-resume", "cannot-resume", "input", "input", "input", "input", "input", "device-lost"].map((code) => ["BlockPrunerError", code, true]));
+  const codes = ["cannot-resume", "cannot-resume", ...Array(9).fill("input"), "device-lost"];
+  assert.deepEqual(found.failures.map((failure) => failure.slice(0, 3)), codes.map((code) => ["BlockPrunerError", code, true]));
+  for (const [index, name] of [[3, /`typo`/], [4, /`onprogress`/], [5, /`signal`: expected an AbortSignal/], [6, /`without`/]]) assert.match(found.failures[index][3], name);
+});
+
+test("a signal ends each call, and the session goes on", async () => {
+  const found = await page.evaluate(async () => {
+    const rejected = [];
+    /** Aborts a call when it says so; what it is rejected with. */
+    const aborted = async (call, reason) => {
+      const control = new AbortController();
+      const abort = () => control.abort(reason);
+      rejected.push(await call(control.signal, abort).then(() => "none", (error) => error?.name ?? error));
+    };
+    const gone = AbortSignal.abort();
+    await aborted(() => api.Session.open(checkpoint, { signal: gone }));
+    await aborted((signal, abort) => api.Session.open(checkpoint, { signal, onProgress: () => setTimeout(abort) }));
+    await aborted((signal, abort) => (setTimeout(abort), api.Checkpoint.fromUrl("tiny", new URL("/tiny", location).href, { signal })));
+    const session = await api.Session.open(checkpoint);
+    await aborted((signal, abort) => session.preload({ signal, onProgress: abort }));
+    await aborted((signal, abort) => session.perplexity(windows, { signal, onProgress: ({ stage }) => stage === "compile" && setTimeout(abort, 100) }));
+    let told = 0;
+    await aborted((signal, abort) => session.generate("In the beginning", { maxTokens: 100, signal, onText: () => (told += 1) === 3 && abort() }), "enough");
+    const after = await session.perplexity(windows);
+    await aborted((signal, abort) => (setTimeout(abort, 200), session.perplexity(windows, { signal })));
+    let search;
+    const events = [];
+    await aborted(async (signal, abort) => {
+      search = await session.search(windows, { remove: 3, signal });
+      for await (const event of search) {
+        events.push(event.type);
+        if (event.type === "step") setTimeout(abort, 500);
+      }
+    });
+    const [order, saved] = [search.order(), search.save()];
+    const going = await session.search(windows, { remove: 3 }, saved);
+    for await (const event of going) void event;
+    const unbroken = await session.search(windows, { remove: 3 });
+    for await (const event of unbroken) void event;
+    const folder = { beginFile: async () => {}, write: async () => {}, endFile: async () => {} };
+    await aborted((signal, abort) => checkpoint.export(folder, { signal, onProgress: abort }));
+    const again = await session.perplexity(windows);
+    session.destroy();
+    return { rejected, told, after, again, order, orders: [going.orderJson(), unbroken.orderJson()] };
+  });
+  assert.deepEqual(found.rejected, [...Array(5).fill("AbortError"), "enough", ...Array(3).fill("AbortError")]);
+  assert.ok(found.told < 10, `${found.told} parts were told`);
+  assert.deepEqual(found.again, found.after);
+  assert.ok(found.order.length >= 1 && found.order.length < 3, String(found.order));
+  assert.equal(found.orders[0], found.orders[1]);
+  const reference = await native(["perplexity", "--model", "builtin:tiny", "--text", "builtin:sample", "--window", "32", "--max-windows", "1"], { kernel: "panel" });
+  close(found.after.perplexity, reference.perplexity, 1e-5, "perplexity after calls that were aborted");
 });
 
 test("text, windows, URL, continuation and export", async () => {
   const found = await page.evaluate(async () => {
-    const remote = await api.Checkpoint.fromUrl("tiny", new URL("/tiny", location).href);
-    const rows = api.Text.fromBytes("a.jsonl", new TextEncoder().encode('{"body":"one and two and three"}\n{"body":"four"}\n'), { field: "body", samples: 1 });
-    const device = await api.Device.openFor(remote);
-    const model = await device.load(remote);
+    const names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    const remote = await api.Checkpoint.fromUrl("tiny", new URL("/tiny", location).href, { files: names });
+    const json = '{"body":"one and two and three"}\n{"body":"four"}\n';
+    const rows = api.CalibrationText.fromBytes("a.jsonl", new TextEncoder().encode(json), { field: "body", samples: 1 });
+    const same = api.CalibrationText.fromString("a.jsonl", json, { field: "body", samples: 1 });
+    const session = await api.Session.open(remote);
     let streamed = "";
-    const { text, tokens } = await model.generate("In the beginning", { max_tokens: 8 }, (part) => (streamed += part));
+    const { text, tokens, finishReason } = await session.generate("In the beginning", { maxTokens: 8, onText: (part) => (streamed += part) });
     const written = {};
     let file;
     const folder = {
@@ -106,20 +181,28 @@ test("text, windows, URL, continuation and export", async () => {
       write: async (bytes) => void (written[file] += bytes.length),
       endFile: async () => {},
     };
-    const summary = await remote.export(folder, { removed: ["mha:1"], dtype: "f32" });
+    let progress;
+    const summary = await remote.export(folder, { without: ["mha:1"], dtype: "f32", onProgress: (told) => (progress = told) });
     const full = await remote
-      .export(
-        { beginFile: async () => {}, write: async () => Promise.reject(new DOMException("the disk is full", "QuotaExceededError")), endFile: async () => {} },
-        { removed: [] },
-      )
+      .export({ beginFile: async () => {}, write: async () => Promise.reject(new DOMException("the disk is full", "QuotaExceededError")), endFile: async () => {} })
       .catch((error) => [error.code, error.message]);
-    device.destroy();
-    return { info: api.Windows.cut(rows, remote, { window: 2 }).info(), text, streamed, tokens, written, summary, full };
+    const sample = api.CalibrationText.sample();
+    const [first, behind] = [remote.windows(sample, { window: 32, maxWindows: 3 }), remote.windows(sample, { window: 32, maxWindows: 3 }).after(2)];
+    const scores = [await session.perplexity(first), await session.perplexity(behind)];
+    session.destroy();
+    const infos = [rows, same].map((text) => remote.windows(text, { window: 2 }).info());
+    return { infos, text, streamed, tokens, finishReason, written, summary, progress, full, scores, adapters: await api.adapters(), names: Object.keys(api) };
   });
   const { text, tokens } = await native(["generate", "--model", "builtin:tiny", "--prompt", "In the beginning", "--max-tokens", "8"], { kernel: "panel" });
-  assert.deepEqual([found.text, found.streamed, found.tokens], [text, text, tokens]);
-  assert.equal(found.info.rows, 1);
+  assert.deepEqual([found.text, found.streamed, found.tokens, found.finishReason], [text, text, tokens, "max_tokens"]);
+  assert.equal(found.infos[0].rows, 1);
+  assert.deepEqual(found.infos[0], found.infos[1]);
   assert.ok(found.written["model.safetensors"] > found.summary.bytes && found.written["config.json"] > 0);
+  assert.deepEqual(found.progress, { stage: "write", done: found.summary.bytes, total: found.summary.bytes });
   assert.equal(found.full[0], "write");
   assert.match(found.full[1], /the disk is full.*free some space/s);
+  // The windows after the first two are the third.
+  close(found.scores[1].meanNll, found.scores[0].windows[2], 1e-6, "loss of the last window");
+  assert.ok(found.adapters.length >= 1 && found.adapters[0].maxBufferBytes > 0);
+  assert.deepEqual(found.names.sort(), ["CalibrationText", "Checkpoint", "Search", "Session", "Windows", "adapters", "default", "initSync"]);
 });

@@ -8,7 +8,7 @@ import { essence, libraryPage } from "./harness.mjs";
 
 let page, close;
 before(async () => {
-  ({ page, close } = await libraryPage({ window: 16, max_windows: 2 }));
+  ({ page, close } = await libraryPage({ window: 16, maxWindows: 2 }));
   await page.evaluate(() => {
     const calls = { submit: 0, mapAsync: 0 };
     let fault = null;
@@ -30,26 +30,26 @@ before(async () => {
       };
     }
     let stage;
-    const prune = (model, saved) => model.prune(windows, { remove: 2, block_types: "mha" }, saved);
-    const ended = (search) => ({ plan: JSON.parse(search.plan()), order: search.order() });
-    /** Searches on a new device until the end or the fault. Without one, the model stays for `resume`. */
+    const prune = (session, saved) => session.search(windows, { remove: 2, blockTypes: "mha" }, saved);
+    const ended = (search) => ({ plan: search.plan(), order: search.order() });
+    /** Searches on a new device until the end or the fault. Without one, the session stays for `resume`. */
     globalThis.attempt = async (at) => {
       [fault, lost, calls.submit, calls.mapAsync, stage] = [at, null, 0, 0, "opening"];
       const reached = {};
-      let device, search, saved;
+      let search, saved;
       try {
-        device = await api.Device.openFor(checkpoint);
+        const session = await api.Session.open(checkpoint);
         reached.opening = { ...calls };
         stage = "loading";
-        const model = await device.load(checkpoint);
+        await session.preload();
         stage = "searching";
         reached.loading = { ...calls };
-        search = await prune(model);
+        search = await prune(session);
         // What is saved is the search as of the last event, as on the page.
         saved = search.save();
         for await (const event of search) saved = search.save();
         globalThis.resume = async (saved) => {
-          const search = await prune(model, saved);
+          const search = await prune(session, saved);
           for await (const event of search) void event;
           return ended(search);
         };
@@ -85,7 +85,7 @@ test("wherever the device is lost, the error says so and the search goes on to t
     if (disturbed.saved) {
       const resumed = await page.evaluate((saved) => resume(saved), disturbed.saved);
       assert.deepEqual(essence(resumed.plan), whole.plan, what);
-      assert.equal(resumed.order, whole.order, what);
+      assert.deepEqual(resumed.order, whole.order, what);
     }
     const { steps, candidates } = disturbed.saved ? JSON.parse(disturbed.saved).search : { steps: [], candidates: [] };
     if (disturbed.lost === "searching") assert.ok(disturbed.kept, `${what}: the state after the error is not that of the last event`);

@@ -1,7 +1,7 @@
 // What the browser tests share: a server, a hub that can misbehave, a browser, and the native program to compare with.
 
 import { execFile } from "node:child_process";
-import { createReadStream, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { createReadStream, existsSync, mkdirSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -51,10 +51,11 @@ export const servePatched = (script) =>
 
 /**
  * Plays a model hub on another origin: `/MODE/name/resolve/main/FILE` is a file of the tiny model, served as MODE says.
- * `requests` lists what was asked for, by path, and by mode and file.
+ * `requests` lists what was asked for, by path, and by mode and file; `missing` the paths of what is not there. The good
+ * hub, as the real one, lists a repository's files.
  */
 export async function hub() {
-  const requests = [];
+  const [requests, missing] = [[], []];
   const sharded = shards(readFileSync(join(TINY, "model.safetensors")));
   const broken = new Map();
   const server = await serve({}, (request, response, path) => {
@@ -66,6 +67,11 @@ export async function hub() {
     }
     const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "");
     requests.push({ path, mode, file, range: range?.[0] ?? null });
+    if (path === "/good/api/models/someone/tiny/revision/main") {
+      const siblings = readdirSync(TINY).map((rfilename) => ({ rfilename }));
+      response.writeHead(200, { ...cors, "content-type": TYPES[".json"] }).end(JSON.stringify({ siblings }));
+      return true;
+    }
     const name = join(TINY, file);
     const made = mode === "sharded" ? sharded.get(file) : file === INDEX && INDICES[mode] ? indexOf(INDICES[mode]) : undefined;
     if (mode === "gated") {
@@ -74,6 +80,7 @@ export async function hub() {
     }
     const withoutWeights = file === "model.safetensors" && (mode === "sharded" || INDICES[mode]);
     if (!made && (mode === "nothing" || withoutWeights || !existsSync(name) || file === "")) {
+      missing.push(path);
       response.writeHead(404, cors).end();
       return true;
     }
@@ -103,7 +110,7 @@ export async function hub() {
     } else response.end(bytes.subarray(start, end + 1));
     return true;
   });
-  return { ...server, requests };
+  return { ...server, requests, missing };
 }
 
 const INDEX = "model.safetensors.index.json";
@@ -177,7 +184,7 @@ export async function libraryPage(windowOptions) {
         files[name] = new Uint8Array(await (await fetch(`/tiny/${name}`)).arrayBuffer());
       }
       const checkpoint = await api.Checkpoint.fromFiles("tiny", files);
-      const windows = api.Windows.cut(api.Text.sample(), checkpoint, windowOptions);
+      const windows = checkpoint.windows(api.CalibrationText.sample(), windowOptions);
       Object.assign(globalThis, { api, files, checkpoint, windows });
     }, windowOptions);
     return { page, close };
@@ -186,6 +193,19 @@ export async function libraryPage(windowOptions) {
     throw error;
   }
 }
+
+/** Waits for the result of a search on the page, and for the comparison that comes with it; on a busy machine, agrees to it. */
+export async function result(page) {
+  await page.waitForSelector("#result:visible, #question:visible", { timeout: PATIENCE });
+  if (await page.isVisible("#question")) {
+    await page.click("#question-yes");
+    await page.waitForSelector("#result:visible", { timeout: PATIENCE });
+  }
+  await compared(page);
+}
+
+/** Waits until the models before and after have been compared. */
+export const compared = (page) => page.waitForSelector("#continue:not([aria-busy])", { timeout: PATIENCE });
 
 /** Runs the native program on SwiftShader with the kernel that browsers get, and returns its JSON. */
 export async function native(args, { kernel = "tile" } = {}) {

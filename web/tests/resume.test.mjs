@@ -64,10 +64,58 @@ test("pause, continue, stop and resume end as a search that was never interrupte
   await stepDone(page, 1);
   await page.click("#stop");
   await page.waitForSelector("#saved:visible");
-  assert.match(await page.textContent("#saved-text"), /the built-in model, [12] of 3 blocks removed/);
+  assert.match(await page.textContent("#saved-text"), /the built-in model, [12] of 3 blocks removed.*attention blocks by 1 window of 32 tokens of the built-in sample/s);
+  // What was found by then can be had ..
+  const soFar = await planOf(page);
+  assert.ok(soFar.steps.length === 1 || soFar.steps.length === 2);
+  assert.deepEqual(soFar.steps, whole.steps.slice(0, soFar.steps.length));
+  assert.match(await page.textContent("#searched"), /^Stopped with [12] of 24 blocks removed, chosen by 31 predicted tokens/);
+  assert.match(await page.textContent("#result-notes"), /31 predicted tokens.*2,000/);
+  await page.check('#steps input[value="1"]');
+  const [zip] = await Promise.all([page.waitForEvent("download"), page.click("#zip")]);
+  assert.equal(zip.suggestedFilename(), "tiny-pruned-1.zip");
+  // .. and is not lost to another search unless the visitor says so.
+  await page.click("#start");
+  await page.waitForSelector("#question:visible");
+  assert.match(await page.textContent("#question"), /Replace the unfinished search.*[12] of 3 blocks/s);
+  await page.click("#question-no");
+  assert.ok(await page.isVisible("#result"));
   await page.click("#resume");
   assert.deepEqual(await planOf(page), whole);
   await context.close();
+});
+
+test("an unfinished search is replaced when the visitor says so, and nothing is lost by stopping early", async () => {
+  const context = await browser.newContext({ acceptDownloads: true });
+  const page = await visit(context);
+  await page.click("#start");
+  await page.click("#stop");
+  await page.waitForFunction(() => /^Stopped/.test(document.querySelector("#status").textContent));
+  assert.ok(await page.isHidden("#result"));
+  await page.click("#start");
+  await stepDone(page, 1);
+  await page.click("#stop");
+  await page.waitForSelector("#result:visible");
+  await page.click("#start");
+  await page.click("#question-yes");
+  assert.deepEqual(await planOf(page), whole);
+  await context.close();
+});
+
+test("a run that takes longer than the page promises is asked about first", async () => {
+  const page = await visit(browser);
+  await page.fill("#windows", "");
+  await page.fill("#window", "512");
+  await page.fill("#remove", "20");
+  await page.selectOption("#types", "mix");
+  await page.click("#start");
+  await page.waitForSelector("#question:visible");
+  assert.match(await page.textContent("#question-text"), /Removing 20 blocks, chosen by 1 window of 512 tokens, takes about \d+ min/);
+  await page.click("#question-no");
+  await page.waitForSelector("#start:enabled");
+  assert.ok(await page.isHidden("#run"));
+  assert.ok(await page.isHidden("#saved"));
+  await page.close();
 });
 
 test("a reload in the middle loses nothing", async () => {

@@ -60,7 +60,7 @@ async function measures(t, path) {
   await page.click("#measure");
   await page.waitForFunction(() => /^(Measuring|Perplexity)/.test(document.querySelector("#score").textContent) || !document.querySelector("#problem").hidden, null, { timeout: PATIENCE });
   const loaded = performance.now();
-  const kernel = /kernel ([\w-]+)/.exec(await page.textContent("#device"))[1];
+  const kernel = await page.getAttribute("#device", "data-kernel");
   const expected = native(["perplexity", "--model", path, "--text", "builtin:sample", "--window", "32", "--max-windows", "1"], { kernel });
   await page.waitForFunction(() => !document.querySelector("#measure").disabled, null, { timeout: PATIENCE });
   const measured = performance.now();

@@ -75,6 +75,8 @@ test("every way to the same model measures the same perplexity", async () => {
   const weights = models.requests.filter(({ mode, file }) => mode === "good" && file === "model.safetensors").map(({ range }) => range);
   assert.deepEqual(weights.filter((range, at) => weights.indexOf(range) !== at), []);
   assert.ok(weights.length >= 2 && weights.every((range) => range !== null), String(weights));
+  // What the hub lists is what is asked for: the console stays clean.
+  assert.deepEqual(models.missing.filter((path) => path.startsWith("/good/")), []);
 
   const local = await visit();
   await local.setInputFiles("#folder", TINY);
@@ -84,16 +86,19 @@ test("every way to the same model measures the same perplexity", async () => {
 });
 
 test("whatever a hub does with ranges, the model is the same", async () => {
-  const { page, close: end } = await libraryPage({ window: 64, max_windows: 1 });
+  const { page, close: end } = await libraryPage({ window: 64, maxWindows: 1 });
   try {
     const measured = await page.evaluate(async (hub) => {
-      const device = await api.Device.openFor(checkpoint);
-      const measure = async (checkpoint) => (await (await device.load(checkpoint)).perplexity(windows)).perplexity;
+      const measure = async (checkpoint) => {
+        const session = await api.Session.open(checkpoint);
+        const { perplexity } = await session.perplexity(windows);
+        session.destroy();
+        return perplexity;
+      };
       const found = { here: await measure(checkpoint) };
       for (const mode of ["good", "flaky", "ignored", "refused", "hidden", "sharded"]) {
         found[mode] = await measure(await api.Checkpoint.fromUrl(mode, `${hub}/${mode}/someone/tiny/resolve/main/`));
       }
-      device.destroy();
       return found;
     }, models.url);
     for (const [mode, perplexity] of Object.entries(measured)) assert.equal(perplexity, measured.here, mode);
@@ -125,8 +130,8 @@ test("what a hub refuses is named", async () => {
     if (mode === "many") assert.equal(await page.workers()[0].evaluate(() => globalThis.mostUnderWay), 6);
     await page.close();
   }
-  const climbed = models.requests.filter(({ path }) => !/^\/\w+\/someone\/tiny\/resolve\/main\/[\w .-]+$/.test(path));
-  assert.deepEqual(climbed, [], "only files beside the index are asked for");
+  const climbed = models.requests.filter(({ path }) => !/^\/\w+\/(someone\/tiny\/resolve\/main\/[\w .-]+|api\/models\/someone\/tiny\/revision\/main)$/.test(path));
+  assert.deepEqual(climbed, [], "only the list and files beside the index are asked for");
   const page = await open(browser);
   await page.goto(`${site.url}/?hub=http://127.0.0.1:9`);
   await page.click("#other-hub-use");
@@ -199,15 +204,30 @@ test("wrong files are named, and the page goes on", async () => {
   assert.match(await outcome(page), /cut\.gguf.*(cut short|ends)/s);
   await shot(page, "desktop-problem");
 
+  // One file that is no model is named when it is chosen.
+  await page.setInputFiles("#gguf", { name: "picture.png", mimeType: "image/png", buffer: Buffer.from([0x89, 0x50, 0x4e, 0x47]) });
+  assert.match(await page.textContent("#problem"), /picture\.png is no model: choose a \.gguf file, or the folder/);
+  await page.setInputFiles("#gguf", join(TINY, "model.safetensors"));
+  assert.match(await page.textContent("#problem"), /model\.safetensors is only a part of a model/);
+
   await page.check('input[name="model"][value="tiny"]');
   await page.check('input[name="text"][value="paste"]');
+  assert.match(await outcome(page), /Paste a text first/);
   await page.fill("#pasted", "too short");
   assert.match(await outcome(page), /less than one window/);
   await page.check('input[name="text"][value="file"]');
+  const picture = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0x0d, 0x49, 0x48, 0x44, 0x52, 0xff, 0xfe, 0x80]);
+  await page.setInputFiles("#text-file", { name: "picture.txt", mimeType: "text/plain", buffer: picture });
+  assert.match(await outcome(page), /picture\.txt/);
+  assert.ok(await page.isVisible("#problem"));
   await page.setInputFiles("#text-file", { name: "rows.jsonl", mimeType: "application/json", buffer: Buffer.from('{"body": "x"}') });
   assert.match(await outcome(page), /no field `text`.*`body`/s);
   await page.check('input[name="text"][value="sample"]');
   assert.ok(number(await outcome(page)), "after all that, a good choice works");
+  assert.match(await page.textContent("#score-notes"), /63 predicted tokens/);
+  await page.fill("#window", "600");
+  assert.ok(number(await outcome(page)));
+  assert.match(await page.textContent("#score-notes"), /window of 600 tokens is more than the 512 that the model was made for/);
   await page.close();
 });
 

@@ -89,6 +89,10 @@ pub fn check_exports() -> anyhow::Result<()> {
             let args = ["run", "-q", "-p", "blockpruner-cli", "--", "export", "--step", "2", "--format", format];
             let mut export = cargo(&args);
             export.arg("--model").arg(model).arg("--plan").arg(&plan).arg("--out").arg(work.join(format));
+            if gguf.exists() {
+                // What is compared with the quantised model must not be rounded.
+                export.args(["--dtype", "f32"]);
+            }
             run(&mut export)?;
         }
         let mut check = Command::new(&python);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::{BlockKind, ModelSpec};
-use crate::search::{CandidateState, Step, Work};
+use crate::model::ModelSpec;
+use crate::search::{Arithmetic, CandidateState, Reason, Step, Work};
 use crate::text::Windows;
 
 /// One step.
@@ -83,7 +83,8 @@ impl SearchCount {
             };
             for candidate in &step.candidates {
                 let reason = match candidate.state {
-                    CandidateState::Bounded => candidate.reason.clone().unwrap_or_default(),
+                    CandidateState::Bounded => candidate.reason.as_ref().map(Reason::to_string).unwrap_or_default(),
+                    CandidateState::Raced if candidate.head_tokens == 0 => "not scored".into(),
                     CandidateState::Raced => format!("approximate: behind after {} tokens", candidate.head_tokens),
                     CandidateState::Complete | CandidateState::Rejected => continue,
                 };
@@ -108,26 +109,16 @@ impl SearchCount {
             });
         }
         let share = |done: f64, all: f64| if all > 0.0 { done / all } else { 1.0 };
-        let flops = |work: &Work| flops(spec, windows.window, work);
+        let arithmetic = Arithmetic::new(spec, windows.window);
         count.block_share = share(count.work.block_tokens as f64, count.exhaustive.block_tokens as f64);
         let head_tokens = count.exhaustive.head_tokens as f64;
         for dropped in count.dropped.values_mut() {
             dropped.head_share_saved = share(dropped.head_tokens_saved as f64, head_tokens);
         }
         count.head_share = share(count.work.head_tokens as f64, head_tokens);
-        count.arithmetic_share = share(flops(&count.work), flops(&count.exhaustive));
+        count.arithmetic_share = share(arithmetic.flops(&count.work), arithmetic.flops(&count.exhaustive));
         count
     }
-}
-
-/// Multiplications and additions of some work, about: every block counts as the mean one.
-fn flops(spec: &ModelSpec, window: usize, work: &Work) -> f64 {
-    let attention = (2 * spec.layers[0].attention.query_width() * (window + 1)) as f64;
-    let block = |kind: BlockKind| if kind == BlockKind::Mha { attention } else { 0.0 };
-    let blocks: Vec<f64> = spec.blocks().map(|id| 2.0 * spec.block_parameters(id) as f64 + block(id.kind)).collect();
-    let mean = blocks.iter().sum::<f64>() / blocks.len().max(1) as f64;
-    let head = 2.0 * (spec.vocab_size * spec.hidden_size) as f64;
-    work.block_tokens as f64 * mean + work.head_tokens as f64 * head
 }
 
 #[cfg(test)]
@@ -142,12 +133,20 @@ mod tests {
         let checkpoint = pollster::block_on(Checkpoint::open("builtin:tiny")).unwrap();
         let spec = &checkpoint.spec;
         let windows = Windows::from_ids(vec![1; 64], 32, None).unwrap();
-        let candidate =
-            |block, state| Candidate { block, perplexity: None, at_least: None, state, head_tokens: 2, reason: None };
+        let candidate = |block, state| Candidate {
+            block,
+            value: None,
+            perplexity: None,
+            at_least: None,
+            state,
+            head_tokens: 2,
+            reason: None,
+        };
         let blocks: Vec<_> = spec.blocks().collect();
         let step = |step: usize, state: CandidateState| Step {
             step,
             removed: blocks[step],
+            value: 1.0,
             perplexity: 1.0,
             candidates: blocks[step - 1..].iter().map(|block| candidate(*block, state)).collect(),
             work: Work { block_tokens: 64, head_tokens: 62 },

@@ -13,7 +13,7 @@ mod pruning;
 mod saved;
 mod sink;
 
-pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf};
+pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf, written_bytes};
 #[cfg(not(target_arch = "wasm32"))]
 pub use lock::FolderLock;
 pub use order::{order_json, parse_order};
@@ -21,6 +21,7 @@ pub use order::{order_json, parse_order};
 pub use order::{read_order, write_order};
 pub use plan::{
     Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings,
+    PlanStatus,
 };
 pub(crate) use pruning::Pruning;
 pub use saved::{ResumeError, SavedSearch};

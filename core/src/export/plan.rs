@@ -6,16 +6,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{ExportError, JsonPlace};
 use crate::model::{BlockId, BlockSet, ModelSpec};
-use crate::search::{self, BlockTypes, Candidate, CandidateState, Dense, Step};
+use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step};
 
-/// The value of [`Plan::format`] that this version reads and writes.
-pub const PLAN_FORMAT: &str = "blockpruner-plan/1";
+/// The value of [`Plan::format`] that this version writes.
+pub const PLAN_FORMAT: &str = "blockpruner-plan/2";
+/// The one before, which it reads: of finished searches for the lowest perplexity.
+const PLAN_FORMAT_1: &str = "blockpruner-plan/1";
+/// How the format of a saved search begins.
+const STATE_FORMATS: &str = "blockpruner-state/";
 
 /// A pruning, finished or not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// [`PLAN_FORMAT`].
     pub format: String,
+    /// How far it has come. What there is of it is whole.
+    #[serde(default)]
+    pub status: PlanStatus,
     /// What was pruned.
     pub model: PlanModel,
     /// On which text the loss was measured.
@@ -30,6 +37,19 @@ pub struct Plan {
     pub dense: Dense,
     /// The removed blocks in order, with every score.
     pub steps: Vec<Step>,
+}
+
+/// How far the search of a [`Plan`] has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlanStatus {
+    /// It goes on, or was killed.
+    Searching,
+    /// It was stopped, and can be gone on with.
+    Stopped,
+    /// It has come to its target.
+    #[default]
+    Finished,
 }
 
 /// The model of a [`Plan`].
@@ -79,9 +99,12 @@ pub struct PlanSettings {
     pub block_types: BlockTypes,
     /// How many blocks were to be removed.
     pub remove: usize,
-    /// How candidates were scored.
-    pub strategy: search::Strategy,
-    /// Whether the result may differ from the published loop's: only with [`search::Strategy::Racing`].
+    /// What was measured of them.
+    #[serde(default)]
+    pub objective: Objective,
+    /// Name of the strategy, which says how candidates were scored.
+    pub strategy: String,
+    /// Whether the result may differ from the published loop's.
     pub approximate: bool,
 }
 
@@ -98,6 +121,15 @@ pub struct PlanDevice {
     pub tier: String,
     /// Matrix multiplication kernel.
     pub kernel: String,
+}
+
+impl PlanSettings {
+    /// What of the settings must be the same for a resumed search. The number of blocks is not part of it: fewer are the
+    /// beginning of more.
+    pub(super) fn fingerprint(&self) -> String {
+        let Self { block_types, objective, strategy, .. } = self;
+        format!("block types {block_types}, objective {objective}, strategy {strategy}")
+    }
 }
 
 /// What decides the outcome of a search. Only with the same one can a search be resumed and end as if never stopped.
@@ -185,8 +217,13 @@ impl Plan {
         // The format first: of another version, a missing key would be a misleading message.
         let header: Header = serde_json::from_slice(bytes)
             .map_err(|e| error(String::new(), e.to_string(), "check that the file is a complete plan.json"))?;
-        match header.format {
-            Some(serde_json::Value::String(format)) if format == PLAN_FORMAT => {}
+        let older = match header.format {
+            Some(serde_json::Value::String(format)) if format == PLAN_FORMAT => false,
+            Some(serde_json::Value::String(format)) if format == PLAN_FORMAT_1 => true,
+            Some(serde_json::Value::String(format)) if format.starts_with(STATE_FORMATS) => {
+                let problem = format!("it is a search that was saved to be resumed (`{format}`)");
+                return Err(error(String::new(), problem, "give the plan.json of its folder"));
+            }
             Some(other) => {
                 let problem = format!("found {other}, expected \"{PLAN_FORMAT}\"");
                 return Err(error("format".into(), problem, "use the version of blockpruner that wrote it"));
@@ -195,12 +232,25 @@ impl Plan {
                 let problem = format!("the key `format` is missing, expected \"{PLAN_FORMAT}\"");
                 return Err(error(String::new(), problem, "give a plan.json written by `blockpruner prune`"));
             }
-        }
+        };
         let mut json = serde_json::Deserializer::from_slice(bytes);
-        let plan: Self = serde_path_to_error::deserialize(&mut json)
+        let mut plan: Self = serde_path_to_error::deserialize(&mut json)
             .map_err(|e| error(e.path().to_string(), e.inner().to_string(), WRITE_IT_AGAIN))?;
+        if older {
+            plan.bring_up_to_date();
+        }
         plan.check().map_err(|(place, problem)| error(place, problem, WRITE_IT_AGAIN))?;
         Ok(plan)
+    }
+
+    /// Adds what the format before this did not have.
+    fn bring_up_to_date(&mut self) {
+        self.format = PLAN_FORMAT.into();
+        self.fingerprint.settings = self.settings.fingerprint();
+        for step in &mut self.steps {
+            step.value = step.perplexity;
+            step.candidates.iter_mut().for_each(|candidate| candidate.value = candidate.perplexity);
+        }
     }
 
     /// The document, indented, with a final newline. Numbers that are not finite become null.
@@ -252,7 +302,8 @@ impl Plan {
     }
 
     /// Whether the plan agrees with itself: steps numbered from 1, each removing another present block, every candidate
-    /// listed in the published order with what its state promises, the removed one the first of the lowest.
+    /// listed in the published order with what its state promises, the removed one the first of the lowest; as many steps as
+    /// its status says.
     ///
     /// # Errors
     /// The place in the document and what is wrong there.
@@ -261,7 +312,15 @@ impl Plan {
         if let Some(block) = model.absent.iter().find(|block| block.layer >= model.layers) {
             return Err(("model.absent".into(), format!("{block} is beyond the {} layers", model.layers)));
         }
-        self.searched().check(&self.steps)
+        self.searched().check(&self.steps)?;
+        let (steps, PlanSettings { remove, .. }) = (self.steps.len(), &self.settings);
+        if steps > *remove {
+            return Err(("settings.remove".into(), format!("found {remove}, but there are {steps} steps")));
+        }
+        if self.status == PlanStatus::Finished && steps < *remove {
+            return Err(("status".into(), format!("found finished, but {steps} of {remove} steps are there")));
+        }
+        Ok(())
     }
 
     fn searched(&self) -> Searched<'_> {
@@ -353,30 +412,34 @@ impl Searched<'_> {
 pub(super) fn check_promise(candidate: &Candidate) -> Result<(), String> {
     let missing = match candidate.state {
         CandidateState::Complete if candidate.perplexity.is_none() => "a complete score has a perplexity",
+        CandidateState::Complete if candidate.value.is_none() => "a complete score has a value",
         CandidateState::Bounded if candidate.at_least.is_none() => "a bounded score has a lower bound",
         _ => return Ok(()),
     };
     Err(format!("{missing}, {} has none", candidate.block))
 }
 
-/// The removed block is the first candidate of the lowest perplexity, and that is the step's.
+/// The removed block is the first candidate of the lowest value, and its value and perplexity are the step's.
 fn check_lowest(step: &Step) -> Result<(), (String, String)> {
     let complete = step.candidates.iter().filter(|c| c.state == CandidateState::Complete);
-    let mut best: Option<(BlockId, f64)> = None;
-    for (block, perplexity) in complete.filter_map(|c| Some((c.block, c.perplexity?))) {
-        if best.is_none_or(|(_, lowest)| perplexity < lowest) {
-            best = Some((block, perplexity));
+    let mut best: Option<(&Candidate, f64)> = None;
+    for (candidate, value) in complete.filter_map(|candidate| Some((candidate, candidate.value?))) {
+        if best.is_none_or(|(_, lowest)| value < lowest) {
+            best = Some((candidate, value));
         }
     }
-    match best {
-        None => Err(("candidates".into(), "none has a complete score".into())),
-        Some((block, _)) if block != step.removed => {
-            Err(("removed".into(), format!("found {}, but {block} has the lowest perplexity", step.removed)))
+    let Some((best, _)) = best else { return Err(("candidates".into(), "none has a complete score".into())) };
+    let (removed, block) = (step.removed, best.block);
+    if block != removed {
+        return Err(("removed".into(), format!("found {removed}, but {block} has the lowest value")));
+    }
+    let numbers = [("perplexity", step.perplexity, best.perplexity), ("value", step.value, best.value)];
+    match numbers.into_iter().find(|(_, found, candidate)| Some(*found) != *candidate) {
+        Some((key, found, candidate)) => {
+            let candidate = candidate.unwrap_or(f64::NAN);
+            Err((key.into(), format!("found {found}, but that of {block} is {candidate}")))
         }
-        Some((block, perplexity)) if perplexity != step.perplexity => {
-            Err(("perplexity".into(), format!("found {}, but that of {block} is {perplexity}", step.perplexity)))
-        }
-        Some(_) => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -384,7 +447,7 @@ fn check_lowest(step: &Step) -> Result<(), (String, String)> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
-    use crate::search::Work;
+    use crate::search::{Reason, Work};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -393,6 +456,7 @@ mod tests {
         let parameters = 1000 * layers as u64 + 5000;
         let mut plan = Plan {
             format: PLAN_FORMAT.into(),
+            status: PlanStatus::Finished,
             model: PlanModel { name: "m".into(), family: "llama".into(), layers, parameters, absent },
             calibration: PlanCalibration {
                 source: "builtin:sample".into(),
@@ -407,7 +471,8 @@ mod tests {
             settings: PlanSettings {
                 block_types: BlockTypes::Mix,
                 remove: picks.len(),
-                strategy: search::Strategy::Exact,
+                objective: Objective::Perplexity,
+                strategy: "exact".into(),
                 approximate: false,
             },
             device: PlanDevice {
@@ -429,6 +494,7 @@ mod tests {
             plan.steps.push(Step {
                 step: index + 1,
                 removed: blocks[pick],
+                value: 13.1,
                 perplexity: 13.1,
                 candidates,
                 work: Work { block_tokens: 7, head_tokens: 8 },
@@ -444,6 +510,7 @@ mod tests {
     fn candidate(block: BlockId, at: usize, pick: usize) -> Candidate {
         let candidate = |perplexity, at_least, state, reason| Candidate {
             block,
+            value: perplexity,
             perplexity,
             at_least,
             state,
@@ -454,7 +521,7 @@ mod tests {
             _ if at == pick => candidate(Some(13.1), None, CandidateState::Complete, None),
             0 if at > pick => candidate(Some(13.1), None, CandidateState::Complete, None),
             1 => candidate(None, Some(13.2), CandidateState::Bounded, None),
-            2 => candidate(None, None, CandidateState::Rejected, Some("not finite".into())),
+            2 => candidate(None, None, CandidateState::Rejected, Some(Reason::Other("not finite".into()))),
             _ => candidate(Some(14.0 / 3.0 * 10.0), None, CandidateState::Complete, None),
         }
     }
@@ -467,11 +534,11 @@ mod tests {
     fn keys_are_those_of_the_format() {
         let value: Value = serde_json::from_str(&sample().to_json()).unwrap();
         let keys = |v: &Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-        assert_eq!(keys(&value), "format model calibration settings device fingerprint dense steps");
+        assert_eq!(keys(&value), "format status model calibration settings device fingerprint dense steps");
         assert_eq!(keys(&value["model"]), "name family layers parameters absent");
         assert_eq!(keys(&value["fingerprint"]), "weights tokenizer token_ids settings device kernels");
         assert_eq!(keys(&value["dense"]), "perplexity mean_nll");
-        let step = "step removed perplexity candidates work params_left ratio_removed seconds";
+        let step = "step removed value perplexity candidates work params_left ratio_removed seconds";
         assert_eq!(keys(&value["steps"][0]), step);
         assert_eq!(keys(&value["steps"][0]["work"]), "block_tokens head_tokens");
         assert_eq!(value["steps"][0]["removed"], json!("mha:0"));
@@ -538,7 +605,17 @@ mod tests {
     #[test]
     fn damage_is_named_with_its_place() {
         for (pointer, value, expected) in [
-            ("/format", Some(json!("blockpruner-plan/2")), "at format: found \"blockpruner-plan/2\""),
+            ("/format", Some(json!("blockpruner-plan/3")), "at format: found \"blockpruner-plan/3\""),
+            ("/format", Some(json!("blockpruner-state/3")), "give the plan.json of its folder"),
+            ("/status", Some(json!("done")), "at status: unknown variant `done`"),
+            ("/settings/remove", Some(json!(4)), "at status: found finished, but 3 of 4 steps are there"),
+            ("/settings/remove", Some(json!(2)), "at settings.remove: found 2, but there are 3 steps"),
+            ("/steps/1/value", Some(json!(13.0)), "at steps[1].value: found 13, but that of"),
+            (
+                "/steps/0/candidates/0/value",
+                Some(json!(null)),
+                "at steps[0].candidates[0]: a complete score has a value",
+            ),
             ("/format", None, "the key `format` is missing"),
             ("/model/layers", Some(json!("three")), "at model.layers: invalid type: string"),
             ("/model/layers", Some(json!(-1)), "at model.layers: invalid value"),
@@ -566,6 +643,35 @@ mod tests {
             let error = broken(pointer, value);
             assert!(error.starts_with("plan.json: ") && error.contains(expected), "{pointer}: {error}");
         }
+    }
+
+    /// As the version before this wrote it.
+    #[test]
+    fn the_format_before_is_read() {
+        let plan = sample();
+        let mut json: Value = serde_json::from_str(&plan.to_json()).unwrap();
+        json["format"] = json!(PLAN_FORMAT_1);
+        json["fingerprint"]["settings"] = json!("remove 3, block types mix, strategy exact");
+        json.as_object_mut().unwrap().remove("status");
+        json["settings"].as_object_mut().unwrap().remove("objective");
+        for step in json["steps"].as_array_mut().unwrap() {
+            step.as_object_mut().unwrap().remove("value");
+            for candidate in step["candidates"].as_array_mut().unwrap() {
+                candidate.as_object_mut().unwrap().remove("value");
+            }
+        }
+        let settings = "block types mix, objective perplexity, strategy exact".to_string();
+        let fingerprint = Fingerprint { settings, ..plan.fingerprint.clone() };
+        assert_eq!(Plan::parse("plan.json", json.to_string().as_bytes()).unwrap(), Plan { fingerprint, ..plan });
+    }
+
+    /// A later version's swap, for example, would make another set of blocks of the steps.
+    #[test]
+    fn steps_with_unknown_keys_are_refused() {
+        let mut json: Value = serde_json::from_str(&sample().to_json()).unwrap();
+        json["steps"][1]["restored"] = json!("mha:0");
+        let error = Plan::parse("plan.json", json.to_string().as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("at steps[1].restored: unknown field `restored`"), "{error}");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What a pruning is about, as its files describe it: the fingerprint and everything in a plan but the steps.
 
-use super::{ExportError, Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings};
+use super::{
+    ExportError, Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings, PlanStatus,
+};
 use crate::gpu::Gpu;
 use crate::model::Checkpoint;
-use crate::search::{Dense, SearchOptions, SearchState, Strategy};
+use crate::search::{Dense, SearchOptions, SearchState};
 use crate::text::Windows;
 
 /// Model, text, settings and device of one pruning.
@@ -23,23 +25,34 @@ impl Pruning<'_> {
     /// What must be the same for a resumed search. Reads much of the checkpoint.
     pub async fn fingerprint(&self) -> Result<Fingerprint, ExportError> {
         let gpu = self.gpu;
-        let SearchOptions { remove, block_types, strategy } = self.options;
         Ok(Fingerprint {
             weights: self.checkpoint.weights.fingerprint().await?,
             tokenizer: self.checkpoint.tokenizer()?.fingerprint(),
             token_ids: self.windows.fingerprint(),
-            settings: format!("remove {remove}, block types {block_types}, strategy {strategy}"),
+            settings: self.settings().fingerprint(),
             device: format!("{}, {}, {}", gpu.name(), gpu.backend(), gpu.driver()),
             kernels: format!("{}, tier {}, version {}", gpu.gemm().name(), gpu.tier(), env!("CARGO_PKG_VERSION")),
         })
     }
 
+    fn settings(&self) -> PlanSettings {
+        let SearchOptions { target, block_types, objective, strategy } = self.options;
+        PlanSettings {
+            block_types: *block_types,
+            remove: target.most_steps(),
+            objective: *objective,
+            strategy: strategy.name().into(),
+            approximate: strategy.is_approximate(),
+        }
+    }
+
     /// The plan of the steps that are finished.
-    pub fn plan(&self, fingerprint: Fingerprint, state: SearchState) -> Plan {
+    pub fn plan(&self, fingerprint: Fingerprint, status: PlanStatus, state: SearchState) -> Plan {
         let (spec, windows, gpu) = (&self.checkpoint.spec, self.windows, self.gpu);
         let dense = state.dense.map_or((f64::INFINITY, f64::INFINITY), |dense| (dense.perplexity, dense.mean_nll));
         Plan {
             format: PLAN_FORMAT.into(),
+            status,
             model: PlanModel {
                 name: self.checkpoint.name.clone(),
                 family: spec.family.to_string(),
@@ -57,12 +70,7 @@ impl Pruning<'_> {
                 samples: windows.options.samples,
                 seed: windows.options.seed,
             },
-            settings: PlanSettings {
-                block_types: self.options.block_types,
-                remove: self.options.remove,
-                strategy: self.options.strategy,
-                approximate: self.options.strategy == Strategy::Racing,
-            },
+            settings: self.settings(),
             device: PlanDevice {
                 name: gpu.name().into(),
                 backend: gpu.backend(),

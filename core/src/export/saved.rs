@@ -4,13 +4,17 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::plan::{Searched, check_promise};
-use super::{Fingerprint, FingerprintDifference};
+use super::{Fingerprint, FingerprintDifference, Plan};
 use crate::digest::hex;
 use crate::model::{BlockSet, ModelSpec};
 use crate::search::{SearchOptions, SearchState};
 
 /// The value of `format` that this version reads and writes.
-const STATE_FORMAT: &str = "blockpruner-state/2";
+const STATE_FORMAT: &str = "blockpruner-state/3";
+
+/// How the format of a plan begins.
+const PLAN_FORMATS: &str = "blockpruner-plan/";
+const PLAN_FILE: &str = "plan.json";
 
 /// A search that can be gone on with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +55,11 @@ impl SavedSearch {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The search in a saved document, if it belongs to the present model, text, settings and device.
+    /// The search in a saved document, or what a plan.json holds of one, if it belongs to the present model, text, settings and
+    /// device. It may have more steps than the settings ask for.
+    ///
+    /// # Errors
+    /// What is wrong with the document, or the first difference.
     pub fn resume(
         json: &[u8],
         fingerprint: &Fingerprint,
@@ -59,23 +67,33 @@ impl SavedSearch {
         options: &SearchOptions,
     ) -> Result<SearchState, ResumeError> {
         let damaged = |problem: String| ResumeError::Damaged { problem };
-        let unreadable = |error: serde_json::Error| damaged(error.to_string());
-        let Versioned { format } = serde_json::from_slice(json).map_err(unreadable)?;
-        if format != STATE_FORMAT {
-            return Err(damaged(format!(
-                "its format is `{format}`, this version reads `{STATE_FORMAT}`; it can be finished by the version that \
-                 saved it"
-            )));
-        }
-        let saved: Self = serde_json::from_slice(json).map_err(unreadable)?;
-        if saved.digest != digest(&saved.fingerprint, &saved.search) {
-            return Err(damaged("it is not what was saved, its digest says; the disk may be failing".into()));
-        }
+        let saved = Self::parse(json).map_err(damaged)?;
         if let Some(difference) = saved.fingerprint.first_difference(fingerprint) {
             return Err(ResumeError::Different(difference));
         }
         check(&saved.search, spec, options).map_err(damaged)?;
         Ok(saved.search)
+    }
+
+    fn parse(json: &[u8]) -> Result<Self, String> {
+        let unreadable = |error: serde_json::Error| error.to_string();
+        let Versioned { format } = serde_json::from_slice(json).map_err(unreadable)?;
+        if format.starts_with(PLAN_FORMATS) {
+            let Plan { fingerprint, dense, steps, .. } =
+                Plan::parse(PLAN_FILE, json).map_err(|error| error.to_string())?;
+            return Ok(Self::new(fingerprint, SearchState { dense: Some(dense), steps, ..SearchState::default() }));
+        }
+        if format != STATE_FORMAT {
+            return Err(format!(
+                "its format is `{format}`, this version reads `{STATE_FORMAT}`; it can be finished by the version that \
+                 saved it"
+            ));
+        }
+        let saved: Self = serde_json::from_slice(json).map_err(unreadable)?;
+        match saved.digest == digest(&saved.fingerprint, &saved.search) {
+            true => Ok(saved),
+            false => Err("it is not what was saved, its digest says; the disk may be failing".into()),
+        }
     }
 }
 
@@ -94,9 +112,6 @@ fn digest(fingerprint: &Fingerprint, search: &SearchState) -> String {
 
 /// Whether a saved search fits the model and the settings, and has what its candidates' states promise.
 fn check(search: &SearchState, spec: &ModelSpec, options: &SearchOptions) -> Result<(), String> {
-    if search.steps.len() > options.remove {
-        return Err(format!("it has {} steps, {} were asked for", search.steps.len(), options.remove));
-    }
     if search.dense.is_none() && !(search.steps.is_empty() && search.candidates.is_empty()) {
         return Err("it has candidates, but no score of the dense model".into());
     }
@@ -123,10 +138,12 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
     use crate::model::BlockId;
-    use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Step, Strategy, Work};
+    use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Step, Work};
     use serde_json::{Value, json};
 
-    const OPTIONS: SearchOptions = SearchOptions { remove: 2, block_types: BlockTypes::Mlp, strategy: Strategy::Exact };
+    fn options() -> SearchOptions {
+        SearchOptions::remove(2).block_types(BlockTypes::Mlp)
+    }
 
     fn spec() -> ModelSpec {
         let config = json!({
@@ -152,6 +169,7 @@ mod tests {
     fn saved() -> Value {
         let candidate = |layer, perplexity| Candidate {
             block: BlockId::mlp(layer),
+            value: Some(perplexity),
             perplexity: Some(perplexity),
             at_least: None,
             head_tokens: 0,
@@ -161,6 +179,7 @@ mod tests {
         let step = Step {
             step: 1,
             removed: BlockId::mlp(1),
+            value: 2.0,
             perplexity: 2.0,
             candidates: vec![candidate(0, 3.0), candidate(1, 2.0), candidate(2, 2.0)],
             work: Work::default(),
@@ -178,7 +197,7 @@ mod tests {
     }
 
     fn resume(saved: &Value) -> Result<SearchState, ResumeError> {
-        SavedSearch::resume(saved.to_string().as_bytes(), &fingerprint(), &spec(), &OPTIONS)
+        SavedSearch::resume(saved.to_string().as_bytes(), &fingerprint(), &spec(), &options())
     }
 
     /// The document with the digest of its content, where it can be read at all.
@@ -202,7 +221,7 @@ mod tests {
         search.dense = Some(Dense { perplexity: f64::INFINITY, mean_nll: 800.0 });
         let json = SavedSearch::new(fingerprint(), search.clone()).to_json();
         assert!(json.contains(r#""perplexity":null"#));
-        let resumed = SavedSearch::resume(json.as_bytes(), &fingerprint(), &spec(), &OPTIONS).unwrap();
+        let resumed = SavedSearch::resume(json.as_bytes(), &fingerprint(), &spec(), &options()).unwrap();
         assert_eq!(resumed, search);
     }
 
@@ -211,13 +230,13 @@ mod tests {
         let cases = [
             (
                 "/format",
-                json!("blockpruner-state/1"),
-                "this version reads `blockpruner-state/2`; it can be finished by",
+                json!("blockpruner-state/2"),
+                "this version reads `blockpruner-state/3`; it can be finished by",
             ),
             ("/search/dense", Value::Null, "no score of the dense model"),
             ("/search/steps/0/step", json!(2), "steps[0].step: found 2, expected 1"),
             ("/search/steps/0/removed", json!("mha:1"), "steps[0].removed: mha:1 is not among the block types"),
-            ("/search/steps/0/removed", json!("mlp:2"), "mlp:1 has the lowest perplexity"),
+            ("/search/steps/0/removed", json!("mlp:2"), "mlp:1 has the lowest value"),
             ("/search/steps/0/perplexity", json!(2.5), "steps[0].perplexity"),
             ("/search/steps/0/candidates/0/perplexity", Value::Null, "steps[0].candidates[0]: a complete score"),
             ("/search/steps/0/candidates/1/block", json!("mlp:7"), "found mlp:7, expected mlp:1"),
@@ -234,11 +253,11 @@ mod tests {
         }
         let whole = saved().to_string();
         for length in 0..whole.len() {
-            let cut = SavedSearch::resume(&whole.as_bytes()[..length], &fingerprint(), &spec(), &OPTIONS);
+            let cut = SavedSearch::resume(&whole.as_bytes()[..length], &fingerprint(), &spec(), &options());
             assert!(matches!(cut, Err(ResumeError::Damaged { .. })), "{length}");
         }
         let other = Fingerprint { device: "other".into(), ..fingerprint() };
-        let error = SavedSearch::resume(whole.as_bytes(), &other, &spec(), &OPTIONS).unwrap_err();
+        let error = SavedSearch::resume(whole.as_bytes(), &other, &spec(), &options()).unwrap_err();
         assert!(matches!(error, ResumeError::Different(_)), "{error}");
     }
 
@@ -250,14 +269,14 @@ mod tests {
         for (place, bit) in (0..bytes.len()).flat_map(|place| (0..8).map(move |bit| (place, bit))) {
             let mut flipped = bytes.clone();
             flipped[place] ^= 1 << bit;
-            match SavedSearch::resume(&flipped, &fingerprint(), &spec(), &OPTIONS) {
+            match SavedSearch::resume(&flipped, &fingerprint(), &spec(), &options()) {
                 // Such as a key whose value is null, or the case of an exponent's E.
                 Ok(search) => assert_eq!(search, whole.search, "byte {place}, bit {bit}"),
                 Err(ResumeError::Damaged { .. }) => {}
                 Err(error) => panic!("byte {place}, bit {bit}: {error}"),
             }
         }
-        let older = json!({ "format": "blockpruner-state/1", "fingerprint": {}, "search": {} });
+        let older = json!({ "format": "blockpruner-state/2", "fingerprint": {}, "search": {} });
         assert!(resume(&older).unwrap_err().to_string().contains("by the version that saved it"));
     }
 }

@@ -267,7 +267,7 @@ fn no_such_path(model: &str) -> ModelError {
     if hub && !model.ends_with(".gguf") && !model.ends_with(".safetensors") {
         let advice = format!(
             "downloading from the Hugging Face hub is not built yet: fetch it with \
-            `huggingface-cli download {model} --local-dir DIR` and give DIR"
+            `hf download {model} --local-dir DIR` and give DIR"
         );
         return file_error(model, "there is no such folder or file", advice);
     }
@@ -562,7 +562,7 @@ mod tests {
     #[test]
     fn what_is_no_model_is_explained() {
         let cases = [
-            ("HuggingFaceTB/SmolLM2-135M", ["not built yet", "huggingface-cli download HuggingFaceTB/SmolLM2-135M"]),
+            ("HuggingFaceTB/SmolLM2-135M", ["not built yet", "hf download HuggingFaceTB/SmolLM2-135M"]),
             ("no/such/folder", ["no such folder", "builtin:tiny"]),
             ("./models/none.gguf", ["no such folder", "a .gguf file"]),
             ("builtin:large", ["no such embedded model", "builtin:tiny"]),

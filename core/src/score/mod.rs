@@ -128,6 +128,11 @@ impl Batching {
         self.count.div_ceil(self.together())
     }
 
+    /// Candidates of which one dispatch takes a batch each.
+    pub(crate) fn candidates(&self) -> usize {
+        self.most / self.together()
+    }
+
     /// Rows that the states of one dispatch have at most.
     pub(crate) fn most_rows(&self) -> usize {
         self.most * self.window

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::SearchOptions;
 use super::likely::LikelyHead;
-use super::race;
-use super::{SearchOptions, Strategy};
+use super::strategy::StrategyNeeds;
 use crate::gpu::{DeviceMemory, Gpu};
 use crate::model::forward::Batch;
 use crate::model::{Checkpoint, DeviceModel, ForwardError, ModelSpec};
@@ -22,8 +22,9 @@ pub enum MemoryError {
     Forward(#[from] ForwardError),
     /// Even with streamed weights and one candidate at a time it does not fit.
     #[error(
-        "a memory budget of {budget} bytes is too small: this model and text need at least {needed}; use \
-         shorter or fewer windows or a larger budget"
+        "a memory budget of {budget} bytes is too small: this model and text need at least {} MiB; use \
+         shorter or fewer windows or a larger budget",
+        needed.div_ceil(1 << 20)
     )]
     TooSmall {
         /// Asked for, in bytes.
@@ -52,9 +53,9 @@ pub struct MemoryPlan {
     pub round: usize,
     /// How the text is batched.
     pub batching: Batching,
-    /// Tokens that a race begins with, besides the batches; or 0.
-    pub opening: usize,
-    /// Whether an exact search has room for the head over likely tokens, which shows early that a candidate cannot win.
+    /// What it is made for. There is always room for it, but for the head over likely tokens.
+    pub needs: StrategyNeeds,
+    /// Whether there is room for that, if it is needed.
     pub likely_head: bool,
 }
 
@@ -72,11 +73,12 @@ impl MemoryPlan {
     ) -> Result<Self, MemoryError> {
         let spec = &checkpoint.spec;
         let weights = DeviceModel::weight_bytes(gpu, checkpoint)?;
-        // The published loop only scores, one candidate after the other.
-        let search = search.filter(|options| options.strategy != Strategy::Exhaustive);
-        let candidates = search.map_or(0, |options| options.candidates(spec).count());
-        let exact = search.is_some_and(|options| options.strategy == Strategy::Exact);
-        let likely = match exact {
+        let needs = search.map_or(StrategyNeeds { together: false, ..StrategyNeeds::default() }, |options| {
+            options.strategy.needs(windows)
+        });
+        let StrategyNeeds { together, heats, opening, likely_head: wants_likely } = needs;
+        let candidates = search.filter(|_| together).map_or(0, |options| options.candidates(spec).count());
+        let likely = match wants_likely {
             false => 0,
             true => {
                 let distinct = windows.ids.iter().collect::<BTreeSet<_>>().len().min(spec.vocab_size);
@@ -84,9 +86,7 @@ impl MemoryPlan {
                 DeviceModel::head_bytes(gpu, checkpoint, rows)? + windows.ids.len() as u64 * 4
             }
         };
-        let usual = Batching::new(windows, search.map_or(1, |options| options.strategy.heats()));
-        let racing = search.is_some_and(|options| options.strategy == Strategy::Racing);
-        let opening = if racing { race::opening(windows) } else { 0 };
+        let usual = Batching::new(windows, heats);
         let sizes = |batching| Sizes::new(spec, batching, opening, candidates);
         let plan = |streamed: bool, batching: Batching, likely_head: bool| Self {
             weights: if streamed { weights.streamed() } else { weights.resident() },
@@ -97,13 +97,13 @@ impl MemoryPlan {
             wave: 1,
             round: 1,
             batching,
-            opening,
+            needs,
             likely_head,
         };
-        let resident = plan(false, usual, exact);
+        let resident = plan(false, usual, wants_likely);
         let usual_total = resident.total() - resident.states + resident.states.max(USUAL_STATES);
         let budget = budget.unwrap_or(usual_budget(gpu.memory(), usual_total));
-        let streamed = [true, false].into_iter().filter(|likely_head| *likely_head <= exact);
+        let streamed = [true, false].into_iter().filter(|likely_head| *likely_head <= wants_likely);
         let streamed = streamed.flat_map(|likely_head| usual.smaller().map(move |batching| (batching, likely_head)));
         let streamed = streamed.map(|(batching, likely_head)| plan(true, batching, likely_head));
         let mut needed = resident.total();
@@ -157,7 +157,7 @@ impl Sizes {
             embeddings: batches as u64 * batch + states_bytes(spec, opening),
             batch,
             slab: states_bytes(spec, batching.most_rows()),
-            group: batching.most / batching.together(),
+            group: batching.candidates(),
         }
     }
 
@@ -205,7 +205,7 @@ mod tests {
             wave: 1,
             round: 1,
             batching: Batching::new(&windows, 1),
-            opening: 0,
+            needs: StrategyNeeds::default(),
             likely_head: true,
         }
     }

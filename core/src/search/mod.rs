@@ -1,18 +1,27 @@
 //! The greedy search over blocks, as published: score every remaining block by the perplexity without it, remove the one
 //! of lowest perplexity, repeat. Knows nothing of files or screens: progress goes to an observer, which may stop it.
 //!
-//! `greedy` is the loop, `sweep` the pass that advances many candidates together, `bound` what lets it stop early without
-//! changing the result, `likely` the part of the vocabulary that bounds rest on, `race` the approximation, `memory` how much
-//! is done at a time.
+//! `options` says what is searched for, `greedy` is the loop over steps, `strategy` how a step's candidates are scored. Below
+//! these: `sweep`, the pass that advances many candidates together, `bound`, what lets it stop early without changing the
+//! result, `likely`, the part of the vocabulary that bounds rest on, and `memory`, how much is done at a time. `cost` foresees
+//! what a search will take.
 
 mod bound;
+mod cost;
 mod greedy;
 mod likely;
 mod memory;
-mod race;
+mod options;
+mod reason;
 mod step;
+mod strategy;
 mod sweep;
 
-pub use greedy::{BlockTypes, Dense, Event, SearchError, SearchOptions, SearchState, Strategy, search};
+pub use cost::{Arithmetic, Cost};
+use greedy::Observer;
+pub use greedy::{Dense, Event, SearchError, SearchState, search};
 pub use memory::{MemoryError, MemoryPlan};
+pub use options::{BlockTypes, Objective, SearchOptions, Target};
+pub use reason::Reason;
 pub use step::{Candidate, CandidateState, Step, Work};
+pub use strategy::{Exact, Exhaustive, Racing, StepContext, StepFuture, Strategy, StrategyNeeds, strategy};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Reason;
 use crate::model::BlockId;
 
 /// How far the scoring of a candidate went.
@@ -20,9 +21,13 @@ pub enum CandidateState {
 
 /// One candidate block of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Candidate {
     /// The block that was left out, besides those removed before.
     pub block: BlockId,
+    /// What the objective measures without it, if every token was scored. The lowest wins.
+    #[serde(default)]
+    pub value: Option<f64>,
     /// Perplexity without it, if every token was scored.
     pub perplexity: Option<f64>,
     /// A lower bound of that perplexity, if it was dropped early.
@@ -34,7 +39,7 @@ pub struct Candidate {
     pub head_tokens: u64,
     /// Why it was rejected or dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
 }
 
 /// Arithmetic done, in units that do not depend on the device.
@@ -46,6 +51,15 @@ pub struct Work {
     pub head_tokens: u64,
 }
 
+impl std::ops::Add for Work {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
+    }
+}
+
 impl std::ops::AddAssign for Work {
     fn add_assign(&mut self, other: Self) {
         self.block_tokens += other.block_tokens;
@@ -55,11 +69,15 @@ impl std::ops::AddAssign for Work {
 
 /// One removed block and how it was chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Step {
     /// 1-based.
     pub step: usize,
-    /// The block of lowest perplexity, removed from here on.
+    /// The block of lowest value, removed from here on.
     pub removed: BlockId,
+    /// What the objective measures without all blocks removed so far.
+    #[serde(default)]
+    pub value: f64,
     /// Perplexity of the model without all blocks removed so far.
     pub perplexity: f64,
     /// Every candidate in the published order.

@@ -7,7 +7,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::bound::{Bound, least_sum};
 use super::likely::{LikelyHead, likely_tokens};
-use super::{MemoryPlan, SearchError, Work};
+use super::{MemoryPlan, Reason, SearchError, Work};
 use crate::gpu::Recording;
 use crate::model::forward::{Batch, Branch, Rows};
 use crate::model::{BlockId, BlockSet};
@@ -23,7 +23,7 @@ pub(super) enum Outcome {
         /// The mean NLL is no less, in nats.
         mean_nll: f64,
         /// Which bound it was.
-        by: String,
+        by: Reason,
     },
 }
 
@@ -36,8 +36,8 @@ pub(super) struct Scored {
     pub head_tokens: u64,
 }
 
-/// Told of the share of a wave that is done, 0 to 1; says whether to go on.
-pub(super) type Progress<'p> = &'p mut dyn FnMut(f64) -> ControlFlow<()>;
+/// Told of the share of a wave that is done, 0 to 1, and of the work since [`Sweep::take_work`]; says whether to go on.
+pub(super) type Progress<'p> = &'p mut dyn FnMut(f64, Work) -> ControlFlow<()>;
 
 /// Candidates that advance together through one batch of windows.
 struct Run {
@@ -54,8 +54,8 @@ struct Slab {
 }
 
 /// Scores candidates over a scorer's text, without the blocks that were removed before.
-pub(super) struct Sweep<'s, 'm> {
-    scorer: &'s Scorer<'m>,
+pub(super) struct Sweep<'s> {
+    scorer: &'s Scorer<'s>,
     /// What a race begins with: the first tokens of the first window.
     opening: Option<Batch>,
     plan: MemoryPlan,
@@ -74,16 +74,16 @@ pub(super) struct Sweep<'s, 'm> {
     logits: u64,
 }
 
-impl<'s, 'm> Sweep<'s, 'm> {
+impl<'s> Sweep<'s> {
     /// Embeds the text. `candidates` are the blocks that may be scored, those in `removed` among them.
     pub(super) async fn new(
-        scorer: &'s Scorer<'m>,
+        scorer: &'s Scorer<'s>,
         plan: MemoryPlan,
         removed: BlockSet,
         candidates: impl Iterator<Item = BlockId>,
     ) -> Result<Self, ScoreError> {
-        let opening = (plan.opening > 0)
-            .then(|| Batch::new(scorer.model.gpu(), &scorer.first_window[..plan.opening], plan.opening))
+        let opening = (plan.needs.opening > 0)
+            .then(|| Batch::new(scorer.model.gpu(), &scorer.first_window[..plan.needs.opening], plan.needs.opening))
             .transpose()?;
         let batches: Vec<&Batch> = scorer.batches.iter().chain(&opening).collect();
         let mut prefixes = Vec::new();
@@ -122,11 +122,6 @@ impl<'s, 'm> Sweep<'s, 'm> {
         self.scorer.batches.get(number).or(self.opening.as_ref()).unwrap_or_else(|| unreachable!("batches are counted"))
     }
 
-    /// What runs the model over the text.
-    pub(super) fn scorer(&self) -> &'s Scorer<'m> {
-        self.scorer
-    }
-
     /// From here on `block` is left out, too. States that had it are forgotten.
     pub(super) fn remove(&mut self, block: BlockId) {
         self.removed.insert(block);
@@ -140,8 +135,13 @@ impl<'s, 'm> Sweep<'s, 'm> {
 
     /// The arithmetic done since this was asked last.
     pub(super) fn take_work(&mut self) -> Work {
-        let logits = std::mem::take(&mut self.logits);
-        Work { block_tokens: std::mem::take(&mut self.block_tokens), head_tokens: self.head_tokens(logits) }
+        let work = self.work();
+        (self.block_tokens, self.logits) = (0, 0);
+        work
+    }
+
+    fn work(&self) -> Work {
+        Work { block_tokens: self.block_tokens, head_tokens: self.head_tokens(self.logits) }
     }
 
     /// Tokens that would have had so many logits over the whole vocabulary.
@@ -177,7 +177,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         let end = self.scorer.model.spec().sublayer_count();
         let batches = self.batches();
         for batch in 0..batches {
-            let mut part = |done: f64| progress((batch as f64 + done) / batches as f64);
+            let mut part = |done: f64, work| progress((batch as f64 + done) / batches as f64, work);
             let runs = self.advance(batch..batch + 1, &[], end, &mut part).await?;
             for run in runs {
                 if let Some((_, states)) = &run.base {
@@ -216,7 +216,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
             }
             let first = index * self.plan.round;
             let round = first..(first + self.plan.round).min(self.batches());
-            let mut part = |done: f64| progress((index as f64 + done) / rounds as f64);
+            let mut part = |done: f64, work| progress((index as f64 + done) / rounds as f64, work);
             let runs = self.advance(round, &live, 0, &mut part).await?;
             let mut order = live.clone();
             order.sort_by_key(|block| Some(*block) != lead);
@@ -319,7 +319,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
                 scorer.model.gpu().submit(&std::mem::take(recording)).await?;
             }
             let done = (depth + 1 - start) as f64 / (last - start) as f64;
-            if progress(done).is_break() { Err(SearchError::Stopped) } else { Ok(()) }
+            if progress(done, self.work()).is_break() { Err(SearchError::Stopped) } else { Ok(()) }
         });
         walk.await?;
         Ok(runs)
@@ -444,7 +444,7 @@ impl<'s, 'm> Sweep<'s, 'm> {
         // A lower bound of the mean over the whole text, from one of the sum over this batch: no loss is negative.
         let mean = |sum: f64| (before + sum) / targets;
         if incumbent.beats(mean(0.0)) {
-            return Ok(Some(Outcome::Bounded { mean_nll: mean(0.0), by: "the windows scored so far".into() }));
+            return Ok(Some(Outcome::Bounded { mean_nll: mean(0.0), by: Reason::Windows }));
         }
         let Some(head) = &self.likely_head else { return Ok(None) };
         let (states, first_row) = self.place(run, block);
@@ -462,8 +462,8 @@ impl<'s, 'm> Sweep<'s, 'm> {
             }
             done = end;
             if incumbent.beats(mean(sum)) {
-                let (seen, all) = (head.entries(0..end), model.spec().vocab_size);
-                let by = format!("the log-sum-exp over {seen} of {all} vocabulary entries");
+                let (seen, all) = (head.entries(0..end), model.spec().vocab_size as u64);
+                let by = Reason::Vocabulary { seen, all };
                 outcome = Some(Outcome::Bounded { mean_nll: mean(sum), by });
                 break;
             }

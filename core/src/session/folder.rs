@@ -1,6 +1,7 @@
 //! The output folder of a pruning, and the order in which it is filled: whatever is killed when, what is there is whole, or can
 //! be gone on with.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,19 +9,22 @@ use std::path::{Path, PathBuf};
 use super::{Preparation, Search, Session};
 use crate::Error;
 use crate::export::{
-    DiskFolder, ExportError, FolderLock, HfFormat, HfOptions, HfSummary, JsonPlace, Plan, SavedSearch, check_hf,
+    DiskFolder, ExportError, FolderLock, HfFormat, HfOptions, HfSummary, JsonPlace, Plan, PlanStatus, check_hf,
     export_hf, write_atomically, write_order,
 };
 use crate::model::{BlockSet, Checkpoint};
-use crate::search::{MemoryError, MemoryPlan, SearchOptions};
+use crate::search::{MemoryError, MemoryPlan, SearchOptions, Target};
 use crate::text::Windows;
 use crate::weights::FloatType;
 
-/// The folder of one pruning, and no other process's meanwhile: `plan.json`, `order.json` and `model/` of a finished one, and
-/// `state/` of one that can be gone on with. One that was made here goes away again if nothing came into it.
+/// The folder of one pruning, and no other process's meanwhile: `plan.json` of the steps that are done, `state/` of one that
+/// can be gone on with, `order.json` and `model/` of a finished one. One that was made here goes away again if nothing came
+/// into it.
 pub struct OutFolder {
     path: PathBuf,
     created: bool,
+    /// Steps and status of the plan that was written last.
+    planned: Cell<Option<(usize, PlanStatus)>>,
     _lock: FolderLock,
 }
 
@@ -37,7 +41,7 @@ enum Found {
 pub struct WriteOptions {
     /// How the removed blocks are taken out.
     pub format: HfFormat,
-    /// Convert the weights; None keeps their types, and quantised ones become f32.
+    /// Convert the weights; None keeps their types, and quantised ones become bf16.
     pub dtype: Option<FloatType>,
 }
 
@@ -90,15 +94,19 @@ impl OutFolder {
         }
     }
 
-    /// A folder with a saved search, or one in which nothing has been saved yet.
+    /// A folder with a search to go on with to a target: one that was saved, one that was finished with another target, or one
+    /// in which nothing has been saved yet.
     ///
     /// # Errors
-    /// As [`OutFolder::new`], but for a folder with anything else.
-    pub fn resume(path: impl Into<PathBuf>) -> Result<Self, ExportError> {
+    /// As [`OutFolder::new`], but for a folder with anything else, or where nothing is left to do.
+    pub fn resume(path: impl Into<PathBuf>, target: Target) -> Result<Self, ExportError> {
         let folder = Self::lock(path.into())?;
         match folder.look()? {
             Found::Nothing | Found::SavedSearch => folder.probed(),
-            Found::Result => Err(ExportError::NothingToResume { path: folder.shown(), why: "is finished" }),
+            Found::Result if Plan::read(&folder.plan())?.steps.len() == target.most_steps() => {
+                Err(ExportError::NothingToResume { path: folder.shown(), why: "is finished" })
+            }
+            Found::Result => folder.probed(),
             Found::Other => Err(ExportError::NothingToResume { path: folder.shown(), why: "holds no saved search" }),
         }
     }
@@ -112,7 +120,7 @@ impl OutFolder {
         }
         fs::create_dir_all(&path).map_err(|error| write(error.to_string()))?;
         match FolderLock::try_new(&path).map_err(|error| unreadable(&path, &error))? {
-            Some(lock) => Ok(Self { path, created, _lock: lock }),
+            Some(lock) => Ok(Self { path, created, planned: Cell::new(None), _lock: lock }),
             None => Err(ExportError::Busy { path: shown }),
         }
     }
@@ -144,7 +152,7 @@ impl OutFolder {
             Ok(is_empty)
         };
         let is_empty = empty().map_err(|error| unreadable(&self.path, &error))?;
-        let is_result = self.path.join("plan.json").exists();
+        let is_result = self.plan().exists();
         Ok(match (is_empty, is_result) {
             (true, _) => Found::Nothing,
             (false, true) => Found::Result,
@@ -170,26 +178,53 @@ impl OutFolder {
         self.path.join("state").join("search.json")
     }
 
-    /// Saves a search, whole or not at all.
+    /// The plan of the steps that are done.
+    pub fn plan(&self) -> PathBuf {
+        self.path.join("plan.json")
+    }
+
+    /// Saves a search, each file of it whole or not at all: its state, and its plan where a step or the end is new.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn save(&self, search: &SavedSearch) -> Result<(), ExportError> {
-        let folder = self.path.join("state");
-        fs::create_dir_all(&folder).map_err(|error| self.unclear(&error))?;
-        write_atomically(&self.state(), search.to_json().as_bytes())
+    pub fn save(&self, search: &Search) -> Result<(), ExportError> {
+        self.save_state(search)?;
+        if search.state().dense.is_none() || search.is_cut() {
+            return Ok(());
+        }
+        let now = (search.state().steps.len(), search.status());
+        if self.planned.get() != Some(now) {
+            search.plan().write(&self.plan())?;
+            self.planned.set(Some(now));
+        }
+        Ok(())
     }
 
-    /// What [`OutFolder::save`] wrote, if anything.
+    fn save_state(&self, search: &Search) -> Result<(), ExportError> {
+        let folder = self.path.join("state");
+        fs::create_dir_all(&folder).map_err(|error| self.unclear(&error))?;
+        write_atomically(&self.state(), search.save().to_json().as_bytes())
+    }
+
+    /// Whether there is something to go on from.
+    pub fn has_saved(&self) -> bool {
+        self.state().exists() || self.plan().exists()
+    }
+
+    /// What a search can go on from: what [`OutFolder::save`] wrote last, or the plan of a finished one; None if there is
+    /// neither.
     ///
     /// # Errors
     /// A file that cannot be read.
     pub fn saved(&self) -> Result<Option<Vec<u8>>, ExportError> {
-        match fs::read(self.state()) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unreadable(&self.state(), &error)),
+        for path in [self.state(), self.plan()] {
+            match fs::read(&path) {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(unreadable(&path, &error)),
+            }
         }
+        Ok(None)
     }
 
     /// Removes what an interrupted run left behind: its model, and files that were not finished.
@@ -236,7 +271,8 @@ impl Session {
 
 impl Search {
     /// Writes what was found: `order.json`, the model, and at the end, when the model has been read back, compared to the bit
-    /// and scored on the same text, `plan.json`. The saved search of a finished one is forgotten then.
+    /// and scored on the same text, `plan.json`. The saved search of a finished one is forgotten then, unless it has found more
+    /// than was asked for now.
     ///
     /// # Errors
     /// What the disk says, an [`ExportError::Differs`] or [`ExportError::OtherPerplexity`] where the written model is not what it
@@ -254,6 +290,10 @@ impl Search {
             problem,
             advice: "this is a bug in blockpruner, please report it",
         })?;
+        if self.is_cut() {
+            // The plan will have less.
+            out.save_state(self)?;
+        }
         out.remove_unfinished().map_err(|error| out.unclear(&error))?;
         write_order(&out.path.join("order.json"), &plan.order())?;
         let (path, session) = (out.path.join(MODEL), self.session());
@@ -263,18 +303,15 @@ impl Search {
         let mut prepare = |preparation| tell(Writing::Prepare(preparation));
         let perplexity = written.perplexity(self.windows(), &BlockSet::new(), &mut prepare).await?.perplexity;
         let planned = plan.steps.last().map_or(plan.dense.perplexity, |step| step.perplexity);
-        // Another type rounds the weights, so that only damage shows.
-        let allowed = match options.dtype {
-            None | Some(FloatType::F32) => 1e-6,
-            Some(_) => 0.02,
-        };
+        // Of rounded weights only damage shows.
+        let allowed = if summary.rounded { 0.02 } else { 1e-6 };
         let difference = (perplexity - planned).abs() / planned;
         if difference.is_nan() || difference > allowed {
             let path = path.display().to_string();
             return Err(ExportError::OtherPerplexity { path, perplexity, planned }.into());
         }
-        plan.write(&out.path.join("plan.json"))?;
-        if self.is_finished() {
+        plan.write(&out.plan())?;
+        if self.is_finished() && !self.is_cut() {
             out.remove_state()?;
         }
         Ok(Written { plan, summary, planned, perplexity })

@@ -17,7 +17,7 @@ use crate::generate::{GenerateOptions, Generator};
 use crate::gpu::{Gpu, GpuOptions, give_way};
 use crate::model::{BlockSet, Checkpoint, DeviceModel, device_needs};
 use crate::score::{Score, Scorer};
-use crate::search::{MemoryPlan, SearchOptions};
+use crate::search::{Cost, MemoryPlan, SearchOptions, SearchState};
 use crate::text::Windows;
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -118,6 +118,15 @@ impl Session {
     /// A memory budget that is too small for it.
     pub fn memory(&self, windows: &Windows, search: Option<&SearchOptions>) -> Result<MemoryPlan, Error> {
         Ok(MemoryPlan::new(&self.gpu, &self.checkpoint, windows, search, self.memory_budget)?)
+    }
+
+    /// What a search over a text will take, foreseen.
+    ///
+    /// # Errors
+    /// Those of [`Session::memory`].
+    pub fn cost(&self, windows: &Windows, options: &SearchOptions) -> Result<Cost, Error> {
+        let memory = self.memory(windows, Some(options))?;
+        Ok(Cost::new(&self.checkpoint.spec, windows, options, &memory, &SearchState::default()))
     }
 
     /// The model as a plan wants it on the device, ready to run. It stays there until another plan wants it otherwise, or

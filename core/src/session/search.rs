@@ -10,11 +10,13 @@ use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 
+use web_time::Instant;
+
 use super::{Preparation, Session};
 use crate::Error;
-use crate::export::{Fingerprint, Plan, Pruning, SavedSearch};
+use crate::export::{Fingerprint, Plan, PlanStatus, Pruning, SavedSearch};
 use crate::score::Scorer;
-use crate::search::{self, SearchOptions, SearchState};
+use crate::search::{self, Cost, SearchOptions, SearchState};
 use crate::text::Windows;
 
 /// What a [`Search`] tells.
@@ -41,6 +43,10 @@ pub struct Search {
     fingerprint: Fingerprint,
     /// As of the last event that was given.
     state: SearchState,
+    /// What was saved, where that is more than was asked for now.
+    beyond: Option<SearchState>,
+    cost: Option<Cost>,
+    clock: Clock,
     told: Told,
     /// None when it has ended, failed or was stopped.
     run: Option<Run>,
@@ -48,9 +54,32 @@ pub struct Search {
     waiting: Option<Waker>,
 }
 
+/// Time in which the search runs: while somebody waits for its next event.
+#[derive(Default)]
+struct Clock {
+    before: f64,
+    since: Option<Instant>,
+}
+
+impl Clock {
+    fn run(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn pause(&mut self) {
+        self.before = self.seconds();
+        self.since = None;
+    }
+
+    fn seconds(&self) -> f64 {
+        self.before + self.since.map_or(0.0, |since| since.elapsed().as_secs_f64())
+    }
+}
+
 impl Session {
-    /// A search over a text, or one that goes on from what [`Search::save`] returned earlier. Nothing runs before its first
-    /// event is asked for.
+    /// A search over a text, or one that goes on from what [`Search::save`] returned earlier, or from a plan: with the same
+    /// target or any other, because the first steps of a longer search are those of a shorter one. Nothing runs before its
+    /// first event is asked for.
     ///
     /// # Errors
     /// More blocks to remove than there are; a saved search that is damaged, or belongs to another model, text, device or
@@ -65,14 +94,29 @@ impl Session {
         let spec = &self.checkpoint.spec;
         options.check(spec)?;
         let fingerprint = self.described(&windows, &options).fingerprint().await?;
-        let state = match saved {
+        let found = match saved {
             Some(saved) => SavedSearch::resume(saved, &fingerprint, spec, &options)?,
             None => SearchState::default(),
         };
+        let state = options.target.cut(&found);
+        let beyond = (state != found).then_some(found);
         let told = Told::default();
-        let run = (state.steps.len() < options.remove)
-            .then(|| -> Run { Box::pin(run(self.clone(), windows.clone(), options, state.clone(), told.clone())) });
-        Ok(Search { session: self.clone(), windows, options, fingerprint, state, told, run, waiting: None })
+        let run = (!options.target.is_reached(&state)).then(|| -> Run {
+            Box::pin(run(self.clone(), windows.clone(), options.clone(), state.clone(), told.clone()))
+        });
+        Ok(Search {
+            session: self.clone(),
+            windows,
+            options,
+            fingerprint,
+            state,
+            beyond,
+            cost: None,
+            clock: Clock::default(),
+            told,
+            run,
+            waiting: None,
+        })
     }
 
     fn described<'a>(&'a self, windows: &'a Windows, options: &'a SearchOptions) -> Pruning<'a> {
@@ -124,7 +168,20 @@ impl Search {
         if let Some(state) = state {
             self.state = state;
         }
+        let spec = &self.session.checkpoint.spec;
+        match (&event, &mut self.cost) {
+            (Event::Prepare(Preparation::Planned(memory)), cost) => {
+                *cost = Some(Cost::new(spec, &self.windows, &self.options, memory, &self.state));
+            }
+            (Event::Found(found), Some(cost)) => cost.observe(found, &self.state, self.clock.seconds()),
+            _ => {}
+        }
         Some(event)
+    }
+
+    /// What the search takes, as far as it can be foreseen; None before its memory is planned.
+    pub fn cost(&self) -> Option<&Cost> {
+        self.cost.as_ref()
     }
 
     /// What has been found so far, as far as it is worth saving.
@@ -134,17 +191,32 @@ impl Search {
 
     /// Whether all steps are done.
     pub fn is_finished(&self) -> bool {
-        self.state.steps.len() == self.options.remove
+        self.options.target.is_reached(&self.state)
+    }
+
+    /// Whether it goes on, was stopped (by an error, too), or is finished.
+    pub fn status(&self) -> PlanStatus {
+        match &self.run {
+            _ if self.is_finished() => PlanStatus::Finished,
+            Some(_) => PlanStatus::Searching,
+            None => PlanStatus::Stopped,
+        }
+    }
+
+    /// Whether it goes on from one that has found more than is asked for now. That is not lost: [`Search::save`] has it.
+    pub fn is_cut(&self) -> bool {
+        self.beyond.is_some()
     }
 
     /// The search as it stands, to go on with later.
     pub fn save(&self) -> SavedSearch {
-        SavedSearch::new(self.fingerprint.clone(), self.state.clone())
+        SavedSearch::new(self.fingerprint.clone(), self.beyond.as_ref().unwrap_or(&self.state).clone())
     }
 
     /// The plan of the finished steps.
     pub fn plan(&self) -> Plan {
-        self.session.described(&self.windows, &self.options).plan(self.fingerprint.clone(), self.state.clone())
+        let described = self.session.described(&self.windows, &self.options);
+        described.plan(self.fingerprint.clone(), self.status(), self.state.clone())
     }
 
     /// The model and the device.
@@ -167,6 +239,17 @@ impl Stream for Search {
     type Item = Result<Event, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.clock.run();
+        let next = self.poll_event(context);
+        if next.is_ready() {
+            self.clock.pause();
+        }
+        next
+    }
+}
+
+impl Search {
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Event, Error>>> {
         if let Some(event) = self.take() {
             return Poll::Ready(Some(Ok(event)));
         }

@@ -27,4 +27,11 @@ impl Checkpoint {
         windows.check_vocabulary(self.spec.vocab_size)?;
         Ok(windows)
     }
+
+    /// What to say of windows that are longer than the texts that the model was made for.
+    pub fn too_long(&self, windows: &Windows) -> Option<String> {
+        let (window, most) = (windows.window, self.spec.max_positions);
+        (window > most)
+            .then(|| format!("a window of {window} tokens is more than the {most} that the model was made for"))
+    }
 }

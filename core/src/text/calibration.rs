@@ -253,9 +253,9 @@ impl Pieces<'_> {
     fn check_whole(&self) -> Result<(), TextError> {
         match (self.rows, self.is_blank) {
             (0, _) if self.is_rows => {
-                Err(self.text.refuse("there is no row in it; give a file that holds text".into()))
+                Err(self.text.refuse("there is no row in it; give a text with at least one".into()))
             }
-            (_, true) => Err(self.text.refuse("the text is empty or blank; give a file that holds text".into())),
+            (_, true) => Err(self.text.refuse("the text is empty or blank; give one that holds words".into())),
             _ => Ok(()),
         }
     }

@@ -75,6 +75,25 @@ impl Windows {
         Ok(Self { ids, window, count, rows: 0, tokens, whole_text: true, source, options })
     }
 
+    /// Tokens that are predicted: all but the first of each window.
+    pub fn predicted(&self) -> usize {
+        self.ids.len() - self.count
+    }
+
+    /// What to say of a choice of blocks that rests on few predicted tokens, fewer than [`Windows::FEW`].
+    pub fn too_few(&self) -> Option<String> {
+        let (predicted, few) = (self.predicted(), Self::FEW);
+        (predicted < few).then(|| {
+            format!(
+                "the choice of blocks rests on {predicted} predicted tokens; below {few} it is chance to a good part: take \
+                 a longer text or more windows"
+            )
+        })
+    }
+
+    /// Below so many predicted tokens a choice of blocks depends much on which text was taken.
+    pub const FEW: usize = 2000;
+
     /// Checks that the model has an embedding for every id.
     ///
     /// # Errors
@@ -154,6 +173,14 @@ mod tests {
                 options: TextOptions::default(),
             }
         );
+    }
+
+    #[test]
+    fn few_tokens_are_said_to_be_few() {
+        let windows = |tokens| Windows::from_ids(vec![0; tokens], 100, None).unwrap();
+        assert_eq!(windows(250).predicted(), 198);
+        assert!(windows(2000).too_few().is_some_and(|said| said.contains("1980 predicted tokens")));
+        assert_eq!(windows(2100).too_few(), None);
     }
 
     #[test]

@@ -308,6 +308,11 @@ impl Weights {
         self.tensors.values()
     }
 
+    /// Bytes of all readable tensors as they are stored.
+    pub fn stored_bytes(&self) -> u64 {
+        self.iter().map(|tensor| tensor.bytes).sum()
+    }
+
     /// The tensors whose type cannot be read, sorted by name.
     pub(crate) fn unsupported(&self) -> impl Iterator<Item = &UnsupportedTensor> {
         self.unsupported.values()
@@ -376,7 +381,7 @@ impl Weights {
     /// # Errors
     /// [`WeightsError::Read`].
     pub async fn fingerprint(&self) -> Result<String, WeightsError> {
-        let whole = self.tensors.values().map(|info| info.bytes).sum::<u64>() <= FINGERPRINT_WHOLE;
+        let whole = self.stored_bytes() <= FINGERPRINT_WHOLE;
         let mut hash = Sha256::new();
         hash.update(b"blockpruner weights 1\n");
         for info in self.tensors.values() {

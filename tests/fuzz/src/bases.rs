@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use blockpruner::export::{
-    Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings, SavedSearch, order_json,
+    Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings, PlanStatus, SavedSearch,
+    order_json,
 };
 use blockpruner::model::{BlockId, BlockSet, ModelSpec};
 use blockpruner::search::{
-    BlockTypes, Candidate, CandidateState, Dense, SearchOptions, SearchState, Step, Strategy, Work,
+    BlockTypes, Candidate, CandidateState, Dense, Objective, SearchOptions, SearchState, Step, Work,
 };
 use serde_json::{Map, Value, json};
 
@@ -163,7 +164,9 @@ pub fn spec() -> ModelSpec {
 }
 
 /// What the saved search below was started with.
-pub const OPTIONS: SearchOptions = SearchOptions { remove: 3, block_types: BlockTypes::Mix, strategy: Strategy::Exact };
+pub fn options() -> SearchOptions {
+    SearchOptions::remove(3)
+}
 
 /// What the saved search below belongs to.
 pub fn fingerprint() -> Fingerprint {
@@ -172,7 +175,8 @@ pub fn fingerprint() -> Fingerprint {
 
 fn candidate(block: BlockId, perplexity: f64) -> Candidate {
     let state = CandidateState::Complete;
-    Candidate { block, perplexity: Some(perplexity), at_least: None, state, head_tokens: 5, reason: None }
+    let perplexity = Some(perplexity);
+    Candidate { block, value: perplexity, perplexity, at_least: None, state, head_tokens: 5, reason: None }
 }
 
 /// A finished search of two steps.
@@ -181,6 +185,7 @@ fn searched() -> SearchState {
     let step = |step: usize, removed: BlockId, candidates: Vec<Candidate>| Step {
         step,
         removed,
+        value: 13.0,
         perplexity: 13.0,
         candidates,
         work: Work { block_tokens: 7, head_tokens: 8 },
@@ -189,8 +194,13 @@ fn searched() -> SearchState {
         seconds: 1.5,
     };
     let (mha, mlp) = (BlockId::mha, BlockId::mlp);
-    let bounded =
-        Candidate { perplexity: None, at_least: Some(13.5), state: CandidateState::Bounded, ..candidate(mlp(1), 0.0) };
+    let bounded = Candidate {
+        value: None,
+        perplexity: None,
+        at_least: Some(13.5),
+        state: CandidateState::Bounded,
+        ..candidate(mlp(1), 0.0)
+    };
     let first = vec![candidate(mha(0), 14.0), candidate(mha(1), 13.0), candidate(mlp(0), 13.0), bounded.clone()];
     let second = vec![candidate(mha(0), 14.0), candidate(mlp(0), 13.0), bounded];
     SearchState {
@@ -205,47 +215,50 @@ fn searched() -> SearchState {
 /// plan.json.
 pub fn plans() -> &'static Bases {
     static BASES: OnceLock<Bases> = OnceLock::new();
-    BASES.get_or_init(|| {
-        let spec = spec();
-        let state = searched();
-        let plan = Plan {
-            format: PLAN_FORMAT.into(),
-            model: PlanModel {
-                name: "m".into(),
-                family: spec.family.to_string(),
-                layers: spec.layers.len(),
-                parameters: spec.parameters(),
-                absent: BlockSet::new(),
-            },
-            calibration: PlanCalibration {
-                source: "builtin:sample".into(),
-                field: None,
-                rows: 3,
-                tokens: 99,
-                windows: 3,
-                window: 32,
-                samples: Some(3),
-                seed: Some(u64::MAX),
-            },
-            settings: PlanSettings {
-                block_types: OPTIONS.block_types,
-                remove: 2,
-                strategy: OPTIONS.strategy,
-                approximate: false,
-            },
-            device: PlanDevice {
-                name: "llvmpipe".into(),
-                backend: "Vulkan".into(),
-                driver: "Mesa".into(),
-                tier: "baseline".into(),
-                kernel: "panel".into(),
-            },
-            fingerprint: fingerprint(),
-            dense: Dense { perplexity: 12.5, mean_nll: 2.5 },
-            steps: state.steps,
-        };
-        vec![parsed(&plan.to_json())].into()
-    })
+    BASES.get_or_init(|| vec![parsed(&plan().to_json())].into())
+}
+
+fn plan() -> Plan {
+    let spec = spec();
+    let state = searched();
+    Plan {
+        format: PLAN_FORMAT.into(),
+        status: PlanStatus::Finished,
+        model: PlanModel {
+            name: "m".into(),
+            family: spec.family.to_string(),
+            layers: spec.layers.len(),
+            parameters: spec.parameters(),
+            absent: BlockSet::new(),
+        },
+        calibration: PlanCalibration {
+            source: "builtin:sample".into(),
+            field: None,
+            rows: 3,
+            tokens: 99,
+            windows: 3,
+            window: 32,
+            samples: Some(3),
+            seed: Some(u64::MAX),
+        },
+        settings: PlanSettings {
+            block_types: BlockTypes::Mix,
+            remove: 2,
+            objective: Objective::Perplexity,
+            strategy: "exact".into(),
+            approximate: false,
+        },
+        device: PlanDevice {
+            name: "llvmpipe".into(),
+            backend: "Vulkan".into(),
+            driver: "Mesa".into(),
+            tier: "baseline".into(),
+            kernel: "panel".into(),
+        },
+        fingerprint: fingerprint(),
+        dense: Dense { perplexity: 12.5, mean_nll: 2.5 },
+        steps: state.steps,
+    }
 }
 
 /// state/search.json.
@@ -253,7 +266,8 @@ pub fn states() -> &'static Bases {
     static BASES: OnceLock<Bases> = OnceLock::new();
     BASES.get_or_init(|| {
         let begun = SavedSearch::new(fingerprint(), SearchState::default());
-        vec![parsed(&SavedSearch::new(fingerprint(), searched()).to_json()), parsed(&begun.to_json())].into()
+        let under_way = SavedSearch::new(fingerprint(), searched());
+        vec![parsed(&under_way.to_json()), parsed(&begun.to_json()), parsed(&plan().to_json())].into()
     })
 }
 

@@ -52,7 +52,7 @@ pub fn sealed(json: &[u8]) -> Option<String> {
 }
 
 fn check_state(json: &[u8]) {
-    let resume = |json: &[u8]| SavedSearch::resume(json, &bases::fingerprint(), &bases::spec(), &bases::OPTIONS);
+    let resume = |json: &[u8]| SavedSearch::resume(json, &bases::fingerprint(), &bases::spec(), &bases::options());
     let Ok(search) = resume(json) else { return };
     let saved = SavedSearch::new(bases::fingerprint(), search.clone()).to_json();
     assert_eq!(resume(saved.as_bytes()).ok(), Some(search), "a saved search reads back");

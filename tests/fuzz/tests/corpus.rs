@@ -61,7 +61,7 @@ fn every_base_is_accepted() {
     }
     for state in &bases::states().documents {
         let json = state.to_string();
-        SavedSearch::resume(json.as_bytes(), &bases::fingerprint(), &bases::spec(), &bases::OPTIONS).unwrap();
+        SavedSearch::resume(json.as_bytes(), &bases::fingerprint(), &bases::spec(), &bases::options()).unwrap();
     }
 }
 
@@ -69,7 +69,7 @@ fn every_base_is_accepted() {
 #[test]
 fn changed_states_are_read_behind_their_digest() {
     let resume =
-        |json: &str| SavedSearch::resume(json.as_bytes(), &bases::fingerprint(), &bases::spec(), &bases::OPTIONS);
+        |json: &str| SavedSearch::resume(json.as_bytes(), &bases::fingerprint(), &bases::spec(), &bases::options());
     let changed = |pointer: &str| {
         let mut state = bases::states().documents[0].clone();
         *state.pointer_mut(pointer).unwrap() = 3.into();

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use crate::model::family::{TensorRef, stored};
 use crate::model::{BlockId, BlockSet, Checkpoint, ModelSpec};
-use crate::weights::{FloatType, Rows, Weights};
+use crate::weights::{DType, FloatType, Rows, Weights};
 use serde_json::{Map, Value};
 
 use super::{ExportError, FolderSink};
@@ -64,7 +64,7 @@ pub struct HfOptions {
     pub removed: BlockSet,
     /// How to take them out.
     pub format: HfFormat,
-    /// Convert all tensors to this type; without it they keep theirs, and quantised ones become F32.
+    /// Convert all tensors to this type; without it they keep theirs, and quantised ones become [`QUANTISED_AS`].
     pub dtype: Option<FloatType>,
     /// A weight file is closed before it grows beyond this, except for one tensor that alone is larger.
     pub shard_bytes: u64,
@@ -77,6 +77,10 @@ impl HfOptions {
     }
 }
 
+/// What quantised tensors become where no type is asked for: half of what F32 takes, and quantising has cost them more
+/// precision than this does.
+pub const QUANTISED_AS: FloatType = FloatType::BF16;
+
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -87,6 +91,8 @@ pub struct HfSummary {
     pub tensors: usize,
     /// Bytes of all tensors.
     pub bytes: u64,
+    /// Whether values were rounded to the type that they are written in; if not, the model computes what it did.
+    pub rounded: bool,
     /// Tensors of the input that the model does not need and whose type could not be read; they are not in the output.
     pub left_out: Vec<String>,
     /// What of the input's files named programs and is not in the output, as `KEY in FILE`.
@@ -157,6 +163,21 @@ pub async fn export_hf(
     export_in_chunks(source.into(), options, CHUNK_BYTES, sink, progress).await
 }
 
+/// Bytes of all tensors that [`export_hf`] would write.
+///
+/// # Errors
+/// As [`export_hf`], as far as no value has to be read.
+pub fn written_bytes<'a>(source: impl Into<HfSource<'a>>, options: &HfOptions) -> Result<u64, ExportError> {
+    let source = source.into();
+    source.spec.check_blocks(&options.removed)?;
+    let gone = source.spec.absent.union(&options.removed);
+    Ok(total_bytes(&select(&source, options, &gone)?))
+}
+
+fn total_bytes(tensors: &[OutputTensor]) -> u64 {
+    tensors.iter().map(OutputTensor::bytes).sum()
+}
+
 /// Checks that `written`, the folder that [`export_hf`] wrote, reads back as the same architecture without the removed
 /// blocks, and that every tensor holds the bits that belong there. `progress` as for [`export_hf`].
 ///
@@ -177,7 +198,7 @@ pub async fn check_hf(
         let what = format!("its config.json reads as {:?}, expected {expected:?}", written.spec);
         return Err(ExportError::Differs { what });
     }
-    let (mut done, total) = (0, tensors.iter().map(OutputTensor::bytes).sum());
+    let (mut done, total) = (0, total_bytes(&tensors));
     for tensor in tensors {
         let differs = |what: String| ExportError::Differs { what: format!("tensor `{}` {what}", tensor.name) };
         let info = written.weights.require(&tensor.name, &tensor.shape)?;
@@ -209,7 +230,8 @@ async fn export_in_chunks(
     let mut summary = HfSummary {
         files: Vec::new(),
         tensors: tensors.len(),
-        bytes: tensors.iter().map(OutputTensor::bytes).sum(),
+        bytes: total_bytes(&tensors),
+        rounded: tensors.iter().any(|tensor| is_rounded(source.weights, tensor)),
         left_out: source.weights.unsupported().map(|tensor| tensor.name.clone()).collect(),
         foreign_code: Vec::new(),
     };
@@ -251,13 +273,13 @@ fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result
         let silenced = outputs.contains(name);
         tensors.push(OutputTensor {
             name: name.to_string(),
-            dtype: options.dtype.unwrap_or(info.dtype.read_as()),
+            dtype: options.dtype.unwrap_or(kept_type(info.dtype)),
             shape: info.shape.clone(),
             content: if silenced { Content::Constant(0.0) } else { Content::Copied },
         });
     }
     if zeroed {
-        let embedding = weights.get(&spec.embedding_name()).map_or(FloatType::F32, |info| info.dtype.read_as());
+        let embedding = weights.get(&spec.embedding_name()).map_or(FloatType::F32, |info| kept_type(info.dtype));
         let dtype = options.dtype.unwrap_or(embedding);
         for block in spec.absent.iter() {
             let absent = spec.block_tensors(block);
@@ -271,6 +293,17 @@ fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
     }
     Ok(tensors)
+}
+
+/// The type of a written tensor where none is asked for.
+fn kept_type(stored: DType) -> FloatType {
+    if stored.is_quantised() { QUANTISED_AS } else { stored.read_as() }
+}
+
+/// Whether the tensor's type cannot hold what the input's does.
+fn is_rounded(weights: &Weights, tensor: &OutputTensor) -> bool {
+    let stored = weights.get(&tensor.name).filter(|_| tensor.content == Content::Copied);
+    stored.is_some_and(|stored| tensor.dtype != FloatType::F32 && tensor.dtype != stored.dtype.read_as())
 }
 
 /// Whether a tensor goes with one of `blocks`, or with a layer of which both blocks go.
@@ -301,7 +334,9 @@ fn small_files(
     if removed {
         config::mark_removed(&mut config, source.spec.family, gone);
     }
-    if let Some(dtype) = config::dtype_to_state(options.dtype, source.from_gguf, tensors) {
+    let quantised = source.weights.iter().any(|tensor| tensor.dtype.is_quantised());
+    let converted = options.dtype.or(quantised.then_some(QUANTISED_AS));
+    if let Some(dtype) = config::dtype_to_state(converted, source.from_gguf, tensors) {
         config::set_dtype(&mut config, dtype);
     }
     let mut files = vec![("config.json".to_string(), config::to_bytes(&config))];

@@ -527,7 +527,7 @@ fn quantised_tensors_become_floats_and_the_configuration_says_so() {
     let source = HfSource { spec: &spec, weights: &weights, config, side_files: &[], from_gguf: true };
     let mut folder = MemoryFolder::new();
     let options = HfOptions::new(BlockSet::new(), HfFormat::Removed);
-    block_on(export_in_chunks(source, &options, 100, &mut folder, &mut |_, _| {})).unwrap();
+    let summary = block_on(export_in_chunks(source, &options, 100, &mut folder, &mut |_, _| {})).unwrap();
     let expected = SafeTensors::deserialize(include_bytes!("../../weights/testdata/llama.safetensors")).unwrap();
     let tensors = folder.tensors();
     assert!(tensors.contains_key("model.layers.0.self_attn.q_proj.bias"));
@@ -539,11 +539,17 @@ fn quantised_tensors_become_floats_and_the_configuration_says_so() {
             Dtype::F16 => Rows { dtype: FloatType::F16, bytes: bytes.clone() },
             _ => Rows { dtype: FloatType::BF16, bytes: bytes.clone() },
         };
-        assert!(encode(FloatType::F32, &rows.to_f32()) == view.data(), "{name}");
+        let expected = Rows { dtype: FloatType::F32, bytes: view.data().to_vec() };
+        let quantised = weights.get(name).unwrap().dtype.is_quantised();
+        assert_eq!(quantised, *dtype == Dtype::BF16, "{name}");
+        let expected = if quantised { encode(FloatType::BF16, &expected.to_f32()) } else { expected.bytes };
+        let found = if quantised { bytes.clone() } else { encode(FloatType::F32, &rows.to_f32()) };
+        assert!(found == expected, "{name}");
     }
+    assert!(summary.rounded && summary.bytes == written_bytes(source, &options).unwrap());
     let of = |name: &str| tensors[name].0;
     assert_eq!(of("model.layers.0.self_attn.k_proj.weight"), Dtype::F16);
-    assert_eq!(of("model.layers.0.mlp.down_proj.weight"), Dtype::F32);
-    assert_eq!(folder.json("config.json")["torch_dtype"], "float32");
+    assert_eq!(of("model.layers.0.mlp.down_proj.weight"), Dtype::BF16);
+    assert_eq!(folder.json("config.json")["torch_dtype"], "bfloat16");
     assert_eq!(folder.open().spec, spec);
 }

@@ -4,22 +4,44 @@
 
 use std::collections::BTreeMap;
 
-use super::greedy::{Observer, candidate, go_on, open_candidates, record};
-use super::sweep::{Outcome, Scored, Sweep};
-use super::{Candidate, CandidateState, Event, MemoryPlan, SearchError, SearchOptions, SearchState};
+use super::{StepContext, StepFuture, Strategy, StrategyNeeds, candidate};
 use crate::model::BlockId;
 use crate::score::Score;
+use crate::search::sweep::{Outcome, Scored};
+use crate::search::{Candidate, CandidateState, Event, Reason, SearchError};
 use crate::text::Windows;
 
+/// Approximate: candidates that fall behind on the first windows are dropped.
+#[derive(Clone, Copy, Debug)]
+pub struct Racing;
+
+impl Strategy for Racing {
+    fn name(&self) -> &str {
+        "racing"
+    }
+
+    fn needs(&self, windows: &Windows) -> StrategyNeeds {
+        StrategyNeeds { heats: HEATS, opening: opening(windows), ..StrategyNeeds::default() }
+    }
+
+    fn usual_share(&self, _step: usize) -> f64 {
+        0.5
+    }
+
+    fn step<'a>(&'a self, step: &'a mut StepContext<'_>) -> StepFuture<'a> {
+        Box::pin(race(step))
+    }
+}
+
 /// Parts of the text after each of which candidates may be dropped.
-pub(super) const HEATS: usize = 8;
+const HEATS: usize = 8;
 /// A race needs so many tokens at least to see a difference,
 const LEAST_OPENING: usize = 128;
 /// and begins on a multiple of so many, which fills the blocks of every attention kernel.
 const OPENING_GRAIN: usize = 64;
 
 /// Tokens that a race begins with, the first ones of the first window, where the windows are too few for the heats; or 0.
-pub(super) fn opening(windows: &Windows) -> usize {
+fn opening(windows: &Windows) -> usize {
     let half_a_heat = windows.window * windows.count / (2 * HEATS) / OPENING_GRAIN * OPENING_GRAIN;
     if windows.count < HEATS && half_a_heat >= LEAST_OPENING { half_a_heat } else { 0 }
 }
@@ -33,31 +55,29 @@ const NORMAL_QUANTILE: f64 = 1.6449;
 const RUN: usize = 16;
 
 /// One step of a racing search. Nothing of it is told before all candidates are settled.
-pub(super) async fn step(
-    sweep: &mut Sweep<'_, '_>,
-    options: &SearchOptions,
-    memory: &MemoryPlan,
-    state: &mut SearchState,
-    observe: Observer<'_>,
-) -> Result<(), SearchError> {
-    let (mut live, total) = open_candidates(sweep.scorer().model().spec(), options, state);
+async fn race(context: &mut StepContext<'_>) -> Result<(), SearchError> {
+    let mut live = context.open();
     if live.is_empty() {
         // It was saved between the race and its end.
         return Ok(());
     }
     live.sort_by_key(BlockId::by_layer);
-    let kept = sweep.scorer().kept();
+    let (step, removed) = (context.number(), context.removed());
+    let mut settled: Vec<Candidate> = Vec::new();
+    let StepContext { scorer, sweep: Some(sweep), memory, state, observe, .. } = context else {
+        return context.score(&live).await;
+    };
+    let kept = scorer.kept();
     let mut nll: BTreeMap<BlockId, Vec<f32>> = BTreeMap::new();
     let mut head_tokens: BTreeMap<BlockId, u64> = BTreeMap::new();
-    let mut settled: Vec<Candidate> = Vec::new();
     let heats: Vec<usize> = sweep.opening().into_iter().chain(0..sweep.batches()).collect();
     for (heat, batch) in heats.iter().copied().enumerate() {
         let waves = live.len().div_ceil(memory.wave);
         for (index, wave) in live.chunks(memory.wave).enumerate() {
-            let step = state.steps.len() + 1;
-            let mut progress = |share: f64| {
+            let mut progress = |share: f64, work| {
                 let part = (index as f64 + share) / waves as f64;
-                observe(Event::Progress { step, done: (heat as f64 + part) / heats.len() as f64 }, state)
+                let done = (heat as f64 + part) / heats.len() as f64;
+                observe(Event::Progress { step, done, work: state.work + work }, state)
             };
             for (block, losses) in sweep.nll(batch, wave, &mut progress).await? {
                 *head_tokens.entry(block).or_default() += losses.len() as u64;
@@ -65,7 +85,7 @@ pub(super) async fn step(
             }
         }
         live.retain(|block| {
-            let Some(error) = Score::from_nll(&nll[block], kept, &state.removed().with(*block)).err() else {
+            let Some(error) = Score::from_nll(&nll[block], kept, &removed.with(*block)).err() else {
                 return true;
             };
             settled.extend(candidate(Scored { block: *block, outcome: Err(error), head_tokens: head_tokens[block] }));
@@ -81,11 +101,10 @@ pub(super) async fn step(
     }
     state.work += sweep.take_work();
     for block in live {
-        let outcome = Score::from_nll(&nll[&block], kept, &state.removed().with(block)).map(Outcome::Complete);
+        let outcome = Score::from_nll(&nll[&block], kept, &removed.with(block)).map(Outcome::Complete);
         settled.push(candidate(Scored { block, outcome, head_tokens: head_tokens[&block] })?);
     }
-    record(settled, total, state, observe)?;
-    go_on(observe(Event::Progress { step: state.steps.len() + 1, done: 1.0 }, state))
+    context.record(settled)
 }
 
 fn drop_losers(
@@ -103,21 +122,26 @@ fn drop_losers(
         }
         settled.push(Candidate {
             block: *block,
+            value: None,
             perplexity: None,
             at_least: None,
             state: CandidateState::Raced,
             head_tokens: head_tokens[block],
-            reason: Some(format!(
-                "approximate: behind {leader} by {:.4} nats a token, standard error {:.4}, after {} tokens ({} % \
-                 confidence)",
-                behind.mean,
-                behind.error,
-                nll[block].len(),
-                CONFIDENCE * 100.0
-            )),
+            reason: Some(Reason::Behind {
+                leader,
+                mean: to_four_decimals(behind.mean),
+                error: to_four_decimals(behind.error),
+                tokens: nll[block].len(),
+                confidence: CONFIDENCE * 100.0,
+            }),
         });
         false
     });
+}
+
+/// As it is printed.
+fn to_four_decimals(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
 }
 
 /// How far a candidate is behind, in nats a token.

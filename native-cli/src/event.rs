@@ -1,0 +1,238 @@
+//! What a command tells on stderr while it works: as one JSON object a line with `--progress jsonl`, else in words. A new field
+//! or type may come at any time; one that is here keeps its meaning.
+
+use std::path::Path;
+
+use blockpruner::model::BlockId;
+use blockpruner::search::CandidateState;
+use serde::Serialize;
+
+use crate::screen::{bytes, duration, grouped, short};
+
+/// Something that a program or a person wants to know while a command works. Sizes are in bytes, times in seconds.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// A model was opened.
+    Model {
+        model: &'a str,
+        family: &'a str,
+        layers: usize,
+        blocks: usize,
+        parameters: u64,
+        /// Of all tensors as they are stored.
+        bytes: u64,
+    },
+    /// A text was cut.
+    Text {
+        /// What it is for: `calibration`, `evaluation` or `text`.
+        role: &'static str,
+        source: &'a str,
+        rows: usize,
+        /// Of the text, as far as it was read.
+        tokens: usize,
+        windows: usize,
+        window: usize,
+        whole_text: bool,
+    },
+    /// A device was opened and passed its tests.
+    Device { name: &'a str, backend: &'a str, driver: &'a str, tier: &'a str, kernel: &'a str },
+    /// What a search is going to do.
+    Plan {
+        remove: usize,
+        /// Blocks of which these are chosen.
+        candidates: usize,
+        strategy: &'a str,
+        /// Whether the result may differ from the published loop's.
+        approximate: bool,
+        /// Tokens that every candidate is scored on.
+        tokens: usize,
+    },
+    /// How large a model is before and after.
+    Size {
+        bytes_read: u64,
+        /// Before the blocks are chosen, the most that it can be.
+        bytes_written: u64,
+        at_most: bool,
+    },
+    /// Device memory was planned.
+    Memory {
+        weights: u64,
+        states: u64,
+        scratch: u64,
+        total: u64,
+        streamed: bool,
+        wave: usize,
+        #[serde(skip)]
+        words: &'a str,
+    },
+    /// So much of something is done; without `total` nobody knows how long it takes.
+    Stage { what: &'a str, done: u64, total: Option<u64> },
+    /// The unpruned model was scored.
+    Dense { perplexity: f64 },
+    /// What a search takes, as soon as candidates were measured.
+    Cost {
+        /// That the published loop would run.
+        passes: usize,
+        /// Of each.
+        tokens: usize,
+        seconds_left: f64,
+    },
+    /// A candidate was scored, or dropped.
+    Candidate { step: usize, block: BlockId, state: CandidateState, perplexity: Option<f64>, at_least: Option<f64> },
+    /// How far a search is.
+    Progress {
+        step: usize,
+        /// Of the whole search, 0 to 1.
+        done: f64,
+        tokens_per_second: Option<f64>,
+        seconds_left: Option<f64>,
+    },
+    /// A block was chosen.
+    Step {
+        step: usize,
+        steps: usize,
+        removed: BlockId,
+        perplexity: f64,
+        params_left: u64,
+        ratio_removed: f64,
+        candidates: usize,
+        /// Of the candidates, scored to the end.
+        complete: usize,
+        approximate: bool,
+        seconds: f64,
+    },
+    /// The model was scored on a text that the search has not seen.
+    Evaluation(&'a Evaluation),
+    /// The written model was read back and scored.
+    Check {
+        perplexity: f64,
+        /// What the search found for it.
+        planned: f64,
+        /// Whether its values were rounded to the type that they are written in.
+        rounded: bool,
+    },
+    /// Everything is written.
+    Written { out: &'a Path, bytes_read: u64, bytes_written: u64 },
+    /// A prompt was continued.
+    Generated {
+        prompt_tokens: usize,
+        prompt_seconds: f64,
+        new_tokens: usize,
+        tokens_per_second: Option<f64>,
+        finish_reason: &'a str,
+    },
+    /// Anything else worth a line.
+    Message { text: String },
+    /// Something of the input that one may want to know.
+    Note { text: String },
+    /// Something that one should do otherwise.
+    Warning { text: String },
+    /// It ended as was asked for.
+    Stopped { text: String },
+    /// It failed; nothing follows.
+    Error { text: String, hint: Option<&'a str>, exit_code: u8 },
+}
+
+/// Perplexities on a text that a search has not seen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluation {
+    pub text: String,
+    pub window: usize,
+    pub windows: usize,
+    /// Windows times window.
+    pub tokens: usize,
+    /// Of the unpruned model.
+    pub dense_perplexity: f64,
+    /// Without the blocks that were removed.
+    pub perplexity: f64,
+}
+
+impl Evaluation {
+    /// As the table's last lines.
+    pub fn words(&self) -> String {
+        let Self { text, windows, window, .. } = self;
+        let (dense, pruned) = (short(self.dense_perplexity), short(self.perplexity));
+        format!("held out: perplexity {dense} -> {pruned} on {text} ({windows} windows of {window} tokens)")
+    }
+}
+
+impl Event<'_> {
+    /// The event as a line for people, or None where it is none of theirs, or only with `--verbose`.
+    pub fn words(&self, verbose: bool) -> Option<String> {
+        let in_detail = |text: String| verbose.then_some(text);
+        match self {
+            Self::Model { model, family, layers, blocks, parameters, bytes: size } => Some(format!(
+                "model: {model} ({family}, {layers} layers, {blocks} blocks, {} parameters, {})",
+                grouped(*parameters),
+                bytes(*size)
+            )),
+            Self::Text { role, source, rows, tokens, windows, window, whole_text } => {
+                let read = if *whole_text { "" } else { " were read" };
+                let detail = format!("{rows} rows, {} tokens{read}; ", grouped(*tokens as u64));
+                let detail = if verbose { detail.as_str() } else { "" };
+                let role = if *role == "calibration" { "text" } else { role };
+                Some(format!("{role}: {source} ({detail}{windows} windows of {window} tokens)"))
+            }
+            Self::Device { name, backend, driver, tier, kernel } => Some(match verbose {
+                true => format!("device: {name} ({backend}, {driver}; tier {tier}, kernel {kernel})"),
+                false => format!("device: {name}"),
+            }),
+            Self::Plan { remove, candidates, approximate, tokens, .. } => {
+                let how = if *approximate { ", approximately" } else { "" };
+                let tokens = grouped(*tokens as u64);
+                Some(format!("plan: remove {remove} of {candidates} blocks by the loss on {tokens} tokens{how}"))
+            }
+            Self::Size { bytes_read, bytes_written, at_most } => {
+                let most = if *at_most { "at most " } else { "" };
+                Some(format!("size: {} read, {most}{} to write", bytes(*bytes_read), bytes(*bytes_written)))
+            }
+            // Streaming is slower, which one wants to know.
+            Self::Memory { streamed, words, .. } => (verbose || *streamed).then(|| format!("memory: {words}")),
+            Self::Stage { what, total: None, .. } => in_detail((*what).to_string()),
+            Self::Dense { perplexity } => Some(format!("dense perplexity: {}", short(*perplexity))),
+            Self::Cost { passes, tokens, seconds_left } => Some(format!(
+                "cost: {} candidate passes over {} tokens, about {} left",
+                grouped(*passes as u64),
+                grouped(*tokens as u64),
+                duration(*seconds_left)
+            )),
+            Self::Step { step, steps, removed, perplexity, seconds, candidates, complete, approximate, .. } => {
+                let scored = match verbose && complete < candidates {
+                    true => format!(", {complete} of {candidates} scored to the end"),
+                    false => String::new(),
+                };
+                let approximate = if *approximate { ", approximate" } else { "" };
+                let (perplexity, took) = (short(*perplexity), duration(*seconds));
+                Some(format!(
+                    "step {step} of {steps}: {removed} goes, perplexity {perplexity} ({took}{scored}{approximate})"
+                ))
+            }
+            Self::Check { perplexity, planned, rounded } => {
+                let rounded = if *rounded { " (its weights were rounded)" } else { "" };
+                let (found, planned) = (short(*perplexity), short(*planned));
+                Some(format!("check: the written model has perplexity {found}, the search found {planned}{rounded}"))
+            }
+            Self::Generated { prompt_tokens, prompt_seconds, new_tokens, tokens_per_second, finish_reason } => {
+                let rate = tokens_per_second.map_or(String::new(), |rate| format!(", then {rate:.1} tokens/s"));
+                Some(format!(
+                    "{prompt_tokens} tokens of prompt in {prompt_seconds:.1} s{rate}; {new_tokens} new tokens, ended by \
+                     {finish_reason}"
+                ))
+            }
+            Self::Message { text } | Self::Stopped { text } => Some(text.clone()),
+            Self::Note { text } => Some(format!("note: {text}")),
+            Self::Warning { text } => Some(format!("warning: {text}")),
+            Self::Error { text, hint, .. } => {
+                let hint = hint.map_or(String::new(), |hint| format!("\n{hint}"));
+                Some(format!("error: {text}{hint}"))
+            }
+            // Bars and the result show these.
+            Self::Stage { total: Some(_), .. }
+            | Self::Candidate { .. }
+            | Self::Progress { .. }
+            | Self::Evaluation(_)
+            | Self::Written { .. } => None,
+        }
+    }
+}

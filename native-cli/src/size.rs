@@ -1,0 +1,49 @@
+//! The size of a model as it was read and as it will be written, told before the work.
+
+use blockpruner::export::{HfFormat, HfOptions, written_bytes};
+use blockpruner::model::{BlockSet, Checkpoint};
+use blockpruner::search::SearchOptions;
+use blockpruner::weights::FloatType;
+
+use crate::event::Event;
+use crate::screen::{self, bytes, tell};
+
+/// The blocks that save the least, as many as a search removes: whatever it finds, the model becomes no larger.
+pub fn smallest_blocks(checkpoint: &Checkpoint, options: &SearchOptions) -> BlockSet {
+    let spec = &checkpoint.spec;
+    let mut blocks: Vec<_> = options.candidates(spec).collect();
+    blocks.sort_by_key(|block| spec.block_parameters(*block));
+    blocks.into_iter().take(options.target.most_steps()).collect()
+}
+
+/// Tells the sizes, and warns of a written model that is larger than what was read. `at_most`: the blocks of `options` stand for
+/// ones that are not known yet.
+///
+/// # Errors
+/// Weights that cannot be written so.
+pub fn tell_sizes(checkpoint: &Checkpoint, options: &HfOptions, at_most: bool) -> anyhow::Result<()> {
+    let (read, written) = (checkpoint.weights.stored_bytes(), written_bytes(checkpoint, options)?);
+    tell(&Event::Size { bytes_read: read, bytes_written: written, at_most });
+    if written <= read {
+        return Ok(());
+    }
+    let with = |other: HfOptions| -> anyhow::Result<_> {
+        let smaller = written_bytes(checkpoint, &other)?;
+        // A norm or two that become smaller are not worth a word.
+        Ok((smaller < written / 4 * 3).then(|| bytes(smaller)))
+    };
+    let halves = with(HfOptions { dtype: Some(FloatType::BF16), ..options.clone() })?;
+    let without = with(HfOptions { format: HfFormat::Removed, ..options.clone() })?;
+    let advice = match (halves, without) {
+        (Some(size), _) => format!("--dtype bf16 makes it {size}"),
+        (None, Some(size)) => format!("--format hf leaves removed blocks out, which makes it {size}"),
+        (None, None) => "quantised weights can be written as bf16 or f16 (--dtype) only, not quantised again".into(),
+    };
+    let most = if at_most { "up to " } else { "" };
+    screen::warn(format!(
+        "the written model takes {most}{}, more than the {} that were read: {advice}",
+        bytes(written),
+        bytes(read)
+    ));
+    Ok(())
+}

@@ -1,0 +1,79 @@
+// How much a run does where the visitor left it open, and which part of the text it keeps to be judged by.
+
+import { CalibrationText } from "../pkg/blockpruner_web.js";
+import type { Checkpoint, Windows } from "../pkg/blockpruner_web.js";
+import type { Loaded } from "./model";
+import { reply } from "./post";
+import type { Job, Settings, TextSource } from "./protocol";
+
+/** A run whose text was left open is sized to take about this long, in seconds, .. */
+const BUDGET = 35;
+/** .. never longer than this without a question, .. */
+const PROMISE = 60;
+/** .. and takes this many windows at most. */
+const MOST_WINDOWS = 64;
+/** One block in so many is removed where the number was left open. */
+const ONE_IN = 6;
+/** Windows that are kept for judging, at most. */
+const MOST_HELD_OUT = 8;
+
+function textOf(source: TextSource): CalibrationText {
+  if (source.kind === "sample") return CalibrationText.sample();
+  return CalibrationText.fromBytes(source.name, source.bytes, source.field ? { field: source.field } : undefined);
+}
+
+/** The first windows of a text, as many as there are up to `windows`. */
+export function cut(source: TextSource, checkpoint: Checkpoint, window: number, windows: number): Windows {
+  const text = textOf(source);
+  try {
+    return checkpoint.windows(text, { window, maxWindows: windows });
+  } finally {
+    text.free();
+  }
+}
+
+const heldOutFor = (windows: number) => Math.min(windows, MOST_HELD_OUT);
+
+/** The windows behind those that a search scores, which it has not seen; null where the text ends there. */
+export function heldOut(source: TextSource, checkpoint: Checkpoint, { window, windows }: Required<Settings>): Windows | null {
+  const all = cut(source, checkpoint, window, windows + heldOutFor(windows));
+  try {
+    return all.info().windows > windows ? all.after(windows) : null;
+  } finally {
+    all.free();
+  }
+}
+
+/**
+ * Fills in what a job leaves open: the number of blocks by the model, the amount of text by the time that one window takes.
+ * Asks, where even one window would take longer than the page promises; null if the visitor does not want that.
+ */
+export async function settle(job: Job, { checkpoint, session }: Loaded, signal: AbortSignal, agreed: () => Promise<boolean>): Promise<Required<Settings> | null> {
+  const { blockTypes, window } = job.settings;
+  const blocks = checkpoint.info().blocks.filter(({ block }) => blockTypes === "mix" || block.startsWith(blockTypes)).length;
+  const remove = job.settings.remove ?? Math.max(1, Math.floor(blocks / ONE_IN));
+  if (job.settings.windows !== undefined) return { blockTypes, window, remove, windows: job.settings.windows };
+
+  reply({ type: "status", text: "Measuring how fast this device is" });
+  const one = cut(job.text, checkpoint, window, 1);
+  const pass = async () => {
+    const start = performance.now();
+    await session.perplexity(one, { signal });
+    return (performance.now() - start) / 1000;
+  };
+  let seconds = await pass();
+  // The first one still finds something cold; where that matters, there is time for another.
+  if (seconds < 2) seconds = await pass();
+  const perWindow = seconds * session.cost(one, { remove, blockTypes }).wholePasses;
+  one.free();
+  const fit = Math.max(1, Math.min(Math.floor(BUDGET / perWindow), MOST_WINDOWS));
+  const all = cut(job.text, checkpoint, window, fit + heldOutFor(fit));
+  const there = all.info().windows;
+  all.free();
+  // Of a short text a fifth is kept for judging.
+  const windows = Math.max(1, Math.min(fit, there - Math.max(1, Math.floor(there / 5))));
+  const settings = { blockTypes, window, remove, windows };
+  if (perWindow * windows <= PROMISE) return settings;
+  reply({ type: "estimate", seconds: perWindow * windows, settings });
+  return (await agreed()) ? settings : null;
+}

@@ -37,6 +37,8 @@
 //! [`model`] to [`generate`].
 //! [`gpu`] knows nothing of models, [`model`] nothing of searching, [`search`] nothing of files or screens.
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod bench;
 mod digest;
 mod error;

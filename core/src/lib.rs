@@ -37,6 +37,8 @@
 //! [`model`] to [`generate`].
 //! [`gpu`] knows nothing of models, [`model`] nothing of searching, [`search`] nothing of files or screens.
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod bench;
 mod digest;
 mod error;
@@ -49,6 +51,8 @@ pub mod model;
 pub mod score;
 pub mod search;
 pub mod session;
+#[doc(hidden)]
+pub mod testing;
 pub mod text;
 pub mod weights;
 

@@ -6,6 +6,8 @@
 //!
 //! All activations are f32, row-major, rows [`stride`] elements apart; `rows` counts tokens.
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod activation;
 pub mod argmax;
 pub mod attention;

@@ -4,9 +4,10 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use blockpruner::gpu::{AttentionNeed, Gpu, GpuError, GpuOptions, KernelNeeds};
+use blockpruner::gpu::{Gpu, GpuError, GpuOptions};
 use blockpruner::model::{BlockSet, DeviceModel, device_needs};
 use blockpruner::score::Scorer;
+use blockpruner::testing::{AttentionNeed, KernelNeeds};
 use blockpruner::text::Windows;
 use blockpruner_shaders::{Activation, Over, WeightFormat};
 use blockpruner_tests::{every_kernel, fixture, open};

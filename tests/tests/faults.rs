@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use blockpruner::export::{DiskFolder, ExportError, FolderSink, HfFormat, HfOptions, SinkFuture, export_hf};
-use blockpruner::gpu::{FaultPoint, Gpu, GpuError, GpuOptions};
+use blockpruner::gpu::{Gpu, GpuError, GpuOptions};
 use blockpruner::model::{Checkpoint, DeviceModel, ForwardError};
 use blockpruner::score::{ScoreError, Scorer};
 use blockpruner::search::{BlockTypes, Event, MemoryPlan, SearchError, SearchOptions, SearchState, search};
+use blockpruner::testing::FaultPoint;
 use blockpruner::text::{CalibrationText, Windows};
 use blockpruner_tests::open;
 use pollster::block_on;

@@ -1,11 +1,12 @@
 //! Every shader against its CPU twin, for every kernel choice that the default device has.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use blockpruner::gpu::{
-    Attention, AttentionBuffers, CachedBuffers, Gpu, GpuOptions, HeadNorms, LogSumExp, LogSumExpBuffers, Matrix, Norm,
-    Operand, Projection, Recording, Residual, Resource, VocabularyChunk, record_activation,
+use blockpruner::gpu::{Gpu, GpuOptions};
+use blockpruner::testing::{
+    Attention, AttentionBuffers, CachedBuffers, HeadNorms, LogSumExp, LogSumExpBuffers, Matrix, Norm, Operand,
+    Projection, Recording, Residual, Resource, VocabularyChunk, dequantize, record_activation,
 };
-use blockpruner::weights::{DType, dequantize::dequantize};
+use blockpruner::weights::DType;
 use blockpruner_shaders::attention::CpuAttention;
 use blockpruner_shaders::heads::CpuNorms;
 use blockpruner_shaders::{

@@ -15,6 +15,7 @@ const LONG_PRODUCT: f64 = 0.05;
 
 /// The best rates of a device.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[non_exhaustive]
 pub struct DeviceRates {
     /// Copying from buffer to buffer, in 1e9 bytes read and written a second.
     pub copy_gb_per_second: f64,
@@ -28,6 +29,9 @@ pub struct DeviceRates {
 
 impl DeviceRates {
     /// Measures a device.
+    ///
+    /// # Errors
+    /// Everything that a device can do wrong.
     pub async fn measure(gpu: &Gpu) -> Result<Self, GpuError> {
         let copy_bytes = COPY_BYTES.min(gpu.max_binding());
         let copy_gb_per_second = copy(gpu, copy_bytes).await?;

@@ -24,6 +24,7 @@ pub enum Rate {
 
 /// One kernel of the forward pass over one batch of windows.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct KernelTime {
     /// What it computes, as the model's parts are called.
     pub kernel: &'static str,
@@ -42,6 +43,7 @@ pub struct KernelTime {
 
 /// Dense passes over the whole text, the head and reading the losses included.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[non_exhaustive]
 pub struct DensePass {
     /// Tokens of the text.
     pub tokens: usize,
@@ -55,6 +57,9 @@ pub struct DensePass {
 
 impl DensePass {
     /// Runs once to warm up, then times passes.
+    ///
+    /// # Errors
+    /// Those of [`Scorer::perplexity`].
     pub async fn measure(scorer: &Scorer<'_>) -> Result<Self, ScoreError> {
         let dense = BlockSet::new();
         let Score { perplexity, .. } = scorer.perplexity(&dense).await?;
@@ -84,6 +89,9 @@ struct Stage {
 }
 
 /// Times every kernel of the pass over the text's first batch.
+///
+/// # Errors
+/// Everything that a device can do wrong, and reading weights that are streamed.
 pub async fn kernels(scorer: &Scorer<'_>, best: &DeviceRates) -> Result<Vec<KernelTime>, ScoreError> {
     let gpu = scorer.model.gpu();
     let mut kernels = Vec::new();

@@ -10,6 +10,7 @@ use crate::text::Windows;
 
 /// One step.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct StepCount {
     /// 1-based.
     pub step: usize,
@@ -33,6 +34,7 @@ pub struct StepCount {
 
 /// Candidates that were dropped for the same reason.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Dropped {
     /// How many.
     pub candidates: usize,
@@ -44,6 +46,7 @@ pub struct Dropped {
 
 /// All steps.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct SearchCount {
     /// One by one.
     pub steps: Vec<StepCount>,

@@ -16,6 +16,7 @@ const MOST_REPEATS: f64 = 500.0;
 
 /// Seconds of several measurements of the same work.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Timing {
     /// The fastest.
     pub minimum: f64,

@@ -19,6 +19,9 @@ pub struct WeightRate {
 impl WeightRate {
     /// Brings every block of a model once, as streaming does but with nothing to do between two of them. What loading has
     /// read is likely to be in the system's memory still, where that is large enough. None for a model without blocks.
+    ///
+    /// # Errors
+    /// The device, and reading the weights.
     pub async fn measure(model: &DeviceModel) -> Result<Option<Self>, ForwardError> {
         // The first blocks find no storage to use again.
         for block in model.different_blocks().iter() {

@@ -1,17 +1,17 @@
 //! What a search leaves behind: the plan, the published order file and pruned checkpoints.
 //!
-//! [`plan`] and [`order`] turn the steps of a search into files and back. [`hf`] writes a checkpoint without the removed
-//! blocks into a [`sink::FolderSink`], a folder on disk or whatever the embedding program streams into. Nothing here
+//! `plan` and `order` turn the steps of a search into files and back. `hf` writes a checkpoint without the removed blocks
+//! into a [`FolderSink`], a folder on disk or whatever the embedding program streams into. Nothing here
 //! decides which block goes.
 
-pub mod hf;
+mod hf;
 #[cfg(not(target_arch = "wasm32"))]
 mod lock;
-pub mod order;
-pub mod plan;
+mod order;
+mod plan;
 mod pruning;
 mod saved;
-pub mod sink;
+mod sink;
 
 pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf, written_bytes};
 #[cfg(not(target_arch = "wasm32"))]
@@ -35,6 +35,7 @@ use crate::weights::{FloatType, WeightsError};
 /// What went wrong while writing or reading the files of a pruning.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
+#[non_exhaustive]
 pub enum ExportError {
     /// A file or folder could not be written.
     #[error("cannot write {path}: {reason}; {advice}")]

@@ -103,12 +103,18 @@ fn shortened(value: &Value) -> String {
 }
 
 /// Reads an order file from disk.
+///
+/// # Errors
+/// A file that cannot be read, and those of [`parse_order`].
 #[cfg(not(target_arch = "wasm32"))]
 pub fn read_order(path: &std::path::Path) -> Result<Vec<BlockId>, ExportError> {
     parse_order(&path.display().to_string(), &super::sink::read_file(path)?)
 }
 
 /// Writes the blocks of `order`, first removed first, as an order file, whole or not at all.
+///
+/// # Errors
+/// [`ExportError::Write`].
 #[cfg(not(target_arch = "wasm32"))]
 pub fn write_order(path: &std::path::Path, order: &[BlockId]) -> Result<(), ExportError> {
     super::write_atomically(path, order_json(order).as_bytes())

@@ -262,12 +262,18 @@ impl Plan {
     }
 
     /// Reads and checks a plan file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and those of [`Plan::parse`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read(path: &std::path::Path) -> Result<Self, ExportError> {
         Self::parse(&path.display().to_string(), &super::sink::read_file(path)?)
     }
 
     /// Writes the plan file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`ExportError::Write`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn write(&self, path: &std::path::Path) -> Result<(), ExportError> {
         super::write_atomically(path, self.to_json().as_bytes())
@@ -280,6 +286,9 @@ impl Plan {
 
     /// The blocks removed by the first `step` steps; none for step 0, the dense model. Blocks that were absent before
     /// are not among them.
+    ///
+    /// # Errors
+    /// [`ExportError::NoSuchStep`].
     pub fn removed_after(&self, step: usize) -> Result<BlockSet, ExportError> {
         let steps = self.steps.get(..step).ok_or(ExportError::NoSuchStep { step, steps: self.steps.len() })?;
         Ok(steps.iter().map(|step| step.removed).collect())
@@ -287,6 +296,9 @@ impl Plan {
 
     /// Whether the plan was made for this model: same family, size and blocks. It may be another copy of it, or one in
     /// another type.
+    ///
+    /// # Errors
+    /// [`ExportError::OtherModel`], which names the first thing that differs.
     pub fn check_model(&self, spec: &ModelSpec) -> Result<(), ExportError> {
         let model = &self.model;
         let facts = [

@@ -60,6 +60,9 @@ mod disk {
     impl DiskFolder {
         /// Prepares to write `target`, which must not exist yet or be an empty folder. Missing parents are created.
         /// That the place is writable shows here, before any work.
+        ///
+        /// # Errors
+        /// [`ExportError::NotEmpty`], and [`ExportError::Write`] for a place that cannot be written.
         pub fn create(target: &Path) -> Result<Self, ExportError> {
             check_empty(target)?;
             let name = target.file_name().ok_or_else(|| ExportError::Write {
@@ -89,6 +92,10 @@ mod disk {
         }
 
         /// Puts the finished folder in place, and says where that is.
+        ///
+        /// # Errors
+        /// [`ExportError::SinkOrder`] where a file was not completed, [`ExportError::NotEmpty`] where somebody else has written to
+        /// the place meanwhile, [`ExportError::Write`].
         pub fn finish(mut self) -> Result<PathBuf, ExportError> {
             if let Some((path, _)) = &self.open {
                 return Err(ExportError::SinkOrder {
@@ -155,6 +162,9 @@ mod disk {
 
     /// Replaces the file at `path` by `bytes` in one move: whoever reads it sees the old content or the new, never a
     /// part, even after a power cut.
+    ///
+    /// # Errors
+    /// [`ExportError::Write`]; the old content is there still.
     pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
         let error = |e: io::Error| write_error(path, &e);
         let folder = parent_of(path);

@@ -20,6 +20,7 @@ const FIRST_ROOM: usize = 256;
 
 /// What went wrong while continuing a prompt.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum GenerateError {
     /// The device or the model.
     #[error(transparent)]
@@ -75,6 +76,7 @@ impl From<ModelError> for GenerateError {
 
 /// Why a continuation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FinishReason {
     /// The last token ends a text.
     EndOfSequence,

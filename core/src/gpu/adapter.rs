@@ -11,6 +11,7 @@ use super::{DeviceMemory, GpuError, KernelNeeds};
 /// What a device is trusted with, from the least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Tier {
     /// WebGPU's guaranteed limits and nothing else.
     Baseline,
@@ -42,6 +43,7 @@ impl FromStr for Tier {
 /// A GEMM kernel by name, as `--kernel` takes it; see [`GemmKernel`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the kernels say what they are")]
+#[non_exhaustive]
 pub enum KernelChoice {
     Tile,
     TileSubgroup,
@@ -73,7 +75,7 @@ impl FromStr for KernelChoice {
 /// Finds a pipeline cache by its key; None if there is none.
 pub type KeptPipelines = fn(key: &str) -> Option<Vec<u8>>;
 
-/// How to choose and open a device.
+/// How to choose and open a device. What a model needs of it is added by [`crate::model::device_needs`].
 #[derive(Clone, Debug, Default)]
 pub struct GpuOptions {
     /// Index in [`adapters`], or part of an adapter's name (case does not matter). Default: the first.
@@ -85,8 +87,10 @@ pub struct GpuOptions {
     /// Store weights in shards of at most this many bytes (below the device's own limit).
     pub max_binding_bytes: Option<u64>,
     /// The largest single weight of the model, in bytes: limits above WebGPU's guaranteed ones are asked for up to this.
+    #[doc(hidden)]
     pub largest_weight: u64,
     /// What the model needs: tested when the device is opened.
+    #[doc(hidden)]
     pub needs: KernelNeeds,
     /// Asked for the pipeline cache that an earlier [`super::Gpu::pipeline_cache`] returned with this key. None: no cache
     /// is kept.
@@ -99,6 +103,7 @@ pub struct GpuOptions {
 
 /// One adapter as `blockpruner devices` lists it.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct AdapterSummary {
     /// What `--device` takes.
     pub index: usize,

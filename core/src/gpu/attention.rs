@@ -110,6 +110,9 @@ impl Attention {
     }
 
     /// Storage for [`AttentionBuffers::packed`].
+    ///
+    /// # Errors
+    /// What the device has no room for.
     pub fn packed(&self, gpu: &Gpu, window: u32, windows: u32) -> Result<[Resource; 3], GpuError> {
         let [q, k, v] = self.packed_bytes(gpu.gemm(), window, windows);
         Ok([gpu.readable("packed Q", q)?, gpu.readable("packed K", k)?, gpu.readable("packed V", v)?])
@@ -126,6 +129,9 @@ impl Attention {
     }
 
     /// A KV cache with room for `positions` positions.
+    ///
+    /// # Errors
+    /// What the device has no room for.
     pub fn cache(&self, gpu: &Gpu, positions: u32) -> Result<KeyValues, GpuError> {
         let buffer = |label| gpu.storage(label, self.cache_bytes(positions));
         Ok(KeyValues { keys: buffer("the KV cache's keys")?, values: buffer("the KV cache's values")? })

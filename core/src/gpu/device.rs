@@ -77,6 +77,10 @@ impl Gpu {
     /// Opens the device that the options ask for, or the best one, and compares its kernels with their CPU twins. Where
     /// they disagree, the next kernel of the table is used and [`Gpu::warnings`] says so; a kernel that was asked for, and
     /// the last one, end in [`GpuError::SelfTest`].
+    ///
+    /// # Errors
+    /// [`GpuError::NoAdapter`], [`GpuError::NoSuchDevice`], [`GpuError::Unsuitable`] for what was asked for and the device cannot,
+    /// [`GpuError::Open`], [`GpuError::SelfTest`].
     pub async fn open(options: &GpuOptions) -> Result<Self, GpuError> {
         Self::open_distorted(options, |_, _, _| {}).await
     }
@@ -265,16 +269,17 @@ impl Gpu {
     }
 
     /// Largest shard of a weight, in bytes.
-    pub fn weight_binding(&self) -> u64 {
+    pub(crate) fn weight_binding(&self) -> u64 {
         self.weight_binding
     }
 
     /// A buffer for bindings that a kernel does not use.
-    pub fn nothing(&self) -> &wgpu::Buffer {
+    pub(crate) fn nothing(&self) -> &wgpu::Buffer {
         &self.nothing
     }
 
     /// A zeroed storage buffer of `bytes` (at least 16, a multiple of 4).
+    #[doc(hidden)]
     pub fn storage(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer, GpuError> {
         let size = bytes.max(16).next_multiple_of(4);
         if size > self.max_binding {
@@ -291,6 +296,7 @@ impl Gpu {
     }
 
     /// A storage buffer with contents; padded with zeros to a multiple of 4 bytes.
+    #[doc(hidden)]
     pub fn upload(&self, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer, GpuError> {
         let buffer = self.storage(label, bytes.len() as u64)?;
         self.write(&Resource::from(&buffer), bytes)?;
@@ -299,6 +305,7 @@ impl Gpu {
 
     /// A storage texture of `texels` texels of 16 bytes, [`TEXTURE_WIDTH`] to a row unless there are fewer; `words` for u32,
     /// else f32.
+    #[doc(hidden)]
     pub fn texture(&self, label: &str, texels: u64, words: bool) -> Result<wgpu::TextureView, GpuError> {
         let width = texels.clamp(1, TEXTURE_WIDTH as u64);
         let height = texels.max(1).div_ceil(width);
@@ -323,6 +330,7 @@ impl Gpu {
     /// read the next weights meanwhile. [`Gpu::read`] waits for everything before it.
     ///
     /// After an error the device is of no more use: everything else ends in the same error.
+    #[doc(hidden)]
     pub async fn submit(&self, recording: &Recording) -> Result<(), GpuError> {
         let done = self.submit_slices(recording).await;
         if done.is_err() {
@@ -347,6 +355,9 @@ impl Gpu {
     }
 
     /// Waits until everything that was submitted is done.
+    ///
+    /// # Errors
+    /// What went wrong in the work, or [`GpuError::Lost`].
     pub async fn finish(&self) -> Result<(), GpuError> {
         while !self.flying.borrow().is_empty() {
             if let Err(error) = self.land().await {
@@ -538,6 +549,7 @@ impl Gpu {
     }
 
     /// Reads the first `count` f32 of a buffer or a texture, after everything submitted before.
+    #[doc(hidden)]
     pub async fn read(&self, source: impl Into<Resource>, count: usize) -> Result<Vec<f32>, GpuError> {
         let source = source.into();
         // Textures are copied by whole texels.
@@ -611,6 +623,7 @@ impl Gpu {
 
     /// The first error that was reported since the device was opened; that the device is lost counts before what
     /// followed from it, but not before that its memory is exhausted, which is a cause.
+    #[doc(hidden)]
     pub fn check(&self) -> Result<(), GpuError> {
         let failure = || match self.failure.lock() {
             Ok(failure) => failure.clone(),

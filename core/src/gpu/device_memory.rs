@@ -2,6 +2,7 @@
 
 /// Memory that a device computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceMemory {
     /// How much there is, in bytes: with Vulkan in all, with Metal and DX12 what the system would give to this process.
     pub bytes: u64,

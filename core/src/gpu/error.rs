@@ -2,6 +2,7 @@
 
 /// Errors of the device layer. Each message says what to do.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum GpuError {
     /// wgpu found no adapter at all, or none that can run compute shaders.
     #[error("no usable GPU adapter was found. {advice}")]

@@ -47,12 +47,14 @@ impl Faults {
 
 impl Gpu {
     /// From now on, lets the `n`-th passage of `point` fail, counted from 1.
+    #[doc(hidden)]
     pub fn fail_at(&self, point: FaultPoint, n: u64) {
         let faults = &self.raw.faults;
         faults.planned.set(Some((point, faults.passed[point as usize].get() + n)));
     }
 
     /// How often `point` was passed since the device was opened.
+    #[doc(hidden)]
     pub fn passed(&self, point: FaultPoint) -> u64 {
         self.raw.faults.passed[point as usize].get()
     }

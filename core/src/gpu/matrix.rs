@@ -71,6 +71,9 @@ struct Target<'a> {
 
 impl Matrix {
     /// The shards that a weight of this shape is stored in, as ranges of its rows; the first argument's limits decide.
+    ///
+    /// # Errors
+    /// [`GpuError::TooLarge`] if not even the smallest shard fits a binding.
     pub fn shards(gpu: &Gpu, format: WeightFormat, columns: u32, inner: u32) -> Result<Vec<Range<u32>>, GpuError> {
         let block = gemm::block_columns(gpu.gemm());
         let block_bytes = gemm::packed_bytes(gpu.gemm(), format, block, inner);
@@ -87,6 +90,9 @@ impl Matrix {
     }
 
     /// Bytes that a weight of this shape takes on the device in all its shards.
+    ///
+    /// # Errors
+    /// Those of [`Matrix::shards`].
     pub fn bytes(gpu: &Gpu, format: WeightFormat, columns: u32, inner: u32) -> Result<u64, GpuError> {
         let shards = Self::shards(gpu, format, columns, inner)?;
         let packed = |shard: Range<u32>| gemm::packed_bytes(gpu.gemm(), format, shard.len() as u32, inner);
@@ -100,6 +106,9 @@ impl Matrix {
 
     /// Uploads the rows of one range of [`Matrix::shards`]: row-major blocks of the matrix's format, as a
     /// checkpoint stores them.
+    ///
+    /// # Errors
+    /// What the device has no room for.
     pub fn push(&mut self, gpu: &Gpu, label: &str, range: Range<u32>, rows: &[u8]) -> Result<(), GpuError> {
         let packed = gemm::pack_weight(gpu.gemm(), self.format, self.inner, rows);
         let storage = self.shape(gpu, range.len() as u32).create(gpu, label)?;

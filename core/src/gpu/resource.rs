@@ -35,6 +35,7 @@ impl From<&Resource> for Resource {
 impl Gpu {
     /// Storage of `bytes` bytes, or up to 15 more, that the kernels in use read fast: a texture of f32 for the panel
     /// kernels, a buffer for the others.
+    #[doc(hidden)]
     pub fn readable(&self, label: &str, bytes: u64) -> Result<Resource, GpuError> {
         Ok(match self.gemm().is_panel() {
             true => Resource::Texture(self.texture(label, bytes.div_ceil(16), false)?),
@@ -43,6 +44,7 @@ impl Gpu {
     }
 
     /// [`Gpu::readable`] with contents.
+    #[doc(hidden)]
     pub fn upload_readable(&self, label: &str, values: &[f32]) -> Result<Resource, GpuError> {
         let resource = self.readable(label, values.len() as u64 * 4)?;
         self.write(&resource, bytemuck::cast_slice(values))?;
@@ -50,7 +52,7 @@ impl Gpu {
     }
 
     /// Bytes that storage of `bytes` bytes for the kernels in use really takes: large textures have whole rows.
-    pub fn readable_bytes(&self, bytes: u64) -> u64 {
+    pub(crate) fn readable_bytes(&self, bytes: u64) -> u64 {
         let row = TEXTURE_WIDTH as u64 * 16;
         match self.gemm().is_panel() && bytes > row {
             true => bytes.next_multiple_of(row),
@@ -73,6 +75,9 @@ impl<'a> Residual<'a> {
     }
 
     /// Room for [`Residual::copy_bytes`].
+    ///
+    /// # Errors
+    /// What the device has no room for.
     pub fn copy(gpu: &Gpu, rows: u32, columns: u32) -> Result<Option<wgpu::TextureView>, GpuError> {
         match Self::copy_bytes(gpu, rows, columns) {
             0 => Ok(None),

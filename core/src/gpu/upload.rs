@@ -22,6 +22,7 @@ const ROW: usize = TEXTURE_WIDTH as usize * 16;
 
 impl Gpu {
     /// Overwrites the start of a buffer, or of a texture by whole texels of 16 bytes: zeros follow where the last is a part.
+    #[doc(hidden)]
     pub fn write(&self, target: &Resource, bytes: &[u8]) -> Result<(), GpuError> {
         for (piece, offset) in bytes.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
             self.write_piece(target, offset, piece)?;

@@ -31,6 +31,7 @@ const BUILTIN_ADVICE: &str = match cfg!(feature = "builtin") {
 };
 
 /// An open model: architecture, weights, tokenizer and the small files around them.
+#[non_exhaustive]
 pub struct Checkpoint {
     /// The folder's or file's name, for people.
     pub name: String,
@@ -56,6 +57,11 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens what `model` names: a Hugging Face folder, or one in the hub's cache; a GGUF file, whatever its name; or
     /// `builtin:tiny`.
+    ///
+    /// # Errors
+    /// A name that nothing is found under; files that are missing, unreadable, damaged or not what their names say; what would
+    /// change the result and is not built; tensors that do not fit the configuration. A tokenizer that cannot be read is none: see
+    /// [`Checkpoint::tokenizer`].
     #[cfg(not(target_arch = "wasm32"))]
     pub async fn open(model: &str) -> Result<Self, ModelError> {
         #[cfg(feature = "builtin")]
@@ -94,6 +100,9 @@ impl Checkpoint {
 
     /// A model from its files by their names: one GGUF file, which names the model then, or the files of a Hugging Face
     /// folder called `name`; see [`Checkpoint::from_folder_files`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
     pub async fn from_files(name: &str, files: Vec<(String, Rc<dyn ByteSource>)>) -> Result<Self, ModelError> {
         match files.as_slice() {
             [(file, source)] if file != CONFIG && !file.ends_with(".safetensors") => {
@@ -111,6 +120,9 @@ impl Checkpoint {
 
     /// A Hugging Face folder from its files by their names (without the folder): config.json, the `.safetensors` files
     /// with their index if they are shards, and the side files. Others are left alone.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
     pub async fn from_folder_files(name: &str, files: Vec<(String, Rc<dyn ByteSource>)>) -> Result<Self, ModelError> {
         Self::from_folder(Folder { name, files, elsewhere: Vec::new() }).await
     }
@@ -158,6 +170,9 @@ impl Checkpoint {
     }
 
     /// A GGUF file. Its config.json and tokenizer files are rebuilt from its metadata.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
     pub async fn from_gguf(name: &str, source: Rc<dyn ByteSource>) -> Result<Self, ModelError> {
         let file = gguf::open(source).await?;
         let spec = ModelSpec::from_gguf(&file)?;
@@ -213,6 +228,9 @@ impl Checkpoint {
     }
 
     /// The tokenizer, or why there is none. Everything but turning text into tokens works without one.
+    ///
+    /// # Errors
+    /// [`ModelError::NoTokenizer`].
     pub fn tokenizer(&self) -> Result<&Tokenizer, ModelError> {
         self.tokenizer.as_ref().ok_or_else(|| ModelError::NoTokenizer {
             model: self.name.clone(),

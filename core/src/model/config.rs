@@ -27,7 +27,10 @@ pub(super) mod most {
 }
 
 impl ModelSpec {
-    /// Reads the keys of a config.json. Errors name the key, what it is and what it should be.
+    /// Reads the keys of a config.json.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingKey`], [`ModelError::Key`] and [`ModelError::Unsupported`].
     pub fn from_config(config: &Map<String, Value>) -> Result<Self, ModelError> {
         Self::from_config_file("config.json", config)
     }

@@ -15,6 +15,7 @@ use crate::weights::{RowOrder, Weights, WeightsError};
 
 /// What went wrong while bringing a model to the device or running it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ForwardError {
     /// The device.
     #[error(transparent)]
@@ -65,6 +66,7 @@ pub struct DeviceModel {
 
 /// Bytes that a model's weights take on a device, packed as the device's kernel wants them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WeightBytes {
     /// All blocks.
     pub blocks: u64,
@@ -132,6 +134,9 @@ fn in_order(checkpoint: &Checkpoint) -> Weights {
 
 impl DeviceModel {
     /// Reads every weight and uploads it; `progress` is told the parameters done and their total.
+    ///
+    /// # Errors
+    /// Reading the weights, a weight that is not finite among it; a device that has no room for them or fails.
     pub async fn load(
         gpu: Rc<Gpu>,
         checkpoint: &Checkpoint,
@@ -155,6 +160,9 @@ impl DeviceModel {
 
     /// Uploads only the head and the final norm; everything else is read from the checkpoint whenever it is needed, so
     /// that a model may be larger than the device's memory.
+    ///
+    /// # Errors
+    /// As [`DeviceModel::load`].
     pub async fn stream(
         gpu: Rc<Gpu>,
         checkpoint: &Checkpoint,
@@ -176,6 +184,9 @@ impl DeviceModel {
     }
 
     /// Bytes that this checkpoint's weights take on a device.
+    ///
+    /// # Errors
+    /// [`GpuError::TooLarge`] for a weight that the device cannot bind even in pieces.
     pub fn weight_bytes(gpu: &Gpu, checkpoint: &Checkpoint) -> Result<WeightBytes, ForwardError> {
         let (spec, weights) = (&checkpoint.spec, &checkpoint.weights);
         let stack = |stack: &Stack| -> Result<u64, ForwardError> {

@@ -6,6 +6,7 @@ use crate::weights::WeightsError;
 
 /// What went wrong while opening a model. Every message names the file and, where there is one, the key.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModelError {
     /// A key that the architecture needs is not there.
     #[error("{file}: key `{key}` is missing, expected {expected}")]

@@ -36,7 +36,7 @@ pub enum Role {
 
 impl Role {
     /// The kind of block that a tensor goes with; None outside the layers.
-    pub fn kind(self) -> Option<BlockKind> {
+    pub(crate) fn kind(self) -> Option<BlockKind> {
         match self {
             Self::Embedding | Self::FinalNorm | Self::Head => None,
             Self::FeedForwardNorm | Self::Gate | Self::Up | Self::Down | Self::FeedForwardPostNorm => {
@@ -47,7 +47,7 @@ impl Role {
     }
 
     /// Whether its values multiply what was normalised.
-    pub fn is_norm(self) -> bool {
+    pub(crate) fn is_norm(self) -> bool {
         match self {
             Self::FinalNorm | Self::AttentionNorm | Self::QueryNorm | Self::KeyNorm => true,
             Self::AttentionPostNorm | Self::FeedForwardNorm | Self::FeedForwardPostNorm => true,
@@ -57,7 +57,7 @@ impl Role {
     }
 
     /// Whether it is the projection by which a block writes: if that is zero, so is what the block adds.
-    pub fn is_output(self) -> bool {
+    pub(crate) fn is_output(self) -> bool {
         matches!(self, Self::AttentionOut | Self::Down)
     }
 }

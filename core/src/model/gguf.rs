@@ -20,7 +20,7 @@ use crate::weights::{FloatType, Weights};
 impl ModelSpec {
     /// Reads the metadata of a GGUF file and, where that does not say, its tensors: the size of the vocabulary, whether
     /// the head is tied, which biases there are.
-    pub fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
+    pub(crate) fn from_gguf(file: &GgufFile) -> Result<Self, ModelError> {
         let metadata = Metadata::new(file)?;
         let family = metadata.family;
         let spec = (family.spec)(family, &metadata)?;

@@ -4,7 +4,7 @@
 //! metadata become a [`ModelSpec`] by it, which is numbers and choices only. [`DeviceModel`] is the model on a device;
 //! `forward` records its forward pass from the spec.
 
-pub mod block;
+mod block;
 mod checkpoint;
 mod config;
 pub(crate) mod device_model;
@@ -16,7 +16,7 @@ pub(crate) mod forward;
 mod gguf;
 mod keys;
 mod loader;
-pub mod rope;
+pub(crate) mod rope;
 mod settings;
 pub mod spec;
 mod summary;
@@ -26,9 +26,9 @@ mod warm_up;
 pub use block::{BlockId, BlockKind, BlockSet, ParseBlockError};
 pub use checkpoint::Checkpoint;
 pub use config::PRUNED_TYPE_PREFIX;
-pub use device_model::{DeviceModel, ForwardError, device_needs};
+pub use device_model::{DeviceModel, ForwardError, WeightBytes, device_needs};
 pub use error::ModelError;
-pub use family::{Family, Role};
+pub use family::Family;
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
 pub use spec::ModelSpec;
 pub use summary::{BlockSummary, ModelSummary};

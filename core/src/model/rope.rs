@@ -15,6 +15,7 @@ const MOST_POSITIONS: usize = 1 << 24;
 
 /// How a model turns its queries and keys.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RopeSpec {
     /// Dimensions of a head that are turned, the first ones, in pairs `(i, i + rotated / 2)`.
     pub rotated: usize,
@@ -28,6 +29,7 @@ pub struct RopeSpec {
 
 /// The scalings, named after `rope_type`.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum RopeScaling {
     /// None.
     Default,
@@ -82,6 +84,7 @@ pub enum RopeScaling {
 
 /// What the forward pass needs: position `p` turns pair `i` by `p * inv_freq[i]`.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct RopeFrequencies {
     /// Radians a position, one for each pair.
     pub inv_freq: Vec<f32>,
@@ -197,6 +200,9 @@ impl RopeSpec {
 
     /// The frequencies with which one forward pass over `window` positions is made: `dynamic` and `longrope` take other
     /// ones for windows beyond those of the (first) training, the rest is the same for all.
+    ///
+    /// # Errors
+    /// [`ModelError::Window`].
     pub fn frequencies(&self, window: usize) -> Result<RopeFrequencies, ModelError> {
         if !(1..=MOST_POSITIONS).contains(&window) {
             return Err(ModelError::Window { window, most: MOST_POSITIONS });

@@ -9,6 +9,7 @@ use crate::weights::Weights;
 
 /// The architecture of one model.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ModelSpec {
     /// How its containers spell it.
     pub family: &'static Family,
@@ -40,6 +41,7 @@ pub struct ModelSpec {
 
 /// Token ids to hidden states.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Embedding {
     /// Multiplies a row of the embedding.
     pub scale: f32,
@@ -47,6 +49,7 @@ pub struct Embedding {
 
 /// Hidden states to logits: `soft_cap(scale * x W^T)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Head {
     /// Whether its weights are the embedding.
     pub tied: bool,
@@ -58,6 +61,7 @@ pub struct Head {
 
 /// A transformer layer: two residual branches.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Layer {
     /// The attention block.
     pub attention: Attention,
@@ -69,6 +73,7 @@ pub struct Layer {
 
 /// A residual branch around a function f: `x + scale * post_norm(f(norm(x)))`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Branch {
     /// Before f.
     pub norm: Option<Norm>,
@@ -80,6 +85,7 @@ pub struct Branch {
 
 /// How activations are normalised.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Norm {
     /// By what.
     pub kind: NormKind,
@@ -89,6 +95,7 @@ pub struct Norm {
 
 /// What a norm divides by. LayerNorm joins with the families that have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NormKind {
     /// The root mean square.
     Rms,
@@ -96,6 +103,7 @@ pub enum NormKind {
 
 /// Attention with grouped queries: `softmax(mask(soft_cap(scale * q k^T))) v`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Attention {
     /// What is around it.
     pub branch: Branch,
@@ -121,6 +129,7 @@ pub struct Attention {
 
 /// Which projections of an attention block have a bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AttentionBias {
     /// Those of queries, keys and values.
     pub qkv: bool,
@@ -130,6 +139,7 @@ pub struct AttentionBias {
 
 /// The norm of queries and of keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct QkNorm {
     /// How.
     pub norm: Norm,
@@ -141,6 +151,7 @@ pub use blockpruner_shaders::{Activation, Over};
 
 /// How attention knows where a token stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Positions {
     /// Not at all, but for what the mask tells.
     None,
@@ -150,6 +161,7 @@ pub enum Positions {
 
 /// A feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum FeedForward {
     /// One network for every token.
     Dense(Dense),
@@ -162,6 +174,7 @@ pub enum FeedForward {
 
 /// A gated feed-forward network: `down(activation(gate(x)) * up(x))`.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Dense {
     /// What is around it.
     pub branch: Branch,
@@ -190,7 +203,7 @@ impl Layer {
     ///
     /// # Panics
     /// If it is a choice of several, which is refused when a model is opened.
-    pub fn dense(&self) -> &Dense {
+    pub(crate) fn dense(&self) -> &Dense {
         match &self.feed_forward {
             FeedForward::Dense(dense) => dense,
             FeedForward::Experts { .. } => unreachable!("models with experts are refused when they are opened"),
@@ -203,7 +216,7 @@ impl Layer {
     }
 
     /// What is around a block's function.
-    pub fn branch(&self, kind: BlockKind) -> &Branch {
+    pub(crate) fn branch(&self, kind: BlockKind) -> &Branch {
         match kind {
             BlockKind::Mha => &self.attention.branch,
             BlockKind::Mlp => &self.dense().branch,
@@ -226,6 +239,9 @@ impl ModelSpec {
     }
 
     /// Names the first block of `blocks` that this model does not have.
+    ///
+    /// # Errors
+    /// [`ModelError::NoSuchBlock`].
     pub fn check_blocks(&self, blocks: &BlockSet) -> Result<(), ModelError> {
         let Some(block) = blocks.iter().find(|block| !self.has(*block)) else { return Ok(()) };
         let absent = if self.absent.is_empty() { String::new() } else { format!(", without {}", self.absent) };
@@ -278,7 +294,7 @@ impl ModelSpec {
 
     /// Names every tensor that the model needs and `weights` does not have, or has in another shape or in a type that
     /// cannot be read; or says what the weights are instead, if that can be told.
-    pub fn check(&self, weights: &Weights) -> Result<(), ModelError> {
+    pub(crate) fn check(&self, weights: &Weights) -> Result<(), ModelError> {
         const LISTED: usize = 5;
         let mut count = 0;
         let needed = self.needed_tensors().inspect(|_| count += 1);

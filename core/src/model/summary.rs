@@ -8,6 +8,7 @@ use super::{BlockId, Checkpoint};
 
 /// A model's architecture, size and blocks.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct ModelSummary {
     /// Model family, as `plan.json` names it.
     pub family: &'static str,

@@ -12,6 +12,9 @@ const WINDOW: usize = 2;
 impl DeviceModel {
     /// Runs a window of two tokens through a part of the model that needs every shader that the whole needs. Drivers compile a
     /// shader when it is created or when it first runs, which may take seconds; what runs afterwards takes its usual time.
+    ///
+    /// # Errors
+    /// Everything that a device can do wrong, and reading weights that are streamed.
     pub async fn warm_up(&self) -> Result<(), ForwardError> {
         let gpu = self.gpu();
         let scratch = Scratch::new(self, WINDOW as u32, 1)?;

@@ -16,6 +16,7 @@ const MOST_ROWS: usize = 65_535;
 
 /// What went wrong while scoring.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScoreError {
     /// The device or the model.
     #[error(transparent)]
@@ -59,6 +60,7 @@ impl From<ModelError> for ScoreError {
 
 /// The perplexity of a text.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Score {
     /// exp of `mean_nll`.
     pub perplexity: f64,
@@ -162,11 +164,17 @@ pub struct Scorer<'m> {
 
 impl<'m> Scorer<'m> {
     /// Uploads the windows and allocates the scratch memory.
+    ///
+    /// # Errors
+    /// A text that does not fit the model, [`ScoreError::WindowTooLong`], and a device that has no room for it.
     pub fn new(model: &'m DeviceModel, windows: &Windows) -> Result<Self, ScoreError> {
         Self::batched(model, windows, Batching::new(windows, 1))
     }
 
     /// The same with these windows in other batches.
+    ///
+    /// # Errors
+    /// Those of [`Scorer::new`].
     pub fn batched(model: &'m DeviceModel, windows: &Windows, batching: Batching) -> Result<Self, ScoreError> {
         windows.check_vocabulary(model.spec().vocab_size)?;
         let window = windows.window;
@@ -202,6 +210,10 @@ impl<'m> Scorer<'m> {
     }
 
     /// NLL of every target without the blocks `removed`, `[windows, window - 1]`, in nats.
+    ///
+    /// # Errors
+    /// Blocks that the model does not have, everything that a device can do wrong, and reading weights that are streamed. A loss
+    /// that is not finite is none.
     pub async fn nll(&self, removed: &BlockSet) -> Result<Vec<f32>, ScoreError> {
         self.model.spec().check_blocks(removed)?;
         let mut nll = Vec::new();
@@ -223,6 +235,9 @@ impl<'m> Scorer<'m> {
     }
 
     /// Perplexity of the text without the blocks `removed`.
+    ///
+    /// # Errors
+    /// Those of [`Scorer::nll`], and [`ScoreError::NotFinite`].
     pub async fn perplexity(&self, removed: &BlockSet) -> Result<Score, ScoreError> {
         Score::from_nll(&self.nll(removed).await?, self.kept(), removed)
     }

@@ -64,6 +64,9 @@ impl MemoryPlan {
     /// it keeps to three quarters of a device's own memory, or to half of what it shares with the computer; where nobody tells
     /// how much there is, the weights stay on the device, whatever they take. Where memory is short, the weights are streamed;
     /// then batches are made smaller; then the head over likely tokens is done without.
+    ///
+    /// # Errors
+    /// A budget that is too small, and weights that the device cannot bind even in pieces.
     pub fn new(
         gpu: &Gpu,
         checkpoint: &Checkpoint,

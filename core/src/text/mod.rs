@@ -20,6 +20,7 @@ pub use windows::Windows;
 
 /// What went wrong between the text and its windows. Every message says what was found and what to do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TextError {
     /// The operating system could not read the text.
     #[error("{source_name}: cannot read the text: {reason}")]

@@ -61,6 +61,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`TextError::Gguf`] naming the key that is missing, of the wrong kind, or not supported.
+    #[doc(hidden)]
     pub fn from_gguf(metadata: &GgufMetadata) -> Result<Self, TextError> {
         let vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
         let config = vocabulary.tokenizer_config();
@@ -183,6 +184,9 @@ pub struct DecodeStream {
 
 impl DecodeStream {
     /// A stream that continues the tokens `context`, whose own text is not given again.
+    ///
+    /// # Errors
+    /// Those of [`Tokenizer::decode`].
     pub fn after(tokenizer: &Tokenizer, context: &[u32]) -> Result<Self, TextError> {
         let prefix = tokenizer.decode(context)?;
         // The replacement character stands for a part of a character, which is no text to go on from.

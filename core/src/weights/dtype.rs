@@ -4,10 +4,11 @@ use std::fmt;
 
 /// A stored tensor type that can be read.
 ///
-/// Quantised types are the block formats of ggml; the layouts are in [`super::dequantize`].
+/// Quantised types are the block formats of ggml; the layouts are in `dequantize.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the file formats' own")]
 #[allow(non_camel_case_types, reason = "the names are the file formats' own")]
+#[non_exhaustive]
 pub enum DType {
     F32,
     F16,

@@ -1,15 +1,15 @@
 //! Checkpoint containers: where the bytes of a tensor are and how they become floats.
 //!
-//! Both containers, [`safetensors`] and [`gguf`], end in one [`Weights`]: an index of tensors, read a few rows at a time
+//! Both containers, [`safetensors`] and GGUF, end in one [`Weights`]: an index of tensors, read a few rows at a time
 //! from a [`ByteSource`]. Nothing here knows what a tensor is for; whoever does gives those of GGUF files their Hugging Face
-//! names and row order with [`Weights::renamed`].
+//! names and row order with `Weights::renamed`.
 
-pub mod dequantize;
-pub mod dtype;
-pub mod gguf;
+pub(crate) mod dequantize;
+mod dtype;
+pub(crate) mod gguf;
 mod rows;
 pub mod safetensors;
-pub mod source;
+mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +31,7 @@ compile_error!("checkpoints and GPU buffers are little-endian, and rows are hand
 /// What went wrong while reading a checkpoint. Every message names the file and, where there is one, the tensor.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
+#[non_exhaustive]
 pub enum WeightsError {
     /// A file cannot be opened at all.
     #[error("{file}: cannot be opened: {reason}")]
@@ -68,7 +69,7 @@ pub enum WeightsError {
 /// Some files hold the rows of Q and K permuted for rotary embedding of neighbouring elements: within the first `rotated`
 /// rows of a head, file row `2 * i + h` is row `h * rotated / 2 + i`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RowOrder {
+pub(crate) enum RowOrder {
     /// Row `n` of the tensor is row `n` of the file.
     Stored,
     /// Undo that permutation.
@@ -105,6 +106,7 @@ impl RowOrder {
 
 /// Where a tensor lies and what it looks like.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TensorInfo {
     /// For example `model.embed_tokens.weight`.
     pub name: String,
@@ -113,13 +115,13 @@ pub struct TensorInfo {
     /// Row-major shape in elements, outermost first (`[out_features, in_features]` for a linear layer).
     pub shape: Vec<usize>,
     /// Which of the container's sources holds it.
-    pub source: usize,
+    pub(crate) source: usize,
     /// First byte, from the start of the source.
     pub offset: u64,
     /// Stored bytes.
     pub bytes: u64,
     /// Order in which rows are handed out.
-    pub row_order: RowOrder,
+    pub(crate) row_order: RowOrder,
 }
 
 impl TensorInfo {
@@ -141,17 +143,18 @@ impl TensorInfo {
 
 /// A tensor that is in the file but in a type that nothing here can decode. It is an error only if it is needed.
 #[derive(Clone, Debug)]
-pub struct UnsupportedTensor {
+pub(crate) struct UnsupportedTensor {
     /// As [`TensorInfo::name`].
-    pub name: String,
+    pub(crate) name: String,
     /// Stored type, as the file's format calls it.
-    pub dtype: String,
+    pub(crate) dtype: String,
     /// Which of the container's sources holds it.
-    pub source: usize,
+    pub(crate) source: usize,
 }
 
 /// Rows of a tensor as floats the GPU understands, little-endian, row-major, without padding.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Rows {
     /// Type of the elements of `bytes`: the stored type, or F32 if the tensor was quantised.
     pub dtype: FloatType,
@@ -223,7 +226,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`WeightsError::Malformed`] if two come to have one name.
-    pub fn renamed(self, name: impl Fn(&str) -> Option<(String, RowOrder)>) -> Result<Self, WeightsError> {
+    pub(crate) fn renamed(self, name: impl Fn(&str) -> Option<(String, RowOrder)>) -> Result<Self, WeightsError> {
         let mut tensors: Vec<TensorInfo> = self.tensors.into_values().collect();
         for tensor in &mut tensors {
             if let Some((name, row_order)) = name(&tensor.name) {
@@ -277,7 +280,7 @@ impl Weights {
 
     /// The tensor of this name, which must have this shape: else [`WeightsError::MissingTensor`],
     /// [`WeightsError::UnsupportedType`] or [`WeightsError::Shape`].
-    pub fn require(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo, WeightsError> {
+    pub(crate) fn require(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo, WeightsError> {
         let info = self.find(name)?;
         if info.shape == shape {
             return Ok(info);
@@ -291,7 +294,7 @@ impl Weights {
     }
 
     /// Names of all readable tensors, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
@@ -311,7 +314,7 @@ impl Weights {
     }
 
     /// The tensors whose type cannot be read, sorted by name.
-    pub fn unsupported(&self) -> impl Iterator<Item = &UnsupportedTensor> {
+    pub(crate) fn unsupported(&self) -> impl Iterator<Item = &UnsupportedTensor> {
         self.unsupported.values()
     }
 
@@ -327,8 +330,11 @@ impl Weights {
     /// Rows `rows` of a tensor in Hugging Face order. A row is everything behind the outermost dimension; a vector
     /// has one element a row.
     ///
-    /// Quantised tensors come as F32, others as they are stored. [`WeightsError::NotFinite`] if a value is NaN or
-    /// infinite.
+    /// Quantised tensors come as F32, others as they are stored.
+    ///
+    /// # Errors
+    /// [`WeightsError::MissingTensor`], [`WeightsError::UnsupportedType`] and [`WeightsError::Rows`] for what is not there;
+    /// [`WeightsError::NotFinite`] if a value is NaN or infinite; [`WeightsError::Read`].
     pub async fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Rows, WeightsError> {
         let tensor = self.tensor(name)?;
         tensor.check_rows(&rows)?;
@@ -359,6 +365,9 @@ impl Weights {
     }
 
     /// A whole tensor in Hugging Face order, converted to f32.
+    ///
+    /// # Errors
+    /// Those of [`Weights::read_rows`].
     pub async fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let rows = self.find(name)?.rows();
         Ok(self.read_rows(name, 0..rows).await?.to_f32())
@@ -368,6 +377,9 @@ impl Weights {
     ///
     /// Up to 64 MiB all bytes count. Of a larger checkpoint 64 KiB of every tensor do, in four pieces spread evenly
     /// from its first byte to its last, so that it stays quick.
+    ///
+    /// # Errors
+    /// [`WeightsError::Read`].
     pub async fn fingerprint(&self) -> Result<String, WeightsError> {
         let whole = self.stored_bytes() <= FINGERPRINT_WHOLE;
         let mut hash = Sha256::new();

@@ -26,6 +26,9 @@ const HEADER_LIMIT: u64 = 100_000_000;
 ///
 /// Files that the index does not name are left alone. Tensors keep their names; those of types other than F32, F16 and
 /// BF16 can be listed but not read.
+///
+/// # Errors
+/// [`WeightsError::Malformed`] for files that are damaged, or not those that the index names; [`WeightsError::Read`].
 pub async fn open(sources: Vec<Rc<dyn ByteSource>>, index: Option<&[u8]>) -> Result<Weights, WeightsError> {
     let Some(first) = sources.first() else {
         return Err(malformed("checkpoint", "there is no .safetensors file".to_string()));
@@ -68,6 +71,9 @@ fn read_index(bytes: &[u8]) -> Result<Index, WeightsError> {
 }
 
 /// The shard files that the text of a `model.safetensors.index.json` names, sorted: plain names of files beside it.
+///
+/// # Errors
+/// [`WeightsError::Malformed`] for what is no index, or names files that are not beside it.
 pub fn shard_files(index: &[u8]) -> Result<Vec<String>, WeightsError> {
     let index = read_index(index)?;
     let shards: BTreeSet<&str> =

@@ -167,7 +167,8 @@ mod file {
     impl FileSource {
         /// Opens the file at `path`. It must not be changed while it is in use.
         ///
-        /// Fails with [`WeightsError::Open`] if it is not there, not readable or not a regular file.
+        /// # Errors
+        /// [`WeightsError::Open`] if it is not there, not readable or not a regular file.
         pub fn open(path: impl AsRef<Path>) -> Result<Self, WeightsError> {
             let path = path.as_ref();
             let name = path.display().to_string();

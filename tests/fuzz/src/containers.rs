@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use arbitrary::Unstructured;
 use blockpruner::model::Checkpoint;
-use blockpruner::weights::dequantize::dequantize as dequantized;
+use blockpruner::testing::dequantize as dequantized;
 use blockpruner::weights::{ByteSource, BytesSource, DType, Weights, WeightsError, safetensors as container};
 use pollster::block_on;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use arbitrary::{Result, Unstructured};
 use blockpruner::model::families;
-use blockpruner::weights::gguf::{self, MetadataArray, MetadataValue};
+use blockpruner::testing::{GgufFile, MetadataArray, MetadataValue, open_gguf};
 use blockpruner::weights::{BytesSource, DType};
 use pollster::block_on;
 
@@ -50,6 +50,7 @@ fn type_id(dtype: DType) -> u32 {
         DType::Q5K => 13,
         DType::Q6K => 14,
         DType::BF16 => 30,
+        other => panic!("{other} has no number here"),
     }
 }
 
@@ -60,8 +61,8 @@ fn files() -> &'static [File] {
 }
 
 fn take_apart(bytes: &[u8]) -> File {
-    let opened = block_on(gguf::open(Rc::new(BytesSource::new("base.gguf", bytes.to_vec()))));
-    let gguf::GgufFile { metadata, weights, rope_freqs } = opened.unwrap_or_else(|e| panic!("{e}"));
+    let opened = block_on(open_gguf(Rc::new(BytesSource::new("base.gguf", bytes.to_vec()))));
+    let GgufFile { metadata, weights, rope_freqs } = opened.unwrap_or_else(|e| panic!("{e}"));
     let start = weights.iter().map(|info| info.offset).min().unwrap_or(0);
     let mut tensors: Vec<Tensor> = weights
         .iter()

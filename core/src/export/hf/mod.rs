@@ -21,6 +21,7 @@ use shards::Shard;
 
 /// How a removed block is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HfFormat {
     /// Its tensors are absent. Loads with `trust_remote_code=True` through the Python module written beside them.
     Removed,
@@ -82,6 +83,7 @@ pub const QUANTISED_AS: FloatType = FloatType::BF16;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HfSummary {
     /// File names in the order of writing.
     pub files: Vec<String>,

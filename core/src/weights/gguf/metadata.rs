@@ -88,7 +88,7 @@ impl GgufMetadata {
     }
 
     /// `general.architecture`, or an empty string if the file does not say.
-    pub fn architecture(&self) -> &str {
+    pub(crate) fn architecture(&self) -> &str {
         match self.get("general.architecture") {
             Some(MetadataValue::String(name)) => name,
             _ => "",
@@ -106,7 +106,7 @@ impl GgufMetadata {
     }
 
     /// An integer that is not negative, whatever its stored type.
-    pub fn unsigned(&self, key: &str) -> Result<Option<u64>, WeightsError> {
+    pub(crate) fn unsigned(&self, key: &str) -> Result<Option<u64>, WeightsError> {
         self.typed(key, "an integer from 0", |value| match value {
             MetadataValue::Unsigned(value) => Some(*value),
             MetadataValue::Signed(value) => u64::try_from(*value).ok(),
@@ -114,26 +114,16 @@ impl GgufMetadata {
         })
     }
 
-    /// As [`GgufMetadata::unsigned`]; the key must be there.
-    pub fn require_unsigned(&self, key: &str) -> Result<u64, WeightsError> {
-        self.unsigned(key)?.ok_or_else(|| self.missing(key, "an integer from 0"))
-    }
-
     /// A floating-point number.
-    pub fn float(&self, key: &str) -> Result<Option<f64>, WeightsError> {
+    pub(crate) fn float(&self, key: &str) -> Result<Option<f64>, WeightsError> {
         self.typed(key, "a number", |value| match value {
             MetadataValue::Float(value) => Some(*value),
             _ => None,
         })
     }
 
-    /// As [`GgufMetadata::float`]; the key must be there.
-    pub fn require_float(&self, key: &str) -> Result<f64, WeightsError> {
-        self.float(key)?.ok_or_else(|| self.missing(key, "a number"))
-    }
-
     /// A boolean.
-    pub fn bool(&self, key: &str) -> Result<Option<bool>, WeightsError> {
+    pub(crate) fn bool(&self, key: &str) -> Result<Option<bool>, WeightsError> {
         self.typed(key, "true or false", |value| match value {
             MetadataValue::Bool(value) => Some(*value),
             _ => None,
@@ -141,7 +131,7 @@ impl GgufMetadata {
     }
 
     /// A string.
-    pub fn string(&self, key: &str) -> Result<Option<&str>, WeightsError> {
+    pub(crate) fn string(&self, key: &str) -> Result<Option<&str>, WeightsError> {
         self.typed(key, "a string", |value| match value {
             MetadataValue::String(value) => Some(value.as_str()),
             _ => None,
@@ -149,12 +139,12 @@ impl GgufMetadata {
     }
 
     /// As [`GgufMetadata::string`]; the key must be there.
-    pub fn require_string(&self, key: &str) -> Result<&str, WeightsError> {
+    pub(crate) fn require_string(&self, key: &str) -> Result<&str, WeightsError> {
         self.string(key)?.ok_or_else(|| self.missing(key, "a string"))
     }
 
     /// An array of strings.
-    pub fn strings(&self, key: &str) -> Result<Option<&[String]>, WeightsError> {
+    pub(crate) fn strings(&self, key: &str) -> Result<Option<&[String]>, WeightsError> {
         self.typed(key, "an array of strings", |value| match value {
             MetadataValue::Array(MetadataArray::String(values)) => Some(values.as_slice()),
             _ => None,
@@ -162,12 +152,12 @@ impl GgufMetadata {
     }
 
     /// As [`GgufMetadata::strings`]; the key must be there.
-    pub fn require_strings(&self, key: &str) -> Result<&[String], WeightsError> {
+    pub(crate) fn require_strings(&self, key: &str) -> Result<&[String], WeightsError> {
         self.strings(key)?.ok_or_else(|| self.missing(key, "an array of strings"))
     }
 
     /// An array of integers that fit an i64, whatever their stored type.
-    pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, WeightsError> {
+    pub(crate) fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, WeightsError> {
         self.typed(key, "an array of integers", |value| match value {
             MetadataValue::Array(MetadataArray::Signed(values)) => Some(values.clone()),
             MetadataValue::Array(MetadataArray::Unsigned(values)) => {
@@ -178,7 +168,7 @@ impl GgufMetadata {
     }
 
     /// An array of floating-point numbers.
-    pub fn floats(&self, key: &str) -> Result<Option<&[f64]>, WeightsError> {
+    pub(crate) fn floats(&self, key: &str) -> Result<Option<&[f64]>, WeightsError> {
         self.typed(key, "an array of numbers", |value| match value {
             MetadataValue::Array(MetadataArray::Float(values)) => Some(values.as_slice()),
             _ => None,
@@ -229,10 +219,10 @@ mod tests {
     fn values_come_back_as_asked_for() {
         let metadata = metadata();
         assert_eq!(metadata.architecture(), "llama");
-        assert_eq!(metadata.require_unsigned("count").unwrap(), 7);
+        assert_eq!(metadata.unsigned("count").unwrap(), Some(7));
         assert_eq!(metadata.unsigned("plus").unwrap(), Some(8));
         assert_eq!(metadata.unsigned("absent").unwrap(), None);
-        assert_eq!(metadata.require_float("eps").unwrap() as f32, 1e-5);
+        assert_eq!(metadata.float("eps").unwrap().map(|eps| eps as f32), Some(1e-5));
         assert_eq!(metadata.bool("flag").unwrap(), Some(true));
         assert_eq!(metadata.integers("types").unwrap(), Some(vec![1, 3]));
         assert_eq!(metadata.require_strings("tokens").unwrap(), ["a"]);
@@ -245,8 +235,8 @@ mod tests {
         let metadata = metadata();
         let cases = [
             (metadata.unsigned("minus").unwrap_err(), "`minus` is the integer -7, expected an integer from 0"),
-            (metadata.require_unsigned("none").unwrap_err(), "`none` is missing, expected an integer from 0"),
-            (metadata.require_float("count").unwrap_err(), "`count` is the integer 7, expected a number"),
+            (metadata.require_string("none").unwrap_err(), "`none` is missing, expected a string"),
+            (metadata.float("count").unwrap_err(), "`count` is the integer 7, expected a number"),
             (metadata.require_string("flag").unwrap_err(), "`flag` is true, expected a string"),
             (metadata.bool("eps").unwrap_err(), "expected true or false"),
             (metadata.require_strings("types").unwrap_err(), "an array of 2 unsigned integers, expected an array of s"),

@@ -31,6 +31,9 @@ pub struct GgufFile {
 /// Reads the header of `source` and checks where every tensor lies.
 ///
 /// Tensors of types that cannot be read are no error until one is asked for.
+///
+/// # Errors
+/// [`WeightsError::Read`], [`WeightsError::Malformed`].
 pub async fn open(source: Rc<dyn ByteSource>) -> Result<GgufFile, WeightsError> {
     let Header { metadata, tensors, end } = header::read(source.as_ref()).await?;
     let metadata = GgufMetadata::new(source.name(), metadata);

@@ -122,8 +122,9 @@ fn metadata_is_what_the_writer_wrote() {
     let metadata = open_bytes(LLAMA.to_vec()).unwrap().metadata;
     assert_eq!(metadata.architecture(), "llama");
     assert_eq!(metadata.require_string("general.name").unwrap(), "one tiny layer");
-    assert_eq!(metadata.require_unsigned("llama.embedding_length").unwrap(), 32);
-    assert_eq!(metadata.require_float("llama.attention.layer_norm_rms_epsilon").unwrap() as f32, 1e-5);
+    assert_eq!(metadata.unsigned("llama.embedding_length").unwrap(), Some(32));
+    let epsilon = metadata.float("llama.attention.layer_norm_rms_epsilon").unwrap();
+    assert_eq!(epsilon.map(|epsilon| epsilon as f32), Some(1e-5));
     assert_eq!(metadata.bool("tokenizer.ggml.add_bos_token").unwrap(), Some(false));
     let tokens = metadata.require_strings("tokenizer.ggml.tokens").unwrap();
     assert_eq!((tokens.len(), tokens[9].as_str()), (10, "token 9"));

@@ -277,7 +277,7 @@ export interface ExportOptions extends CallOptions {
   without?: BlockId[];
   /** `hf`: really gone; `hf-zeroed`: loads anywhere, saves nothing. */
   format?: "hf" | "hf-zeroed";
-  /** Convert all tensors; by default they keep their type, and quantised ones become f32. */
+  /** Convert all tensors; by default they keep their type, and quantised ones become bf16. */
   dtype?: "bf16" | "f16" | "f32";
 }
 

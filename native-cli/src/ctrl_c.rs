@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use crate::event::Event;
 use crate::exit::Stopped;
-use crate::screen::{message, tell};
+use crate::screen::{self, message, tell};
 
 /// Set by Ctrl-C, read at every event of the search.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -26,14 +26,15 @@ pub fn while_searching(searching: bool) {
 /// From here on Ctrl-C stops the search at the next block; a second one, or one after the search, ends the program at once.
 pub fn watch() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
+        screen::end_line();
         if !SEARCHING.load(Ordering::SeqCst) {
-            tell(&Event::Stopped { text: format!("\n{}", Stopped::Asked) });
+            tell(&Event::Stopped { text: Stopped::Asked.to_string() });
             std::process::exit(4);
         }
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(4);
         }
-        message("\nstopping; once more to stop at once");
+        message("stopping; once more to stop at once");
     })
     .context("cannot watch for Ctrl-C")
 }

@@ -1,5 +1,5 @@
 //! What a command tells on stderr while it works: as one JSON object a line with `--progress jsonl`, else in words. A new field
-//! or type may come at any time; one that is here keeps its meaning.
+//! or type may come at any time; one that is here keeps its meaning. `docs/progress.md` describes them for users.
 
 use std::path::Path;
 

@@ -53,10 +53,11 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let partial = folder.partial().to_path_buf();
     let stopped = |text: &str| tell(&Event::Stopped { text: text.into() });
     ctrlc::set_handler(move || {
+        screen::end_line();
         // It is gone once the model is in its place.
         match std::fs::remove_dir_all(&partial) {
-            Ok(()) => stopped("\nstopped; nothing was written"),
-            Err(_) => stopped("\nstopped; the model may be written, but was not compared with what it should be"),
+            Ok(()) => stopped("stopped; nothing was written"),
+            Err(_) => stopped("stopped; the model may be written, but was not compared with what it should be"),
         }
         std::process::exit(1);
     })

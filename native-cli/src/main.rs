@@ -45,7 +45,7 @@ enum Command {
     Prune(prune::PruneArgs),
     /// Measure the perplexity of a text, with or without some blocks
     Perplexity(perplexity::PerplexityArgs),
-    /// Write the model after a step of a plan
+    /// Write the model after a step of a plan, or without blocks that are named
     Export(export::ExportArgs),
     /// Continue a prompt, with or without some blocks
     Generate(generate::GenerateArgs),

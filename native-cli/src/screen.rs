@@ -80,6 +80,13 @@ pub fn tell(event: &Event<'_>) {
     }
 }
 
+/// Ends the line in which a terminal has shown `^C`.
+pub fn end_line() {
+    if output().progress.is_none() && console::Term::stderr().is_term() {
+        eprintln!();
+    }
+}
+
 /// Tells a note about the input.
 pub fn note(text: impl Into<String>) {
     tell(&Event::Note { text: text.into() });

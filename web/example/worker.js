@@ -22,5 +22,5 @@ async function prune(files) {
 
 onmessage = ({ data }) => {
   if (data.type === "stop") stop.abort();
-  else prune(data.files).catch((error) => postMessage({ type: "error", message: `${error.code ?? error.name}: ${error.message}` }));
+  else prune(data.files).catch((error) => postMessage({ type: "error", message: String(error) }));
 };

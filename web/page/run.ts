@@ -149,6 +149,7 @@ export class RunView {
 export function say(text: string, share?: number): void {
   const within = share !== undefined && share > 0 && share < 1;
   $("status").textContent = within ? `${text}, ${Math.floor(share * 100)} %` : text;
+  document.title = `${within ? `${Math.floor(share * 100)} % – ` : ""}BlockPruner on WebGPU`;
   const bar = $<HTMLProgressElement>("progress");
   if (share === undefined) bar.removeAttribute("value");
   else bar.value = share;

@@ -2,8 +2,8 @@
 // compiler, bundled, and run.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -37,6 +37,15 @@ test("the tarball holds the library, its types, its licences and an example, and
     assert.ok(files.includes(path), `${path} is not among ${files}`);
   }
   assert.deepEqual(files.filter((path) => !/^(pkg\/|example\/|README\.md$|LICENSE-|package\.json$)/.test(path)), []);
+});
+
+test("without the built library nothing is packed, and the message says what to do", () => {
+  const bare = mkdtempSync(join(tmpdir(), "blockpruner-bare-"));
+  copyFileSync(join(WEB, "prepack.mjs"), join(bare, "prepack.mjs"));
+  const { status, stderr } = spawnSync(process.execPath, [join(bare, "prepack.mjs")], { encoding: "utf8" });
+  rmSync(bare, { recursive: true });
+  assert.equal(status, 1);
+  assert.match(stderr, /pkg\/ is missing.*cargo xtask web/s);
 });
 
 test("the README's example is sound TypeScript, is bundled, and prunes", async () => {

@@ -385,6 +385,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_single_wrong_file_is_named_for_what_it_is() {
+        let source = || Rc::new(BytesSource::new("picture.png", &b"\x89PNG\r\n\x1a\n"[..])) as Rc<dyn ByteSource>;
+        let error = message(block_on(Checkpoint::from_files("picture.png", vec![("picture.png".into(), source())])));
+        assert!(error.contains("not a GGUF file: it is a PNG file") && !error.contains("folder has no"), "{error}");
+    }
+
     /// The tiny model's folder with its configuration and its weights changed.
     fn changed(
         config: impl FnOnce(&mut Map<String, Value>),

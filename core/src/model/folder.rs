@@ -64,10 +64,6 @@ impl Folder<'_> {
             () if self.get(ADAPTER).is_some() => {
                 return self.adapter();
             }
-            () if self.files.len() == 1 && self.find(|file| file.ends_with(".safetensors")).is_some() => {
-                let advice = "give the folder that it came in, which holds the model's other files, too";
-                ("these are weights without the config.json that says what they are", advice.into())
-            }
             () => match self.find(|file| file.ends_with(".gguf")) {
                 Some(file) => {
                     ("the folder has no config.json", format!("give the path of the GGUF file itself, {file}"))

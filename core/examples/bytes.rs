@@ -2,6 +2,7 @@
 //! `cargo run --release --example bytes -- FOLDER`.
 
 use std::cell::Cell;
+use std::process::ExitCode;
 use std::rc::Rc;
 
 use blockpruner::model::{BlockSet, Checkpoint};
@@ -31,7 +32,17 @@ impl ByteSource for Counted {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().nth(1).ok_or("usage: bytes FOLDER")?;
     let read = Rc::new(Cell::new(0));
     let mut files: Vec<(String, Rc<dyn ByteSource>)> = Vec::new();

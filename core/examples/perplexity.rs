@@ -1,10 +1,22 @@
 //! The perplexity of a text, whole and without some blocks: `cargo run --release --example perplexity -- MODEL TEXT mha:2,mlp:7`.
 
+use std::process::ExitCode;
+
 use blockpruner::model::{BlockSet, Checkpoint};
 use blockpruner::session::{Session, WindowOptions};
 use blockpruner::text::{CalibrationText, TextOptions};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, text, without] = arguments.as_slice() else { return Err("usage: perplexity MODEL TEXT BLOCKS".into()) };
     let without: BlockSet = without.parse()?;

@@ -3,6 +3,7 @@
 //! MODEL is a Hugging Face folder, a GGUF file or `builtin:tiny`; TEXT a file or `builtin:sample`. Run again with the same
 //! OUT after an interruption, it goes on.
 
+use std::process::ExitCode;
 use std::rc::Rc;
 
 use blockpruner::export::HfFormat;
@@ -11,7 +12,17 @@ use blockpruner::search::{self, SearchOptions};
 use blockpruner::session::{Event, OutFolder, Session, WindowOptions, WriteOptions};
 use blockpruner::text::{CalibrationText, TextOptions};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, text, remove, out] = arguments.as_slice() else { return Err("usage: prune MODEL TEXT K OUT".into()) };
     let options = SearchOptions::remove(remove.parse()?);

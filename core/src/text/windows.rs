@@ -12,7 +12,6 @@ use crate::digest::hex;
 
 /// Consecutive windows of one length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Windows {
     /// The ids of all windows, one window after the other: `count * window` of them.
     pub ids: Vec<u32>,

@@ -152,8 +152,6 @@ async function compare(step: number, prompt: string, maxTokens: number, signal: 
   const { session, checkpoint } = here;
   const without = search.order().slice(0, step);
   reply({ type: "continuing", prompt });
-  await session.generate(prompt, { maxTokens, signal, onText: (part) => reply({ type: "text", which: "dense", part }) });
-  await session.generate(prompt, { maxTokens, without, signal, onText: (part) => reply({ type: "text", which: "pruned", part }) });
   const windows = heldOut(job.text, checkpoint, job.settings);
   if (windows) {
     try {
@@ -165,6 +163,8 @@ async function compare(step: number, prompt: string, maxTokens: number, signal: 
       windows.free();
     }
   } else reply({ type: "heldOut", step, scores: null });
+  await session.generate(prompt, { maxTokens, signal, onText: (part) => reply({ type: "text", which: "dense", part }) });
+  await session.generate(prompt, { maxTokens, without, signal, onText: (part) => reply({ type: "text", which: "pruned", part }) });
   reply({ type: "compared" });
 }
 

@@ -284,6 +284,7 @@ mod tests {
 
     use super::*;
     use crate::model::BlockId;
+    use crate::weights::BytesSource;
 
     const TINY: &str = "../assets/tiny";
 

@@ -64,7 +64,7 @@ pub struct HfOptions {
     pub removed: BlockSet,
     /// How to take them out.
     pub format: HfFormat,
-    /// Convert all tensors to this type; without it they keep theirs, and quantised ones become [`QUANTISED_AS`].
+    /// Convert all tensors to this type; without it they keep theirs, and quantised ones become bf16.
     pub dtype: Option<FloatType>,
     /// A weight file is closed before it grows beyond this, except for one tensor that alone is larger.
     pub shard_bytes: u64,

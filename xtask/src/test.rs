@@ -55,6 +55,7 @@ pub fn test(args: &TestArgs) -> anyhow::Result<()> {
     match args.only {
         Some(Part::Checks) => {
             checks::lints()?;
+            checks::without_builtin()?;
             checks::release()?;
             checks::browser_lints()?;
         }

@@ -1,14 +1,11 @@
 //! A model's view of a text.
 
-use serde::Deserialize;
-
 use crate::Error;
 use crate::model::Checkpoint;
 use crate::text::{CalibrationText, Windows};
 
 /// How a text is cut.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WindowOptions {
     /// Tokens of a window, at least 2. Default: [`crate::model::ModelSpec::default_window`].
     pub window: Option<usize>,

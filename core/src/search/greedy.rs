@@ -93,6 +93,7 @@ pub enum Event {
 
 /// Why a search ended early.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SearchError {
     /// The device, the model or the text.
     #[error(transparent)]

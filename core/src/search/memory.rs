@@ -16,6 +16,7 @@ const USUAL_STATES: u64 = 1 << 30;
 
 /// Why no plan was made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MemoryError {
     /// The device or the model.
     #[error(transparent)]

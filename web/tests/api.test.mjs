@@ -71,7 +71,7 @@ test("a search that is left can be gone on with, and only where it belongs", asy
     const order = async (saved) => {
       const search = await session.search(windows, { remove: 2 }, saved);
       for await (const event of search) void event;
-      return search.orderJson();
+      return { order: search.orderJson(), plan: search.planJson() };
     };
     const whole = await order();
     const search = await session.search(windows, { remove: 2 });
@@ -79,6 +79,7 @@ test("a search that is left can be gone on with, and only where it belongs", asy
     const after = await search.next();
     const saved = search.save();
     const left = search.order();
+    const [plan, cost] = [search.planJson(), search.cost()];
     // Stopping while an event is waited for ends the waiting.
     const other = await session.search(windows, { remove: 2 });
     const waiting = other.next();
@@ -98,15 +99,22 @@ test("a search that is left can be gone on with, and only where it belongs", asy
     await failing(() => session.perplexity(windows, { without: ["ffn:1"] }));
     await failing(() => api.Checkpoint.fromFiles("x", { "x.gguf": new Blob(["nothing"]) }));
     const resumed = await order(saved);
+    // A plan does as well, and a search that has found more than is asked for is done.
+    const extended = await order(plan);
+    const cut = await session.search(windows, { remove: 1 }, resumed.plan);
+    const cutEnded = (await cut.next()).done;
     const running = await session.search(windows, { remove: 2 });
     await running.next();
     session.destroy();
     await failing(async () => {
       for await (const event of running) void event;
     });
-    return { whole, resumed, after, ended, left, failures, steps: JSON.parse(saved).search.steps.length };
+    const orders = [whole, resumed, extended].map(({ order }) => order);
+    return { orders, cost, cut: [cutEnded, cut.order().length], stopped: JSON.parse(plan).status, after, ended, left, failures, steps: JSON.parse(saved).search.steps.length };
   });
-  assert.equal(found.resumed, found.whole);
+  assert.deepEqual(found.orders, Array(3).fill(found.orders[0]));
+  assert.deepEqual([found.cut, found.stopped], [[true, 1], "stopped"]);
+  assert.ok(found.cost.done > 0.4 && found.cost.done < 0.8 && found.cost.secondsLeft > 0 && found.cost.tokensPerSecond > 0, JSON.stringify(found.cost));
   assert.equal(found.steps, 1);
   assert.equal(found.left.length, 1);
   assert.deepEqual([found.after.done, found.ended.done], [true, true]);

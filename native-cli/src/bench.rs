@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use blockpruner::bench::{DensePass, DeviceRates, KernelTime, Rate, SearchCount, WeightRate, kernels};
+use blockpruner::gpu::DeviceInfo;
 use blockpruner::score::Scorer;
 use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Step};
 use blockpruner::session::Session;
@@ -44,7 +45,7 @@ pub struct BenchArgs {
 #[derive(Serialize)]
 struct Report {
     model: String,
-    device: Device,
+    device: DeviceInfo,
     text: Text,
     rates: DeviceRates,
     /// None for a model without blocks.
@@ -54,15 +55,6 @@ struct Report {
     memory: Memory,
     /// None without --remove.
     search: Option<SearchReport>,
-}
-
-#[derive(Serialize)]
-struct Device {
-    name: String,
-    backend: String,
-    driver: String,
-    tier: String,
-    kernel: String,
 }
 
 #[derive(Serialize)]
@@ -128,13 +120,7 @@ pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let pass = DensePass::measure(&scorer).await?;
     message("measuring kernels");
     let kernels = kernels(&scorer, &rates).await?;
-    let device = Device {
-        name: gpu.name().into(),
-        backend: gpu.backend(),
-        driver: gpu.driver(),
-        tier: gpu.tier().to_string(),
-        kernel: gpu.gemm().name().into(),
-    };
+    let device = gpu.info();
     let Windows { source, count, window, ids, .. } = Rc::unwrap_or_clone(windows);
     let text = Text { source, window, windows: count, ids };
     let report =

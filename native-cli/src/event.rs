@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use blockpruner::gpu::DeviceInfo;
 use blockpruner::model::BlockId;
 use blockpruner::search::CandidateState;
 use serde::Serialize;
@@ -36,7 +37,7 @@ pub enum Event<'a> {
         whole_text: bool,
     },
     /// A device was opened and passed its tests.
-    Device { name: &'a str, backend: &'a str, driver: &'a str, tier: &'a str, kernel: &'a str },
+    Device(DeviceInfo),
     /// What a search is going to do.
     Plan {
         remove: usize,
@@ -174,7 +175,7 @@ impl Event<'_> {
                 let role = if *role == "calibration" { "text" } else { role };
                 Some(format!("{role}: {source} ({detail}{windows} windows of {window} tokens)"))
             }
-            Self::Device { name, backend, driver, tier, kernel } => Some(match verbose {
+            Self::Device(DeviceInfo { name, backend, driver, tier, kernel }) => Some(match verbose {
                 true => format!("device: {name} ({backend}, {driver}; tier {tier}, kernel {kernel})"),
                 false => format!("device: {name}"),
             }),

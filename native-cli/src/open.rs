@@ -79,12 +79,6 @@ pub async fn session(args: &DeviceArgs, checkpoint: &Rc<Checkpoint>) -> anyhow::
     for warning in gpu.warnings() {
         screen::warn(warning);
     }
-    tell(&Event::Device {
-        name: gpu.name(),
-        backend: &gpu.backend(),
-        driver: &gpu.driver(),
-        tier: &gpu.tier().to_string(),
-        kernel: gpu.gemm().name(),
-    });
+    tell(&Event::Device(gpu.info()));
     Ok(Rc::new(session))
 }

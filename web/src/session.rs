@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use blockpruner::generate::{GenerateOptions, prompt_ids};
-use blockpruner::gpu::GpuOptions;
+use blockpruner::gpu::{DeviceInfo, GpuOptions};
 use blockpruner::model::BlockSet;
 use blockpruner::session::{Preparation, Session as CoreSession};
 use blockpruner::text::DecodeStream;
@@ -40,12 +40,9 @@ impl DeviceOptions {
 }
 
 #[derive(Serialize)]
-struct DeviceInfo<'a> {
-    name: &'a str,
-    backend: String,
-    driver: String,
-    tier: String,
-    kernel: &'static str,
+struct SessionDevice {
+    #[serde(flatten)]
+    info: DeviceInfo,
     max_binding_bytes: u64,
 }
 
@@ -109,14 +106,7 @@ impl Session {
     #[wasm_bindgen(unchecked_return_type = "DeviceInfo")]
     pub fn device(&self) -> Result<JsValue, Error> {
         let gpu = self.inner.gpu();
-        to_js(&DeviceInfo {
-            name: gpu.name(),
-            backend: gpu.backend(),
-            driver: gpu.driver(),
-            tier: gpu.tier().to_string(),
-            kernel: gpu.gemm().name(),
-            max_binding_bytes: gpu.max_binding(),
-        })
+        to_js(&SessionDevice { info: gpu.info(), max_binding_bytes: gpu.max_binding() })
     }
 
     /// Brings the weights to the device, one tensor at a time, and compiles what the model needs.

@@ -20,8 +20,7 @@ pub use order::{order_json, parse_order};
 #[cfg(not(target_arch = "wasm32"))]
 pub use order::{read_order, write_order};
 pub use plan::{
-    Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings,
-    PlanStatus,
+    Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings, PlanStatus,
 };
 pub(crate) use pruning::Pruning;
 pub use saved::{ResumeError, SavedSearch};

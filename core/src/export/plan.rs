@@ -5,8 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{ExportError, JsonPlace};
+use crate::gpu::DeviceInfo;
 use crate::model::{BlockId, BlockSet, ModelSpec};
-use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step};
+use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step, lowest};
 
 /// The value of [`Plan::format`] that this version writes.
 pub const PLAN_FORMAT: &str = "blockpruner-plan/2";
@@ -30,7 +31,7 @@ pub struct Plan {
     /// How was searched.
     pub settings: PlanSettings,
     /// On which device.
-    pub device: PlanDevice,
+    pub device: DeviceInfo,
     /// What must be the same for a resumed search.
     pub fingerprint: Fingerprint,
     /// The model as it came.
@@ -106,21 +107,6 @@ pub struct PlanSettings {
     pub strategy: String,
     /// Whether the result may differ from the published loop's.
     pub approximate: bool,
-}
-
-/// The device of a [`Plan`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanDevice {
-    /// Adapter name.
-    pub name: String,
-    /// Vulkan, Metal, DX12 or WebGPU.
-    pub backend: String,
-    /// Driver name and version.
-    pub driver: String,
-    /// Capability tier.
-    pub tier: String,
-    /// Matrix multiplication kernel.
-    pub kernel: String,
 }
 
 impl PlanSettings {
@@ -433,14 +419,9 @@ pub(super) fn check_promise(candidate: &Candidate) -> Result<(), String> {
 
 /// The removed block is the first candidate of the lowest value, and its value and perplexity are the step's.
 fn check_lowest(step: &Step) -> Result<(), (String, String)> {
-    let complete = step.candidates.iter().filter(|c| c.state == CandidateState::Complete);
-    let mut best: Option<(&Candidate, f64)> = None;
-    for (candidate, value) in complete.filter_map(|candidate| Some((candidate, candidate.value?))) {
-        if best.is_none_or(|(_, lowest)| value < lowest) {
-            best = Some((candidate, value));
-        }
-    }
-    let Some((best, _)) = best else { return Err(("candidates".into(), "none has a complete score".into())) };
+    let Some(best) = lowest(&step.candidates) else {
+        return Err(("candidates".into(), "none has a complete score".into()));
+    };
     let (removed, block) = (step.removed, best.block);
     if block != removed {
         return Err(("removed".into(), format!("found {removed}, but {block} has the lowest value")));
@@ -487,7 +468,7 @@ mod tests {
                 strategy: "exact".into(),
                 approximate: false,
             },
-            device: PlanDevice {
+            device: DeviceInfo {
                 name: "llvmpipe".into(),
                 backend: "Vulkan".into(),
                 driver: "Mesa".into(),

@@ -1,8 +1,6 @@
 //! What a pruning is about, as its files describe it: the fingerprint and everything in a plan but the steps.
 
-use super::{
-    ExportError, Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings, PlanStatus,
-};
+use super::{ExportError, Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings, PlanStatus};
 use crate::gpu::Gpu;
 use crate::model::Checkpoint;
 use crate::search::{Dense, SearchOptions, SearchState};
@@ -71,13 +69,7 @@ impl Pruning<'_> {
                 seed: windows.options.seed,
             },
             settings: self.settings(),
-            device: PlanDevice {
-                name: gpu.name().into(),
-                backend: gpu.backend(),
-                driver: gpu.driver(),
-                tier: gpu.tier().to_string(),
-                kernel: gpu.gemm().name().into(),
-            },
+            device: gpu.info(),
             fingerprint,
             dense: Dense { perplexity: dense.0, mean_nll: dense.1 },
             steps: state.steps,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use blockpruner_shaders::{Cooperative, GemmKernel, gemm};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{DeviceMemory, GpuError, KernelNeeds};
 
@@ -99,6 +99,21 @@ pub struct GpuOptions {
     pub unnamed: Option<String>,
     /// Restrict wgpu to what browsers offer (`STRICT_WEBGPU_COMPLIANCE`).
     pub strict_webgpu: bool,
+}
+
+/// An open device and how it is used, as plans and programs tell of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// The driver's name of the device.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`, `gl` or `webgpu`.
+    pub backend: String,
+    /// Driver and version.
+    pub driver: String,
+    /// Tier that it is used at.
+    pub tier: String,
+    /// GEMM kernel that it is used with.
+    pub kernel: String,
 }
 
 /// One adapter as `blockpruner devices` lists it.

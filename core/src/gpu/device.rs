@@ -10,7 +10,7 @@ use blockpruner_shaders::{Binding, GemmKernel, Kernel, Shader, TEXTURE_WIDTH, ge
 use futures_channel::oneshot;
 use web_time::Instant;
 
-use super::adapter::{self, GpuOptions, Tier};
+use super::adapter::{self, DeviceInfo, GpuOptions, Tier};
 use super::pipeline_cache;
 use super::raw::Raw;
 use super::recording::{Command, Recording};
@@ -246,6 +246,17 @@ impl Gpu {
     /// Driver and version.
     pub fn driver(&self) -> String {
         format!("{} {}", self.info.driver, self.info.driver_info).trim().to_string()
+    }
+
+    /// Which device that is and how it is used.
+    pub fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.name().into(),
+            backend: self.backend(),
+            driver: self.driver(),
+            tier: self.tier().to_string(),
+            kernel: self.gemm().name().into(),
+        }
     }
 
     /// Memory that the device computes in; None where nobody tells, as in browsers.

@@ -25,7 +25,7 @@ mod spare;
 mod upload;
 
 pub(crate) use activation::record_activation;
-pub use adapter::{AdapterSummary, GpuOptions, KeptPipelines, KernelChoice, Tier, adapters};
+pub use adapter::{AdapterSummary, DeviceInfo, GpuOptions, KeptPipelines, KernelChoice, Tier, adapters};
 pub(crate) use attention::{Attention, AttentionBuffers, CachedBuffers, HeadNorms, KeyValues, Projection};
 /// The kernels of matrix products by name.
 pub use blockpruner_shaders::GemmKernel;

@@ -7,7 +7,7 @@ use web_time::Instant;
 
 use super::strategy::StepContext;
 use super::sweep::Sweep;
-use super::{BlockTypes, Candidate, CandidateState, MemoryPlan, Reason, SearchOptions, Step, Work};
+use super::{BlockTypes, Candidate, CandidateState, MemoryPlan, Reason, SearchOptions, Step, Work, lowest};
 use crate::gpu::GpuError;
 use crate::model::{BlockId, BlockSet, ForwardError, ModelSpec};
 use crate::score::{ScoreError, Scorer};
@@ -222,14 +222,7 @@ fn finish_step(spec: &ModelSpec, state: &mut SearchState) -> Result<Step, Search
     let step = state.steps.len() + 1;
     let mut candidates = std::mem::take(&mut state.candidates);
     candidates.sort_by_key(|candidate| candidate.block);
-    let mut best: Option<(BlockId, f64, f64)> = None;
-    for candidate in &candidates {
-        if let (Some(value), Some(perplexity)) = (candidate.value, candidate.perplexity)
-            && best.is_none_or(|(_, lowest, _)| value < lowest)
-        {
-            best = Some((candidate.block, value, perplexity));
-        }
-    }
+    let best = lowest(&candidates).and_then(|best| Some((best.block, best.value?, best.perplexity?)));
     let Some((removed, value, perplexity)) = best else {
         let first = candidates.first();
         return Err(SearchError::NoCandidate {

@@ -23,5 +23,6 @@ pub use greedy::{Dense, Event, SearchError, SearchState, search};
 pub use memory::{MemoryError, MemoryPlan};
 pub use options::{BlockTypes, Objective, SearchOptions, Target};
 pub use reason::Reason;
+pub(crate) use step::lowest;
 pub use step::{Candidate, CandidateState, Step, Work};
 pub use strategy::{Exact, Exhaustive, Racing, StepContext, StepFuture, Strategy, StrategyNeeds, strategy};

@@ -42,6 +42,19 @@ pub struct Candidate {
     pub reason: Option<Reason>,
 }
 
+/// The candidate of lowest value among those that were scored completely; of equals, the first.
+pub(crate) fn lowest<'a>(candidates: impl IntoIterator<Item = &'a Candidate>) -> Option<&'a Candidate> {
+    let mut best: Option<(&Candidate, f64)> = None;
+    for candidate in candidates {
+        if let (CandidateState::Complete, Some(value)) = (candidate.state, candidate.value)
+            && best.is_none_or(|(_, lowest)| value < lowest)
+        {
+            best = Some((candidate, value));
+        }
+    }
+    best.map(|(candidate, _)| candidate)
+}
+
 /// Arithmetic done, in units that do not depend on the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {

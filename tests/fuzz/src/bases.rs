@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use blockpruner::export::{
-    Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanDevice, PlanModel, PlanSettings, PlanStatus, SavedSearch,
-    order_json,
+    Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings, PlanStatus, SavedSearch, order_json,
 };
+use blockpruner::gpu::DeviceInfo;
 use blockpruner::model::{BlockId, BlockSet, ModelSpec};
 use blockpruner::search::{
     BlockTypes, Candidate, CandidateState, Dense, Objective, SearchOptions, SearchState, Step, Work,
@@ -248,7 +248,7 @@ fn plan() -> Plan {
             strategy: "exact".into(),
             approximate: false,
         },
-        device: PlanDevice {
+        device: DeviceInfo {
             name: "llvmpipe".into(),
             backend: "Vulkan".into(),
             driver: "Mesa".into(),

@@ -3,7 +3,7 @@
 use super::{StepContext, StepFuture, Strategy, StrategyNeeds, Waves};
 use crate::model::BlockId;
 use crate::search::bound::Bound;
-use crate::search::{Candidate, Event, SearchError, SearchState};
+use crate::search::{Candidate, Event, SearchError, SearchState, lowest};
 use crate::text::Windows;
 
 /// The result of the published loop, without the work that cannot change it: candidates advance together in waves, the likely
@@ -76,8 +76,7 @@ async fn show_likely_tokens(context: &mut StepContext<'_>, favourite: BlockId) -
 fn favourite(state: &SearchState) -> Option<BlockId> {
     let last = state.steps.last()?;
     let left = last.candidates.iter().filter(|candidate| candidate.block != last.removed);
-    let scored = left.filter_map(|candidate| Some((candidate.value?, candidate.block)));
-    scored.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, block)| block)
+    lowest(left).map(|candidate| candidate.block)
 }
 
 fn incumbent(favourite: Option<BlockId>, candidates: &[Candidate]) -> Option<Bound> {

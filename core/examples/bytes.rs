@@ -58,7 +58,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let checkpoint = Checkpoint::from_files("mine", files).await?;
         println!("{} bytes read to open the model", read.get());
         let text = CalibrationText::open("builtin:sample", &TextOptions::default())?;
-        let windows = checkpoint.windows(&text, WindowOptions { window: Some(16), max_windows: Some(2) })?;
+        let windows = checkpoint.windows(&text, WindowOptions::default().window(16).max_windows(2))?;
         let session = Session::builder(checkpoint).open().await?;
         let score = session.perplexity(&windows, &BlockSet::new(), &mut |_| {}).await?;
         println!("perplexity {:.4}, {} bytes read in all", score.perplexity, read.get());

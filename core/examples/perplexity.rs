@@ -23,7 +23,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     blockpruner::block_on(async {
         let checkpoint = Checkpoint::open(model).await?;
         let text = CalibrationText::open(text, &TextOptions::default())?;
-        let windows = checkpoint.windows(&text, WindowOptions { window: Some(128), max_windows: Some(4) })?;
+        let windows = checkpoint.windows(&text, WindowOptions::default().window(128).max_windows(4))?;
         // Weights that do not fit are streamed from the file.
         let session = Session::builder(checkpoint).memory_budget(6 << 30).open().await?;
         let whole = session.perplexity(&windows, &BlockSet::new(), &mut |_| {}).await?;

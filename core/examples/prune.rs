@@ -34,7 +34,7 @@ async fn prune(model: &str, text: &str, options: SearchOptions, out: &str) -> Re
     let out = OutFolder::resume(out, options.target)?;
     let checkpoint = Checkpoint::open(model).await?;
     let text = CalibrationText::open(text, &TextOptions::default())?;
-    let windows = checkpoint.windows(&text, WindowOptions { window: Some(128), max_windows: Some(4) })?;
+    let windows = checkpoint.windows(&text, WindowOptions::default().window(128).max_windows(4))?;
     let session = Rc::new(Session::builder(checkpoint).open().await?);
     let saved = out.saved()?;
     let mut search = session.search(windows, options, saved.as_deref()).await?;
@@ -52,7 +52,7 @@ async fn prune(model: &str, text: &str, options: SearchOptions, out: &str) -> Re
             _ => {}
         }
     }
-    let how = WriteOptions { format: HfFormat::Removed, dtype: None };
+    let how = WriteOptions::new(HfFormat::Removed);
     let written = search.write(&out, how, &mut |_| {}).await?;
     println!("{}: {} bytes of weights", out.path().display(), written.summary.bytes);
     Ok(())

@@ -34,7 +34,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     blockpruner::block_on(async {
         let checkpoint = Checkpoint::open(model).await?;
         let text = CalibrationText::open(text, &TextOptions::default())?;
-        let windows = checkpoint.windows(&text, WindowOptions { window: Some(128), max_windows: Some(4) })?;
+        let windows = checkpoint.windows(&text, WindowOptions::default().window(128).max_windows(4))?;
         let session = Rc::new(Session::builder(checkpoint).open().await?);
         let mut search = session.search(windows, options, saved.as_deref()).await?;
         println!("{} steps are done", search.state().steps.len());

@@ -45,7 +45,7 @@ fn main() {
 async fn prune(model: &str, text: &str, options: SearchOptions) -> Result<(), blockpruner::Error> {
     let checkpoint = Checkpoint::open(model).await?;
     let text = CalibrationText::open(text, &TextOptions::default())?;
-    let windows = checkpoint.windows(&text, WindowOptions { window: Some(128), max_windows: Some(2) })?;
+    let windows = checkpoint.windows(&text, WindowOptions::default().window(128).max_windows(2))?;
     let session = Rc::new(Session::builder(checkpoint).open().await?);
     let mut search = session.search(windows, options, None).await?;
     while let Some(event) = search.next().await? {

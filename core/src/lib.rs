@@ -15,7 +15,7 @@
 //! blockpruner::block_on(async {
 //!     let checkpoint = Checkpoint::open("builtin:tiny").await?;
 //!     let text = CalibrationText::open("builtin:sample", &TextOptions::default())?;
-//!     let windows = checkpoint.windows(&text, WindowOptions { window: Some(64), max_windows: Some(2) })?;
+//!     let windows = checkpoint.windows(&text, WindowOptions::default().window(64).max_windows(2))?;
 //!     let session = Rc::new(Session::builder(checkpoint).open().await?);
 //!     let mut search = session.search(windows, SearchOptions::remove(2), None).await?;
 //!     while let Some(event) = search.next().await? {

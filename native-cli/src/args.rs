@@ -40,15 +40,13 @@ pub struct DeviceArgs {
 impl DeviceArgs {
     /// The choices of a device.
     pub fn options(&self) -> GpuOptions {
-        GpuOptions {
-            device: self.device.clone(),
-            tier: self.tier,
-            kernel: self.kernel,
-            max_binding_bytes: self.max_binding_bytes,
-            strict_webgpu: self.strict_webgpu,
-            pipeline_cache: Some(kept_pipelines::load),
-            ..Default::default()
-        }
+        GpuOptions::default()
+            .device(self.device.clone())
+            .tier(self.tier)
+            .kernel(self.kernel)
+            .max_binding_bytes(self.max_binding_bytes)
+            .strict_webgpu(self.strict_webgpu)
+            .pipeline_cache(kept_pipelines::load)
     }
 }
 
@@ -110,12 +108,12 @@ pub struct TextArgs {
 impl TextArgs {
     /// For reading the text.
     pub fn options(&self) -> TextOptions {
-        TextOptions { field: self.field.clone(), samples: self.samples, seed: self.seed }
+        TextOptions::default().field(self.field.clone()).samples(self.samples).seed(self.seed)
     }
 
     /// For cutting it.
     pub fn windows(&self) -> WindowOptions {
-        WindowOptions { window: self.window, max_windows: self.max_windows }
+        WindowOptions::default().window(self.window).max_windows(self.max_windows)
     }
 }
 

@@ -47,8 +47,7 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let folder = DiskFolder::create(&args.out).map_err(as_input)?;
     let checkpoint = open::checkpoint(&args.model).await?;
     let removed = args.removed.blocks(&checkpoint.spec)?;
-    let mut options = HfOptions::new(removed.clone(), args.format.library());
-    options.dtype = args.dtype.map(Dtype::library);
+    let options = HfOptions::new(removed.clone(), args.format.library()).dtype(args.dtype.map(Dtype::library));
     tell_sizes(&checkpoint, &options, false)?;
     let partial = folder.partial().to_path_buf();
     let stopped = |text: &str| tell(&Event::Stopped { text: text.into() });

@@ -48,7 +48,7 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let tokenizer = checkpoint.tokenizer()?;
     let prompt = prompt_ids(&checkpoint, &args.prompt)?;
     let eos_token_ids = checkpoint.eos_token_ids()?;
-    let options = GenerateOptions { max_tokens: args.max_tokens, eos_token_ids };
+    let options = GenerateOptions::max_tokens(args.max_tokens).eos_token_ids(eos_token_ids);
     let session = open::session(&args.device, &checkpoint).await?;
     let mut preparing = Preparing::new(&session);
     let mut prepare = |preparation| preparing.tell(preparation);

@@ -79,9 +79,9 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         approximate: options.strategy.is_approximate(),
         tokens: windows.ids.len(),
     });
-    let how = WriteOptions { format: args.format.library(), dtype: args.dtype.map(Dtype::library) };
+    let how = WriteOptions::new(args.format.library()).dtype(args.dtype.map(Dtype::library));
     let largest = HfOptions::new(smallest_blocks(&checkpoint, &options), how.format);
-    tell_sizes(&checkpoint, &HfOptions { dtype: how.dtype, ..largest }, true)?;
+    tell_sizes(&checkpoint, &largest.dtype(how.dtype), true)?;
     let session = open::session(&args.device, &checkpoint).await?;
     if let Some(text) = &held_out {
         // That it fits shows before the search.

@@ -32,8 +32,8 @@ pub fn tell_sizes(checkpoint: &Checkpoint, options: &HfOptions, at_most: bool) -
         // A norm or two that become smaller are not worth a word.
         Ok((smaller < written / 4 * 3).then(|| bytes(smaller)))
     };
-    let halves = with(HfOptions { dtype: Some(FloatType::BF16), ..options.clone() })?;
-    let without = with(HfOptions { format: HfFormat::Removed, ..options.clone() })?;
+    let halves = with(options.clone().dtype(FloatType::BF16))?;
+    let without = with(HfOptions::new(options.removed.clone(), HfFormat::Removed).dtype(options.dtype))?;
     let advice = match (halves, without) {
         (Some(size), _) => format!("--dtype bf16 makes it {size}"),
         (None, Some(size)) => format!("--format hf leaves removed blocks out, which makes it {size}"),

@@ -91,16 +91,16 @@ pub fn every_kernel() -> Vec<(String, GpuOptions)> {
 
 /// As [`every_kernel`], with the matrix kernel that each comes to.
 fn available() -> Vec<(String, GpuOptions, GemmKernel)> {
-    let kernel = |kernel| GpuOptions { kernel: Some(kernel), ..Default::default() };
+    let kernel = |kernel| GpuOptions::default().kernel(kernel);
     let choices = [
         ("tile", kernel(KernelChoice::Tile)),
         ("tile-subgroup", kernel(KernelChoice::TileSubgroup)),
         ("cooperative-f32", kernel(KernelChoice::CooperativeF32)),
         ("cooperative-f16", kernel(KernelChoice::CooperativeF16)),
-        ("tile, strict WebGPU", GpuOptions { strict_webgpu: true, ..kernel(KernelChoice::Tile) }),
+        ("tile, strict WebGPU", kernel(KernelChoice::Tile).strict_webgpu(true)),
         ("panel", kernel(KernelChoice::Panel)),
         ("panel-subgroup", kernel(KernelChoice::PanelSubgroup)),
-        ("baseline tier", GpuOptions { tier: Some(Tier::Baseline), ..Default::default() }),
+        ("baseline tier", GpuOptions::default().tier(Tier::Baseline)),
     ];
     let mut available = Vec::new();
     for (name, options) in choices {

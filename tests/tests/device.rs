@@ -37,7 +37,7 @@ fn every_kernel_passes_its_self_test() {
                 needs.activations = Activation::ALL.to_vec();
                 (needs.post_norm, needs.no_norm, needs.soft_capped_logits) = (true, true, true);
             }
-            let gpu = open(&GpuOptions { needs, ..options.clone() });
+            let gpu = open(&options.clone().needs(needs));
             assert_eq!(gpu.warnings(), [""; 0]);
             println!("{label}, heads of {head_dim}: {:.2} s", start.elapsed().as_secs_f64());
         }
@@ -57,15 +57,15 @@ fn compiled_shaders_are_kept() {
             kept.1.clone()
         })
     }
-    let options =
-        GpuOptions { needs: needs(vec![WeightFormat::Bf16], 24), pipeline_cache: Some(kept), ..Default::default() };
+    let without = GpuOptions::default().needs(needs(vec![WeightFormat::Bf16], 24));
+    let options = without.clone().pipeline_cache(kept);
     let gpu = open(&options);
     let Some((key, data)) = gpu.pipeline_cache() else {
         assert_ne!(gpu.backend(), "vulkan", "Vulkan has a pipeline cache");
         return;
     };
     assert_eq!(KEPT.with_borrow(|kept| kept.0.clone()), key);
-    assert!(open(&GpuOptions { pipeline_cache: None, ..options.clone() }).pipeline_cache().is_none());
+    assert!(open(&without).pipeline_cache().is_none());
     let mut flipped = data.clone();
     *flipped.last_mut().unwrap() ^= 1;
     let foreign = [&data[..32], &[7; 4096]].concat();
@@ -106,7 +106,7 @@ fn a_warm_up_changes_nothing() {
 
 #[test]
 fn what_does_not_fit_a_binding_is_refused() {
-    let heads = GpuOptions { needs: needs(Vec::new(), 260), ..Default::default() };
+    let heads = GpuOptions::default().needs(needs(Vec::new(), 260));
     let error = block_on(Gpu::open(&heads)).err().unwrap();
     assert!(matches!(error, GpuError::Unsuitable { .. }), "{error}");
     let gpu = open(&GpuOptions::default());

@@ -17,7 +17,7 @@ fn every_fixture_survives() {
                 for dtype in [None, Some(FloatType::BF16), Some(FloatType::F16)] {
                     let removed: BlockSet = removed.parse().unwrap();
                     let what = format!("{name} without {removed}, {format:?}, {dtype:?}");
-                    let options = HfOptions { dtype, ..HfOptions::new(removed, format) };
+                    let options = HfOptions::new(removed, format).dtype(dtype);
                     let target = root.path().join(&what);
                     let mut folder = DiskFolder::create(&target).unwrap();
                     let done = block_on(export_hf(&checkpoint, &options, &mut folder, &mut |_, _| {}));

@@ -109,7 +109,7 @@ fn every_kernel_agrees_with_transformers() {
 /// Weights and logits in many parts give the same numbers as in one.
 #[test]
 fn tiny_bindings_agree_with_transformers() {
-    let gpu = open(&GpuOptions { max_binding_bytes: Some(8192), ..Default::default() });
+    let gpu = open(&GpuOptions::default().max_binding_bytes(8192));
     for name in REPRESENTATIVE {
         println!("8 KiB bindings, {name}: worst relative error {:.1e}", check(&gpu, name, false));
     }

@@ -33,7 +33,7 @@ fn load(gpu: &Rc<Gpu>, name: &str) -> (Rc<DeviceModel>, Vec<u32>) {
 }
 
 fn generator(model: &Rc<DeviceModel>, removed: &BlockSet, prompt: &[u32], max: usize, eos: &[u32]) -> Generator {
-    let options = GenerateOptions { max_tokens: max, eos_token_ids: eos.to_vec() };
+    let options = GenerateOptions::max_tokens(max).eos_token_ids(eos.to_vec());
     Generator::new(model.clone(), removed.clone(), prompt.to_vec(), options).unwrap()
 }
 
@@ -141,7 +141,7 @@ fn a_continuation_ends_where_it_should() {
 
     let refused = |prompt: Vec<u32>, removed: &str| {
         let removed: BlockSet = removed.parse().unwrap();
-        let options = GenerateOptions { max_tokens: 1, eos_token_ids: vec![] };
+        let options = GenerateOptions::max_tokens(1);
         Generator::new(model.clone(), removed, prompt, options).err().unwrap()
     };
     let long = refused([full, vec![1]].concat(), "mha:0");

@@ -641,7 +641,7 @@ fn the_longest_cache_is_read_to_its_end() {
 #[test]
 fn shards_agree_with_the_cpu_twin() {
     on_all(each_kernel(), |label, options| {
-        let gpu = open(&GpuOptions { max_binding_bytes: Some(1), ..options });
+        let gpu = open(&options.max_binding_bytes(1));
         let label = format!("{label}, one block a shard");
         let formats = [WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4_1];
         check_embedding(&gpu, &label, &formats);

@@ -129,7 +129,7 @@ fn the_fast_search_is_the_published_one_on_four_windows_of_smollm2() {
 fn batches_and_shards_change_nothing() {
     let (checkpoint, windows) = tiny(64, 18);
     let whole = open(&GpuOptions::default());
-    let sharded = open(&GpuOptions { max_binding_bytes: Some(1), ..Default::default() });
+    let sharded = open(&GpuOptions::default().max_binding_bytes(1));
     let mlp = |strategy| options(2, BlockTypes::Mlp, strategy);
     let (_, exhaustive) = greedy(&whole, &checkpoint, &windows, &mlp("exhaustive"), None);
     let (memory, fast) = greedy(&sharded, &checkpoint, &windows, &mlp("exact"), None);

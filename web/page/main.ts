@@ -2,7 +2,7 @@
 
 import type { ModelInfo } from "../pkg/blockpruner_web.js";
 import { nameOf, isSoftware } from "./device";
-import { $ } from "./elements";
+import { $, input } from "./elements";
 import { describe, job, savedSource, takeChoices } from "./form";
 import * as format from "./format";
 import { chooseHub } from "./hub";
@@ -21,9 +21,12 @@ let model: ModelInfo | null = null;
 let run: RunView | null = null;
 /** Where it shows how far the worker is. */
 let place: "status" | "score" | "exported" = "status";
-const result = new ResultView(ask, () => {
-  place = "exported";
-  working(true);
+const result = new ResultView(ask, {
+  exporting() {
+    place = "exported";
+    working(true);
+  },
+  extending: beginWork,
 });
 
 /** What `start` was asked for, until the visitor has agreed to what it takes. */
@@ -34,7 +37,7 @@ let wanted: Job | null = null;
 /** Whether the worker is at something: only one thing at a time can be asked of it. */
 function working(on: boolean): void {
   if (on) allIsWell();
-  for (const id of ["start", "measure", "resume", "discard", "zip", "to-folder"]) $<HTMLButtonElement>(id).disabled = on;
+  for (const id of ["start", "measure", "resume", "discard", "extend-go", "zip", "to-folder"]) $<HTMLButtonElement>(id).disabled = on;
   if (!on) for (const id of ["pause", "stop"]) $<HTMLButtonElement>(id).disabled = true;
 }
 
@@ -75,9 +78,9 @@ $("measure").addEventListener("click", async () => {
 $("resume").addEventListener("click", () => {
   withdrawQuestion();
   const source = saved && savedSource(saved);
-  if (!source) return;
+  if (!source || !input("saved-remove").reportValidity()) return;
   beginWork();
-  ask({ type: "resume", source });
+  ask({ type: "resume", source, remove: input("saved-remove").valueAsNumber });
 });
 $("discard").addEventListener("click", () => ask({ type: "discard" }));
 $("pause").addEventListener("click", () => {
@@ -106,7 +109,9 @@ function open(id: "run" | "result"): void {
 function showSaved(job: SavedJob | null): void {
   saved = job;
   $("saved").hidden = job === null;
-  if (job) $("saved-text").textContent = describe(job);
+  if (!job) return;
+  $("saved-text").textContent = describe(job);
+  Object.assign(input("saved-remove"), { min: Math.max(1, job.stepsDone), value: job.settings.remove });
 }
 
 function showScore({ perplexity, windows, seconds }: Extract<Reply, { type: "score" }>): void {

@@ -40,7 +40,10 @@ export type Request =
   | { type: "hello"; hub: string }
   /** Where an unfinished search is saved, only `replace` starts another one. */
   | { type: "start"; job: Job; replace: boolean }
-  | { type: "resume"; source: ModelSource }
+  /** Goes on with the saved search, until `remove` blocks are removed. */
+  | { type: "resume"; source: ModelSource; remove: number }
+  /** Goes on likewise with the last search, finished or not. */
+  | { type: "extend"; remove: number }
   | { type: "discard" }
   | { type: "perplexity"; job: Job }
   /** The answer to `estimate`. */

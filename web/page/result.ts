@@ -19,7 +19,7 @@ const isQuantised = ({ dtypes }: ModelInfo) => Object.keys(dtypes).some((type) =
 
 /** Bytes of the weights that are written, about: of a parameter's share of what was read, or of the chosen type. */
 function written(model: ModelInfo, parameters: number): number {
-  const type = dtype() ?? (isQuantised(model) ? "f32" : undefined);
+  const type = dtype() ?? (isQuantised(model) ? "bf16" : undefined);
   return type ? parameters * BYTES[type] : (model.bytes * parameters) / model.parameters;
 }
 
@@ -30,7 +30,7 @@ export class ResultView {
   private steps: Step[] = [];
   private comparing = false;
 
-  constructor(private ask: (request: Request) => void, private busy: () => void) {
+  constructor(private ask: (request: Request) => void, private begins: { exporting(): void; extending(): void }) {
     $("steps").addEventListener("change", () => {
       this.tellStep();
       this.compare();
@@ -39,6 +39,11 @@ export class ResultView {
     $("continue").addEventListener("submit", (event) => {
       event.preventDefault();
       this.compare();
+    });
+    $("extend").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.begins.extending();
+      this.ask({ type: "extend", remove: input("extend-remove").valueAsNumber });
     });
     $("zip").addEventListener("click", () => this.export());
     if ("showDirectoryPicker" in window) {
@@ -60,11 +65,13 @@ export class ResultView {
     this.model = run.model;
     const { dense, steps } = run.found();
     [this.dense, this.steps] = [dense, steps];
-    $<HTMLSelectElement>("dtype").value = isQuantised(run.model) ? "f16" : "";
+    $<HTMLSelectElement>("dtype").value = "";
     $("exported").textContent = "";
     $("held-out").textContent = "";
     this.tellRun(run.model, run.windows, found);
     this.listSteps(run.model);
+    const more = steps.length + 1;
+    Object.assign(input("extend-remove"), { min: more, value: Math.max(more, run.wanted) });
     this.tellStep();
     this.compare();
   }
@@ -117,7 +124,7 @@ export class ResultView {
   }
 
   private export(folder?: FileSystemDirectoryHandle): void {
-    this.busy();
+    this.begins.exporting();
     this.ask({ type: "export", step: this.step, format: exportFormat(), dtype: dtype(), folder });
   }
 
@@ -125,7 +132,7 @@ export class ResultView {
     $("result-title").textContent = finished ? "Result" : "Result so far";
     const blocks = `${this.steps.length} of ${model.blocks.length} blocks removed`;
     const text = `by ${format.grouped(windows.predicted)} predicted tokens (${format.windows(windows)})`;
-    $("searched").textContent = finished ? `${blocks} in ${format.duration(seconds)}, chosen ${text}.` : `Stopped with ${blocks}, chosen ${text}. The search can be resumed above.`;
+    $("searched").textContent = finished ? `${blocks} in ${format.duration(seconds)}, chosen ${text}.` : `Stopped with ${blocks}, chosen ${text}. The search can be resumed.`;
     showNotes($("result-notes"), notesOn(model, windows));
   }
 

@@ -90,6 +90,11 @@ export class RunView {
     $("f-left").textContent = "–";
   }
 
+  /** How many blocks it was asked to remove. */
+  get wanted(): number {
+    return this.settings.remove;
+  }
+
   /** What was removed, for the result. */
   found(): { dense: number; steps: Step[] } {
     return { dense: this.dense, steps: this.steps };

@@ -264,7 +264,14 @@ self.onmessage = ({ data }: MessageEvent<Request>) => {
       void alone(async (signal) => {
         const job = await storage.load();
         if (!job) throw new Problem("input", "There is no saved search any more.");
-        await start({ source: data.source, text: job.text, settings: job.settings }, signal, { replace: true, saved: job.search });
+        const settings = { ...job.settings, remove: data.remove };
+        await start({ source: data.source, text: job.text, settings }, signal, { replace: true, saved: job.search });
+      });
+      break;
+    case "extend":
+      void alone(async (signal) => {
+        const { job, search } = found();
+        await start({ ...job, settings: { ...job.settings, remove: data.remove } }, signal, { replace: true, saved: search.save() });
       });
       break;
     case "discard":

@@ -115,7 +115,8 @@ impl Checkpoint {
         #[wasm_bindgen(unchecked_optional_param_type = "WindowOptions")] options: JsValue,
     ) -> Result<Windows, Error> {
         let WindowSettings { window, max_windows } = Options::new(options)?.settings()?;
-        let windows = self.inner.windows(&text.inner, WindowOptions { window, max_windows })?;
+        let windows =
+            self.inner.windows(&text.inner, WindowOptions::default().window(window).max_windows(max_windows))?;
         Ok(Windows { too_long: self.inner.too_long(&windows), inner: Rc::new(windows) })
     }
 
@@ -142,7 +143,7 @@ impl Checkpoint {
             Some("f32") => Some(FloatType::F32),
             Some(other) => return Err(Error::Argument(format!("dtype `{other}`: expected bf16, f16 or f32"))),
         };
-        let options = HfOptions { dtype, ..HfOptions::new(without, format) };
+        let options = HfOptions::new(without, format).dtype(dtype);
         let mut tell = |done, total| progress.tell(Stage::Write { done, total });
         let mut sink = Sink::new(folder);
         let writing = async { Ok(export_hf(&*self.inner, &options, &mut sink, &mut tell).await?) };

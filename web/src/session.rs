@@ -29,13 +29,11 @@ struct DeviceOptions {
 
 impl DeviceOptions {
     fn wishes(self) -> Result<GpuOptions, Error> {
-        Ok(GpuOptions {
-            tier: self.tier.map(|tier| tier.parse()).transpose().map_err(Error::Argument)?,
-            kernel: self.kernel.map(|kernel| kernel.parse()).transpose().map_err(Error::Argument)?,
-            max_binding_bytes: self.max_binding_bytes,
-            unnamed: self.name,
-            ..GpuOptions::default()
-        })
+        Ok(GpuOptions::default()
+            .tier(self.tier.map(|tier| tier.parse()).transpose().map_err(Error::Argument)?)
+            .kernel(self.kernel.map(|kernel| kernel.parse()).transpose().map_err(Error::Argument)?)
+            .max_binding_bytes(self.max_binding_bytes)
+            .unnamed(self.name))
     }
 }
 
@@ -203,7 +201,7 @@ async fn continued(
     let tokenizer = checkpoint.tokenizer()?;
     let prompt = prompt_ids(checkpoint, prompt)?;
     let mut stream = DecodeStream::after(tokenizer, &prompt)?;
-    let options = GenerateOptions { max_tokens: max_tokens.unwrap_or(128), eos_token_ids: checkpoint.eos_token_ids()? };
+    let options = GenerateOptions::max_tokens(max_tokens.unwrap_or(128)).eos_token_ids(checkpoint.eos_token_ids()?);
     let mut generator = session.generate(prompt, &without, options, prepare).await?;
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut tell = |part: String| {

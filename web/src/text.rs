@@ -39,7 +39,7 @@ impl CalibrationText {
         #[wasm_bindgen(unchecked_optional_param_type = "TextOptions")] options: JsValue,
     ) -> Result<CalibrationText, Error> {
         let TextSettings { field, samples, seed } = Options::new(options)?.settings()?;
-        let options = TextOptions { field, samples, seed: seed.map(u64::from) };
+        let options = TextOptions::default().field(field).samples(samples).seed(seed.map(u64::from));
         Ok(CalibrationText { inner: CoreText::from_bytes(name, bytes, &options)? })
     }
 

@@ -82,6 +82,12 @@ test("pause, continue, stop and resume end as a search that was never interrupte
   assert.ok(await page.isVisible("#result"));
   await page.click("#resume");
   assert.deepEqual(await planOf(page), whole);
+  // A finished one can go on, too.
+  await page.fill("#extend-remove", "4");
+  await page.click("#extend-go");
+  const further = await planOf(page);
+  assert.equal(further.steps.length, 4);
+  assert.deepEqual(further.steps.slice(0, 3), whole.steps);
   await context.close();
 });
 
@@ -126,8 +132,12 @@ test("a reload in the middle loses nothing", async () => {
   await page.waitForTimeout(300);
   await page.reload();
   await page.waitForSelector("#saved:visible");
+  assert.equal(await page.inputValue("#saved-remove"), "3");
+  await page.fill("#saved-remove", "4");
   await page.click("#resume");
-  assert.deepEqual(await planOf(page), whole);
+  const { steps } = await planOf(page);
+  assert.equal(steps.length, 4);
+  assert.deepEqual(steps.slice(0, 3), whole.steps);
   await page.reload();
   await page.waitForTimeout(500);
   assert.ok(await page.isHidden("#saved"), "a finished search is not offered again");

@@ -99,11 +99,25 @@ impl FinishReason {
 
 /// When a continuation ends.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GenerateOptions {
     /// New tokens at most.
     pub max_tokens: usize,
-    /// Tokens that end a text, as [`Checkpoint::eos_token_ids`] gives them.
+    /// Tokens that end a text, as [`Checkpoint::eos_token_ids`] gives them. Default: none does.
     pub eos_token_ids: Vec<u32>,
+}
+
+impl GenerateOptions {
+    /// Ends after so many tokens.
+    pub fn max_tokens(max_tokens: usize) -> Self {
+        Self { max_tokens, eos_token_ids: Vec::new() }
+    }
+
+    /// Ends at one of these tokens, too.
+    pub fn eos_token_ids(mut self, ids: Vec<u32>) -> Self {
+        self.eos_token_ids = ids;
+        self
+    }
 }
 
 /// Token ids of a prompt, with what the tokenizer itself adds around a text. Those of an empty prompt are the token that

@@ -77,6 +77,7 @@ pub type KeptPipelines = fn(key: &str) -> Option<Vec<u8>>;
 
 /// How to choose and open a device. What a model needs of it is added by [`crate::model::device_needs`].
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct GpuOptions {
     /// Index in [`adapters`], or part of an adapter's name (case does not matter). Default: the first.
     pub device: Option<String>,
@@ -99,6 +100,57 @@ pub struct GpuOptions {
     pub unnamed: Option<String>,
     /// Restrict wgpu to what browsers offer (`STRICT_WEBGPU_COMPLIANCE`).
     pub strict_webgpu: bool,
+}
+
+impl GpuOptions {
+    /// A device by its index, or part of its name.
+    pub fn device(mut self, device: impl Into<Option<String>>) -> Self {
+        self.device = device.into();
+        self
+    }
+
+    /// No more than this tier.
+    pub fn tier(mut self, tier: impl Into<Option<Tier>>) -> Self {
+        self.tier = tier.into();
+        self
+    }
+
+    /// This matrix kernel.
+    pub fn kernel(mut self, kernel: impl Into<Option<KernelChoice>>) -> Self {
+        self.kernel = kernel.into();
+        self
+    }
+
+    /// Shards of at most so many bytes.
+    pub fn max_binding_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.max_binding_bytes = bytes.into();
+        self
+    }
+
+    /// These kernels are tested when it is opened.
+    #[doc(hidden)]
+    pub fn needs(mut self, needs: KernelNeeds) -> Self {
+        self.needs = needs;
+        self
+    }
+
+    /// Where pipelines were kept.
+    pub fn pipeline_cache(mut self, kept: KeptPipelines) -> Self {
+        self.pipeline_cache = Some(kept);
+        self
+    }
+
+    /// What an adapter without a name is called.
+    pub fn unnamed(mut self, name: impl Into<Option<String>>) -> Self {
+        self.unnamed = name.into();
+        self
+    }
+
+    /// Only what browsers offer.
+    pub fn strict_webgpu(mut self, strict: bool) -> Self {
+        self.strict_webgpu = strict;
+        self
+    }
 }
 
 /// An open device and how it is used, as plans and programs tell of it.

@@ -38,11 +38,25 @@ enum Found {
 
 /// How a model is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WriteOptions {
     /// How the removed blocks are taken out.
     pub format: HfFormat,
     /// Convert the weights; None keeps their types, and quantised ones become bf16.
     pub dtype: Option<FloatType>,
+}
+
+impl WriteOptions {
+    /// Weights keep their types.
+    pub fn new(format: HfFormat) -> Self {
+        Self { format, dtype: None }
+    }
+
+    /// Weights are converted to this type; None: they keep theirs.
+    pub fn dtype(mut self, dtype: impl Into<Option<FloatType>>) -> Self {
+        self.dtype = dtype.into();
+        self
+    }
 }
 
 /// What is being done while a model is written.
@@ -297,7 +311,7 @@ impl Search {
         out.remove_unfinished().map_err(|error| out.unclear(&error))?;
         write_order(&out.path.join("order.json"), &plan.order())?;
         let (path, session) = (out.path.join(MODEL), self.session());
-        let hf = HfOptions { dtype: options.dtype, ..HfOptions::new(self.state().removed(), options.format) };
+        let hf = HfOptions::new(self.state().removed(), options.format).dtype(options.dtype);
         let (summary, written) = write_model(session.checkpoint(), &hf, DiskFolder::create(&path)?, tell).await?;
         let written = session.with_written(written, self.windows(), self.options())?;
         let mut prepare = |preparation| tell(Writing::Prepare(preparation));

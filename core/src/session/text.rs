@@ -6,11 +6,26 @@ use crate::text::{CalibrationText, Windows};
 
 /// How a text is cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WindowOptions {
     /// Tokens of a window, at least 2. Default: [`crate::model::ModelSpec::default_window`].
     pub window: Option<usize>,
     /// The first so many windows are kept. Default: all.
     pub max_windows: Option<usize>,
+}
+
+impl WindowOptions {
+    /// Windows of so many tokens.
+    pub fn window(mut self, tokens: impl Into<Option<usize>>) -> Self {
+        self.window = tokens.into();
+        self
+    }
+
+    /// The first so many windows.
+    pub fn max_windows(mut self, windows: impl Into<Option<usize>>) -> Self {
+        self.max_windows = windows.into();
+        self
+    }
 }
 
 impl Checkpoint {

@@ -32,6 +32,7 @@ const BUILTIN_ADVICE: &str = match cfg!(feature = "builtin") {
 
 /// Which part of a file is taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TextOptions {
     /// The field that holds a row's text; `text` if not given. JSON only.
     ///
@@ -47,6 +48,26 @@ pub struct TextOptions {
     /// The draw is a Fisher-Yates shuffle from the front: place `i` of `n` rows is exchanged with place
     /// `i + r_i mod (n - i)`, where `r_0, r_1, ...` is SplitMix64 (Steele, Lea and Flood, 2014) started at the seed.
     pub seed: Option<u64>,
+}
+
+impl TextOptions {
+    /// The field that holds a row's text.
+    pub fn field(mut self, name: impl Into<Option<String>>) -> Self {
+        self.field = name.into();
+        self
+    }
+
+    /// So many rows.
+    pub fn samples(mut self, rows: impl Into<Option<usize>>) -> Self {
+        self.samples = rows.into();
+        self
+    }
+
+    /// Drawn, instead of the first ones.
+    pub fn seed(mut self, seed: impl Into<Option<u64>>) -> Self {
+        self.seed = seed.into();
+        self
+    }
 }
 
 /// A calibration text: a file and which part of it is taken. It is read when it is tokenised, as far as is needed.

@@ -97,5 +97,5 @@ fn calibration_options(data: &mut Unstructured<'_>) -> Result<(TextOptions, usiz
     let seed = *data.choose(&[None, Some(0), Some(7)])?;
     let window = *data.choose(&WINDOWS)?;
     let most_windows = *data.choose(&[None, Some(1), Some(3), Some(usize::MAX)])?;
-    Ok((TextOptions { field: field.map(str::to_string), samples, seed }, window, most_windows))
+    Ok((TextOptions::default().field(field.map(str::to_string)).samples(samples).seed(seed), window, most_windows))
 }

@@ -59,6 +59,7 @@ impl<'a> From<&'a Checkpoint> for HfSource<'a> {
 
 /// What to write.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct HfOptions {
     /// Blocks to take out besides those that are absent from the checkpoint.
     pub removed: BlockSet,
@@ -74,6 +75,18 @@ impl HfOptions {
     /// Tensors keep their type; weight files of at most 5 GB, as is usual.
     pub fn new(removed: BlockSet, format: HfFormat) -> Self {
         Self { removed, format, dtype: None, shard_bytes: 5_000_000_000 }
+    }
+
+    /// All tensors are converted to this type; None: they keep theirs.
+    pub fn dtype(mut self, dtype: impl Into<Option<FloatType>>) -> Self {
+        self.dtype = dtype.into();
+        self
+    }
+
+    /// Weight files of at most so many bytes.
+    pub fn shard_bytes(mut self, bytes: u64) -> Self {
+        self.shard_bytes = bytes;
+        self
     }
 }
 

@@ -161,7 +161,7 @@ pub fn cpu<'a>(
         let (queries, rest) = values.split_at(heads * head_dim);
         let (keys, values) = rest.split_at(kv_heads * head_dim);
         let normed = |values: &[f32], weight: fn(&CpuNorms<'a>) -> &'a [f32]| match &norms {
-            Some(norms) => norm::cpu(values, weight(norms), norms.epsilon),
+            Some(norms) => norm::cpu(values, weight(norms), None, norms.epsilon),
             None => values.to_vec(),
         };
         let mut parts = [normed(queries, |norms| norms.query), normed(keys, |norms| norms.key)];

@@ -22,7 +22,7 @@ use minijinja::Environment;
 
 pub use activation::Activation;
 pub use heads::{HeadsTo, Over};
-pub use norm::NormRows;
+pub use norm::{NormKind, NormRows};
 
 /// Texels in a row of every storage texture: WebGPU's guaranteed maximum, so that a linear texel index `t` lies at
 /// `(t % TEXTURE_WIDTH, t / TEXTURE_WIDTH)` on every device.
@@ -173,8 +173,8 @@ impl GemmKernel {
 pub enum Kernel {
     /// Token ids to hidden states.
     Embedding { kernel: GemmKernel, weight: WeightFormat },
-    /// Root mean square norm.
-    Norm { kernel: GemmKernel, rows: NormRows },
+    /// Norm of rows.
+    Norm { kernel: GemmKernel, kind: NormKind, rows: NormRows },
     /// Rows of the residual stream as they are, to the left side of a product.
     Operand { kernel: GemmKernel },
     /// Matrix product with a weight. `residual` is for the panel kernels and says whether it is added to something; the tile
@@ -185,8 +185,8 @@ pub enum Kernel {
     Heads { kernel: GemmKernel, head_dim: u32, rotated: u32, normed: bool, to: HeadsTo },
     /// Causal attention, to the left side of a product.
     Attention { kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool },
-    /// Gated activation, to the left side of a product.
-    Activation { kernel: GemmKernel, function: Activation },
+    /// Activation, gated or not, to the left side of a product.
+    Activation { kernel: GemmKernel, function: Activation, gated: bool },
     /// Log-sum-exp and the NLL of targets.
     LogSumExp { kernel: GemmKernel, soft_cap: bool },
     /// Causal attention of new positions to the KV cache, to the left side of a product.
@@ -263,8 +263,10 @@ impl Kernel {
                 let normed = if normed { ", normed" } else { "" };
                 format!("{name} head_dim {head_dim}, {rotated} turned{normed}, to {to:?}")
             }
-            Self::Norm { rows, .. } => format!("{name} {rows:?}"),
-            Self::Activation { function, .. } => format!("{name} {}", function.name()),
+            Self::Norm { kind, rows, .. } => format!("{name} {kind:?} {rows:?}"),
+            Self::Activation { function, gated, .. } => {
+                format!("{name} {}{}", function.name(), if gated { ", gated" } else { "" })
+            }
             Self::LogSumExp { soft_cap: true, .. } => format!("{name}, capped"),
             _ => name.to_string(),
         }
@@ -282,7 +284,7 @@ impl Kernel {
                 (wgsl!("embedding_rows"), vec![Read, Read, ReadWrite])
             }
             Self::Embedding { weight, .. } => (wgsl!("embedding_panel"), vec![Read, texture(weight), ReadWrite]),
-            Self::Norm { kernel: GemmKernel::Tile { .. }, rows } => {
+            Self::Norm { kernel: GemmKernel::Tile { .. }, rows, .. } => {
                 let mut bindings = vec![Read, Read, ReadWrite];
                 bindings.extend((rows == NormRows::Indexed).then_some(Read));
                 (wgsl!("norm"), bindings)
@@ -361,11 +363,11 @@ impl Kernel {
             Self::CachedAttention { kernel, head_dim, soft_cap, sliding } => {
                 cached::context(kernel, head_dim, soft_cap, sliding)
             }
-            Self::Norm { kernel, rows } => norm::context(kernel, rows),
+            Self::Norm { kernel, kind, rows } => norm::context(kernel, kind, rows),
             Self::LogSumExp { kernel, soft_cap } => {
                 minijinja::context! { SOFT_CAP => soft_cap, ..row_context(kernel) }
             }
-            Self::Activation { kernel, function } => activation::context(kernel, function),
+            Self::Activation { kernel, function, gated } => activation::context(kernel, function, gated),
             Self::Operand { kernel } | Self::Argmax { kernel } => gemm::output_context(kernel),
         }
     }
@@ -416,8 +418,12 @@ mod tests {
         let mut kernels = Vec::new();
         for kernel in gemms {
             let rows = [NormRows::Contiguous, NormRows::Indexed, NormRows::Product];
-            kernels.extend(rows.map(|rows| Kernel::Norm { kernel, rows }));
-            kernels.extend(Activation::ALL.map(|function| Kernel::Activation { kernel, function }));
+            for kind in NormKind::ALL {
+                kernels.extend(rows.map(|rows| Kernel::Norm { kernel, kind, rows }));
+            }
+            for function in Activation::ALL {
+                kernels.extend([false, true].map(|gated| Kernel::Activation { kernel, function, gated }));
+            }
             kernels.extend([false, true].map(|soft_cap| Kernel::LogSumExp { kernel, soft_cap }));
             kernels.extend([Kernel::Operand { kernel }, Kernel::Argmax { kernel }]);
             for weight in WeightFormat::ALL {

@@ -1,9 +1,31 @@
-//! Root mean square norm (Zhang and Sennrich, 2019), `norm.wgsl` and `norm_panel.wgsl`; and rows that are not normed,
-//! `operand.wgsl`.
+//! Root mean square norm (Zhang and Sennrich, 2019) and layer norm (Ba et al., 2016), `norm.wgsl` and `norm_panel.wgsl`; and
+//! rows that are not normed, `operand.wgsl`.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{GemmKernel, folded_grid, groups_of_64};
+
+/// What a norm divides by, and whether it takes the mean off first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NormKind {
+    /// `x / sqrt(mean(x^2) + epsilon) * weight`.
+    Rms,
+    /// `(x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias`.
+    Layer,
+}
+
+impl NormKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Rms, Self::Layer];
+
+    /// `root mean square norm` or `layer norm`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rms => "root mean square norm",
+            Self::Layer => "layer norm",
+        }
+    }
+}
 
 /// Which rows are normed, and where they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +52,7 @@ pub struct Params {
     pub inner4: u32,
     /// First row of the residual stream.
     pub first_row: u32,
-    /// Added to the mean square.
+    /// Added to the mean square, or to the variance.
     pub epsilon: f32,
     /// What a normed row of a product is multiplied by before it is added.
     pub scale: f32,
@@ -68,21 +90,28 @@ impl OperandParams {
     }
 }
 
-pub(crate) fn context(kernel: GemmKernel, rows: NormRows) -> minijinja::Value {
+pub(crate) fn context(kernel: GemmKernel, kind: NormKind, rows: NormRows) -> minijinja::Value {
     minijinja::context! {
+        LAYER => kind == NormKind::Layer,
         TO_RESIDUAL => rows == NormRows::Product,
         INDEXED => rows == NormRows::Indexed,
         ..crate::row_context(kernel)
     }
 }
 
-/// CPU twin: every row of `input [.., weight.len()]` normed.
-pub fn cpu(input: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
+/// CPU twin: every row of `input [.., weight.len()]` normed; by a [`NormKind::Layer`] if there is a bias, as long as the weight.
+pub fn cpu(input: &[f32], weight: &[f32], bias: Option<&[f32]>, epsilon: f32) -> Vec<f32> {
+    let mean = |x: &[f32]| x.iter().sum::<f32>() / x.len() as f32;
     let mut output = Vec::with_capacity(input.len());
     for x in input.chunks(weight.len()) {
-        let mean = x.iter().map(|v| v * v).sum::<f32>() / weight.len() as f32;
-        let inverse = 1.0 / (mean + epsilon).sqrt();
-        output.extend(x.iter().zip(weight).map(|(x, w)| w * (x * inverse)));
+        let middle = if bias.is_some() { mean(x) } else { 0.0 };
+        let squares: Vec<f32> = x.iter().map(|v| (v - middle) * (v - middle)).collect();
+        let inverse = 1.0 / (mean(&squares) + epsilon).sqrt();
+        let normed = x.iter().zip(weight).map(|(x, w)| w * ((x - middle) * inverse));
+        match bias {
+            None => output.extend(normed),
+            Some(bias) => output.extend(normed.zip(bias).map(|(normed, bias)| normed + bias)),
+        }
     }
     output
 }

@@ -1,4 +1,8 @@
+{% if LAYER %}
+// Layer norm for GPUs: n(x) = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) * weight + bias
+{% else %}
 // Root mean square norm for GPUs: n(x) = x / sqrt(mean(x^2) + epsilon) * weight
+{% endif %}
 {% if TO_RESIDUAL %}
 // of the rows of a product, added to the residual stream: states[first_row + r] += scale * n(input[r]).
 //   input:  [rows, stride], as a product writes it
@@ -8,7 +12,7 @@
 //   input:  [.., stride]
 //   output: [rows, stride]
 {% endif %}
-//   weight: [columns]
+//   weight: [{{ "2, stride], the bias behind it" if LAYER else "columns]" }}
 // One workgroup a row, put together in a fixed order (reduce.wgsl), so a row's result does not depend on its neighbours.
 struct Params {
     rows: u32,
@@ -45,9 +49,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
 {% else %}
     let base = (params.first_row + row) * params.stride;
 {% endif %}
+{% if LAYER %}
+    var total = 0.0;
+    for (var column = lane.index; column < params.columns; column += 64u) {
+        total += input[base + column];
+    }
+    let mean = reduce_add(total, lane) / f32(params.columns);
+{% endif %}
     var sum = 0.0;
     for (var column = lane.index; column < params.columns; column += 64u) {
-        let value = input[base + column];
+        let value = input[base + column]{{ " - mean" if LAYER }};
         sum += value * value;
     }
     let inverse = 1.0 / sqrt(reduce_add(sum, lane) / f32(params.columns) + params.epsilon);
@@ -57,7 +68,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     let to = row * params.stride;
 {% endif %}
     for (var column = lane.index; column < params.columns; column += 64u) {
+{% if LAYER %}
+        let normed = weight[column] * ((input[base + column] - mean) * inverse) + weight[params.stride + column];
+{% else %}
         let normed = weight[column] * (input[base + column] * inverse);
+{% endif %}
 {% if TO_RESIDUAL %}
         states[to + column] += params.scale * normed;
 {% else %}

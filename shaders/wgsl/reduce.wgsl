@@ -1,4 +1,4 @@
-// What the 64 invocations of a workgroup hold, put together: a part of rms_norm.wgsl and log_sum_exp.wgsl.
+// What the 64 invocations of a workgroup hold, put together: a part of norm.wgsl, heads.wgsl and log_sum_exp.wgsl.
 {% if SUBGROUPS %}
 // Subgroup by subgroup, then over the subgroups in their order.
 {% else %}

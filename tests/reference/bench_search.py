@@ -107,7 +107,7 @@ def measure(arguments, ours):
         "tokens_per_second": windows.numel() / min(seconds for _, seconds in passes),
     }
     if search:
-        layers, remove = len(model.model.layers), len(search["steps"])
+        layers, remove = len(model_io.layers_of(model)), len(search["steps"])
         candidates = model_io.all_blocks(layers, search["block_types"])
         count = arguments.pytorch_candidates
         if count and count < len(candidates):

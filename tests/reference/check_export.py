@@ -58,7 +58,7 @@ def check_no_parameters(folder, model, removed):
     """The removed blocks hold no parameter, in the model and in the files; all others hold some."""
     stored = set(model.state_dict())
     for block in model_io.all_blocks(model.config.num_hidden_layers):
-        prefixes = model_io.block_prefixes(model.config.model_type, block)
+        prefixes = model_io.block_prefixes(model.config.to_dict(), block)
         found = sorted(name for name in stored if name.startswith(prefixes))
         if (block in removed) == bool(found):
             name = model_io.block_name(block)
@@ -67,7 +67,7 @@ def check_no_parameters(folder, model, removed):
 
 def changes_frequencies(model):
     """Whether the rotary frequencies depend on the length of the text; some families have a type for each type of layer."""
-    types = model.model.rotary_emb.rope_type
+    types = model.base_model.rotary_emb.rope_type
     return any(kind in ("dynamic", "longrope") for kind in (types.values() if isinstance(types, dict) else [types]))
 
 

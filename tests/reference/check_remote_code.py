@@ -54,20 +54,23 @@ def tensors_of(folder):
     return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
 
 
-def rendered(family):
+def rendered(plain):
     """The module for one family, and the names of its two classes."""
+    family = plain["model_type"]
     config = type(transformers.AutoConfig.for_model(family))
     model = transformers.AutoModelForCausalLM._model_mapping[config]
-    attention, feed_forward = model_io.norms_of(family)
+    names, (attention, feed_forward, shared) = model_io.names_of(family), model_io.norms_of(plain)
     values = {
         "FAMILY": family,
         "CONFIGURATION": config.__module__,
         "CONFIG_CLASS": config.__name__,
         "MODELING": model.__module__,
         "MODEL_CLASS": model.__name__,
-        "ATTENTION": "self_attn",
+        "LAYERS": names.layers,
+        "SHARED_NORMS": json.dumps(shared),
+        "ATTENTION": names.attention,
         "ATTENTION_NORMS": json.dumps(attention),
-        "FEED_FORWARD": "mlp",
+        "FEED_FORWARD": names.feed_forward,
         "FEED_FORWARD_NORMS": json.dumps(feed_forward),
     }
     text = MODULE.read_text(encoding="utf-8")
@@ -84,19 +87,20 @@ def write(folder, source, config, tensors):
 
 
 def export_zeroed(source, removed, folder):
-    tensors = tensors_of(source)
+    tensors, config = tensors_of(source), json.loads((source / "config.json").read_text())
+    names = model_io.names_of(config["model_type"])
     for kind, layer in removed:
-        last = "self_attn.o_proj" if kind == "mha" else "mlp.down_proj"
-        for name in (f"model.layers.{layer}.{last}.weight", f"model.layers.{layer}.{last}.bias"):
+        for suffix in ("weight", "bias"):
+            name = f"{names.layers}.{layer}.{names.output(kind)}.{suffix}"
             if name in tensors:
                 tensors[name] = torch.zeros_like(tensors[name])
-    write(folder, source, json.loads((source / "config.json").read_text()), tensors)
+    write(folder, source, config, tensors)
 
 
 def export_removed(source, removed, folder):
     config = json.loads((source / "config.json").read_text())
     family = config["model_type"]
-    module, config_class, model_class = rendered(family)
+    module, config_class, model_class = rendered(config)
     config["model_type"] = f"blockpruner_{family}"
     config["architectures"] = [model_class]
     config["auto_map"] = {
@@ -110,7 +114,7 @@ def export_removed(source, removed, folder):
     config["per_layer_config"] = {
         str(layer): {"skip": [names[kind] for kind in names if (kind, layer) in removed]} for layer in layers
     }
-    gone = tuple(prefix for block in removed for prefix in model_io.block_prefixes(family, block))
+    gone = model_io.removed_prefixes(config, removed)
     tensors = {name: tensor for name, tensor in tensors_of(source).items() if not name.startswith(gone)}
     write(folder, source, config, tensors)
     (folder / MODULE.name).write_text(module, encoding="utf-8")

@@ -144,6 +144,72 @@ EXAONE4 = llama_like(
     pad_token_id=0,
 )
 
+def layer_norm_like(model_type, name, eps="layer_norm_eps", **keys):
+    """Families with layer norms; `eps` is what they call what is added to the variance."""
+    plain = config(model_type, name, **{"rope_theta": 10000.0, **keys})
+    value = plain.pop("rms_norm_eps")
+    return {**plain, eps: value}
+
+
+def without(config, *keys):
+    return {key: value for key, value in config.items() if key not in keys}
+
+
+STARCODER2 = layer_norm_like(
+    "starcoder2", "Starcoder2", eps="norm_epsilon", num_hidden_layers=2, hidden_act="gelu_pytorch_tanh", use_bias=True,
+    sliding_window=13, tie_word_embeddings=True, mlp_type="default", norm_type="layer_norm",
+)
+NEMOTRON = layer_norm_like(
+    "nemotron", "Nemotron", eps="norm_eps", hidden_size=40, num_attention_heads=2, num_hidden_layers=2, head_dim=24,
+    hidden_act="relu2", partial_rotary_factor=0.5, attention_bias=False, mlp_bias=False,
+)
+STABLELM = layer_norm_like(
+    "stablelm", "StableLm", num_hidden_layers=2, hidden_size=48, hidden_act="silu", partial_rotary_factor=0.25,
+    use_qkv_bias=True, qk_layernorm=False, use_parallel_residual=False,
+)
+STABLELM_PARALLEL = layer_norm_like(
+    "stablelm", "StableLm", num_hidden_layers=2, hidden_size=48, hidden_act="silu", partial_rotary_factor=0.25,
+    use_qkv_bias=False, qk_layernorm=False, use_parallel_residual=True,
+)
+COHERE2 = layer_norm_like(
+    "cohere2", "Cohere2", hidden_act="silu", num_hidden_layers=4, hidden_size=40, num_attention_heads=2,
+    attention_bias=False, logit_scale=0.6, sliding_window=9, sliding_window_pattern=4, tie_word_embeddings=True,
+    pad_token_id=0,
+)
+PHI = without(
+    layer_norm_like(
+        "phi", "Phi", num_hidden_layers=2, hidden_size=40, num_attention_heads=2, hidden_act="gelu_new",
+        partial_rotary_factor=0.4, qk_layernorm=False, embd_pdrop=0.0, resid_pdrop=0.0,
+    ),
+    "num_key_value_heads",
+)
+GPT_NEOX = without(
+    layer_norm_like(
+        "gpt_neox", "GPTNeoX", num_hidden_layers=2, hidden_size=48, hidden_act="gelu", rotary_pct=0.25, rotary_emb_base=1000,
+        use_parallel_residual=True, attention_bias=True,
+    ),
+    "num_key_value_heads", "rope_theta",
+)
+GPT_NEOX_SEQUENTIAL = newer(
+    {"rope_theta": 10000.0, "rope_type": "default", "partial_rotary_factor": 0.5},
+    {**without(GPT_NEOX, "rotary_pct", "rotary_emb_base"), "use_parallel_residual": False, "attention_bias": False},
+)
+
+
+def falcon(**keys):
+    plain = layer_norm_like("falcon", "Falcon", eps="layer_norm_epsilon", num_hidden_layers=2, alibi=False, **keys)
+    return without(plain, "num_key_value_heads", "intermediate_size")
+
+
+FALCON = falcon(multi_query=True, new_decoder_architecture=False, parallel_attn=True, bias=False, tie_word_embeddings=True)
+FALCON_NEW = falcon(
+    hidden_size=48, num_attention_heads=4, num_kv_heads=2, ffn_hidden_size=52, new_decoder_architecture=True, bias=False,
+)
+FALCON_ONE_NORM = falcon(
+    hidden_size=48, num_attention_heads=4, num_kv_heads=2, new_decoder_architecture=True, num_ln_in_parallel_attn=1, bias=True,
+)
+FALCON_SEQUENTIAL = falcon(multi_query=False, parallel_attn=False, bias=True)
+
 # name -> what make_fixtures.make_folder takes.
 FOLDERS = {
     "mistral": dict(config=MISTRAL, window=43, windows=2, greedy=3),
@@ -164,4 +230,16 @@ FOLDERS = {
     "olmo3": dict(config=OLMO3, window=65, windows=2, greedy=3),
     "glm4": dict(config=GLM4, window=65, windows=2, greedy=3),
     "exaone4": dict(config=EXAONE4, window=43, windows=2, greedy=3),
+    "starcoder2": dict(config=STARCODER2, window=43, windows=2, greedy=3),
+    "nemotron": dict(config=NEMOTRON, window=43, windows=2, greedy=3),
+    "stablelm": dict(config=STABLELM, window=43, windows=2, greedy=3),
+    "stablelm-parallel": dict(config=STABLELM_PARALLEL, window=43, windows=2, greedy=3),
+    "cohere2": dict(config=COHERE2, window=43, windows=2, greedy=3),
+    "phi": dict(config=PHI, window=43, windows=2, greedy=3),
+    "gpt-neox": dict(config=GPT_NEOX, window=43, windows=2, greedy=3),
+    "gpt-neox-sequential": dict(config=GPT_NEOX_SEQUENTIAL, window=43, windows=2, greedy=3),
+    "falcon": dict(config=FALCON, window=43, windows=2, greedy=3),
+    "falcon-new": dict(config=FALCON_NEW, window=43, windows=2, greedy=3),
+    "falcon-one-norm": dict(config=FALCON_ONE_NORM, window=43, windows=2, greedy=3),
+    "falcon-sequential": dict(config=FALCON_SEQUENTIAL, window=43, windows=2, greedy=3),
 }

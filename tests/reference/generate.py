@@ -39,8 +39,7 @@ CASES = ((0, PROMPTS), (0, (1,)), (2, PROMPTS))
 
 def remove(model, blocks):
     for kind, layer in blocks:
-        part = model.model.layers[layer]
-        projection = part.self_attn.o_proj if kind == model_io.ATTENTION else part.mlp.down_proj
+        projection = model_io.layers_of(model)[layer].get_submodule(model_io.names_of(model.config.model_type).output(kind))
         for parameter in projection.parameters():
             parameter.zero_()
 

@@ -188,9 +188,10 @@ def random_weight(random, name, shape, config):
     if gemma and name == "model.embed_tokens.weight":
         # It is scaled up, and the head is the same matrix: if it were larger, every token would predict itself.
         return 0.5 / math.sqrt(config["hidden_size"]) * random.standard_normal(shape)
-    if name.endswith("norm.weight"):
-        # Gemma stores what is added to 1.
-        return (0 if gemma else 1) + 0.2 * random.standard_normal(shape)
+    if len(shape) == 1 and name.endswith(".weight"):
+        # A norm. Gemma and Nemotron store what is added to 1.
+        less_one = gemma or config["model_type"] == "nemotron"
+        return (0 if less_one else 1) + 0.2 * random.standard_normal(shape)
     if name.endswith(".bias"):
         return 0.2 * random.standard_normal(shape)
     return 1.5 / math.sqrt(config["hidden_size"]) * random.standard_normal(shape)
@@ -204,6 +205,9 @@ def random_tensors(config, seed):
     tensors = {}
     for name, parameter in sorted(empty.named_parameters()):
         value = random_weight(random, name, tuple(parameter.shape), config)
+        if config["model_type"] == "gpt_neox":
+            # As checkpoints have it; transformers 5 renames it when loading.
+            name = name.replace("lm_head", "embed_out")
         tensors[name] = torch.from_numpy(value).to(stored_dtype(config))
     return tensors
 
@@ -287,7 +291,7 @@ def reference(load, window, windows, greedy, seed, ids=None):
         result["window_nll"] = [figure(float(row.mean())) for row in nll]
     result |= {"mean_nll": figure(mean), "perplexity": figure(math.exp(mean))}
     if greedy:
-        blocks = model_io.all_blocks(len(model.model.layers))
+        blocks = model_io.all_blocks(len(model_io.layers_of(model)))
         result["without"] = {
             model_io.block_name(b): figure(model_io.perplexity(model, ids, blocks=[b])) for b in blocks
         }

@@ -13,6 +13,7 @@ import json
 import math
 import pathlib
 import sys
+from typing import NamedTuple
 
 import numpy
 import torch
@@ -57,6 +58,45 @@ def all_blocks(layers, block_types="mix"):
     return [(kind, layer) for kind in kinds for layer in range(layers)]
 
 
+class Names(NamedTuple):
+    """What a family calls the parts of a decoder layer."""
+
+    layers: str = "model.layers"
+    attention: str = "self_attn"
+    attention_out: str = "o_proj"
+    feed_forward: str = "mlp"
+    feed_forward_out: str = "down_proj"
+
+    def part(self, kind):
+        """The module of a kind of block."""
+        return self.attention if kind == ATTENTION else self.feed_forward
+
+    def output(self, kind):
+        """The projection by which it writes, within the layer."""
+        return f"{self.part(kind)}.{self.attention_out if kind == ATTENTION else self.feed_forward_out}"
+
+
+NAMES = {
+    "starcoder2": Names(feed_forward_out="c_proj"),
+    "phi": Names(attention_out="dense", feed_forward_out="fc2"),
+    "gpt_neox": Names("gpt_neox.layers", "attention", "dense", feed_forward_out="dense_4h_to_h"),
+    "falcon": Names("transformer.h", "self_attention", "dense", feed_forward_out="dense_4h_to_h"),
+}
+
+
+def plain(family):
+    return family.removeprefix("blockpruner_")
+
+
+def names_of(family):
+    """The names of a `model_type`."""
+    return NAMES.get(plain(family), Names())
+
+
+def layers_of(model):
+    return model.get_submodule(names_of(model.config.model_type).layers)
+
+
 def zero_attention(hidden_states, *unused, **also_unused):
     return torch.zeros_like(hidden_states), None
 
@@ -69,11 +109,11 @@ def zero_feed_forward(hidden_states):
 def without(model, blocks):
     """The model with these blocks skipped, for the time of a `with`."""
     patched = []
-    layers = model.model.layers
+    layers, names = layers_of(model), names_of(model.config.model_type)
     for kind, layer in blocks:
         if layer >= len(layers):
             raise SystemExit(f"{block_name((kind, layer))}: the model has {len(layers)} layers, counted from 0")
-        branch = layers[layer].self_attn if kind == ATTENTION else layers[layer].mlp
+        branch = getattr(layers[layer], names.part(kind))
         branch.forward = zero_attention if kind == ATTENTION else zero_feed_forward
         patched.append(branch)
     try:
@@ -97,17 +137,32 @@ NORMS = {
 }
 
 
-def norms_of(family):
-    """(names of the attention block's norms, names of the feed-forward block's norms) of a `model_type`."""
-    return NORMS.get(family.removeprefix("blockpruner_"), BEFORE)
+def norms_of(config):
+    """Names of the attention block's norms, of the feed-forward block's, and of those that both read, by a config.json."""
+    family = plain(config["model_type"])
+    new, parallel = config.get("new_decoder_architecture"), config.get("parallel_attn", True)
+    if family == "falcon" and new and config.get("num_ln_in_parallel_attn") in (None, 2):
+        return ["ln_attn"], ["ln_mlp"], []
+    one = {"cohere2": True, "phi": True, "falcon": parallel, "stablelm": config.get("use_parallel_residual")}
+    if one.get(family):
+        return [], [], ["input_layernorm"]
+    return *NORMS.get(family, BEFORE), []
 
 
-def block_prefixes(family, block):
-    """How the names of a block's tensors begin."""
+def block_prefixes(config, block):
+    """How the names of a block's own tensors begin."""
     kind, layer = block
-    attention, feed_forward = norms_of(family)
-    parts = ["self_attn", *attention] if kind == ATTENTION else ["mlp", *feed_forward]
-    return tuple(f"model.layers.{layer}.{part}." for part in parts)
+    names, norms = names_of(config["model_type"]), norms_of(config)
+    parts = [names.part(kind), *(norms[0] if kind == ATTENTION else norms[1])]
+    return tuple(f"{names.layers}.{layer}.{part}." for part in parts)
+
+
+def removed_prefixes(config, blocks):
+    """How the names of the tensors begin that go with these blocks: a norm that two share goes with the second."""
+    prefixes = [prefix for block in blocks for prefix in block_prefixes(config, block)]
+    for layer in {layer for kind, layer in blocks if (ATTENTION, layer) in blocks and (FEED_FORWARD, layer) in blocks}:
+        prefixes += [f"{names_of(config['model_type']).layers}.{layer}.{norm}." for norm in norms_of(config)[2]]
+    return tuple(prefixes)
 
 
 # --- perplexity -------------------------------------------------------------------------------------------------------
@@ -142,7 +197,7 @@ def greedy_search(model, windows, remove, block_types="mix", batch=1, progress=N
     perplexity; `<` is strict, so on a tie the first candidate stays. Candidates that are not finite cannot win."""
     removed, steps = [], []
     for step in range(1, remove + 1):
-        candidates = [b for b in all_blocks(len(model.model.layers), block_types) if b not in removed]
+        candidates = [b for b in all_blocks(len(layers_of(model)), block_types) if b not in removed]
         if not candidates:
             raise SystemExit(f"only {step - 1} blocks could be removed, {remove} were asked for")
         scores = {}

@@ -9,15 +9,15 @@ use blockpruner::model::{BlockSet, DeviceModel, device_needs};
 use blockpruner::score::Scorer;
 use blockpruner::testing::{AttentionNeed, KernelNeeds};
 use blockpruner::text::Windows;
-use blockpruner_shaders::{Activation, Over, WeightFormat};
+use blockpruner_shaders::{Activation, NormKind, Over, WeightFormat};
 use blockpruner_tests::{every_kernel, fixture, open};
 use pollster::block_on;
 
 /// What a model like Llama needs.
 fn needs(formats: Vec<WeightFormat>, head_dim: u32) -> KernelNeeds {
     let attention = AttentionNeed { head_dim, rotated: head_dim, over: None, soft_cap: false, sliding: false };
-    let (attention, activations) = (vec![attention], vec![Activation::Silu]);
-    KernelNeeds { formats, attention, activations, ..Default::default() }
+    let (attention, activations) = (vec![attention], vec![(Activation::Silu, true)]);
+    KernelNeeds { formats, attention, activations, norms: vec![NormKind::Rms], ..Default::default() }
 }
 
 /// Every kernel that this device is given passes its own test, with heads of many sizes, and with everything that a model
@@ -34,8 +34,11 @@ fn every_kernel_passes_its_self_test() {
                     AttentionNeed { rotated: 32, over: Some(Over::Head), sliding: true, ..needs.attention[0] },
                     AttentionNeed { rotated: 0, over: Some(Over::Row), soft_cap: true, ..needs.attention[0] },
                 ]);
-                needs.activations = Activation::ALL.to_vec();
-                (needs.post_norm, needs.no_norm, needs.soft_capped_logits) = (true, true, true);
+                needs.activations =
+                    Activation::ALL.into_iter().flat_map(|function| [(function, false), (function, true)]).collect();
+                needs.norms = NormKind::ALL.to_vec();
+                (needs.no_norm, needs.soft_capped_logits) = (true, true);
+                needs.post_norms = NormKind::ALL.to_vec();
             }
             let gpu = open(&options.clone().needs(needs));
             assert_eq!(gpu.warnings(), [""; 0]);

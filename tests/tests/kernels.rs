@@ -10,8 +10,8 @@ use blockpruner::weights::DType;
 use blockpruner_shaders::attention::CpuAttention;
 use blockpruner_shaders::heads::CpuNorms;
 use blockpruner_shaders::{
-    Activation, Kernel, Over, WeightFormat, activation, argmax, attention, cached, embedding, gemm, heads, log_sum_exp,
-    norm, stride,
+    Activation, Kernel, NormKind, Over, WeightFormat, activation, argmax, attention, cached, embedding, gemm, heads,
+    log_sum_exp, norm, stride,
 };
 use blockpruner_tests::{assert_close, each_kernel, on_all, open, random};
 use half::{bf16, f16};
@@ -208,16 +208,20 @@ fn check_embedding(gpu: &Gpu, label: &str, formats: &[WeightFormat]) {
     }
 }
 
-fn norm_of(gpu: &Gpu, weight: &[f32]) -> Norm {
-    let on_device = gpu.upload_readable("norm", &padded(weight, weight.len(), 0.0)).unwrap();
-    Norm { weight: on_device, columns: weight.len() as u32, epsilon: EPSILON }
+fn norm_of(gpu: &Gpu, weight: &[f32], bias: Option<&[f32]>) -> Norm {
+    Norm::new(gpu, "norm", weight.to_vec(), bias, EPSILON).unwrap()
+}
+
+/// Of a layer norm.
+fn bias_of(kind: NormKind, columns: usize) -> Option<Vec<f32>> {
+    (kind == NormKind::Layer).then(|| random(6, columns))
 }
 
 /// Of every norm here: large enough to be seen.
 const EPSILON: f32 = 1e-3;
 
 /// Rows of the residual stream, normed and as they are.
-fn check_norm(gpu: &Gpu, label: &str) {
+fn check_norm(gpu: &Gpu, label: &str, kind: NormKind) {
     // Of 15 rows, those from the first one on; then as many as there are indices.
     for (columns, first_row, indices) in [
         (1, 0, vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
@@ -227,11 +231,13 @@ fn check_norm(gpu: &Gpu, label: &str) {
         (64, 0, vec![14, 0]),
         (63, 14, vec![0]),
     ] {
-        let (input, weight) = (random(4, 15 * columns), random(5, columns));
-        let norm = norm_of(gpu, &weight);
+        // Around a mean that is not zero.
+        let input: Vec<f32> = random(4, 15 * columns).iter().map(|x| x + 1.5).collect();
+        let (weight, bias) = (random(5, columns), bias_of(kind, columns));
+        let norm = norm_of(gpu, &weight, bias.as_deref());
         let states = gpu.upload("states", bytes(&padded(&input, columns, 0.0))).unwrap();
         let on_device = gpu.upload("indices", bytemuck::cast_slice(&indices)).unwrap();
-        let normed = norm::cpu(&input[first_row * columns..], &weight, EPSILON);
+        let normed = norm::cpu(&input[first_row * columns..], &weight, bias.as_deref(), EPSILON);
         let rest = 15 - first_row as u32;
         let copy = Residual::copy(gpu, rest, columns as u32).unwrap();
         let picked = indices.iter().flat_map(|row: &u32| &normed[*row as usize * columns..][..columns]);
@@ -252,16 +258,16 @@ fn check_norm(gpu: &Gpu, label: &str) {
             };
             assert_eq!(operand.rows(), count);
             let found = read_operand(gpu, &recording, &output, rows, columns);
-            assert_close(&format!("{label}: {what}, {columns} columns"), &found, expected);
+            assert_close(&format!("{label}: {}, {what}, {columns} columns", kind.name()), &found, expected);
         }
     }
 }
 
 /// Rows of a product, normed and added to rows 3.. of a state.
-fn check_post_norm(gpu: &Gpu, label: &str) {
+fn check_post_norm(gpu: &Gpu, label: &str, kind: NormKind) {
     for (rows, columns, scale) in [(1, 1, 1.0), (43, 72, 0.22), (9, 65, 1.0), (33, 200, -2.0)] {
-        let what = format!("{label}: norm of a product, {rows}x{columns}");
-        let (product, weight) = (random(8, rows * columns), random(5, columns));
+        let what = format!("{label}: {} of a product, {rows}x{columns}", kind.name());
+        let (product, weight, bias) = (random(8, rows * columns), random(5, columns), bias_of(kind, columns));
         let before = random(30, (rows + 5) * columns);
         let packed = gemm::pack_output(gpu.gemm(), stride(columns as u32), &padded(&product, columns, 0.0));
         let on_device = gpu.upload_readable("product", &packed).unwrap();
@@ -271,12 +277,13 @@ fn check_post_norm(gpu: &Gpu, label: &str) {
         let copy = Residual::copy(gpu, rows as u32, columns as u32).unwrap();
         let mut recording = Recording::new();
         let residual = Residual::new(&mut recording, &states, 3, (rows as u32, columns as u32), copy.as_ref());
-        norm_of(gpu, &weight).record_residual(gpu, &mut recording, &on_device, rows as u32, scale, &residual, &sums);
+        let norm = norm_of(gpu, &weight, bias.as_deref());
+        norm.record_residual(gpu, &mut recording, &on_device, rows as u32, scale, &residual, &sums);
         block_on(gpu.submit(&recording)).unwrap();
         let count = (rows + 5) * columns.next_multiple_of(4);
         let found = unpadded(&block_on(gpu.read(&states, count)).unwrap(), columns);
         let mut expected = before.clone();
-        let normed = norm::cpu(&product, &weight, EPSILON);
+        let normed = norm::cpu(&product, &weight, bias.as_deref(), EPSILON);
         expected[3 * columns..].iter_mut().zip(normed).for_each(|(state, normed)| *state += scale * normed);
         assert_close(&what, &found, &expected);
         let touched = 3 * columns..(3 + rows) * columns;
@@ -286,23 +293,26 @@ fn check_post_norm(gpu: &Gpu, label: &str) {
 }
 
 fn check_activation(gpu: &Gpu, label: &str) {
-    for function in Activation::ALL {
+    for (function, gated) in Activation::ALL.into_iter().flat_map(|function| [(function, false), (function, true)]) {
         for (rows, columns) in [(1, 1), (3, 100), (43, 65), (5, 257), (9, 30)] {
-            let mut gate_up: Vec<f32> = random(7, rows * 2 * columns).iter().map(|x| x * 8.0).collect();
-            gate_up[0] = 2.0;
-            // Far out, too, where exp and x^3 would overflow.
+            let products = 1 + gated as usize;
+            let mut values: Vec<f32> = random(7, rows * products * columns).iter().map(|x| x * 8.0).collect();
+            values[0] = 2.0;
+            // Far out, too, where exp and x^3 would overflow; squared, less far.
             if columns > 1 {
-                gate_up[..5].copy_from_slice(&[-200.0, 50.0, -1e20, 1e-20, 0.0]);
-                gate_up[4 * columns..][..1].fill(200.0);
+                let far = if function == Activation::ReluSquared { -1e4 } else { -1e20 };
+                values[..5].copy_from_slice(&[-200.0, 50.0, far, 1e-20, 0.0]);
+                values[columns..][..1].fill(200.0);
             }
-            let packed = gemm::pack_output(gpu.gemm(), 2 * stride(columns as u32), &padded(&gate_up, columns, 0.0));
-            let input = gpu.upload_readable("gate_up", &packed).unwrap();
+            let width = products as u32 * stride(columns as u32);
+            let packed = gemm::pack_output(gpu.gemm(), width, &padded(&values, columns, 0.0));
+            let input = gpu.upload_readable("products", &packed).unwrap();
             let output = operand_storage(gpu, rows, columns);
             let mut recording = Recording::new();
-            record_activation(gpu, &mut recording, function, columns as u32, rows as u32, &input, &output);
+            record_activation(gpu, &mut recording, (function, gated), columns as u32, rows as u32, &input, &output);
             let found = read_operand(gpu, &recording, &output, rows, columns);
-            let what = format!("{label}: activation {} {rows}x{columns}", function.name());
-            assert_close(&what, &found, &activation::cpu(function, columns, &gate_up));
+            let what = format!("{label}: activation {}, gated: {gated}, {rows}x{columns}", function.name());
+            assert_close(&what, &found, &activation::cpu(function, gated, columns, &values));
         }
     }
 }
@@ -379,8 +389,8 @@ impl Heads {
         let sizes = [heads, kv_heads, head_dim];
         let expected = heads::cpu(sizes, &table, shape.rotated as usize, window as usize, twins, &values);
         let norms = over.zip(weights).map(|(over, [query, key])| HeadNorms {
-            query: norm_of(gpu, &query),
-            key: norm_of(gpu, &key),
+            query: norm_of(gpu, &query, None),
+            key: norm_of(gpu, &key, None),
             over,
         });
         Self { shape, over, window, table, values, norms, expected }
@@ -578,8 +588,10 @@ fn every_shader_agrees_with_its_cpu_twin() {
     on_all(each_kernel(), |label, options| {
         let gpu = open(&options);
         check_embedding(&gpu, label, &WeightFormat::ALL);
-        check_norm(&gpu, label);
-        check_post_norm(&gpu, label);
+        for kind in NormKind::ALL {
+            check_norm(&gpu, label, kind);
+            check_post_norm(&gpu, label, kind);
+        }
         check_gemm(&gpu, label, &WeightFormat::ALL, 1);
         check_every_attention(&gpu, label);
         check_activation(&gpu, label);

@@ -124,7 +124,7 @@ async fn stages(scorer: &Scorer<'_>) -> Result<Vec<Stage>, ScoreError> {
     model.record_embedding(&mut recording, &[(batch, states)]).await?;
     stages.extend(split(&recording, 1, |_| moved(2 * rows * hidden)));
 
-    for kind in [BlockKind::Mha, BlockKind::Mlp] {
+    for kind in BlockKind::ALL {
         let blocks: Vec<_> = spec.blocks().filter(|block| block.kind == kind).collect();
         let Some(block) = blocks.first().copied() else { continue };
         let branch = Branch { block, weights: model.block(block).await? };

@@ -770,7 +770,7 @@ pub(crate) async fn give_way() {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use blockpruner_shaders::{Activation, WeightFormat};
+    use blockpruner_shaders::{Activation, NormKind, WeightFormat};
     use pollster::block_on;
 
     use super::super::{AttentionNeed, KernelChoice, KernelNeeds, adapters};
@@ -781,7 +781,8 @@ mod tests {
         let needs = KernelNeeds {
             formats: vec![WeightFormat::F16],
             attention: vec![attention],
-            activations: vec![Activation::Silu],
+            activations: vec![(Activation::Silu, true)],
+            norms: vec![NormKind::Rms],
             ..Default::default()
         };
         GpuOptions { needs, ..Default::default() }

@@ -1,6 +1,6 @@
 //! What a model needs of the kernels, beyond what every model does.
 
-use blockpruner_shaders::{Activation, Over, WeightFormat};
+use blockpruner_shaders::{Activation, NormKind, Over, WeightFormat};
 
 use super::Attention;
 
@@ -11,10 +11,12 @@ pub struct KernelNeeds {
     pub formats: Vec<WeightFormat>,
     /// Each kind of attention. Heads that are not whole vectors of 4 elements are for the tile kernels alone.
     pub attention: Vec<AttentionNeed>,
-    /// Activations of feed-forward blocks.
-    pub activations: Vec<Activation>,
-    /// Whether what blocks add is normed.
-    pub post_norm: bool,
+    /// Activations of feed-forward blocks, and whether they gate another product.
+    pub activations: Vec<(Activation, bool)>,
+    /// Norms of what is read.
+    pub norms: Vec<NormKind>,
+    /// Norms of what blocks add.
+    pub post_norms: Vec<NormKind>,
     /// Whether there are blocks that read what is not normed.
     pub no_norm: bool,
     /// Whether logits are capped.

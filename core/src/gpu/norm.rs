@@ -1,22 +1,55 @@
 //! Norms of the residual stream, and rows of it that are not normed.
 
 use blockpruner_shaders::norm::{self, OperandParams, Params};
-use blockpruner_shaders::{Kernel, NormRows, gemm, stride};
+use blockpruner_shaders::{Kernel, NormKind, NormRows, gemm, stride};
 
-use super::{Gpu, Operand, Recording, Residual, Resource};
+use super::{Gpu, GpuError, Operand, Recording, Residual, Resource};
 
-/// A root mean square norm.
+/// A norm of rows.
 #[derive(Clone, Debug)]
 pub struct Norm {
-    /// `[columns]` f32, padded with zeros to [`stride`], as [`Gpu::readable`].
-    pub weight: Resource,
+    pub(super) kind: NormKind,
+    /// `[columns]` f32, padded with zeros to [`stride`]; for a layer norm, its bias behind it likewise.
+    pub(crate) weight: Resource,
     /// Elements of a row.
-    pub columns: u32,
-    /// Added to the mean square.
-    pub epsilon: f32,
+    pub(super) columns: u32,
+    /// Added to the mean square, or to the variance.
+    pub(super) epsilon: f32,
 }
 
 impl Norm {
+    /// A root mean square norm, or with a bias, as long as the weight, a layer norm.
+    ///
+    /// # Errors
+    /// A device that has no room for it or fails.
+    pub fn new(
+        gpu: &Gpu,
+        label: &str,
+        mut weight: Vec<f32>,
+        bias: Option<&[f32]>,
+        epsilon: f32,
+    ) -> Result<Self, GpuError> {
+        let columns = weight.len() as u32;
+        let padded = stride(columns) as usize;
+        weight.resize(padded, 0.0);
+        if let Some(bias) = bias {
+            weight.extend_from_slice(bias);
+            weight.resize(2 * padded, 0.0);
+        }
+        let kind = if bias.is_some() { NormKind::Layer } else { NormKind::Rms };
+        Ok(Self { kind, weight: gpu.upload_readable(label, &weight)?, columns, epsilon })
+    }
+
+    /// Bytes that one of `columns` elements takes.
+    pub(crate) fn bytes(gpu: &Gpu, kind: NormKind, columns: u32) -> u64 {
+        let vectors = if kind == NormKind::Layer { 2 } else { 1 };
+        gpu.readable_bytes(vectors * stride(columns) as u64 * 4)
+    }
+
+    fn kernel(&self, gpu: &Gpu, rows: NormRows) -> Kernel {
+        Kernel::Norm { kernel: gpu.gemm(), kind: self.kind, rows }
+    }
+
     /// Appends `output[r] = norm(input[r])` for the first `rows` rows.
     pub fn record(
         &self,
@@ -26,7 +59,7 @@ impl Norm {
         rows: u32,
         output: &Resource,
     ) -> Operand {
-        let kernel = Kernel::Norm { kernel: gpu.gemm(), rows: NormRows::Contiguous };
+        let kernel = self.kernel(gpu, NormRows::Contiguous);
         let (input, first_row) = input.input();
         let params = self.params(rows, first_row, 1.0);
         let bindings = [input, self.weight.clone(), output.clone()];
@@ -44,7 +77,7 @@ impl Norm {
         rows: u32,
         output: &Resource,
     ) -> Operand {
-        let kernel = Kernel::Norm { kernel: gpu.gemm(), rows: NormRows::Indexed };
+        let kernel = self.kernel(gpu, NormRows::Indexed);
         let (input, first_row) = input.input();
         let params = self.params(rows, first_row, 1.0);
         let bindings = [input, self.weight.clone(), output.clone(), indices.into()];
@@ -65,7 +98,7 @@ impl Norm {
         residual: &Residual<'_>,
         sums: &Resource,
     ) {
-        let kernel = Kernel::Norm { kernel: gpu.gemm(), rows: NormRows::Product };
+        let kernel = self.kernel(gpu, NormRows::Product);
         let (input, first_row) = residual.input();
         let (params, weight) = (self.params(rows, first_row, scale), self.weight.clone());
         let (grid, flops) = (norm::grid(gpu.gemm(), rows), self.flops(rows));

@@ -2,7 +2,7 @@
 
 use blockpruner_shaders::attention::{self, CpuAttention};
 use blockpruner_shaders::heads::{self, CpuNorms};
-use blockpruner_shaders::{Activation, GemmKernel, Over, WeightFormat, activation, gemm, stride};
+use blockpruner_shaders::{Activation, GemmKernel, NormKind, Over, WeightFormat, activation, gemm, norm, stride};
 use half::{bf16, f16};
 
 use super::{
@@ -38,15 +38,21 @@ pub(super) async fn run(gpu: &Gpu, needs: &KernelNeeds, distort: Distort) -> Res
     let Some(format) = needs.formats.first() else { return Ok(()) };
     // What they write is seen by a product that shall not round.
     let format = if format.is_quantised() { WeightFormat::F32 } else { *format };
-    check_norm(gpu, format, distort).await?;
-    if needs.post_norm {
-        check_post_norm(gpu, distort).await?;
+    for kind in NormKind::ALL {
+        if needs.norms.contains(&kind) {
+            check_norm(gpu, kind, format, distort).await?;
+        }
+        if needs.post_norms.contains(&kind) {
+            check_post_norm(gpu, kind, distort).await?;
+        }
     }
     if needs.no_norm {
         check_operand(gpu, format, distort).await?;
     }
-    for function in Activation::ALL.into_iter().filter(|function| needs.activations.contains(function)) {
-        check_activation(gpu, function, format, distort).await?;
+    for activation in Activation::ALL.into_iter().flat_map(|function| [(function, false), (function, true)]) {
+        if needs.activations.contains(&activation) {
+            check_activation(gpu, activation, format, distort).await?;
+        }
     }
     check_log_sum_exp(gpu, needs.soft_capped_logits, distort).await?;
     for (index, need) in needs.attention.iter().enumerate() {
@@ -107,17 +113,16 @@ const COLUMNS: u32 = 203;
 const SCALE: f32 = 0.75;
 
 /// The norm of neighbouring rows, and of the first of every two.
-async fn check_norm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
+async fn check_norm(gpu: &Gpu, kind: NormKind, format: WeightFormat, distort: Distort) -> Result<(), Failure> {
     let kernel = gpu.gemm();
-    let (input, weight) = (values(6, (2 * ROWS * COLUMNS) as usize), values(7, COLUMNS as usize));
-    let norm = norm_of(gpu, &weight)?;
+    let input = values(6, (2 * ROWS * COLUMNS) as usize);
+    let (norm, normed) = normed(gpu, kind, &input)?;
     let states = gpu.upload("self-test", bytemuck::cast_slice(&padded(&input)))?;
     let copy = Residual::copy(gpu, 2 * ROWS, COLUMNS)?;
     let output = gpu.readable("self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
     let indices: Vec<u32> = (0..ROWS).map(|row| 2 * row).collect();
     let indices = gpu.upload("self-test", bytemuck::cast_slice(&indices))?;
-    let normed = blockpruner_shaders::norm::cpu(&input, &weight, norm.epsilon);
-    let what = "the root mean square norm";
+    let what = format!("the {}", kind.name());
     for step in [1, 2] {
         let mut recording = Recording::new();
         let residual = Residual::new(&mut recording, &states, 0, (2 * ROWS, COLUMNS), copy.as_ref());
@@ -126,18 +131,18 @@ async fn check_norm(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Result
             _ => norm.record_rows(gpu, &mut recording, &residual, &indices, ROWS, &output),
         };
         let mut found = read_operand(gpu, recording, &operand, COLUMNS, format).await?;
-        distort(kernel, what, &mut found);
+        distort(kernel, &what, &mut found);
         let rows = normed.chunks(COLUMNS as usize).step_by(step).take(ROWS as usize);
-        compare(kernel, what, &found, &rows.flatten().copied().collect::<Vec<f32>>())?;
+        compare(kernel, &what, &found, &rows.flatten().copied().collect::<Vec<f32>>())?;
     }
     Ok(())
 }
 
 /// Rows of a product, normed and added to the last rows of a state.
-async fn check_post_norm(gpu: &Gpu, distort: Distort) -> Result<(), Failure> {
+async fn check_post_norm(gpu: &Gpu, kind: NormKind, distort: Distort) -> Result<(), Failure> {
     let (kernel, first_row, columns) = (gpu.gemm(), 3, COLUMNS as usize);
-    let (product, weight) = (values(10, (ROWS * COLUMNS) as usize), values(7, columns));
-    let norm = norm_of(gpu, &weight)?;
+    let product = values(10, (ROWS * COLUMNS) as usize);
+    let (norm, normed) = normed(gpu, kind, &product)?;
     let on_device = gpu.upload_readable("self-test", &gemm::pack_output(kernel, stride(COLUMNS), &padded(&product)))?;
     let before = values(11, (first_row + ROWS) as usize * columns);
     let states = gpu.upload("self-test", bytemuck::cast_slice(&padded(&before)))?;
@@ -149,13 +154,12 @@ async fn check_post_norm(gpu: &Gpu, distort: Distort) -> Result<(), Failure> {
     gpu.submit(&recording).await?;
     let found = gpu.read(&states, padded(&before).len()).await?;
     let mut found: Vec<f32> = found.chunks(stride(COLUMNS) as usize).flat_map(|row| &row[..columns]).copied().collect();
-    let normed = blockpruner_shaders::norm::cpu(&product, &weight, norm.epsilon);
     let mut expected = before;
     let touched = expected[first_row as usize * columns..].iter_mut();
     touched.zip(normed).for_each(|(state, normed)| *state += SCALE * normed);
-    let what = "the root mean square norm of a product";
-    distort(kernel, what, &mut found);
-    compare(kernel, what, &found, &expected)
+    let what = format!("the {} of a product", kind.name());
+    distort(kernel, &what, &mut found);
+    compare(kernel, &what, &found, &expected)
 }
 
 /// Rows that are not normed.
@@ -175,31 +179,35 @@ async fn check_operand(gpu: &Gpu, format: WeightFormat, distort: Distort) -> Res
     compare(kernel, what, &found, &input)
 }
 
-fn norm_of(gpu: &Gpu, weight: &[f32]) -> Result<Norm, GpuError> {
-    let mut padded = weight.to_vec();
-    padded.resize(stride(weight.len() as u32) as usize, 0.0);
-    let weight_on_device = gpu.upload_readable("self-test", &padded)?;
-    Ok(Norm { weight: weight_on_device, columns: weight.len() as u32, epsilon: 1e-5 })
+/// Added to mean squares and variances.
+const EPSILON: f32 = 1e-5;
+
+/// A norm over rows of [`COLUMNS`] elements, and what its twin makes of `input`.
+fn normed(gpu: &Gpu, kind: NormKind, input: &[f32]) -> Result<(Norm, Vec<f32>), GpuError> {
+    let weight = values(7, COLUMNS as usize);
+    let bias = (kind == NormKind::Layer).then(|| values(15, COLUMNS as usize));
+    let normed = norm::cpu(input, &weight, bias.as_deref(), EPSILON);
+    Ok((Norm::new(gpu, "self-test", weight, bias.as_deref(), EPSILON)?, normed))
 }
 
 async fn check_activation(
     gpu: &Gpu,
-    function: Activation,
+    (function, gated): (Activation, bool),
     format: WeightFormat,
     distort: Distort,
 ) -> Result<(), Failure> {
-    let kernel = gpu.gemm();
-    let gate_up: Vec<f32> = values(8, (ROWS * 2 * COLUMNS) as usize).iter().map(|value| 8.0 * value).collect();
+    let (kernel, products) = (gpu.gemm(), 1 + gated as u32);
+    let input: Vec<f32> = values(8, (ROWS * products * COLUMNS) as usize).iter().map(|value| 8.0 * value).collect();
     // Gate and up each are padded to whole vectors.
-    let on_device =
-        gpu.upload_readable("self-test", &gemm::pack_output(kernel, 2 * stride(COLUMNS), &padded(&gate_up)))?;
+    let packed = gemm::pack_output(kernel, products * stride(COLUMNS), &padded(&input));
+    let on_device = gpu.upload_readable("self-test", &packed)?;
     let output = gpu.readable("self-test", gemm::operand_bytes(kernel, ROWS, COLUMNS))?;
     let mut recording = Recording::new();
-    let operand = record_activation(gpu, &mut recording, function, COLUMNS, ROWS, &on_device, &output);
+    let operand = record_activation(gpu, &mut recording, (function, gated), COLUMNS, ROWS, &on_device, &output);
     let mut found = read_operand(gpu, recording, &operand, COLUMNS, format).await?;
     let what = format!("the activation {}", function.name());
     distort(kernel, &what, &mut found);
-    compare(kernel, &what, &found, &activation::cpu(function, COLUMNS as usize, &gate_up))
+    compare(kernel, &what, &found, &activation::cpu(function, gated, COLUMNS as usize, &input))
 }
 
 /// The vocabulary in two chunks; every target lies in one of them.
@@ -275,7 +283,8 @@ async fn check_attention(
     });
     let norms = match (over, &weights) {
         (Some(over), Some([query, key])) => {
-            Some(HeadNorms { query: norm_of(gpu, query)?, key: norm_of(gpu, key)?, over })
+            let norm = |weight: &[f32]| Norm::new(gpu, "self-test", weight.to_vec(), None, EPSILON);
+            Some(HeadNorms { query: norm(query)?, key: norm(key)?, over })
         }
         _ => None,
     };
@@ -293,7 +302,7 @@ async fn check_attention(
 
     // The twins know no padding of rows.
     let qkv: Vec<f32> = qkv.chunks(width).flat_map(|row| &row[..columns]).copied().collect();
-    let norms = weights.as_ref().map(|[query, key]| CpuNorms { query, key, epsilon: 1e-5 });
+    let norms = weights.as_ref().map(|[query, key]| CpuNorms { query, key, epsilon: EPSILON });
     let sizes = [heads, kv_heads, head_dim].map(|size| size as usize);
     let [q, k, v] = heads::cpu(sizes, &table, rotated as usize, window as usize, norms, &qkv);
     let twin = CpuAttention {

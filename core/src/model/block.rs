@@ -18,6 +18,17 @@ pub enum BlockKind {
 }
 
 impl BlockKind {
+    /// Both, in the order of the forward pass.
+    pub const ALL: [Self; 2] = [Self::Mha, Self::Mlp];
+
+    /// The other one.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Mha => Self::Mlp,
+            Self::Mlp => Self::Mha,
+        }
+    }
+
     /// `mha` or `mlp`.
     pub fn as_str(self) -> &'static str {
         match self {

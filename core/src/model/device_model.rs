@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use blockpruner_shaders::{WeightFormat, stride};
+use blockpruner_shaders::WeightFormat;
 
 use super::family::Role;
 use super::forward::{self, VOCABULARY_CHUNK};
-use super::loader::{Loader, Part, Stack, Supply};
+use super::loader::{Loader, Stack, Supply};
 use super::spec::Layer;
 use super::{BlockId, BlockKind, BlockSet, Checkpoint, ModelError, ModelSpec};
 use crate::gpu::{AttentionNeed, Gpu, GpuError, GpuOptions, HeadNorms, KernelNeeds, Matrix, Norm};
@@ -96,14 +96,14 @@ pub fn device_needs(checkpoint: &Checkpoint) -> GpuOptions {
     let (spec, weights) = (&checkpoint.spec, &checkpoint.weights);
     let widest = |layer: &Layer| {
         let attention = layer.attention.query_width() + 2 * layer.attention.key_width();
-        attention.max(2 * layer.dense().inner)
+        attention.max(layer.dense().products() * layer.dense().inner)
     };
     let columns = spec.layers.iter().map(widest).max().unwrap_or(0).max(VOCABULARY_CHUNK.min(spec.vocab_size));
-    let head = spec.head_name();
-    let stacks = spec.blocks().flat_map(|block| Stack::of(spec, block)).chain(Stack::vocabulary(spec, &head));
+    let stacks = spec.blocks().flat_map(|block| Stack::of(spec, block)).chain(Stack::head(spec));
     let used: Vec<WeightFormat> = stacks.map(|stack| stack.format(weights)).collect();
     let mut needs = KernelNeeds {
         formats: WeightFormat::ALL.into_iter().filter(|format| used.contains(format)).collect(),
+        norms: vec![spec.final_norm.kind],
         soft_capped_logits: spec.head.soft_cap.is_some(),
         ..Default::default()
     };
@@ -113,12 +113,11 @@ pub fn device_needs(checkpoint: &Checkpoint) -> GpuOptions {
         if !needs.attention.contains(&attention) {
             needs.attention.push(attention);
         }
-        if !needs.activations.contains(&layer.dense().activation) {
-            needs.activations.push(layer.dense().activation);
-        }
+        needs.activations.push((layer.dense().activation, layer.dense().gated));
         for branch in [&layer.attention.branch, &layer.dense().branch] {
             needs.no_norm |= branch.norm.is_none();
-            needs.post_norm |= branch.post_norm.is_some();
+            needs.norms.extend(branch.norm.map(|norm| norm.kind));
+            needs.post_norms.extend(branch.post_norm.map(|norm| norm.kind));
         }
     }
     GpuOptions { largest_weight: columns as u64 * spec.hidden_size as u64 * 4, needs, ..Default::default() }
@@ -145,12 +144,12 @@ impl DeviceModel {
         let spec = &checkpoint.spec;
         let (weights, supply) = (in_order(checkpoint), Self::supply(&gpu, checkpoint)?);
         let mut loader = Loader::new(&gpu, spec, &weights, &supply, spec.parameters(), progress)?;
-        let embedding = Rc::new(loader.vocabulary(spec, &spec.embedding_name()).await?);
+        let embedding = Rc::new(loader.matrices(Stack::embedding(spec)).await?);
         let head = match spec.head.tied {
             true => embedding.clone(),
-            false => Rc::new(loader.vocabulary(spec, &spec.head_name()).await?),
+            false => Rc::new(loader.matrices(Stack::head(spec)).await?),
         };
-        let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm, spec.final_norm.eps).await?;
+        let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm, spec.final_norm).await?;
         let mut blocks = BTreeMap::new();
         for block in forward::every_block(spec).filter(|block| spec.has(*block)) {
             blocks.insert(block, Rc::new(loader.block(spec, block).await?));
@@ -172,9 +171,9 @@ impl DeviceModel {
         let total = (spec.vocab_size * spec.hidden_size + spec.hidden_size) as u64;
         let (weights, supply) = (in_order(checkpoint), Self::supply(&gpu, checkpoint)?);
         let mut loader = Loader::new(&gpu, spec, &weights, &supply, total, progress)?;
-        let head = Rc::new(loader.vocabulary(spec, &spec.head_name()).await?);
+        let head = Rc::new(loader.matrices(Stack::head(spec)).await?);
         let embedding = if spec.head.tied { head.clone() } else { Rc::default() };
-        let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm, spec.final_norm.eps).await?;
+        let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm, spec.final_norm).await?;
         Ok(Self { gpu, spec: spec.clone(), weights, embedding, head, final_norm, blocks: BTreeMap::new(), supply })
     }
 
@@ -191,22 +190,21 @@ impl DeviceModel {
         let (spec, weights) = (&checkpoint.spec, &checkpoint.weights);
         let stack = |stack: &Stack| -> Result<u64, ForwardError> {
             let columns = stack.columns() as u32;
-            Ok(Matrix::bytes(gpu, stack.format(weights), columns, stack.inner as u32)?
-                + stack.biases.iter().flatten().count() as u64 * columns as u64 * 4)
+            Ok(Matrix::bytes(gpu, stack.format(weights), columns, stack.inner as u32)? + stack.bias_bytes())
         };
-        let norm = gpu.readable_bytes(stride(spec.hidden_size as u32) as u64 * 4);
-        let vocabulary = |name: &str| -> Result<u64, ForwardError> {
-            Stack::vocabulary(spec, name).map(|chunk| stack(&chunk)).sum::<Result<u64, _>>()
-        };
-        let mut bytes = WeightBytes { head: vocabulary(&spec.head_name())? + norm, ..Default::default() };
+        let stacks =
+            |stacks: &mut dyn Iterator<Item = Stack>| stacks.map(|chunk| stack(&chunk)).sum::<Result<u64, _>>();
+        let norm = Norm::bytes(gpu, spec.final_norm.kind, spec.hidden_size as u32);
+        let mut bytes = WeightBytes { head: stacks(&mut Stack::head(spec))? + norm, ..Default::default() };
         if !spec.head.tied {
-            bytes.embedding = vocabulary(&spec.embedding_name())?;
+            bytes.embedding = stacks(&mut Stack::embedding(spec))?;
         }
         for block in spec.blocks() {
-            let norms = spec.block_tensors(block).into_iter().filter(|tensor| tensor.role.is_norm());
+            // Norms of heads are of the kind that the others are.
+            let norms = spec.block_tensors(block).into_iter().filter(|tensor| tensor.role.is_norm() && !tensor.bias);
             let norms =
-                norms.map(|tensor| gpu.readable_bytes(stride(tensor.rows.len() as u32) as u64 * 4)).sum::<u64>();
-            let block = norms + Stack::of(spec, block).iter().map(stack).sum::<Result<u64, _>>()?;
+                norms.map(|tensor| Norm::bytes(gpu, spec.final_norm.kind, tensor.rows.len() as u32)).sum::<u64>();
+            let block = norms + stacks(&mut Stack::of(spec, block).into_iter())?;
             bytes.blocks += block;
             bytes.largest_block = bytes.largest_block.max(block);
         }
@@ -216,11 +214,10 @@ impl DeviceModel {
     /// Bytes that `rows` rows of this checkpoint's head take on a device.
     pub(crate) fn head_bytes(gpu: &Gpu, checkpoint: &Checkpoint, rows: usize) -> Result<u64, ForwardError> {
         let spec = &checkpoint.spec;
-        let parts = vec![Part::new(&spec.head_name(), 0..rows)];
-        let stack = Stack { parts, inner: spec.hidden_size, biases: Vec::new() };
+        let stack = Stack::head_rows(spec, [0..rows]);
         let format = stack.format(&checkpoint.weights);
         let chunk = |first| Matrix::bytes(gpu, format, VOCABULARY_CHUNK.min(rows - first) as u32, stack.inner as u32);
-        Ok((0..rows).step_by(VOCABULARY_CHUNK).map(chunk).sum::<Result<u64, _>>()?)
+        Ok((0..rows).step_by(VOCABULARY_CHUNK).map(chunk).sum::<Result<u64, _>>()? + stack.bias_bytes())
     }
 
     /// The model's architecture.
@@ -262,7 +259,7 @@ impl DeviceModel {
         if self.embedding.is_empty() {
             let mut quiet = |_, _| {};
             let mut loader = Loader::quiet(&self.gpu, &self.weights, &self.supply, &mut quiet);
-            for (chunk, stack) in Stack::vocabulary(&self.spec, &self.spec.embedding_name()).enumerate() {
+            for (chunk, stack) in Stack::embedding(&self.spec).enumerate() {
                 each((chunk * VOCABULARY_CHUNK) as u32, &loader.matrix(&stack).await?);
             }
         }
@@ -287,13 +284,12 @@ impl DeviceModel {
 
     /// The rows of the head of these tokens (ascending), as a head of its own over a smaller vocabulary.
     pub(crate) async fn head_of(&self, tokens: &[u32]) -> Result<Matrix, ForwardError> {
-        let name = self.spec.head_name();
         // Neighbouring tokens are one part.
-        let parts = tokens.chunk_by(|a, b| a + 1 == *b).filter_map(|run| {
+        let runs = tokens.chunk_by(|a, b| a + 1 == *b).filter_map(|run| {
             let (first, last) = (*run.first()? as usize, *run.last()? as usize);
-            Some(Part::new(&name, first..last + 1))
+            Some(first..last + 1)
         });
-        let stack = Stack { parts: parts.collect(), inner: self.spec.hidden_size, biases: Vec::new() };
+        let stack = Stack::head_rows(&self.spec, runs);
         let mut quiet = |_, _| {};
         let mut loader = Loader::quiet(&self.gpu, &self.weights, &self.supply, &mut quiet);
         loader.matrix(&stack).await

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::error::ModelError;
 use super::settings::Settings;
-use super::spec::{FeedForward, ModelSpec, Over};
+use super::spec::{Attention, FeedForward, Layer, ModelSpec, Norm, Over};
 use super::{BlockId, BlockKind};
 use crate::weights::RowOrder;
 
@@ -82,13 +82,16 @@ pub(crate) struct Tensor {
     pub gguf: &'static str,
     /// The container whose rows are laid out for rotary embedding of neighbouring elements; here it turns halves.
     pub interleaved: Option<Container>,
+    /// Whether a Hugging Face checkpoint holds Q, K and V of one tensor group by group: the query heads that share a key
+    /// head, that, and its value head.
+    pub grouped: bool,
     /// Whether a Hugging Face checkpoint holds a norm's values less 1.
     pub plus_one: bool,
 }
 
 /// A row of a table; see [`Tensor`].
 pub(crate) const fn tensor(role: Role, hf: &'static str, gguf: &'static str) -> Tensor {
-    Tensor { role, hf, gguf, interleaved: None, plus_one: false }
+    Tensor { role, hf, gguf, interleaved: None, grouped: false, plus_one: false }
 }
 
 impl Tensor {
@@ -96,16 +99,12 @@ impl Tensor {
         Self { interleaved: Some(container), ..self }
     }
 
-    pub const fn plus_one(self) -> Self {
-        Self { plus_one: true, ..self }
+    pub const fn grouped(self) -> Self {
+        Self { grouped: true, ..self }
     }
 
-    /// Its Hugging Face name; `suffix` is `weight` or `bias`.
-    fn name(&self, layer: Option<usize>, suffix: &str) -> String {
-        match layer {
-            None => format!("{}.{suffix}", self.hf),
-            Some(layer) => format!("{LAYERS}.{layer}.{}.{suffix}", self.hf),
-        }
+    pub const fn plus_one(self) -> Self {
+        Self { plus_one: true, ..self }
     }
 }
 
@@ -127,6 +126,8 @@ pub struct Family {
     pub config_class: &'static str,
     /// The package of both within `transformers.models`.
     pub package: &'static str,
+    /// The modules that hold a Hugging Face model's layers: `model.layers`.
+    pub(crate) layers: &'static str,
     /// None if its GGUF files are not read.
     pub(crate) gguf: Option<Gguf>,
     /// The tensors that its models may have.
@@ -135,8 +136,6 @@ pub struct Family {
     pub(crate) spec: fn(&'static Family, &dyn Settings) -> Result<ModelSpec, ModelError>,
 }
 
-/// The modules that hold a Hugging Face model's layers.
-const LAYERS: &str = "model.layers";
 /// How the names of a GGUF layer's tensors begin.
 const GGUF_LAYER: &str = "blk.";
 
@@ -163,13 +162,35 @@ impl Family {
         format!("{}.weight", self.tensor(role).map_or("", |tensor| tensor.hf))
     }
 
-    /// Names of the modules in a layer that belong to one kind of block, norms among them.
-    pub(crate) fn modules(&self, kind: BlockKind) -> Vec<&'static str> {
-        let mut modules: Vec<&str> = Vec::new();
+    /// The Hugging Face name of a row of the table; `suffix` is `weight` or `bias`.
+    fn name_of(&self, tensor: &Tensor, layer: Option<usize>, suffix: &str) -> String {
+        match layer {
+            None => format!("{}.{suffix}", tensor.hf),
+            Some(layer) => format!("{}.{layer}.{}.{suffix}", self.layers, tensor.hf),
+        }
+    }
+
+    /// Names of the modules in a layer that belong to one kind of block alone, and whether each is a norm. Where branches are
+    /// parallel, they may share a norm, which stays while one of them does.
+    pub(crate) fn modules(&self, kind: BlockKind) -> Vec<(&'static str, bool)> {
+        let other = self.every_module(kind.other());
+        self.every_module(kind).into_iter().filter(|module| !other.contains(module)).collect()
+    }
+
+    /// Names of the norms in a layer that both blocks read.
+    pub(crate) fn shared_norms(&self) -> Vec<&'static str> {
+        let feed_forward = self.every_module(BlockKind::Mlp);
+        let shared = self.every_module(BlockKind::Mha).into_iter().filter(|module| feed_forward.contains(module));
+        shared.map(|(module, _)| module).collect()
+    }
+
+    fn every_module(&self, kind: BlockKind) -> Vec<(&'static str, bool)> {
+        let mut modules: Vec<(&str, bool)> = Vec::new();
         for tensor in self.tensors.iter().filter(|tensor| tensor.role.kind() == Some(kind)) {
             let module = tensor.hf.split('.').next().unwrap_or(tensor.hf);
-            if !modules.contains(&module) {
-                modules.push(module);
+            if modules.iter().all(|(known, _)| *known != module) {
+                // A module with further ones in it is more than a norm.
+                modules.push((module, tensor.role.is_norm() && module == tensor.hf));
             }
         }
         modules
@@ -177,9 +198,10 @@ impl Family {
 
     /// The layer that holds the Hugging Face tensor `name`, and the kind of block that it belongs to there, if to one.
     pub(crate) fn place(&self, name: &str) -> Option<(usize, Option<BlockKind>)> {
-        let (layer, rest) = name.strip_prefix(LAYERS)?.strip_prefix('.')?.split_once('.')?;
+        let (layer, rest) = name.strip_prefix(self.layers)?.strip_prefix('.')?.split_once('.')?;
         let module = rest.split('.').next()?;
-        let kind = [BlockKind::Mha, BlockKind::Mlp].into_iter().find(|kind| self.modules(*kind).contains(&module));
+        let kind =
+            BlockKind::ALL.into_iter().find(|kind| self.modules(*kind).iter().any(|(known, _)| *known == module));
         Some((layer.parse().ok()?, kind))
     }
 
@@ -198,7 +220,7 @@ impl Family {
     /// not have it.
     pub(crate) fn hugging_face_name(&self, name: &str, spec: &ModelSpec) -> Option<(String, RowOrder)> {
         let (tensor, layer, suffix) = self.gguf_tensor(name)?;
-        Some((tensor.name(layer, suffix), spec.row_order(tensor, layer, Container::Gguf)))
+        Some((self.name_of(tensor, layer, suffix), spec.row_order(tensor, layer, Container::Gguf)))
     }
 
     /// Whether GGUF tensor `name` is the bias of a role in any layer.
@@ -240,17 +262,12 @@ pub(crate) struct TensorRef {
     pub rows: Range<usize>,
     /// Elements of a row; None for a vector.
     pub columns: Option<usize>,
+    /// Whether it is added to what another tensor of its role makes.
+    pub bias: bool,
     /// The order that the forward pass wants the rows in.
     pub order: RowOrder,
     /// Whether 1 is to be added.
     pub plus_one: bool,
-}
-
-impl TensorRef {
-    /// Whether it is added to a product.
-    pub fn is_bias(&self) -> bool {
-        self.columns.is_none() && !self.role.is_norm()
-    }
 }
 
 impl ModelSpec {
@@ -262,6 +279,12 @@ impl ModelSpec {
     /// Name of the tensor that the head reads, `[vocab_size, hidden_size]`: its own, or the embedding when tied.
     pub(crate) fn head_name(&self) -> String {
         self.family.weight_name(if self.head.tied { Role::Embedding } else { Role::Head })
+    }
+
+    /// Name of the head's bias, `[vocab_size]`.
+    pub(crate) fn head_bias_name(&self) -> Option<String> {
+        let head = self.family.tensor(Role::Head).filter(|_| self.head.bias && !self.head.tied)?;
+        Some(self.family.name_of(head, None, "bias"))
     }
 
     /// Whether a checkpoint's tensor `name` is a head that this model does not read.
@@ -287,10 +310,12 @@ impl ModelSpec {
             let order = self.row_order(tensor, layer, Container::HuggingFace);
             let parts = [Some(("weight", columns)), has_bias.then_some(("bias", None))];
             for (suffix, columns) in parts.into_iter().flatten() {
-                let name = tensor.name(layer, suffix);
+                let name = self.family.name_of(tensor, layer, suffix);
                 let above = tensors.iter().rev().find(|other| other.name == name).map_or(0, |other| other.rows.end);
                 let rows = above..above + rows;
-                tensors.push(TensorRef { role, name, rows, columns, order, plus_one: tensor.plus_one });
+                let bias = suffix == "bias";
+                let plus_one = tensor.plus_one && !bias;
+                tensors.push(TensorRef { role, name, rows, columns, bias, order, plus_one });
             }
         }
         tensors
@@ -299,13 +324,13 @@ impl ModelSpec {
     /// Rows, elements of a row (None for a vector), and whether there is a bias; None if the model has no such tensor.
     fn shape(&self, role: Role, layer: Option<usize>) -> Option<(usize, Option<usize>, bool)> {
         let hidden = self.hidden_size;
-        let norm = |there: bool, size: usize| there.then_some((size, None, false));
+        let norm = |norm: Option<Norm>| norm.map(|norm| (hidden, None, norm.bias));
         let matrix = |rows: usize, columns: usize, bias: bool| Some((rows, Some(columns), bias));
         let Some(layer) = layer else {
             return match role {
                 Role::Embedding => matrix(self.vocab_size, hidden, false),
-                Role::FinalNorm => norm(true, hidden),
-                Role::Head if !self.head.tied => matrix(self.vocab_size, hidden, false),
+                Role::FinalNorm => norm(Some(self.final_norm)),
+                Role::Head if !self.head.tied => matrix(self.vocab_size, hidden, self.head.bias),
                 _ => None,
             };
         };
@@ -319,15 +344,16 @@ impl ModelSpec {
         let FeedForward::Dense(dense) = &layer.feed_forward else { return None };
         match role {
             Role::Embedding | Role::FinalNorm | Role::Head => None,
-            Role::AttentionNorm => norm(attention.branch.norm.is_some(), hidden),
-            Role::AttentionPostNorm => norm(attention.branch.post_norm.is_some(), hidden),
+            Role::AttentionNorm => norm(attention.branch.norm),
+            Role::AttentionPostNorm => norm(attention.branch.post_norm),
             Role::Query => matrix(queries, hidden, attention.bias.qkv),
             Role::Key | Role::Value => matrix(keys, hidden, attention.bias.qkv),
             Role::QueryNorm => head_norm(queries),
             Role::KeyNorm => head_norm(keys),
             Role::AttentionOut => matrix(hidden, queries, attention.bias.out),
-            Role::FeedForwardNorm => norm(dense.branch.norm.is_some(), hidden),
-            Role::FeedForwardPostNorm => norm(dense.branch.post_norm.is_some(), hidden),
+            Role::FeedForwardNorm => norm(dense.branch.norm),
+            Role::FeedForwardPostNorm => norm(dense.branch.post_norm),
+            Role::Gate if !dense.gated => None,
             Role::Gate | Role::Up => matrix(dense.inner, hidden, dense.bias),
             Role::Down => matrix(hidden, dense.inner, dense.bias),
         }
@@ -341,6 +367,10 @@ impl ModelSpec {
             Some(layer) if tensor.interleaved == Some(container) => {
                 let attention = &layer.attention;
                 RowOrder::InterleavedRope { head_dim: attention.head_dim, rotated: self.rotated(attention) }
+            }
+            Some(Layer { attention, .. }) if tensor.grouped && container == Container::HuggingFace => {
+                let Attention { heads, kv_heads, head_dim, .. } = *attention;
+                RowOrder::Grouped { heads, kv_heads, head_dim }
             }
             _ => RowOrder::Stored,
         }

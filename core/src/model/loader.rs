@@ -13,7 +13,7 @@ use blockpruner_shaders::{GemmKernel, WeightFormat, gemm, stride};
 use super::device_model::{BlockWeights, ForwardError};
 use super::family::{Role, TensorRef};
 use super::forward::VOCABULARY_CHUNK;
-use super::spec::QkNorm;
+use super::spec::{self, NormKind, QkNorm};
 use super::{BlockId, BlockKind, ModelSpec};
 use crate::gpu::{Gpu, GpuError, HeadNorms, Matrix, Norm, Piece, Spare, Staged, give_way};
 use crate::weights::{ByteSource, DType, Form, Tensor, Weights, WeightsError};
@@ -100,23 +100,35 @@ impl<'a> Loader<'a> {
     }
 
     /// The norm of this role among a block's tensors.
-    pub(super) async fn norm(&mut self, tensors: &[TensorRef], role: Role, epsilon: f32) -> Result<Norm, ForwardError> {
-        let Some(tensor) = tensors.iter().find(|tensor| tensor.role == role) else {
-            unreachable!("only norms that the model has are loaded");
-        };
-        let mut values = self.weights.read_f32(&tensor.name).await?;
-        self.advance(values.len());
+    pub(super) async fn norm(
+        &mut self,
+        tensors: &[TensorRef],
+        role: Role,
+        norm: spec::Norm,
+    ) -> Result<Norm, ForwardError> {
+        let find = |bias| tensors.iter().find(|tensor| tensor.role == role && tensor.bias == bias);
+        let Some(tensor) = find(false) else { unreachable!("only norms that the model has are loaded") };
+        let mut weight = self.vector(&tensor.name).await?;
         if tensor.plus_one {
-            values.iter_mut().for_each(|value| *value += 1.0);
+            weight.iter_mut().for_each(|value| *value += 1.0);
         }
-        let columns = values.len() as u32;
-        values.resize(stride(columns) as usize, 0.0);
-        Ok(Norm { weight: self.gpu.upload_readable(&tensor.name, &values)?, columns, epsilon })
+        let bias = match (find(true), norm.kind) {
+            (Some(bias), _) => Some(self.vector(&bias.name).await?),
+            (None, NormKind::Layer) => Some(vec![0.0; weight.len()]),
+            (None, NormKind::Rms) => None,
+        };
+        Ok(Norm::new(self.gpu, &tensor.name, weight, bias.as_deref(), norm.eps)?)
     }
 
-    pub(super) async fn vocabulary(&mut self, spec: &ModelSpec, name: &str) -> Result<Vec<Matrix>, ForwardError> {
+    async fn vector(&mut self, name: &str) -> Result<Vec<f32>, ForwardError> {
+        let values = self.weights.read_f32(name).await?;
+        self.advance(values.len());
+        Ok(values)
+    }
+
+    pub(super) async fn matrices(&mut self, stacks: impl Iterator<Item = Stack>) -> Result<Vec<Matrix>, ForwardError> {
         let mut chunks = Vec::new();
-        for stack in Stack::vocabulary(spec, name) {
+        for stack in stacks {
             chunks.push(self.matrix(&stack).await?);
         }
         Ok(chunks)
@@ -133,36 +145,35 @@ impl<'a> Loader<'a> {
         let qk_norm = layer.attention.qk_norm.filter(|_| block.kind == BlockKind::Mha);
         Ok(BlockWeights {
             norm: match branch.norm {
-                Some(norm) => Some(self.norm(&tensors, before, norm.eps).await?),
+                Some(norm) => Some(self.norm(&tensors, before, norm).await?),
                 None => None,
             },
             input: self.matrix(&input).await?,
             head_norms: match qk_norm {
                 Some(QkNorm { norm, over }) => Some(HeadNorms {
-                    query: self.norm(&tensors, Role::QueryNorm, norm.eps).await?,
-                    key: self.norm(&tensors, Role::KeyNorm, norm.eps).await?,
+                    query: self.norm(&tensors, Role::QueryNorm, norm).await?,
+                    key: self.norm(&tensors, Role::KeyNorm, norm).await?,
                     over,
                 }),
                 None => None,
             },
             output: self.matrix(&output).await?,
             post_norm: match branch.post_norm {
-                Some(norm) => Some(self.norm(&tensors, after, norm.eps).await?),
+                Some(norm) => Some(self.norm(&tensors, after, norm).await?),
                 None => None,
             },
         })
     }
 
     pub(super) async fn matrix(&mut self, stack: &Stack) -> Result<Matrix, ForwardError> {
-        let Stack { parts, inner, biases } = stack;
+        let Stack { parts, inner } = stack;
         let (format, columns, inner) = (stack.format(self.weights), stack.columns(), *inner);
         let mut bias = Vec::new();
-        for (part, name) in parts.iter().zip(biases) {
-            if let Some(name) = name {
-                let values = self.weights.read_f32(name).await?;
-                self.advance(values.len());
-                bias.extend(values);
+        for part in parts {
+            if let Some(name) = &part.bias {
+                bias.extend(self.weights.read_rows(name, part.rows.clone()).await?.to_f32());
                 bias.resize(bias.len() + part.height - part.rows.len(), 0.0);
+                self.advance(part.rows.len());
             }
         }
         bias.resize(stride(bias.len() as u32) as usize, 0.0);
@@ -406,7 +417,6 @@ mod threads {
 pub(super) struct Stack {
     pub(super) parts: Vec<Part>,
     pub(super) inner: usize,
-    pub(super) biases: Vec<Option<String>>,
 }
 
 impl Stack {
@@ -426,26 +436,44 @@ impl Stack {
 
     /// The matrices among these tensors, one below the other, with their biases.
     fn from_tensors<'t>(tensors: impl Iterator<Item = &'t TensorRef> + Clone) -> Self {
-        let mut stack = Self { parts: Vec::new(), inner: 0, biases: Vec::new() };
+        let mut stack = Self { parts: Vec::new(), inner: 0 };
         for tensor in tensors.clone() {
             let Some(columns) = tensor.columns else { continue };
-            let part = Part::new(&tensor.name, tensor.rows.clone());
+            let mut biases = tensors.clone().filter(|other| other.bias && other.role == tensor.role);
+            let part = Part::new(&tensor.name, tensor.rows.clone()).biased(biases.next().map(|bias| bias.name.clone()));
             // What a gate multiplies lies at whole vectors behind it.
             stack.parts.push(if matches!(tensor.role, Role::Gate | Role::Up) { part.padded() } else { part });
-            let mut biases = tensors.clone().filter(|other| other.is_bias() && other.role == tensor.role);
-            stack.biases.push(biases.next().map(|bias| bias.name.clone()));
             stack.inner = columns;
         }
         stack
     }
 
-    /// The chunks of an embedding or a head.
-    pub(super) fn vocabulary(spec: &ModelSpec, name: &str) -> impl Iterator<Item = Self> {
-        let (size, inner) = (spec.vocab_size, spec.hidden_size);
-        (0..size).step_by(VOCABULARY_CHUNK).map(move |first| {
-            let rows = first..(first + VOCABULARY_CHUNK).min(size);
-            Self { parts: vec![Part::new(name, rows)], inner, biases: Vec::new() }
-        })
+    /// The chunks of the embedding.
+    pub(super) fn embedding(spec: &ModelSpec) -> impl Iterator<Item = Self> {
+        let part = |rows| Part::new(&spec.embedding_name(), rows);
+        Self::chunks(spec.vocab_size).map(move |rows| Self { parts: vec![part(rows)], inner: spec.hidden_size })
+    }
+
+    /// The chunks of the head.
+    pub(super) fn head(spec: &ModelSpec) -> impl Iterator<Item = Self> {
+        Self::chunks(spec.vocab_size).map(|rows| Self::head_rows(spec, [rows]))
+    }
+
+    /// Some rows of the head.
+    pub(super) fn head_rows(spec: &ModelSpec, rows: impl IntoIterator<Item = Range<usize>>) -> Self {
+        let (name, bias) = (spec.head_name(), spec.head_bias_name());
+        let parts = rows.into_iter().map(|rows| Part::new(&name, rows).biased(bias.clone()));
+        Self { parts: parts.collect(), inner: spec.hidden_size }
+    }
+
+    fn chunks(rows: usize) -> impl Iterator<Item = Range<usize>> {
+        (0..rows).step_by(VOCABULARY_CHUNK).map(move |first| first..(first + VOCABULARY_CHUNK).min(rows))
+    }
+
+    /// Bytes of its bias on a device.
+    pub(super) fn bias_bytes(&self) -> u64 {
+        let biased = self.parts.iter().any(|part| part.bias.is_some());
+        if biased { stride(self.columns() as u32) as u64 * 4 } else { 0 }
     }
 
     pub(super) fn columns(&self) -> usize {
@@ -472,14 +500,20 @@ impl Stack {
 pub(super) struct Part {
     name: String,
     rows: Range<usize>,
+    /// The tensor whose same rows are added to products.
+    bias: Option<String>,
     /// Rows that it takes in the matrix; what is over is zeros.
     height: usize,
 }
 
 impl Part {
-    pub(super) fn new(name: &str, rows: Range<usize>) -> Self {
+    fn new(name: &str, rows: Range<usize>) -> Self {
         let height = rows.len();
-        Self { name: name.into(), rows, height }
+        Self { name: name.into(), rows, bias: None, height }
+    }
+
+    fn biased(self, bias: Option<String>) -> Self {
+        Self { bias, ..self }
     }
 
     /// The next part then begins at a whole vector of a product's row.
@@ -550,7 +584,7 @@ mod tests {
     }
 
     fn stack(inner: usize, parts: Vec<Part>) -> Stack {
-        Stack { parts, inner, biases: Vec::new() }
+        Stack { parts, inner }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Embedding {
 pub struct Head {
     /// Whether its weights are the embedding.
     pub tied: bool,
+    /// Whether there is a bias.
+    pub bias: bool,
     /// Multiplies the logits.
     pub scale: f32,
     /// A logit x becomes `cap * tanh(x / cap)`.
@@ -89,16 +91,10 @@ pub struct Branch {
 pub struct Norm {
     /// By what.
     pub kind: NormKind,
-    /// Added to the mean square.
+    /// Added to the mean square, or to the variance.
     pub eps: f32,
-}
-
-/// What a norm divides by. LayerNorm joins with the families that have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NormKind {
-    /// The root mean square.
-    Rms,
+    /// Whether there is a bias; that of a layer norm without one is zero.
+    pub bias: bool,
 }
 
 /// Attention with grouped queries: `softmax(mask(soft_cap(scale * q k^T))) v`.
@@ -147,7 +143,7 @@ pub struct QkNorm {
     pub over: Over,
 }
 
-pub use blockpruner_shaders::{Activation, Over};
+pub use blockpruner_shaders::{Activation, NormKind, Over};
 
 /// How attention knows where a token stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +168,7 @@ pub enum FeedForward {
     },
 }
 
-/// A gated feed-forward network: `down(activation(gate(x)) * up(x))`.
+/// A feed-forward network: `down(activation(gate(x)) * up(x))`, or `down(activation(up(x)))` without a gate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Dense {
@@ -180,8 +176,10 @@ pub struct Dense {
     pub branch: Branch,
     /// Width inside.
     pub inner: usize,
-    /// What the gate goes through.
+    /// What the gate, or else the first product, goes through.
     pub activation: Activation,
+    /// Whether there is a gate.
+    pub gated: bool,
     /// Whether the projections have a bias.
     pub bias: bool,
 }
@@ -195,6 +193,13 @@ impl Attention {
     /// Columns of all key heads, and of all value heads.
     pub fn key_width(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+}
+
+impl Dense {
+    /// Projections that read the states.
+    pub(crate) fn products(&self) -> usize {
+        1 + self.gated as usize
     }
 }
 
@@ -287,9 +292,11 @@ impl ModelSpec {
 
     /// The stored tensors that the model needs, names and shapes. Those of absent blocks are not needed.
     pub(super) fn needed_tensors(&self) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
-        let sublayers = (0..self.sublayer_count()).flat_map(|index| self.sublayer(index));
-        let blocks = sublayers.filter(|block| self.has(*block)).flat_map(|block| stored(&self.block_tensors(block)));
-        stored(&self.outer_tensors()).into_iter().chain(blocks)
+        let layers = (0..self.layers.len()).flat_map(|layer| {
+            let blocks = [BlockId::mha(layer), BlockId::mlp(layer)].into_iter().filter(|block| self.has(*block));
+            stored(&blocks.flat_map(|block| self.block_tensors(block)).collect::<Vec<_>>())
+        });
+        stored(&self.outer_tensors()).into_iter().chain(layers)
     }
 
     /// Names every tensor that the model needs and `weights` does not have, or has in another shape or in a type that
@@ -312,9 +319,9 @@ impl ModelSpec {
         Err(ModelError::Tensors { count: problems.len(), listed })
     }
 
-    /// Parameters of one block, its norms included.
+    /// Parameters of one block, its norms included; a norm that it shares is counted for each block.
     pub fn block_parameters(&self, block: BlockId) -> u64 {
-        parameters_of(&stored(&self.block_tensors(block)))
+        parameters_of(stored(&self.block_tensors(block)))
     }
 
     /// Tokens of a window where nobody chooses: 2048, or the model's maximum if that is smaller.
@@ -322,15 +329,19 @@ impl ModelSpec {
         self.max_positions.min(2048)
     }
 
-    /// Parameters of the model as it is: without absent blocks, a tied head counted once.
+    /// Parameters of the model as it is: without absent blocks, a tied head and a shared norm counted once.
     pub fn parameters(&self) -> u64 {
-        let blocks: u64 = self.blocks().map(|block| self.block_parameters(block)).sum();
-        blocks + parameters_of(&stored(&self.outer_tensors()))
+        parameters_of(self.needed_tensors())
+    }
+
+    /// Parameters without these blocks, too.
+    pub fn parameters_without(&self, removed: &BlockSet) -> u64 {
+        Self { absent: self.absent.union(removed), ..self.clone() }.parameters()
     }
 }
 
-fn parameters_of(tensors: &[(String, Vec<usize>)]) -> u64 {
-    tensors.iter().map(|(_, shape)| shape.iter().map(|n| *n as u64).product::<u64>()).sum()
+fn parameters_of(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> u64 {
+    tensors.into_iter().map(|(_, shape)| shape.iter().map(|n| *n as u64).product::<u64>()).sum()
 }
 
 #[cfg(test)]

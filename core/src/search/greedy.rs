@@ -231,8 +231,7 @@ fn finish_step(spec: &ModelSpec, state: &mut SearchState) -> Result<Step, Search
             reason: first.and_then(|candidate| Some(candidate.reason.as_ref()?.to_string())).unwrap_or_default(),
         });
     };
-    let gone: u64 = state.removed().with(removed).iter().map(|block| spec.block_parameters(block)).sum();
-    let all = spec.parameters();
+    let (all, left) = (spec.parameters(), spec.parameters_without(&state.removed().with(removed)));
     let step = Step {
         step,
         removed,
@@ -240,8 +239,8 @@ fn finish_step(spec: &ModelSpec, state: &mut SearchState) -> Result<Step, Search
         perplexity,
         candidates,
         work: std::mem::take(&mut state.work),
-        params_left: all - gone,
-        ratio_removed: gone as f64 / all as f64,
+        params_left: left,
+        ratio_removed: (all - left) as f64 / all as f64,
         seconds: std::mem::take(&mut state.seconds),
     };
     state.steps.push(step.clone());

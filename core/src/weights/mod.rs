@@ -79,6 +79,16 @@ pub(crate) enum RowOrder {
         /// Those that are permuted, an even number.
         rotated: usize,
     },
+    /// The file holds Q, K and V group by group: the query heads that share a key head, that, and its value head. Handed out
+    /// are all of Q, then K, then V.
+    Grouped {
+        /// Query heads.
+        heads: usize,
+        /// Key and value heads, a divisor of `heads`.
+        kv_heads: usize,
+        /// Rows of one head.
+        head_dim: usize,
+    },
 }
 
 impl RowOrder {
@@ -89,6 +99,15 @@ impl RowOrder {
             RowOrder::InterleavedRope { head_dim, rotated } => {
                 let (head, within, half) = (row / head_dim, row % head_dim, rotated / 2);
                 if within >= rotated { row } else { head * head_dim + 2 * (within % half) + within / half }
+            }
+            RowOrder::Grouped { heads, kv_heads, head_dim } => {
+                let (head, within, shared) = (row / head_dim, row % head_dim, heads / kv_heads);
+                let (group, place) = match head.checked_sub(heads) {
+                    None => (head / shared, head % shared),
+                    // K, then V.
+                    Some(other) => (other % kv_heads, shared + other / kv_heads),
+                };
+                (group * (shared + 2) + place) * head_dim + within
             }
         }
     }
@@ -387,7 +406,7 @@ impl Weights {
         for info in self.tensors.values() {
             let order = match info.row_order {
                 RowOrder::Stored => 0,
-                RowOrder::InterleavedRope { head_dim, .. } => head_dim,
+                RowOrder::InterleavedRope { head_dim, .. } | RowOrder::Grouped { head_dim, .. } => head_dim,
             };
             hash.update(format!("{:?} {} {:?} {order}\n", info.name, info.dtype, info.shape));
             for piece in fingerprint_pieces(info.bytes, whole) {

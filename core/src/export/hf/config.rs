@@ -15,11 +15,11 @@ pub(super) const REMOTE_CODE: &str = "modeling_blockpruner.py";
 /// What is in it: the template with a family's names.
 pub(super) fn remote_code(family: &Family) -> String {
     let package = family.package;
-    let [attention, feed_forward] = [BlockKind::Mha, BlockKind::Mlp].map(|kind| {
+    let [attention, feed_forward] = BlockKind::ALL.map(|kind| {
         // The projections are parts of one module, norms beside it are modules of their own.
-        let (norms, modules): (Vec<_>, Vec<_>) =
-            family.modules(kind).into_iter().partition(|module| module.ends_with("norm"));
-        (modules.first().copied().unwrap_or_default(), json!(norms).to_string())
+        let (norms, modules): (Vec<_>, Vec<_>) = family.modules(kind).into_iter().partition(|(_, norm)| *norm);
+        let names = |modules: Vec<(&'static str, bool)>| modules.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        (names(modules).first().copied().unwrap_or_default(), json!(names(norms)).to_string())
     });
     let names = [
         ("@FAMILY@", family.name.to_string()),
@@ -27,6 +27,8 @@ pub(super) fn remote_code(family: &Family) -> String {
         ("@CONFIG_CLASS@", family.config_class.to_string()),
         ("@MODELING@", format!("transformers.models.{package}.modeling_{package}")),
         ("@MODEL_CLASS@", family.class.to_string()),
+        ("@LAYERS@", family.layers.to_string()),
+        ("@SHARED_NORMS@", json!(family.shared_norms()).to_string()),
         ("@ATTENTION@", attention.0.to_string()),
         ("@FEED_FORWARD@", feed_forward.0.to_string()),
         ("@ATTENTION_NORMS@", attention.1),

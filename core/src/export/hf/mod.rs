@@ -298,7 +298,9 @@ fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result
             let absent = spec.block_tensors(block);
             tensors.extend(stored(&absent).into_iter().map(|(name, shape)| {
                 // A norm of zeros would do too, but ones are what an untrained norm is.
-                let norm = |tensor: &&TensorRef| tensor.name == name && tensor.role.is_norm() && !tensor.plus_one;
+                let norm = |tensor: &&TensorRef| {
+                    tensor.name == name && tensor.role.is_norm() && !tensor.bias && !tensor.plus_one
+                };
                 let value = if absent.iter().any(|tensor| norm(&tensor)) { 1.0 } else { 0.0 };
                 OutputTensor { name, dtype, shape, content: Content::Constant(value) }
             }));

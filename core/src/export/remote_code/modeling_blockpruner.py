@@ -20,6 +20,8 @@ ATTENTION = "@ATTENTION@"
 ATTENTION_NORMS = @ATTENTION_NORMS@
 FEED_FORWARD = "@FEED_FORWARD@"
 FEED_FORWARD_NORMS = @FEED_FORWARD_NORMS@
+# Norms of what both blocks read.
+SHARED_NORMS = @SHARED_NORMS@
 
 # What `skip` may say.
 ATTENTION_NAMES = {"attention", ATTENTION}
@@ -114,13 +116,13 @@ def remove_blocks(model):
     A norm behind a block goes, too: it would make nothing but zeros of its zeros.
     """
     without_attention, without_feed_forward = removed_layers(model.config)
-    for index, layer in enumerate(model.model.layers):
-        norms = []
+    for index, layer in enumerate(model.@LAYERS@):
+        norms = SHARED_NORMS if index in without_attention & without_feed_forward else []
         if index in without_attention:
-            norms += ATTENTION_NORMS
+            norms = norms + ATTENTION_NORMS
             setattr(layer, ATTENTION, SkippedAttention(getattr(layer, ATTENTION)))
         if index in without_feed_forward:
-            norms += FEED_FORWARD_NORMS
+            norms = norms + FEED_FORWARD_NORMS
             setattr(layer, FEED_FORWARD, SkippedFeedForward())
         for norm in norms:
             setattr(layer, norm, nn.Identity())

@@ -9,7 +9,6 @@ pub(super) static FAMILY: Family = Family {
     class: "Ernie4_5ForCausalLM",
     config_class: "Ernie4_5Config",
     package: "ernie4_5",
-    gguf: None,
     tensors: &[
         EMBEDDING,
         FINAL_NORM,
@@ -25,6 +24,7 @@ pub(super) static FAMILY: Family = Family {
         DOWN,
     ],
     spec,
+    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults = Defaults {

@@ -8,9 +8,9 @@ pub(super) static FAMILY: Family = Family {
     class: "Exaone4ForCausalLM",
     config_class: "Exaone4Config",
     package: "exaone4",
-    gguf: None,
     tensors: olmo2::POST_NORM_TENSORS,
     spec,
+    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults = Defaults { kv_heads: Some(32), ..olmo2::DEFAULTS };

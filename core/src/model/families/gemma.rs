@@ -7,7 +7,6 @@ pub(super) static FAMILY: Family = Family {
     class: "GemmaForCausalLM",
     config_class: "GemmaConfig",
     package: "gemma",
-    gguf: None,
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),
@@ -23,6 +22,7 @@ pub(super) static FAMILY: Family = Family {
         DOWN,
     ],
     spec,
+    ..super::FAMILY
 };
 
 /// `gelu` means the approximation, as in transformers.

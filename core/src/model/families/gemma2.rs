@@ -9,7 +9,6 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma2ForCausalLM",
     config_class: "Gemma2Config",
     package: "gemma2",
-    gguf: None,
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),
@@ -27,6 +26,7 @@ pub(super) static FAMILY: Family = Family {
         FEED_FORWARD_POST_NORM,
     ],
     spec,
+    ..super::FAMILY
 };
 
 pub(super) const ATTENTION_POST_NORM: Tensor =

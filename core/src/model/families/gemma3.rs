@@ -8,7 +8,6 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma3ForCausalLM",
     config_class: "Gemma3TextConfig",
     package: "gemma3",
-    gguf: None,
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),
@@ -28,6 +27,7 @@ pub(super) static FAMILY: Family = Family {
         gemma2::FEED_FORWARD_POST_NORM,
     ],
     spec,
+    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults = Defaults {

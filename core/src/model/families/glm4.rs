@@ -11,7 +11,6 @@ pub(super) static FAMILY: Family = Family {
     class: "Glm4ForCausalLM",
     config_class: "Glm4Config",
     package: "glm4",
-    gguf: None,
     tensors: &[
         EMBEDDING,
         FINAL_NORM,
@@ -29,6 +28,7 @@ pub(super) static FAMILY: Family = Family {
         tensor(Role::FeedForwardPostNorm, "post_mlp_layernorm", "post_ffw_norm"),
     ],
     spec,
+    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults = Defaults {

@@ -7,9 +7,9 @@ pub(super) static FAMILY: Family = Family {
     class: "GraniteForCausalLM",
     config_class: "GraniteConfig",
     package: "granite",
-    gguf: None,
     tensors: LLAMA_TENSORS,
     spec,
+    ..super::FAMILY
 };
 
 const EMBEDDING_MULTIPLIER: Key = key("embedding_multiplier", "embedding_scale");

@@ -34,6 +34,7 @@ pub(super) static FAMILY: Family = Family {
         DOWN,
     ],
     spec,
+    ..super::FAMILY
 };
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {

@@ -7,9 +7,9 @@ pub(super) static FAMILY: Family = Family {
     class: "MinistralForCausalLM",
     config_class: "MinistralConfig",
     package: "ministral",
-    gguf: None,
     tensors: LLAMA_TENSORS,
     spec,
+    ..super::FAMILY
 };
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {

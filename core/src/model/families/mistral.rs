@@ -7,9 +7,9 @@ pub(super) static FAMILY: Family = Family {
     class: "MistralForCausalLM",
     config_class: "MistralConfig",
     package: "mistral",
-    gguf: None,
     tensors: LLAMA_TENSORS,
     spec,
+    ..super::FAMILY
 };
 
 pub(super) const DEFAULTS: Defaults = Defaults { kv_heads: Some(8), max_positions: 131_072, ..super::DEFAULTS };

@@ -3,23 +3,30 @@
 //! A family's file says which of Llama's settings and tensors it takes over and what it does in another way. Settings mean
 //! what they mean to Hugging Face transformers; what would change the result and is not built is refused by name.
 
+mod cohere2;
 mod ernie4_5;
 mod exaone4;
+mod falcon;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm4;
+mod gpt_neox;
 mod granite;
 mod llama;
 mod ministral;
 mod mistral;
+mod nemotron;
 mod olmo2;
 mod olmo3;
+mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod seed_oss;
 mod smollm3;
+mod stablelm;
+mod starcoder2;
 
 use super::config::most;
 use super::error::{ModelError, shown};
@@ -50,7 +57,26 @@ pub static ALL: &[&Family] = &[
     &olmo3::FAMILY,
     &glm4::FAMILY,
     &exaone4::FAMILY,
+    &starcoder2::FAMILY,
+    &nemotron::FAMILY,
+    &stablelm::FAMILY,
+    &cohere2::FAMILY,
+    &phi::FAMILY,
+    &gpt_neox::FAMILY,
+    &falcon::FAMILY,
 ];
+
+/// What a family's file need not say.
+const FAMILY: Family = Family {
+    name: "",
+    class: "",
+    config_class: "",
+    package: "",
+    layers: "model.layers",
+    gguf: None,
+    tensors: LLAMA_TENSORS,
+    spec: |family, settings| decoder(family, settings, &DEFAULTS),
+};
 
 pub(super) const HIDDEN_SIZE: Key = key("hidden_size", "embedding_length");
 pub(super) const INNER: Key = key("intermediate_size", "feed_forward_length");
@@ -68,6 +94,9 @@ const SLIDING_WINDOW: Key = key("sliding_window", "");
 const USE_SLIDING_WINDOW: Key = key("use_sliding_window", "");
 const LAYER_TYPES: Key = key("layer_types", "");
 const BIDIRECTIONAL: Key = key("use_bidirectional_attention", "");
+const TIED: Key = key("tie_word_embeddings", "");
+/// A setting that a family has no key for.
+const NO_KEY: Key = key("", "");
 
 /// Llama's tensors, which most families have.
 const EMBEDDING: Tensor = tensor(Role::Embedding, "model.embed_tokens", "token_embd");
@@ -89,14 +118,29 @@ const DOWN: Tensor = tensor(Role::Down, "mlp.down_proj", "ffn_down");
 const LLAMA_TENSORS: &[Tensor] =
     &[EMBEDDING, FINAL_NORM, HEAD, ATTENTION_NORM, QUERY, KEY, VALUE, ATTENTION_OUT, FEED_FORWARD_NORM, GATE, UP, DOWN];
 
-/// What a family's configuration class assumes for keys that are left out.
+/// The norm that the feed-forward block of a parallel layer reads, too.
+const SHARED_NORM: Tensor = tensor(Role::FeedForwardNorm, ATTENTION_NORM.hf, ATTENTION_NORM.gguf);
+
+/// Llama's tensors with such a norm.
+const SHARED_NORM_TENSORS: &[Tensor] =
+    &[EMBEDDING, FINAL_NORM, HEAD, ATTENTION_NORM, QUERY, KEY, VALUE, ATTENTION_OUT, SHARED_NORM, GATE, UP, DOWN];
+
+/// What a family's configuration class assumes for keys that are left out, and how it calls those that families call
+/// differently.
 #[derive(Clone, Copy)]
 struct Defaults {
+    kv_heads_key: Key,
     /// None: as many as heads.
     kv_heads: Option<usize>,
     /// None: the hidden size over the heads.
     head_dim: Option<usize>,
+    inner_key: Key,
+    /// So many times the hidden size; None: the key has to be there.
+    inner_of_hidden: Option<usize>,
+    norm_eps_key: Key,
     norm_eps: f64,
+    /// What a norm divides by, and whether it has a bias.
+    norm: (NormKind, bool),
     max_positions: usize,
     tied: bool,
     rope_theta: f64,
@@ -108,13 +152,20 @@ struct Defaults {
     original_max_positions: Option<usize>,
     /// Which key names the activation, and the names that it may have.
     activation: (Key, &'static [&'static str], Activation),
+    /// Whether that gates another product.
+    gated: bool,
 }
 
 /// Those of `LlamaConfig`.
 const DEFAULTS: Defaults = Defaults {
+    kv_heads_key: KV_HEADS,
     kv_heads: None,
     head_dim: None,
+    inner_key: INNER,
+    inner_of_hidden: None,
+    norm_eps_key: NORM_EPS,
     norm_eps: 1e-6,
+    norm: (NormKind::Rms, false),
     max_positions: 2048,
     tied: false,
     rope_theta: 10_000.0,
@@ -122,6 +173,15 @@ const DEFAULTS: Defaults = Defaults {
     sliding_rope: None,
     original_max_positions: None,
     activation: (HIDDEN_ACT, &["silu", "swish"], Activation::Silu),
+    gated: true,
+};
+
+/// Those of families with layer norms.
+const LAYER_NORM_DEFAULTS: Defaults = Defaults {
+    norm_eps: 1e-5,
+    norm_eps_key: key("layer_norm_eps", "attention.layer_norm_epsilon"),
+    norm: (NormKind::Layer, true),
+    ..DEFAULTS
 };
 
 /// A model as Llama is, without biases, from the settings that all families have.
@@ -133,13 +193,14 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
         true => settings.size(POSITIONS, most::POSITIONS)?.unwrap_or(defaults.max_positions),
         false => settings.required_size(POSITIONS, most::POSITIONS)?,
     };
-    let eps = match settings.positive(NORM_EPS)? {
+    let eps = match settings.positive(defaults.norm_eps_key)? {
         Some(eps) => eps,
         None if settings.has_defaults() => defaults.norm_eps,
-        None => return Err(settings.missing(NORM_EPS, "a number greater than 0")),
+        None => return Err(settings.missing(defaults.norm_eps_key, "a number greater than 0")),
     };
     let (heads, kv_heads, head_dim) = heads(settings, hidden_size, defaults)?;
-    let norm = Norm { kind: NormKind::Rms, eps: eps as f32 };
+    let (kind, bias) = defaults.norm;
+    let norm = Norm { kind, eps: eps as f32, bias };
     let branch = Branch { norm: Some(norm), post_norm: None, scale: 1.0 };
     let attention = Attention {
         branch,
@@ -153,10 +214,14 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
         soft_cap: None,
         sliding_window: None,
     };
-    let inner = settings.required_size(INNER, most::WIDTH)?;
+    let inner = match (settings.size(defaults.inner_key, most::WIDTH)?, defaults.inner_of_hidden) {
+        (Some(inner), _) => inner,
+        (None, Some(times)) if settings.has_defaults() => times * hidden_size,
+        (None, _) => settings.required_size(defaults.inner_key, most::WIDTH)?,
+    };
     let (.., activation) = defaults.activation;
     let feed_forward = match settings.count(EXPERTS)?.unwrap_or(0) {
-        0 => FeedForward::Dense(Dense { branch, inner, activation, bias: false }),
+        0 => FeedForward::Dense(Dense { branch, inner, activation, gated: defaults.gated, bias: false }),
         count => FeedForward::Experts { count },
     };
     let (bos_token_id, eos_token_ids) = settings.special_tokens()?;
@@ -168,7 +233,7 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
         embedding: Embedding { scale: 1.0 },
         layers: vec![Layer { attention, feed_forward, parallel: false }; layers],
         final_norm: norm,
-        head: Head { tied: settings.is_tied(defaults.tied)?, scale: 1.0, soft_cap: None },
+        head: Head { tied: settings.is_tied(defaults.tied)?, bias: false, scale: 1.0, soft_cap: None },
         ropes: ropes(settings, defaults, head_dim, max_positions)?,
         restarts_after: None,
         absent: settings.absent(family, layers)?,
@@ -213,10 +278,11 @@ fn heads(
     let heads = settings.required_size(HEADS, most::HEADS)?;
     // A null means as many as heads; what a missing key means depends on the family.
     let assumed = |key, default: Option<usize>| default.filter(|_| settings.has_defaults() && !settings.is_null(key));
-    let kv_heads = settings.size(KV_HEADS, most::HEADS)?.or(assumed(KV_HEADS, defaults.kv_heads)).unwrap_or(heads);
+    let kv_heads = settings.size(defaults.kv_heads_key, most::HEADS)?;
+    let kv_heads = kv_heads.or(assumed(defaults.kv_heads_key, defaults.kv_heads)).unwrap_or(heads);
     if heads % kv_heads != 0 {
         let expected = format!("a divisor of the {heads} heads");
-        return Err(settings.wrong(KV_HEADS, kv_heads.to_string(), expected));
+        return Err(settings.wrong(defaults.kv_heads_key, kv_heads.to_string(), expected));
     }
     let head_dim = match settings.size(HEAD_DIM, most::HEAD_DIM)?.or(assumed(HEAD_DIM, defaults.head_dim)) {
         Some(head_dim) => head_dim,
@@ -238,6 +304,14 @@ fn heads(
 fn attention_bias(settings: &dyn Settings, key: Key) -> Result<AttentionBias, ModelError> {
     let qkv = settings.has_bias(Some(key), false, &[Role::Query, Role::Key, Role::Value])?;
     Ok(AttentionBias { qkv, out: settings.has_bias(Some(key), false, &[Role::AttentionOut])? })
+}
+
+/// A bias on all projections of both blocks if a key asks for it.
+fn bias_everywhere(spec: &mut ModelSpec, settings: &dyn Settings, key: Key, default: bool) -> Result<(), ModelError> {
+    let has = |roles: &[Role]| settings.has_bias(Some(key), default, roles);
+    let bias = AttentionBias { qkv: has(&[Role::Query, Role::Key, Role::Value])?, out: has(&[Role::AttentionOut])? };
+    spec.set_bias(bias, has(&[Role::Gate, Role::Up, Role::Down])?);
+    Ok(())
 }
 
 /// A bias on all projections of the feed-forward network if a key asks for it.
@@ -266,6 +340,11 @@ impl ModelSpec {
     fn set_bias(&mut self, bias: AttentionBias, mlp: bool) {
         self.each_attention(|_, attention| attention.bias = bias);
         self.each_dense(|dense| dense.bias = mlp);
+    }
+
+    /// Both blocks of a layer read its input.
+    fn set_parallel(&mut self) {
+        self.layers.iter_mut().for_each(|layer| layer.parallel = true);
     }
 
     /// Layers that slide turn by the second rotary embedding.
@@ -333,11 +412,13 @@ fn slide_by_type(
 }
 
 fn refuse_bidirectional(settings: &dyn Settings) -> Result<(), ModelError> {
-    match settings.flag(BIDIRECTIONAL)? {
-        Some(true) => {
-            let supported = "a token must see only what stands before it";
-            Err(settings.unsupported(BIDIRECTIONAL, "true".to_string(), supported))
-        }
+    refuse_if_set(settings, BIDIRECTIONAL, "a token must see only what stands before it")
+}
+
+/// Refuses what is not built where a key asks for it.
+fn refuse_if_set(settings: &dyn Settings, key: Key, supported: &str) -> Result<(), ModelError> {
+    match settings.flag(key)? {
+        Some(true) => Err(settings.unsupported(key, "true".to_string(), supported)),
         _ => Ok(()),
     }
 }

@@ -9,9 +9,9 @@ pub(super) static FAMILY: Family = Family {
     class: "Olmo2ForCausalLM",
     config_class: "Olmo2Config",
     package: "olmo2",
-    gguf: None,
     tensors: POST_NORM_TENSORS,
     spec,
+    ..super::FAMILY
 };
 
 /// Those of families that have norms only after their blocks and on Q and K.

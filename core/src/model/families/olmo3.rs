@@ -7,9 +7,9 @@ pub(super) static FAMILY: Family = Family {
     class: "Olmo3ForCausalLM",
     config_class: "Olmo3Config",
     package: "olmo3",
-    gguf: None,
     tensors: olmo2::POST_NORM_TENSORS,
     spec,
+    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults = Defaults { rope_theta: 500_000.0, sliding_rope: Some((500_000.0, None)), ..olmo2::DEFAULTS };

@@ -9,7 +9,6 @@ pub(super) static FAMILY: Family = Family {
     class: "Phi3ForCausalLM",
     config_class: "Phi3Config",
     package: "phi3",
-    gguf: None,
     tensors: &[
         EMBEDDING,
         FINAL_NORM,
@@ -25,6 +24,7 @@ pub(super) static FAMILY: Family = Family {
         DOWN,
     ],
     spec,
+    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults = Defaults {

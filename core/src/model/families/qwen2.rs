@@ -13,6 +13,7 @@ pub(super) static FAMILY: Family = Family {
     gguf: Some(Gguf { architecture: "qwen2", config: |_| json!({"use_sliding_window": false}) }),
     tensors: LLAMA_TENSORS,
     spec,
+    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults = Defaults { kv_heads: Some(32), max_positions: 32_768, ..super::DEFAULTS };

@@ -7,7 +7,6 @@ pub(super) static FAMILY: Family = Family {
     class: "Qwen3ForCausalLM",
     config_class: "Qwen3Config",
     package: "qwen3",
-    gguf: None,
     tensors: &[
         EMBEDDING,
         FINAL_NORM,
@@ -25,6 +24,7 @@ pub(super) static FAMILY: Family = Family {
         DOWN,
     ],
     spec,
+    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults =

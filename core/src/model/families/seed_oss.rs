@@ -7,9 +7,9 @@ pub(super) static FAMILY: Family = Family {
     class: "SeedOssForCausalLM",
     config_class: "SeedOssConfig",
     package: "seed_oss",
-    gguf: None,
     tensors: LLAMA_TENSORS,
     spec,
+    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults =

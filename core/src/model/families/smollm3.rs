@@ -7,9 +7,9 @@ pub(super) static FAMILY: Family = Family {
     class: "SmolLM3ForCausalLM",
     config_class: "SmolLM3Config",
     package: "smollm3",
-    gguf: None,
     tensors: LLAMA_TENSORS,
     spec,
+    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults =

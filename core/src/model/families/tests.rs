@@ -47,19 +47,75 @@ fn every_table_has_what_its_models_need() {
         // A norm before, after or on both sides, and at least two matrices.
         assert!(attention.len() >= 3 && feed_forward.len() >= 3, "{family}: {attention:?} {feed_forward:?}");
         let inner: usize = attention.iter().filter(|(_, shape)| shape.len() == 2).map(|(_, shape)| shape[0]).sum();
-        assert_eq!(inner, (6 + 2 + 2) * 8 + 48, "{family}");
+        let shape = &spec.layers[0].attention;
+        assert_eq!(inner, shape.query_width() + 2 * shape.key_width() + 48, "{family}");
         let outer: Vec<String> = stored(&spec.outer_tensors()).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(outer[..2], ["model.embed_tokens.weight", "model.norm.weight"], "{family}");
-        for kind in [BlockKind::Mha, BlockKind::Mlp] {
+        assert!(outer.contains(&spec.embedding_name()) && outer.contains(&spec.head_name()), "{family}: {outer:?}");
+
+        // A norm that both read is of neither, and is there once.
+        let family = spec.family;
+        let shared = |name: &str| family.shared_norms().iter().any(|norm| name.contains(&format!(".{norm}.")));
+        for kind in BlockKind::ALL {
             let block = BlockId { kind, layer: 3 };
             for tensor in spec.block_tensors(block) {
-                assert_eq!(family.place(&tensor.name), Some((3, Some(kind))), "{family}: {}", tensor.name);
+                let expected = (!shared(&tensor.name)).then_some(kind);
+                assert_eq!(family.place(&tensor.name), Some((3, expected)), "{family}: {}", tensor.name);
             }
         }
-        assert_eq!(family.place("model.layers.3.self_attn.rotary_emb.inv_freq"), Some((3, Some(BlockKind::Mha))));
-        assert_eq!(family.place("model.layers.3.note"), Some((3, None)), "{family}");
-        assert_eq!(family.place("model.norm.weight"), None);
+        let needed: Vec<String> = spec.needed_tensors().map(|(name, _)| name).collect();
+        assert!(needed.iter().all(|name| needed.iter().filter(|other| *other == name).count() == 1), "{family}");
+        let (layers, modules) = (family.layers, family.modules(BlockKind::Mha));
+        let (attention, _) = modules.iter().find(|(_, is_norm)| !is_norm).unwrap();
+        let frequencies = format!("{layers}.3.{attention}.rotary_emb.inv_freq");
+        assert_eq!(family.place(&frequencies), Some((3, Some(BlockKind::Mha))), "{family}");
+        assert_eq!(family.place(&format!("{layers}.3.note")), Some((3, None)), "{family}");
+        assert_eq!(family.place(&spec.embedding_name()), None);
     }
+}
+
+/// What is counted of a norm that two blocks read, with one of them and without both.
+#[test]
+fn a_shared_norm_goes_with_the_second_block() {
+    let spec = read("cohere2", json!({})).unwrap();
+    let (mha, mlp) = (BlockId::mha(2), BlockId::mlp(2));
+    let whole = spec.parameters();
+    let norm = 48;
+    let without = |blocks: &[BlockId]| whole - spec.parameters_without(&blocks.iter().copied().collect());
+    assert_eq!(without(&[mha]), spec.block_parameters(mha) - norm);
+    assert_eq!(without(&[mha, mlp]), spec.block_parameters(mha) + spec.block_parameters(mlp) - norm);
+    let absent = |blocks: Value| read("cohere2", json!({"per_layer_config": {"2": {"skip": blocks}}})).unwrap();
+    let has_norm =
+        |spec: ModelSpec| spec.needed_tensors().any(|(name, _)| name == "model.layers.2.input_layernorm.weight");
+    assert!(has_norm(absent(json!(["attention"]))) && has_norm(absent(json!(["mlp"]))));
+    assert!(!has_norm(absent(json!(["attention", "mlp"]))));
+}
+
+#[test]
+fn layers_are_parallel_by_each_familys_key() {
+    let of = |family, keys| {
+        let spec = read(family, keys).unwrap();
+        let norm = spec.block_tensors(BlockId::mlp(1)).into_iter().find(|tensor| tensor.role == Role::FeedForwardNorm);
+        let norm = norm.unwrap().name;
+        (spec.layers.iter().all(|layer| layer.parallel), norm.rsplit('.').nth(1).unwrap().to_string())
+    };
+    let expect =
+        |family, keys, parallel, norm: &str| assert_eq!(of(family, keys), (parallel, norm.to_string()), "{family}");
+    expect("llama", json!({}), false, "post_attention_layernorm");
+    expect("cohere2", json!({}), true, "input_layernorm");
+    expect("phi", json!({}), true, "input_layernorm");
+    expect("stablelm", json!({}), false, "post_attention_layernorm");
+    expect("stablelm", json!({"use_parallel_residual": true}), true, "input_layernorm");
+    expect("gpt_neox", json!({}), true, "post_attention_layernorm");
+    expect("gpt_neox", json!({"use_parallel_residual": false}), false, "post_attention_layernorm");
+    expect("falcon", json!({}), true, "input_layernorm");
+    expect("falcon", json!({"parallel_attn": false}), false, "post_attention_layernorm");
+    expect("falcon", json!({"new_decoder_architecture": true, "num_kv_heads": 2}), true, "ln_mlp");
+    let one_norm = json!({"new_decoder_architecture": true, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1});
+    expect("falcon", one_norm, true, "input_layernorm");
+    let heads = |keys| read("falcon", keys).unwrap().layers[0].attention.kv_heads;
+    assert_eq!(heads(json!({})), 1);
+    assert_eq!(heads(json!({"multi_query": false})), 6);
+    assert_eq!(heads(json!({"new_decoder_architecture": true, "num_kv_heads": 3})), 3);
 }
 
 #[test]
@@ -161,6 +217,14 @@ fn what_changes_the_result_and_is_not_built_is_refused_by_name() {
         ("ministral3", json!({}), ["`model_type`", "ministral3"]),
         ("qwen3_moe", json!({}), ["`model_type`", "qwen3_moe"]),
         ("gemma3", json!({}), ["`model_type`", "\"gemma3\""]),
+        (
+            "falcon",
+            json!({"new_decoder_architecture": true, "num_kv_heads": 2, "parallel_attn": false}),
+            ["`parallel_attn`", "must be parallel"],
+        ),
+        ("gpt_neox", json!({"rotary_pct": 1.5}), ["`rotary_pct`", "1.5"]),
+        ("stablelm", json!({"qk_layernorm": true}), ["`qk_layernorm`", "head by head"]),
+        ("phi", json!({"tie_word_embeddings": true}), ["`tie_word_embeddings`", "bias"]),
     ] {
         let error = refusal(family, keys.clone());
         assert!(parts.iter().all(|part| error.contains(part)), "{family} {keys}: {error}");
@@ -181,7 +245,14 @@ enum Decision {
 use Decision::{Ignored, Read, Refused};
 
 const EVERY: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 \
-    olmo2 olmo3 glm4 exaone4";
+    olmo2 olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon";
+
+const RMS: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 olmo2 olmo3 \
+    glm4 exaone4";
+const BUT_FALCON: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 olmo2 \
+    olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi gpt_neox";
+const BUT_FALCON_AND_NEOX: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 \
+    olmo2 olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi";
 
 /// A key, a value of it, and what becomes of it in which families.
 type DecidedKey = (&'static str, Value, &'static [(&'static str, Decision)]);
@@ -197,52 +268,92 @@ fn keys() -> Vec<DecidedKey> {
     vec![
         ("vocab_size", json!(400), ALL_READ),
         ("hidden_size", json!(96), ALL_READ),
-        ("intermediate_size", json!(64), ALL_READ),
+        ("intermediate_size", json!(64), &[(BUT_FALCON, Read)]),
+        ("ffn_hidden_size", json!(64), &[("falcon", Read)]),
         ("num_hidden_layers", json!(6), ALL_READ),
         ("num_attention_heads", json!(4), ALL_READ),
-        ("num_key_value_heads", json!(3), ALL_READ),
+        ("num_key_value_heads", json!(3), &[(BUT_FALCON_AND_NEOX, Read)]),
+        ("multi_query", json!(false), &[("falcon", Read)]),
+        ("new_decoder_architecture", json!(true), &[("falcon", Read)]),
+        ("parallel_attn", json!(false), &[("falcon", Read)]),
+        ("use_parallel_residual", json!(true), &[("stablelm", Read)]),
+        ("use_parallel_residual", json!(false), &[("gpt_neox", Read)]),
         ("head_dim", json!(16), ALL_READ),
         ("max_position_embeddings", json!(512), ALL_READ),
-        ("rms_norm_eps", json!(1e-3), ALL_READ),
+        ("rms_norm_eps", json!(1e-3), &[(RMS, Read)]),
+        ("layer_norm_eps", json!(1e-3), &[("stablelm cohere2 phi gpt_neox", Read)]),
+        ("layer_norm_epsilon", json!(1e-3), &[("falcon", Read)]),
+        ("norm_epsilon", json!(1e-3), &[("starcoder2", Read)]),
+        ("norm_eps", json!(1e-3), &[("nemotron", Read)]),
         ("bos_token_id", json!(17), ALL_READ),
         ("eos_token_id", json!([18, 19]), ALL_READ),
         (
             "tie_word_embeddings",
             json!(true),
-            &[("llama qwen2 mistral ministral qwen3 granite seed_oss phi3 olmo2 olmo3 glm4 exaone4", Read)],
+            &[
+                (
+                    "llama qwen2 mistral ministral qwen3 granite seed_oss phi3 olmo2 olmo3 glm4 exaone4 nemotron stablelm gpt_neox",
+                    Read,
+                ),
+                ("phi", Refused),
+            ],
         ),
-        ("tie_word_embeddings", json!(false), &[("smollm3 ernie4_5 gemma gemma2 gemma3_text", Read)]),
+        (
+            "tie_word_embeddings",
+            json!(false),
+            &[("smollm3 ernie4_5 gemma gemma2 gemma3_text starcoder2 cohere2 falcon", Read)],
+        ),
         (
             "hidden_act",
             json!("relu"),
             &[(
-                "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma phi3 olmo2 olmo3 glm4 exaone4",
+                "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma phi3 olmo2 olmo3 glm4 exaone4 \
+                 starcoder2 nemotron stablelm cohere2 phi gpt_neox",
                 Refused,
             )],
         ),
+        ("activation", json!("relu"), &[("falcon", Refused)]),
         ("hidden_activation", json!("relu"), &[("gemma2 gemma3_text", Refused)]),
-        ("attention_bias", json!(true), &[("llama qwen3 smollm3 granite gemma gemma2 gemma3_text olmo2 olmo3", Read)]),
-        ("attention_bias", json!(false), &[("seed_oss glm4", Read)]),
+        (
+            "attention_bias",
+            json!(true),
+            &[("llama qwen3 smollm3 granite gemma gemma2 gemma3_text olmo2 olmo3 nemotron cohere2", Read)],
+        ),
+        ("attention_bias", json!(false), &[("seed_oss glm4 gpt_neox", Read)]),
+        ("use_qkv_bias", json!(true), &[("stablelm", Read)]),
+        ("bias", json!(true), &[("falcon", Read)]),
+        ("qk_layernorm", json!(true), &[("stablelm phi", Refused)]),
+        ("alibi", json!(true), &[("falcon", Refused)]),
         ("attention_out_bias", json!(true), &[("seed_oss", Read)]),
-        ("mlp_bias", json!(true), &[("llama smollm3 granite seed_oss", Read)]),
+        ("mlp_bias", json!(true), &[("llama smollm3 granite seed_oss nemotron", Read)]),
         ("use_bias", json!(true), &[("ernie4_5", Read)]),
+        ("use_bias", json!(false), &[("starcoder2", Read)]),
         ("use_bidirectional_attention", json!(true), &[("gemma gemma2 gemma3_text", Refused)]),
         ("use_sliding_window", json!(true), &[("smollm3", Read)]),
-        ("sliding_window", json!(16), &[("mistral ministral gemma2 gemma3_text phi3 olmo3 exaone4", Read)]),
-        ("sliding_window", json!(null), &[("mistral ministral gemma2 gemma3_text phi3 olmo3 exaone4", Read)]),
+        (
+            "sliding_window",
+            json!(16),
+            &[("mistral ministral gemma2 gemma3_text phi3 olmo3 exaone4 starcoder2 cohere2", Read)],
+        ),
+        (
+            "sliding_window",
+            json!(null),
+            &[("mistral ministral gemma2 gemma3_text phi3 olmo3 exaone4 starcoder2 cohere2", Read)],
+        ),
         (
             "layer_types",
             json!(vec!["full_attention"; 8]),
-            &[("ministral gemma2 gemma3_text olmo3 exaone4", Read), ("mistral", Refused)],
+            &[("ministral gemma2 gemma3_text olmo3 exaone4 cohere2", Read), ("mistral", Refused)],
         ),
         (
             "layer_types",
             json!(vec!["linear_attention"; 8]),
-            &[("qwen2 qwen3 smollm3 mistral ministral gemma2 gemma3_text olmo3 exaone4", Refused)],
+            &[("qwen2 qwen3 smollm3 mistral ministral gemma2 gemma3_text olmo3 exaone4 cohere2", Refused)],
         ),
         ("no_rope_layers", json!([1, 1, 1, 1, 1, 1, 1, 1]), &[("smollm3", Read)]),
         ("no_rope_layer_interval", json!(2), &[("smollm3", Read)]),
-        ("sliding_window_pattern", json!(2), &[("exaone4 gemma3_text", Read)]),
+        ("sliding_window_pattern", json!(2), &[("exaone4 gemma3_text cohere2", Read)]),
+        ("logit_scale", json!(2.0), &[("cohere2", Read)]),
         ("embedding_multiplier", json!(2.0), &[("granite", Read)]),
         ("logits_scaling", json!(2.0), &[("granite", Read)]),
         ("residual_multiplier", json!(0.5), &[("granite", Read)]),
@@ -254,13 +365,16 @@ fn keys() -> Vec<DecidedKey> {
             "partial_rotary_factor",
             json!(0.75),
             &[
-                ("glm4 phi3", Read),
+                ("glm4 phi3 nemotron stablelm phi gpt_neox", Read),
                 (
-                    "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text olmo2 olmo3 exaone4",
+                    "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text olmo2 olmo3 \
+                     exaone4 starcoder2 cohere2 falcon",
                     Refused,
                 ),
             ],
         ),
+        ("rotary_pct", json!(0.75), &[("gpt_neox", Read)]),
+        ("rotary_emb_base", json!(12345.0), &[("gpt_neox", Read)]),
         ("rope_theta", json!(12345.0), ALL_READ),
         ("rope_local_base_freq", json!(12345.0), &[("gemma3_text", Read)]),
         ("rope_scaling", scaling("linear"), ALL_READ),

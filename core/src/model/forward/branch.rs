@@ -149,7 +149,8 @@ impl DeviceModel {
             weights.input.record_product(gpu, recording, &read, &scratch.gate_up);
             recording.stage("activation");
             let (from, to) = (&scratch.gate_up, &scratch.operand);
-            let activated = record_activation(gpu, recording, block.activation, block.inner as u32, count, from, to);
+            let function = (block.activation, block.gated);
+            let activated = record_activation(gpu, recording, function, block.inner as u32, count, from, to);
             recording.stage("down product");
             let to = self.residual_to_add(recording, scratch, residual, (input, rows), first, count);
             self.record_write(recording, scratch, &block.branch, weights, &activated, &to, &scratch.gate_up);

@@ -47,9 +47,11 @@ impl ScratchSizes {
     fn new(gpu: &Gpu, spec: &ModelSpec, window: u32, windows: u32) -> Self {
         let (rows, hidden) = (window * windows, spec.hidden_size as u32);
         let inner = spec.layers.iter().map(|layer| layer.dense().inner).max().unwrap_or(0) as u32;
+        let products = spec.layers.iter().map(|layer| layer.dense().products()).max().unwrap_or(0) as u32;
         let product = |rows: u32, columns: u32| gemm::output_bytes(gpu.gemm(), rows, stride(columns));
         let operand = |rows, inner| gemm::operand_bytes(gpu.gemm(), rows, inner);
-        let mlp_rows = (gpu.max_binding() / (8 * stride(inner) as u64)).clamp(1, rows as u64) as u32;
+        let mlp_rows =
+            (gpu.max_binding() / (4 * (products * stride(inner)).max(1) as u64)).clamp(1, rows as u64) as u32;
         let chunk = VOCABULARY_CHUNK.min(spec.vocab_size) as u32;
         let mut sizes = Self {
             ropes: spec.ropes.iter().map(|rope| window as u64 * (rope.rotated / 2) as u64 * 8).collect(),
@@ -58,7 +60,7 @@ impl ScratchSizes {
             operand: operand(rows, hidden).max(operand(mlp_rows, inner)),
             qkv: product(rows, hidden),
             mlp_rows,
-            gate_up: product(mlp_rows, hidden.max(2 * stride(inner))),
+            gate_up: product(mlp_rows, hidden.max(products * stride(inner))),
             logits: product(rows.min(HEAD_ROWS), chunk),
             packed_heads: [0; 3],
         };

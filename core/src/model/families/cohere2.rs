@@ -1,0 +1,51 @@
+//! Cohere2 (Command R7B): layer norms without a bias, scaled logits, and heads that are turned, in pairs of neighbouring
+//! elements, in the layers that slide only.
+//!
+//! Its layers are parallel, x += attention(norm(x)) + feed_forward(norm(x)): both blocks read the same norm, which stays until
+//! both are gone.
+
+use super::super::family::Container;
+use super::*;
+
+pub(super) static FAMILY: Family = Family {
+    name: "cohere2",
+    class: "Cohere2ForCausalLM",
+    config_class: "Cohere2Config",
+    package: "cohere2",
+    tensors: &[
+        EMBEDDING,
+        FINAL_NORM,
+        HEAD,
+        ATTENTION_NORM,
+        QUERY.interleaved(Container::HuggingFace),
+        KEY.interleaved(Container::HuggingFace),
+        VALUE,
+        ATTENTION_OUT,
+        SHARED_NORM,
+        GATE,
+        UP,
+        DOWN,
+    ],
+    spec,
+    ..super::FAMILY
+};
+
+const DEFAULTS: Defaults =
+    Defaults { norm: (NormKind::Layer, false), max_positions: 8192, tied: true, ..LAYER_NORM_DEFAULTS };
+
+const LOGIT_SCALE: Key = key("logit_scale", "logit_scale");
+const PATTERN: Key = key("sliding_window_pattern", "");
+
+fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
+    let mut spec = decoder(family, settings, &DEFAULTS)?;
+    spec.set_bias(attention_bias(settings, ATTENTION_BIAS)?, false);
+    spec.head.scale = settings.positive(LOGIT_SCALE)?.unwrap_or(0.0625) as f32;
+    let window = sliding_window(settings, Some(4096))?;
+    let every = settings.size(PATTERN, most::LAYERS)?.unwrap_or(4);
+    let slides = slide_by_type(&mut spec, settings, window, |layer| !(layer + 1).is_multiple_of(every))?;
+    spec.each_attention(|layer, attention| {
+        attention.positions = if slides[layer] { Positions::Rope(0) } else { Positions::None };
+    });
+    spec.set_parallel();
+    Ok(spec)
+}

@@ -1,0 +1,82 @@
+//! Falcon: layer norms, a feed-forward network without a gate, and Q, K and V in one tensor, each group of query heads before
+//! the key and value head that it shares: in the 7B all heads share one, in the "new decoder architecture" there are several.
+//!
+//! Its layers are parallel, x += attention(norm(x)) + feed_forward(norm(x)), unless a key says otherwise. In the 7B, both blocks
+//! read the same norm, which stays until both are gone; in the new architecture, each has its own and goes with it.
+
+use super::*;
+
+pub(super) static FAMILY: Family = Family { tensors: &tensors("input_layernorm", "input_layernorm"), ..FALCON };
+static TWO_NORMS: Family = Family { tensors: &tensors("ln_attn", "ln_mlp"), ..FALCON };
+static SEQUENTIAL: Family = Family { tensors: &tensors("input_layernorm", "post_attention_layernorm"), ..FALCON };
+
+const FALCON: Family = Family {
+    name: "falcon",
+    class: "FalconForCausalLM",
+    config_class: "FalconConfig",
+    package: "falcon",
+    layers: "transformer.h",
+    spec,
+    ..super::FAMILY
+};
+
+const fn tensors(attention_norm: &'static str, feed_forward_norm: &'static str) -> [Tensor; 11] {
+    const QKV: &str = "self_attention.query_key_value";
+    [
+        tensor(Role::Embedding, "transformer.word_embeddings", "token_embd"),
+        tensor(Role::FinalNorm, "transformer.ln_f", "output_norm"),
+        HEAD,
+        tensor(Role::AttentionNorm, attention_norm, "attn_norm"),
+        tensor(Role::Query, QKV, "attn_qkv").grouped(),
+        tensor(Role::Key, QKV, "attn_qkv").grouped(),
+        tensor(Role::Value, QKV, "attn_qkv").grouped(),
+        tensor(Role::AttentionOut, "self_attention.dense", "attn_output"),
+        tensor(Role::FeedForwardNorm, feed_forward_norm, "attn_norm"),
+        tensor(Role::Up, "mlp.dense_h_to_4h", "ffn_up"),
+        tensor(Role::Down, "mlp.dense_4h_to_h", "ffn_down"),
+    ]
+}
+
+const DEFAULTS: Defaults = Defaults {
+    kv_heads_key: key("num_kv_heads", "attention.head_count_kv"),
+    inner_key: key("ffn_hidden_size", "feed_forward_length"),
+    inner_of_hidden: Some(4),
+    norm_eps_key: key("layer_norm_epsilon", "attention.layer_norm_epsilon"),
+    tied: true,
+    activation: (key("activation", ""), &["gelu"], Activation::Gelu),
+    gated: false,
+    ..LAYER_NORM_DEFAULTS
+};
+
+const ALIBI: Key = key("alibi", "");
+const NEW_ARCHITECTURE: Key = key("new_decoder_architecture", "");
+const MULTI_QUERY: Key = key("multi_query", "");
+const PARALLEL_LAYERS: Key = key("parallel_attn", "");
+const NORMS: Key = key("num_ln_in_parallel_attn", "");
+const BIAS: Key = key("bias", "");
+
+fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
+    refuse_if_set(settings, ALIBI, "positions must be told by turning queries and keys")?;
+    let new = settings.flag(NEW_ARCHITECTURE)?.unwrap_or(false);
+    let one = !new && settings.flag(MULTI_QUERY)?.unwrap_or(true);
+    let shared = Defaults { kv_heads_key: NO_KEY, kv_heads: Some(1), ..DEFAULTS };
+    // Without sharing, the number of key heads has no meaning.
+    let own = Defaults { kv_heads_key: if new { DEFAULTS.kv_heads_key } else { NO_KEY }, ..DEFAULTS };
+    let mut spec = decoder(family, settings, if one { &shared } else { &own })?;
+    bias_everywhere(&mut spec, settings, BIAS, false)?;
+    let norms = settings.size(NORMS, 2)?.unwrap_or(2);
+    match (settings.flag(PARALLEL_LAYERS)?.unwrap_or(true), new) {
+        (true, _) => {
+            spec.set_parallel();
+            if new && norms == 2 {
+                spec.family = &TWO_NORMS;
+            }
+        }
+        (false, false) => spec.family = &SEQUENTIAL,
+        (false, true) => {
+            let supported = "layers of the new decoder architecture must be parallel";
+            return Err(settings.unsupported(PARALLEL_LAYERS, "false".to_string(), supported));
+        }
+    }
+    Ok(spec)
+}

@@ -1,0 +1,65 @@
+//! GPT-NeoX and Pythia: layer norms, biases everywhere, a quarter of a head turned, a feed-forward network without a gate,
+//! and Q, K and V in one tensor, head by head.
+//!
+//! Its layers are parallel, x += attention(norm_1(x)) + feed_forward(norm_2(x)), unless a key says otherwise: each block has a
+//! norm of its own and goes with it.
+
+use super::*;
+
+const QKV: &str = "attention.query_key_value";
+
+pub(super) static FAMILY: Family = Family {
+    name: "gpt_neox",
+    class: "GPTNeoXForCausalLM",
+    config_class: "GPTNeoXConfig",
+    package: "gpt_neox",
+    layers: "gpt_neox.layers",
+    tensors: &[
+        tensor(Role::Embedding, "gpt_neox.embed_in", "token_embd"),
+        tensor(Role::FinalNorm, "gpt_neox.final_layer_norm", "output_norm"),
+        tensor(Role::Head, "embed_out", "output"),
+        ATTENTION_NORM,
+        tensor(Role::Query, QKV, "attn_qkv").grouped(),
+        tensor(Role::Key, QKV, "attn_qkv").grouped(),
+        tensor(Role::Value, QKV, "attn_qkv").grouped(),
+        tensor(Role::AttentionOut, "attention.dense", "attn_output"),
+        FEED_FORWARD_NORM,
+        tensor(Role::Up, "mlp.dense_h_to_4h", "ffn_up"),
+        tensor(Role::Down, "mlp.dense_4h_to_h", "ffn_down"),
+    ],
+    spec,
+    ..super::FAMILY
+};
+
+const DEFAULTS: Defaults = Defaults {
+    kv_heads_key: NO_KEY,
+    rotated: Some(0.25),
+    activation: (HIDDEN_ACT, &["gelu"], Activation::Gelu),
+    gated: false,
+    ..LAYER_NORM_DEFAULTS
+};
+
+const PARALLEL_LAYERS: Key = key("use_parallel_residual", "");
+const ROTATED: Key = key("rotary_pct", "");
+const THETA: Key = key("rotary_emb_base", "");
+
+fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
+    let rotated = settings.positive(ROTATED)?;
+    if let Some(share) = rotated.filter(|share| *share > 1.0) {
+        return Err(settings.wrong(ROTATED, share.to_string(), "a share of a head, at most 1".to_string()));
+    }
+    // Older names of what `rope_parameters` holds, which count where that does not say.
+    let defaults = Defaults {
+        rotated: rotated.or(DEFAULTS.rotated),
+        rope_theta: settings.positive(THETA)?.unwrap_or(DEFAULTS.rope_theta),
+        ..DEFAULTS
+    };
+    let mut spec = decoder(family, settings, &defaults)?;
+    let has = |roles: &[Role]| settings.has_bias(Some(ATTENTION_BIAS), true, roles);
+    let bias = AttentionBias { qkv: has(&[Role::Query, Role::Key, Role::Value])?, out: has(&[Role::AttentionOut])? };
+    spec.set_bias(bias, true);
+    if settings.flag(PARALLEL_LAYERS)?.unwrap_or(true) {
+        spec.set_parallel();
+    }
+    Ok(spec)
+}

@@ -1,0 +1,45 @@
+//! StarCoder2: Llama with layer norms, biases everywhere, and a feed-forward network without a gate.
+
+use super::*;
+
+pub(super) static FAMILY: Family = Family {
+    name: "starcoder2",
+    class: "Starcoder2ForCausalLM",
+    config_class: "Starcoder2Config",
+    package: "starcoder2",
+    tensors: &[
+        EMBEDDING,
+        FINAL_NORM,
+        HEAD,
+        ATTENTION_NORM,
+        QUERY,
+        KEY,
+        VALUE,
+        ATTENTION_OUT,
+        FEED_FORWARD_NORM,
+        tensor(Role::Up, "mlp.c_fc", "ffn_up"),
+        tensor(Role::Down, "mlp.c_proj", "ffn_down"),
+    ],
+    spec,
+    ..super::FAMILY
+};
+
+const DEFAULTS: Defaults = Defaults {
+    kv_heads: Some(2),
+    norm_eps_key: key("norm_epsilon", "attention.layer_norm_epsilon"),
+    max_positions: 4096,
+    tied: true,
+    activation: (HIDDEN_ACT, &["gelu_pytorch_tanh", "gelu_new"], Activation::GeluTanh),
+    gated: false,
+    ..LAYER_NORM_DEFAULTS
+};
+
+const BIAS: Key = key("use_bias", "");
+
+fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
+    let mut spec = decoder(family, settings, &DEFAULTS)?;
+    bias_everywhere(&mut spec, settings, BIAS, true)?;
+    let window = sliding_window(settings, None)?;
+    spec.set_sliding_window(window, |_| true);
+    Ok(spec)
+}

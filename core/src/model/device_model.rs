@@ -214,7 +214,7 @@ impl DeviceModel {
     /// Bytes that `rows` rows of this checkpoint's head take on a device.
     pub(crate) fn head_bytes(gpu: &Gpu, checkpoint: &Checkpoint, rows: usize) -> Result<u64, ForwardError> {
         let spec = &checkpoint.spec;
-        let stack = Stack::head_rows(spec, [0..rows]);
+        let stack = Stack::head_rows(spec, std::iter::once(0..rows));
         let format = stack.format(&checkpoint.weights);
         let chunk = |first| Matrix::bytes(gpu, format, VOCABULARY_CHUNK.min(rows - first) as u32, stack.inner as u32);
         Ok((0..rows).step_by(VOCABULARY_CHUNK).map(chunk).sum::<Result<u64, _>>()? + stack.bias_bytes())

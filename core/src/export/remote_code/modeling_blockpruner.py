@@ -43,8 +43,9 @@ class SkippedAttention(nn.Module):
             if not name.startswith("_"):
                 setattr(self, name, value)
 
-    def forward(self, hidden_states, *args, past_key_values=None, past_key_value=None, **kwargs):
-        cache = past_key_value if past_key_values is None else past_key_values
+    def forward(self, hidden_states, *args, **kwargs):
+        caches = [kwargs.get(name) for name in ("past_key_values", "past_key_value", "layer_past")]
+        cache = next((cache for cache in caches if cache is not None), None)
         if cache is not None:
             batch, length = hidden_states.shape[:2]
             self.update(cache, hidden_states.new_ones(batch, 1, length, 1), kwargs.get("cache_position"))
@@ -139,6 +140,16 @@ class BlockPruner@MODEL_CLASS@(@MODEL_CLASS@):
         super().__init__(config)
         remove_blocks(self)
 
+
+# What transformers renames in checkpoints of this family, from version 5 on, it renames here, too.
+try:
+    from transformers import conversion_mapping
+except ImportError:
+    pass
+else:
+    renamed = conversion_mapping.get_checkpoint_conversion_mapping("@MODEL_CLASS@")
+    if renamed:
+        conversion_mapping.register_checkpoint_conversion_mapping("BlockPruner@MODEL_CLASS@", renamed, overwrite=True)
 
 # So that save_pretrained writes this file and `auto_map` again.
 BlockPruner@CONFIG_CLASS@.register_for_auto_class()

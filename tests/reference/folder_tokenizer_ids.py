@@ -4,7 +4,7 @@ merges.txt.
     python tests/reference/folder_tokenizer_ids.py > tests/reference/folder_tokenizer_ids.json
 
 The models are trained here by the `sentencepiece` package, the byte-level vocabulary is that of llama_cpp_ids.json. The ids are those
-of transformers on such a folder. A SentencePiece model is converted by its generic class, with which the package itself has to
+of transformers 5.24.0 on such a folder. A SentencePiece model is converted by its generic class, with which the package itself has to
 agree, but where a text names control tokens, which only transformers finds there. (transformers' LlamaTokenizer puts no space
 before a text that begins with one, unlike SentencePiece and its own older versions.)
 """

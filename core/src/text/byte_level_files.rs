@@ -47,10 +47,10 @@ pub(super) fn read(vocab: &[u8], merges: &[u8], config: &Map<String, Value>) -> 
     let mut types = vec![TokenType::Normal; tokens.len()];
     let position = |name: &str| tokens.iter().position(|token| token == name);
     let by_default = |key: &str| class.defaults.contains(&key) && !config.contains_key(key);
-    if class.defaults.iter().any(|key| by_default(key)) {
-        if let Some(id) = position(END_OF_TEXT) {
-            types[id] = TokenType::Control;
-        }
+    if class.defaults.iter().any(|key| by_default(key))
+        && let Some(id) = position(END_OF_TEXT)
+    {
+        types[id] = TokenType::Control;
     }
     let special = |key: &str| named(config, key).or(by_default(key).then_some(END_OF_TEXT)).and_then(position);
     Ok(Vocabulary {

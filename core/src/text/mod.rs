@@ -1,8 +1,8 @@
 //! Text to token windows: the tokenizer, the calibration rows and the windows that are scored.
 //!
-//! [`Tokenizer`] comes from a `tokenizer.json`, from `tokenizer.model` or `vocab.json`, or is rebuilt from GGUF metadata, [`CalibrationText`] reads rows from
-//! text, JSON and JSON Lines, and [`Windows`] joins, tokenises and cuts them the way the published method does.
-//! Nothing here knows a model or a GPU.
+//! [`Tokenizer`] comes from a `tokenizer.json`, from the older `tokenizer.model` or `vocab.json`, or is rebuilt from GGUF
+//! metadata, [`CalibrationText`] reads rows from text, JSON and JSON Lines, and [`Windows`] joins, tokenises and cuts
+//! them the way the published method does. Nothing here knows a model or a GPU.
 
 mod byte_level_files;
 mod calibration;

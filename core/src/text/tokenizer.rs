@@ -89,7 +89,7 @@ impl Tokenizer {
             Part::Merges => TextError::TokenizerFile { file: merges, reason: problem.reason },
             Part::Bos | Part::Eos => {
                 let token = if problem.part == Part::Bos { "bos_token" } else { "eos_token" };
-                let reason = format!("`{token}` {}, or `add_{token}` has to be false", problem.reason);
+                let reason = format!("`{token}` {}; set `add_{token}` to false to do without", problem.reason);
                 TextError::TokenizerFile { file: special_tokens::CONFIG, reason }
             }
         })?;

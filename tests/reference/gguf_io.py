@@ -10,7 +10,7 @@ import gguf
 import numpy
 import tokenizers
 import torch
-from tokenizers import models, normalizers, pre_tokenizers, processors
+from tokenizers import models, pre_tokenizers, processors
 
 FILE_NAMES = {
     "token_embd": "model.embed_tokens",
@@ -148,10 +148,7 @@ def load_tokenizer(path):
     tokens = meta["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in meta["tokenizer.ggml.merges"]]
     tokenizer = tokenizers.Tokenizer(models.BPE({token: n for n, token in enumerate(tokens)}, merges))
-    split, normalizer = pre_tokenizer(path, meta.get("tokenizer.ggml.pre", "default"))
-    tokenizer.pre_tokenizer = split
-    if normalizer:
-        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer(path, meta.get("tokenizer.ggml.pre", "default"))
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     types = meta.get("tokenizer.ggml.token_type", [1] * len(tokens))
     special = [tokenizers.AddedToken(t, special=True, normalized=False) for t, k in zip(tokens, types) if k == 3]
@@ -166,15 +163,14 @@ def load_tokenizer(path):
 
 
 def pre_tokenizer(path, name):
-    """(pre-tokenizer, normalizer or None) for a `tokenizer.ggml.pre`."""
+    """The pre-tokenizer for a `tokenizer.ggml.pre`. No normaliser: llama.cpp has none, though Qwen2's tokenizer.json does."""
     byte_level = functools.partial(pre_tokenizers.ByteLevel, add_prefix_space=False)
     if name in ("default", "gpt-2", "gpt2"):
-        return byte_level(), None
+        return byte_level()
     if name == "smollm":
-        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level()]), None
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level()])
     splits = {"qwen2": QWEN2_SPLIT, "llama-bpe": LLAMA3_SPLIT}
     if name not in splits:
         raise SystemExit(f"{path}: pre-tokenizer {name!r} is not known here, give --tokenizer")
     split = pre_tokenizers.Split(tokenizers.Regex(splits[name]), "isolated")
-    normalizer = normalizers.NFC() if name == "qwen2" else None
-    return pre_tokenizers.Sequence([split, byte_level(use_regex=False)]), normalizer
+    return pre_tokenizers.Sequence([split, byte_level(use_regex=False)])

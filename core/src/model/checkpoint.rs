@@ -160,11 +160,13 @@ impl Checkpoint {
             let files = side_files.iter().chain(&read);
             files.into_iter().find(|(name, _)| name == file).map(|(_, bytes)| bytes.as_slice())
         };
-        let tokenizer = match find(TOKENIZER) {
-            Some(bytes) => Tokenizer::from_files(bytes, find).map_err(|error| error.to_string()),
-            None => Err(format!("the folder has no {TOKENIZER}; take it from where the model is published")),
-        };
-        let (tokenizer, tokenizer_problem) = split(tokenizer);
+        let had_tokenizer = find(TOKENIZER).is_some();
+        let (tokenizer, tokenizer_problem) = split(Tokenizer::from_folder(find).map_err(|error| error.to_string()));
+        // Made from older files: what is exported is to be read by anything. Not what was made from links out of the folder.
+        if let Some(tokenizer) = tokenizer.as_ref().filter(|_| !had_tokenizer && read.is_empty()) {
+            side_files.push((TOKENIZER.to_string(), tokenizer.to_json().into_bytes()));
+            side_files.sort();
+        }
         let name = folder.name.to_string();
         Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: false, notes })
     }

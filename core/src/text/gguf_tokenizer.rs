@@ -1,12 +1,14 @@
-//! The tokenizer inside a GGUF file, rewritten as a `tokenizer.json`.
+//! The tokenizer inside a GGUF file.
 //!
 //! GGUF keeps a vocabulary and a few flags under `tokenizer.ggml.*`, and a name (`tokenizer.ggml.pre`) instead of the
-//! rules that split a text into words. The rules below are those of the `tokenizer.json` of the models that a name
-//! stands for; the names, the defaults and the token types are llama.cpp's (`src/llama-vocab.cpp`).
+//! rules that split a text into words (`word_rules.rs`). Names, defaults and token types are llama.cpp's
+//! (`src/llama-vocab.cpp`).
 
 use serde_json::{Map, Value, json};
 
 use super::TextError;
+use super::vocabulary::{Merging, Part, Spaces, TokenType, Vocabulary};
+use super::word_rules::WordRules;
 use crate::weights::gguf::GgufMetadata;
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -24,134 +26,42 @@ const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
-/// Stands for a space in SentencePiece vocabularies (U+2581).
-const SPACE: &str = "\u{2581}";
-
-/// The word rules of GPT-2. `ByteLevel` with `use_regex` applies the same ones.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// How a byte-level BPE vocabulary splits a text before it merges.
-struct WordRules {
-    /// What `tokenizer.ggml.pre` calls it.
-    names: &'static [&'static str],
-    /// Unicode normalisation form C comes first.
-    nfc: bool,
-    /// Digits stand alone, whatever the expressions say.
-    single_digits: bool,
-    /// Expressions, each applied to the pieces that the one before left.
-    splits: &'static [&'static str],
-    /// A word that is a token is taken whole, even where the merges would not build it.
-    whole_words: bool,
-    /// BOS is added unless the metadata says otherwise.
-    add_bos: bool,
-}
-
-const PLAIN: WordRules =
-    WordRules { names: &[], nfc: false, single_digits: false, splits: &[], whole_words: false, add_bos: false };
-
-const WORD_RULES: &[WordRules] = &[
-    // llama.cpp's own rules for files that do not name theirs; no tokenizer.json stands behind them.
-    WordRules { names: &["default"], splits: &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"], ..PLAIN },
-    WordRules { names: &["gpt-2"], splits: &[GPT2], ..PLAIN },
-    WordRules { names: &["smollm", "starcoder", "refact"], single_digits: true, splits: &[GPT2], ..PLAIN },
-    WordRules { names: &["command-r"], nfc: true, single_digits: true, splits: &[GPT2], ..PLAIN },
-    WordRules {
-        names: &["llama-bpe", "llama3", "llama-v3"],
-        splits: &[LLAMA3],
-        whole_words: true,
-        add_bos: true,
-        ..PLAIN
-    },
-    WordRules { names: &["qwen2", "deepseek-r1-qwen"], nfc: true, splits: &[QWEN2], ..PLAIN },
-    WordRules { names: &["tekken"], splits: &[TEKKEN], whole_words: true, add_bos: true, ..PLAIN },
+/// Tokens that end a text: control tokens to llama.cpp, whatever type a file gives them.
+const END_TOKENS: &[&str] = &[
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+    "[e~[",
 ];
 
-impl WordRules {
-    fn named(metadata: &GgufMetadata, name: &str) -> Result<&'static Self, TextError> {
-        WORD_RULES.iter().find(|rules| rules.names.contains(&name)).ok_or_else(|| {
-            let known: Vec<&str> = WORD_RULES.iter().flat_map(|rules| rules.names).copied().collect();
-            refuse(
-                metadata.file(),
-                PRE,
-                format!("the pre-tokenizer `{name}` is not supported (supported: {})", known.join(", ")),
-            )
-        })
-    }
-
-    fn normalizer(&self) -> Value {
-        if self.nfc { json!({ "type": "NFC" }) } else { Value::Null }
-    }
-
-    fn pre_tokenizer(&self) -> Value {
-        let digits = self.single_digits.then(|| json!({ "type": "Digits", "individual_digits": true }));
-        let splits = self.splits.iter().map(
-            |regex| json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false }),
-        );
-        let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
-        let steps: Vec<Value> = digits.into_iter().chain(splits).chain([bytes]).collect();
-        json!({ "type": "Sequence", "pretokenizers": steps })
-    }
-}
-
-/// What a token is for, by its number in `tokenizer.ggml.token_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenType {
-    /// A piece of text (also 0, undefined).
-    Normal,
-    /// Stands for what the vocabulary cannot spell.
-    Unknown,
-    /// Never comes from plain text: BOS, EOS, chat markers.
-    Control,
-    /// Found in the text before anything else is done to it.
-    UserDefined,
-    /// In the vocabulary, never meant to be produced.
-    Unused,
-    /// One byte, written `<0x0A>`.
-    Byte,
-}
-
-impl TokenType {
-    fn from_number(number: i64) -> Self {
-        match number {
-            2 => Self::Unknown,
-            3 => Self::Control,
-            4 => Self::UserDefined,
-            5 => Self::Unused,
-            6 => Self::Byte,
-            _ => Self::Normal,
-        }
-    }
-}
-
-/// How the tokens of a vocabulary come together.
-enum Merging {
-    /// `gpt2`: byte-level BPE with listed merges.
-    ByteLevel { rules: &'static WordRules, merges: Vec<String> },
-    /// `llama`: SentencePiece BPE; of two neighbours, those are joined first whose union has the best score.
-    SentencePiece { scores: Vec<f64>, add_space_prefix: bool },
-}
-
 /// A GGUF file's tokenizer metadata, checked.
-pub(super) struct Vocabulary {
+pub(super) struct GgufTokenizer {
     file: String,
-    merging: Merging,
-    tokens: Vec<String>,
-    types: Vec<TokenType>,
-    bos: Option<usize>,
-    eos: Option<usize>,
-    unknown: Option<usize>,
+    vocabulary: Vocabulary,
     padding: Option<usize>,
-    add_bos: bool,
-    add_eos: bool,
     chat_template: Option<String>,
     context_length: Option<u64>,
 }
 
-impl Vocabulary {
+impl GgufTokenizer {
     /// Reads the metadata.
     ///
     /// # Errors
@@ -168,8 +78,9 @@ impl Vocabulary {
             }
             "llama" => {
                 let scores = scores(metadata, tokens.len())?;
-                let add_space_prefix = metadata.bool(ADD_SPACE_PREFIX)?.unwrap_or(true);
-                (Merging::SentencePiece { scores, add_space_prefix }, true, [Some(1), Some(2), Some(0)])
+                let prefix = metadata.bool(ADD_SPACE_PREFIX)?.unwrap_or(true);
+                let spaces = Spaces { prefix, ..Spaces::default() };
+                (Merging::SentencePiece { scores, spaces }, true, [Some(1), Some(2), Some(0)])
             }
             other => {
                 return Err(refuse(
@@ -182,68 +93,57 @@ impl Vocabulary {
         let [bos, eos, unknown] = defaults;
         let special = [id(BOS, bos)?, id(EOS, eos)?, id(UNKNOWN, unknown)?, id(PADDING, None)?];
         let [bos, eos, unknown, padding] = special;
-        Ok(Self {
-            file: metadata.file().to_owned(),
+        let vocabulary = Vocabulary {
             merging,
-            types: token_types(metadata, tokens.len(), &special)?,
+            types: token_types(metadata, &tokens, &special)?,
             bos,
             eos,
             unknown,
-            padding,
             add_bos: metadata.bool(ADD_BOS)?.unwrap_or(add_bos),
             add_eos: metadata.bool(ADD_EOS)?.unwrap_or(false),
+            tokens,
+        };
+        Ok(Self {
+            file: metadata.file().to_owned(),
+            vocabulary,
+            padding,
             chat_template: metadata.string(CHAT_TEMPLATE)?.map(str::to_owned),
             context_length: metadata.unsigned(&format!("{}.context_length", metadata.architecture()))?,
-            tokens,
         })
     }
 
     /// The content of `tokenizer.json`.
     pub(super) fn tokenizer_json(&self) -> Result<Value, TextError> {
-        let (normalizer, pre_tokenizer, decoder, model) = match &self.merging {
-            Merging::ByteLevel { rules, merges } => (
-                rules.normalizer(),
-                rules.pre_tokenizer(),
-                json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true }),
-                self.byte_level_model(rules, merges)?,
-            ),
-            Merging::SentencePiece { scores, add_space_prefix } => (
-                sentence_piece_normalizer(*add_space_prefix),
-                Value::Null,
-                sentence_piece_decoder(*add_space_prefix),
-                self.sentence_piece_model(scores)?,
-            ),
-        };
-        Ok(json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": self.added_tokens(),
-            "normalizer": normalizer,
-            "pre_tokenizer": pre_tokenizer,
-            "post_processor": self.post_processor()?,
-            "decoder": decoder,
-            "model": model,
-        }))
+        self.vocabulary.tokenizer_json().map_err(|problem| {
+            let (key, flag) = match problem.part {
+                Part::Tokens => (TOKENS, ""),
+                Part::Merges => (MERGES, ""),
+                Part::Bos => (BOS, ADD_BOS),
+                Part::Eos => (EOS, ADD_EOS),
+            };
+            let flag = if flag.is_empty() { String::new() } else { format!(" (`{flag}`)") };
+            refuse(&self.file, key, problem.reason + &flag)
+        })
     }
 
     /// The content of `tokenizer_config.json`.
     pub(super) fn tokenizer_config(&self) -> Map<String, Value> {
+        let vocabulary = &self.vocabulary;
         let mut config = Map::new();
         let mut set = |name: &str, value: Value| {
             config.insert(name.to_owned(), value);
         };
         set("tokenizer_class", json!("PreTrainedTokenizerFast"));
-        set("add_bos_token", json!(self.add_bos));
-        set("add_eos_token", json!(self.add_eos));
+        set("add_bos_token", json!(vocabulary.add_bos));
+        set("add_eos_token", json!(vocabulary.add_eos));
         let special = [
-            ("bos_token", self.bos),
-            ("eos_token", self.eos),
-            ("unk_token", self.unknown),
+            ("bos_token", vocabulary.bos),
+            ("eos_token", vocabulary.eos),
+            ("unk_token", vocabulary.unknown),
             ("pad_token", self.padding),
         ];
         for (name, id) in special {
-            if let Some(token) = id.and_then(|id| self.tokens.get(id)) {
+            if let Some(token) = id.and_then(|id| vocabulary.tokens.get(id)) {
                 set(name, json!(token));
             }
         }
@@ -256,153 +156,6 @@ impl Vocabulary {
         }
         config
     }
-
-    fn vocab_json(&self) -> Result<Map<String, Value>, TextError> {
-        let mut vocab = Map::with_capacity(self.tokens.len());
-        for (id, token) in self.tokens.iter().enumerate() {
-            if let Some(before) = vocab.insert(token.clone(), json!(id)) {
-                return Err(refuse(&self.file, TOKENS, format!("{token:?} is listed twice, as {before} and as {id}")));
-            }
-        }
-        Ok(vocab)
-    }
-
-    fn byte_level_model(&self, rules: &WordRules, merges: &[String]) -> Result<Value, TextError> {
-        let vocab = self.vocab_json()?;
-        let mut pairs = Vec::with_capacity(merges.len());
-        for (index, merge) in merges.iter().enumerate() {
-            // A token may itself start with a space, so the separator is looked for behind the first character.
-            let start = merge.chars().next().map_or(0, char::len_utf8);
-            let pair = merge[start..].find(' ').map(|at| (&merge[..start + at], &merge[start + at + 1..]));
-            let Some((left, right)) = pair else {
-                return Err(refuse(
-                    &self.file,
-                    MERGES,
-                    format!("merge {index} is {merge:?}, expected two tokens and a space"),
-                ));
-            };
-            for piece in [left, right, &format!("{left}{right}")] {
-                if !vocab.contains_key(piece) {
-                    return Err(refuse(
-                        &self.file,
-                        MERGES,
-                        format!("merge {index}, {merge:?}, needs the token {piece:?}, which is missing"),
-                    ));
-                }
-            }
-            pairs.push(json!([left, right]));
-        }
-        Ok(bpe_model(vocab, pairs, None, false, rules.whole_words))
-    }
-
-    /// SentencePiece BPE as listed merges: every way to put a piece together from two others, best score first. Ways
-    /// to build the same piece come in the order in which transformers' converters list them (longest left part
-    /// first).
-    fn sentence_piece_model(&self, scores: &[f64]) -> Result<Value, TextError> {
-        let vocab = self.vocab_json()?;
-        // Control, byte and user-defined tokens are never put together from text.
-        let is_piece = |id: usize| matches!(self.types.get(id), Some(TokenType::Normal | TokenType::Unused));
-        let is_known = |piece: &str| vocab.get(piece).and_then(Value::as_u64).is_some_and(|id| is_piece(id as usize));
-        let mut merges: Vec<(f64, &str, &str)> = Vec::new();
-        for (id, (token, &score)) in self.tokens.iter().zip(scores).enumerate() {
-            if !is_piece(id) {
-                continue;
-            }
-            let splits = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
-            merges.extend(splits.filter(|(l, r)| is_known(l) && is_known(r)).map(|(l, r)| (score, l, r)));
-        }
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.chars().count().cmp(&a.1.chars().count())));
-        let pairs = merges.into_iter().map(|(_, left, right)| json!([left, right])).collect();
-        let unknown = self.unknown.and_then(|id| self.tokens.get(id)).map(String::as_str);
-        let byte_fallback = self.types.contains(&TokenType::Byte);
-        Ok(bpe_model(vocab, pairs, unknown, byte_fallback, false))
-    }
-
-    /// Control and user-defined tokens: what is looked for in the text before anything else is done to it.
-    fn added_tokens(&self) -> Vec<Value> {
-        // A SentencePiece text has its spaces replaced before user-defined tokens are looked for, a run of them among these.
-        // Not with a space prefix: it would be put before the token, too.
-        let replaced = matches!(self.merging, Merging::SentencePiece { add_space_prefix: false, .. });
-        let mut added = Vec::new();
-        for (id, (token, kind)) in self.tokens.iter().zip(&self.types).enumerate() {
-            let special = match kind {
-                TokenType::Control | TokenType::Unknown => true,
-                TokenType::UserDefined => false,
-                TokenType::Normal | TokenType::Unused | TokenType::Byte => continue,
-            };
-            added.push(json!({
-                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": replaced && token.contains(' '), "special": special,
-            }));
-        }
-        added
-    }
-
-    /// Adds BOS before and EOS behind the text, if the tokenizer does so.
-    fn post_processor(&self) -> Result<Value, TextError> {
-        let mut specials = Map::new();
-        let mut piece = |wanted: bool, id: Option<usize>, flag: &str, key: &str| -> Result<Option<Value>, TextError> {
-            if !wanted {
-                return Ok(None);
-            }
-            let token = id.and_then(|id| self.tokens.get(id)).ok_or_else(|| {
-                refuse(&self.file, key, format!("is missing, but {flag} asks for this token to be added to every text"))
-            })?;
-            specials.insert(token.clone(), json!({ "id": token, "ids": [id], "tokens": [token] }));
-            Ok(Some(json!({ "SpecialToken": { "id": token, "type_id": 0 } })))
-        };
-        let bos = piece(self.add_bos, self.bos, ADD_BOS, BOS)?;
-        let eos = piece(self.add_eos, self.eos, ADD_EOS, EOS)?;
-        if specials.is_empty() {
-            return Ok(Value::Null);
-        }
-        let around = |sequence: &str| {
-            let text = json!({ "Sequence": { "id": sequence, "type_id": 0 } });
-            bos.iter().cloned().chain([text]).chain(eos.iter().cloned()).collect::<Vec<_>>()
-        };
-        let pair: Vec<Value> = around("A").into_iter().chain(around("B")).collect();
-        Ok(json!({ "type": "TemplateProcessing", "single": around("A"), "pair": pair, "special_tokens": specials }))
-    }
-}
-
-fn bpe_model(
-    vocab: Map<String, Value>,
-    merges: Vec<Value>,
-    unknown: Option<&str>,
-    byte_fallback: bool,
-    whole_words: bool,
-) -> Value {
-    json!({
-        "type": "BPE",
-        "dropout": null,
-        "unk_token": unknown,
-        "continuing_subword_prefix": null,
-        "end_of_word_suffix": null,
-        "fuse_unk": unknown.is_some(),
-        "byte_fallback": byte_fallback,
-        "ignore_merges": whole_words,
-        "vocab": vocab,
-        "merges": merges,
-    })
-}
-
-fn sentence_piece_normalizer(add_space_prefix: bool) -> Value {
-    let replace = json!({ "type": "Replace", "pattern": { "String": " " }, "content": SPACE });
-    let prepend = add_space_prefix.then(|| json!({ "type": "Prepend", "prepend": SPACE }));
-    let steps: Vec<Value> = prepend.into_iter().chain([replace]).collect();
-    json!({ "type": "Sequence", "normalizers": steps })
-}
-
-fn sentence_piece_decoder(add_space_prefix: bool) -> Value {
-    let mut steps = vec![
-        json!({ "type": "Replace", "pattern": { "String": SPACE }, "content": " " }),
-        json!({ "type": "ByteFallback" }),
-        json!({ "type": "Fuse" }),
-    ];
-    if add_space_prefix {
-        steps.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
-    }
-    json!({ "type": "Sequence", "decoders": steps })
 }
 
 fn word_rules(metadata: &GgufMetadata) -> Result<&'static WordRules, TextError> {
@@ -410,7 +163,10 @@ fn word_rules(metadata: &GgufMetadata) -> Result<&'static WordRules, TextError> 
         tracing::warn!("{}: `{PRE}` is missing; words are split by llama.cpp's default rules", metadata.file());
         "default"
     });
-    WordRules::named(metadata, name)
+    WordRules::named(name).ok_or_else(|| {
+        let reason = format!("the pre-tokenizer `{name}` is not supported (supported: {})", WordRules::known());
+        refuse(metadata.file(), PRE, reason)
+    })
 }
 
 fn tokens(metadata: &GgufMetadata) -> Result<Vec<String>, TextError> {
@@ -422,14 +178,28 @@ fn tokens(metadata: &GgufMetadata) -> Result<Vec<String>, TextError> {
     Ok(tokens)
 }
 
-/// The type of every token. A file without types still has its special tokens.
-fn token_types(metadata: &GgufMetadata, count: usize, special: &[Option<usize>]) -> Result<Vec<TokenType>, TextError> {
-    let Some(numbers) = metadata.integers(TOKEN_TYPES)? else {
-        let kind = |id| if special.contains(&Some(id)) { TokenType::Control } else { TokenType::Normal };
-        return Ok((0..count).map(kind).collect());
+/// The type of every token. A file without types still has its special tokens, and what ends a text is always one.
+fn token_types(
+    metadata: &GgufMetadata,
+    tokens: &[String],
+    special: &[Option<usize>],
+) -> Result<Vec<TokenType>, TextError> {
+    let mut types: Vec<TokenType> = match metadata.integers(TOKEN_TYPES)? {
+        Some(numbers) => {
+            check_count(metadata, TOKEN_TYPES, numbers.len(), tokens.len())?;
+            numbers.into_iter().map(TokenType::from_number).collect()
+        }
+        None => {
+            let kind = |id| if special.contains(&Some(id)) { TokenType::Control } else { TokenType::Normal };
+            (0..tokens.len()).map(kind).collect()
+        }
     };
-    check_count(metadata, TOKEN_TYPES, numbers.len(), count)?;
-    Ok(numbers.into_iter().map(TokenType::from_number).collect())
+    for (kind, token) in types.iter_mut().zip(tokens) {
+        if *kind != TokenType::UserDefined && END_TOKENS.contains(&token.as_str()) {
+            *kind = TokenType::Control;
+        }
+    }
+    Ok(types)
 }
 
 fn scores(metadata: &GgufMetadata, count: usize) -> Result<Vec<f64>, TextError> {
@@ -557,7 +327,7 @@ mod tests {
     fn every_pre_tokenizer_splits_as_its_models_do() {
         use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
         let split = |name: &str, text: &str| {
-            let rules = WordRules::named(&GgufMetadata::new("m.gguf", []), name).unwrap();
+            let rules = WordRules::named(name).unwrap();
             let steps: PreTokenizerWrapper = serde_json::from_value(rules.pre_tokenizer()).unwrap();
             let mut words = PreTokenizedString::from(text);
             steps.pre_tokenize(&mut words).unwrap();

@@ -1,18 +1,22 @@
 //! Text to token windows: the tokenizer, the calibration rows and the windows that are scored.
 //!
-//! [`Tokenizer`] comes from a `tokenizer.json` or is rebuilt from GGUF metadata, [`CalibrationText`] reads rows from
-//! text, JSON and JSON Lines, and [`Windows`] joins, tokenises and cuts them the way the published method does.
-//! Nothing here knows a model or a GPU.
+//! [`Tokenizer`] comes from a `tokenizer.json`, from the older `tokenizer.model` or `vocab.json`, or is rebuilt from GGUF
+//! metadata, [`CalibrationText`] reads rows from text, JSON and JSON Lines, and [`Windows`] joins, tokenises and cuts
+//! them the way the published method does. Nothing here knows a model or a GPU.
 
+mod byte_level_files;
 mod calibration;
 mod gguf_tokenizer;
 mod guard;
 mod rows;
+mod sentence_piece_file;
 mod special_tokens;
 mod stream;
 mod tokenizer;
 mod tokenizer_checks;
+mod vocabulary;
 mod windows;
+mod word_rules;
 
 pub use calibration::{CalibrationText, TextOptions};
 pub use tokenizer::{DecodeStream, Tokenizer};

@@ -35,15 +35,8 @@ pub(super) struct SpecialTokens {
 impl SpecialTokens {
     /// Reads the files; `read` gives the content of those that are there.
     pub fn read<'a>(read: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, TextError> {
-        let file = |file: &'static str| match read(file) {
-            Some(bytes) => json::object(bytes).map_err(|reason| TextError::TokenizerFile { file, reason }),
-            None => Ok(Map::new()),
-        };
-        let mut config = file(CONFIG)?;
+        let config = settings(&read)?;
         let has_decoder = config.get("added_tokens_decoder").is_some_and(|value| !value.is_null());
-        if !has_decoder {
-            config.extend(file(SPECIAL_TOKENS_MAP)?);
-        }
         let mut found = Self { split: flag(&config, "split_special_tokens")?.unwrap_or(false), ..Self::default() };
         let mut special: Vec<AddedToken> = Vec::new();
         for key in NAMED {
@@ -65,7 +58,7 @@ impl SpecialTokens {
         }
         match has_decoder {
             true => found.read_decoder(&config["added_tokens_decoder"])?,
-            false => found.read_added_tokens(&file(ADDED_TOKENS)?, &special)?,
+            false => found.read_added_tokens(&object(&read, ADDED_TOKENS)?, &special)?,
         }
         // A token that is described with its id is taken from there.
         special.retain(|token| found.with_ids.iter().all(|(_, other, _)| other.content != token.content));
@@ -132,11 +125,35 @@ fn add(tokenizer: &mut tokenizers::Tokenizer, file: &'static str, token: &AddedT
     added.map(|_| ()).map_err(|error| TextError::TokenizerFile { file, reason: error.to_string() })
 }
 
+/// What `tokenizer_config.json` says, and `special_tokens_map.json` where that one counts.
+pub(super) fn settings<'a>(read: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Map<String, Value>, TextError> {
+    let mut config = object(&read, CONFIG)?;
+    if config.get("added_tokens_decoder").is_none_or(Value::is_null) {
+        config.extend(object(&read, SPECIAL_TOKENS_MAP)?);
+    }
+    Ok(config)
+}
+
+/// The JSON object of a file; empty if there is no such file.
+fn object<'a>(read: impl Fn(&str) -> Option<&'a [u8]>, file: &'static str) -> Result<Map<String, Value>, TextError> {
+    match read(file) {
+        Some(bytes) => json::object(bytes).map_err(|reason| TextError::TokenizerFile { file, reason }),
+        None => Ok(Map::new()),
+    }
+}
+
+/// The text of the special token that a setting names.
+pub(super) fn named<'a>(config: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    let value = config.get(key)?;
+    value.as_str().or_else(|| value["content"].as_str())
+}
+
 fn wrong(file: &'static str, key: &str, found: &Value, expected: &str) -> TextError {
     TextError::TokenizerFile { file, reason: format!("`{key}` has {found}, expected {expected}") }
 }
 
-fn flag(config: &Map<String, Value>, key: &str) -> Result<Option<bool>, TextError> {
+/// A setting that is true or false; None if it is absent.
+pub(super) fn flag(config: &Map<String, Value>, key: &str) -> Result<Option<bool>, TextError> {
     match config.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(flag)) => Ok(Some(*flag)),

@@ -3,11 +3,13 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::gguf_tokenizer::GgufTokenizer;
 use super::guard::guarded;
-use super::special_tokens::SpecialTokens;
+use super::special_tokens::{self, SpecialTokens};
 use super::stream::Placed;
 use super::tokenizer_checks::{check, decoder_problem};
-use super::{TextError, gguf_tokenizer};
+use super::vocabulary::Part;
+use super::{TextError, byte_level_files, sentence_piece_file};
 use crate::digest::hex;
 use crate::file_kind::FileKind;
 use crate::weights::gguf::GgufMetadata;
@@ -55,6 +57,45 @@ impl Tokenizer {
         Self::from_parts(text.to_owned(), config, &special)
     }
 
+    /// Reads the tokenizer of a Hugging Face folder from what `read` has of its files: `tokenizer.json` as
+    /// [`Tokenizer::from_files`] does, else `tokenizer.model` (SentencePiece, BPE or unigram), else `vocab.json` with `merges.txt`
+    /// (byte-level BPE). From the latter two, a `tokenizer.json` is made.
+    ///
+    /// # Errors
+    /// [`TextError::TokenizerFile`] for a file that is missing or cannot be used, and for a class of tokenizers that is not
+    /// known.
+    pub fn from_folder<'a>(read: impl Fn(&str) -> Option<&'a [u8]>) -> Result<Self, TextError> {
+        if let Some(json) = read(FILE) {
+            return Self::from_files(json, read);
+        }
+        let settings = special_tokens::settings(&read)?;
+        let (vocabulary, [tokens, merges]) = match (read(sentence_piece_file::MODEL), read(byte_level_files::VOCAB)) {
+            (Some(model), _) => (sentence_piece_file::read(model, &settings)?, [sentence_piece_file::MODEL; 2]),
+            (None, Some(vocab)) => {
+                let files @ [_, merges] = [byte_level_files::VOCAB, byte_level_files::MERGES];
+                let bytes = read(merges).ok_or_else(|| TextError::TokenizerFile {
+                    file: merges,
+                    reason: format!(
+                        "is missing, but belongs to {}; take it from where the model is published",
+                        files[0]
+                    ),
+                })?;
+                (byte_level_files::read(vocab, bytes, &settings)?, files)
+            }
+            (None, None) => return Err(refuse("is missing; take it from where the model is published".into())),
+        };
+        let json = vocabulary.tokenizer_json().map_err(|problem| match problem.part {
+            Part::Tokens => TextError::TokenizerFile { file: tokens, reason: problem.reason },
+            Part::Merges => TextError::TokenizerFile { file: merges, reason: problem.reason },
+            Part::Bos | Part::Eos => {
+                let token = if problem.part == Part::Bos { "bos_token" } else { "eos_token" };
+                let reason = format!("`{token}` {}; set `add_{token}` to false to do without", problem.reason);
+                TextError::TokenizerFile { file: special_tokens::CONFIG, reason }
+            }
+        })?;
+        Self::from_files(json.to_string().as_bytes(), read)
+    }
+
     /// Rebuilds the tokenizer that a GGUF file carries in its `tokenizer.ggml.*` metadata.
     ///
     /// Byte-level BPE (`gpt2`) and SentencePiece BPE (`llama`) are known.
@@ -63,9 +104,9 @@ impl Tokenizer {
     /// [`TextError::Gguf`] naming the key that is missing, of the wrong kind, or not supported.
     #[doc(hidden)]
     pub fn from_gguf(metadata: &GgufMetadata) -> Result<Self, TextError> {
-        let vocabulary = gguf_tokenizer::Vocabulary::read(metadata)?;
-        let config = vocabulary.tokenizer_config();
-        Self::from_parts(vocabulary.tokenizer_json()?.to_string(), config, &SpecialTokens::default())
+        let parts = GgufTokenizer::read(metadata)?;
+        let config = parts.tokenizer_config();
+        Self::from_parts(parts.tokenizer_json()?.to_string(), config, &SpecialTokens::default())
     }
 
     /// A tokenizer from the text of its `tokenizer.json`, the content of its `tokenizer_config.json`, and further tokens.

@@ -13,12 +13,29 @@ const TEXT: &str = "<s>t1 t2  Hello, wo\u{301}rld's 123\r\n\n\t\u{e9}\u{1f600}\u
 /// Windows that calibration texts are cut into.
 const WINDOWS: [usize; 4] = [2, 16, 3, 0];
 
-/// tokenizer.json and the files beside it: load, encode, decode, decode token by token.
+/// tokenizer.json and the files beside it, or the older files that stand for it: load, encode, decode, decode token by token.
 pub fn tokenizer(bytes: &[u8]) {
     let bases = bases::tokenizers();
     if bytes.starts_with(b"{") {
         let Ok(tokenizer) = Tokenizer::from_json(bytes) else { return };
         return use_tokenizer(&mut Unstructured::new(&[]), &tokenizer);
+    }
+    // A SentencePiece model begins with a piece.
+    if bytes.starts_with(b"\n") {
+        return use_folder(&[("tokenizer.model", bytes)]);
+    }
+    // vocab.json and merges.txt, with a line of `#` before each.
+    if let Some((vocab, merges)) =
+        std::str::from_utf8(bytes).ok().and_then(|text| text.strip_prefix("#\n")?.split_once("\n#\n"))
+    {
+        return use_folder(&[
+            ("vocab.json", vocab.as_bytes()),
+            ("merges.txt", merges.as_bytes()),
+            (
+                "tokenizer_config.json",
+                br#"{"tokenizer_class": "Qwen2Tokenizer", "bos_token": "a", "add_bos_token": true}"#,
+            ),
+        ]);
     }
     let data = &mut Unstructured::new(bytes);
     let Ok(base) = data.choose(&bases.documents) else { return };
@@ -34,6 +51,13 @@ pub fn tokenizer(bytes: &[u8]) {
     let find = |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| bytes.as_slice());
     if let Ok(tokenizer) = Tokenizer::from_files(&json, find) {
         use_tokenizer(data, &tokenizer);
+    }
+}
+
+fn use_folder(files: &[(&str, &[u8])]) {
+    let find = |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes);
+    if let Ok(tokenizer) = Tokenizer::from_folder(find) {
+        use_tokenizer(&mut Unstructured::new(&[]), &tokenizer);
     }
 }
 

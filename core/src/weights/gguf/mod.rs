@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::source::{ByteSource, read_exact};
 use super::{DType, RowOrder, TensorInfo, UnsupportedTensor, Weights, WeightsError, elements_of};
+pub use header::type_id;
 use header::{Header, StoredTensor};
 pub use metadata::{GgufMetadata, MetadataArray, MetadataValue};
 

@@ -180,7 +180,7 @@ fn versions_two_and_three_are_read_others_explained() {
 
 #[test]
 fn unsupported_types_are_refused_by_name_when_they_are_needed() {
-    for (id, name) in [(20, "IQ4_NL"), (28, "F64"), (4, "number 4"), (4_000_000_000, "number 4000000000")] {
+    for (id, name) in [(9, "Q8_1"), (28, "F64"), (4, "number 4"), (4_000_000_000, "number 4000000000")] {
         let writer = Writer::new("x").tensor("output.weight", &[32, 1], id, 0);
         let writer = writer.tensor("output_norm.weight", &[1], 0, 256).data(&[0; 260]);
         let weights = open_bytes(writer.bytes()).unwrap().weights;
@@ -191,7 +191,7 @@ fn unsupported_types_are_refused_by_name_when_they_are_needed() {
             weights.require("output.weight", &[1, 32]).unwrap_err(),
         ] {
             let message = error.to_string();
-            for part in ["m.gguf", "`output.weight`", name, "Q4_K, Q5_K, Q6_K)"] {
+            for part in ["m.gguf", "`output.weight`", name, "Q4_K, Q5_K, Q6_K, "] {
                 assert!(message.contains(part), "{message}");
             }
         }

@@ -37,14 +37,21 @@ extern "C" {
 
 type NamedSource = (String, Rc<dyn ByteSource>);
 
-/// The files of the model at `url`: a `.gguf` file, or a folder as Hugging Face lays it out, of which `listed` are there if
+/// The files of the model at `url`: a `.gguf` file with the other parts if it is split, or a folder as Hugging Face lays it out, of which `listed` are there if
 /// the caller knows.
 pub async fn open(url: &str, listed: Option<Vec<String>>) -> Result<Vec<NamedSource>, Error> {
-    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let (path, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
     if path.to_ascii_lowercase().ends_with(".gguf") {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        let file = file(url, url).await?.ok_or_else(|| missing(url))?;
-        return Ok(vec![(name.to_string(), file)]);
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let first = file(url, path).await?.ok_or_else(|| missing(url))?;
+        let mut found = vec![(name.to_string(), first)];
+        for part in Checkpoint::gguf_parts(name).filter(|part| part != name) {
+            let path = format!("{folder}/{part}");
+            // One that is not there is named by the library.
+            let Some(source) = file(&format!("{path}{query}"), &path).await? else { break };
+            found.push((part, source));
+        }
+        return Ok(found);
     }
     let folder = format!("{}/", url.trim_end_matches('/'));
     let listed = match listed {

@@ -167,6 +167,7 @@ pub(super) mod on_disk {
     use std::path::{Path, PathBuf};
 
     use super::*;
+    use crate::model::Checkpoint;
     use crate::weights::{BytesSource, FileSource};
 
     /// The folder itself, or, if it is a model's folder in the Hugging Face hub's cache (`models--..`), the snapshot in it.
@@ -216,6 +217,14 @@ pub(super) mod on_disk {
         files.sort_by(|(a, _), (b, _)| a.cmp(b));
         elsewhere.sort();
         Ok((files, elsewhere))
+    }
+
+    /// The files beside the GGUF file at `path` that its name says belong to the same model.
+    pub fn other_parts(path: &Path) -> Result<Vec<Rc<dyn ByteSource>>, ModelError> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let others = Checkpoint::gguf_parts(name).filter(|part| part != name).map(|part| path.with_file_name(part));
+        let open = |path: PathBuf| Ok(Rc::new(FileSource::open(path)?) as Rc<dyn ByteSource>);
+        others.filter(|path| path.exists()).map(open).collect()
     }
 
     /// The folder to which what is in it may link: itself, or in the hub's cache (`models--../snapshots/..`) the model's.

@@ -42,6 +42,9 @@ pub enum WeightsError {
     /// The container is not what it says it is: truncated, overlapping offsets, impossible sizes.
     #[error("{file}: not a valid {container} file: {reason}")]
     Malformed { file: String, container: &'static str, reason: String },
+    /// A file that may be sound but is not what is needed: what it is, and what to do.
+    #[error("{file}: {problem}; {advice}")]
+    Refused { file: String, problem: String, advice: String },
     /// A tensor type that no code here can decode.
     #[error("{file}: tensor `{tensor}` has type {dtype}, which is not supported (supported: {supported})")]
     UnsupportedType { file: String, tensor: String, dtype: String, supported: String },

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::source::{ByteSource, read_exact};
+use super::source::{ByteSource, base_name, read_exact};
 use super::{DType, RowOrder, TensorInfo, UnsupportedTensor, Weights, WeightsError, elements_of};
 use crate::file_kind::FileKind;
 use crate::json;
@@ -92,10 +92,6 @@ fn beside_index(shard: &str) -> Result<&str, WeightsError> {
         ));
     }
     Ok(name)
-}
-
-fn base_name(path: &str) -> &str {
-    path.rsplit(['/', '\\']).next().unwrap_or(path)
 }
 
 /// The sources that `index` names, in the order of their names.

@@ -13,4 +13,6 @@ pub use crate::gpu::{
     resource::{Residual, Resource},
 };
 pub use crate::weights::dequantize::dequantize;
-pub use crate::weights::gguf::{GgufFile, GgufMetadata, MetadataArray, MetadataValue, open as open_gguf};
+pub use crate::weights::gguf::{
+    GgufFile, GgufMetadata, MetadataArray, MetadataValue, open as open_gguf, type_id as gguf_type_id,
+};

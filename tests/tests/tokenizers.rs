@@ -21,7 +21,7 @@ struct Case {
 
 /// Compares the file's tokenizer, and what its exported tokenizer.json reads back as.
 fn compare(path: &Path, reference: &str) {
-    let file = block_on(open_gguf(Rc::new(FileSource::open(path).unwrap()))).unwrap();
+    let file = block_on(open_gguf(Rc::new(FileSource::open(path).unwrap()), &[])).unwrap();
     let rebuilt = Tokenizer::from_gguf(&file.metadata).unwrap();
     let again = Tokenizer::from_json(rebuilt.to_json().as_bytes()).unwrap();
     let cases: Vec<Case> = serde_json::from_str(reference).unwrap();

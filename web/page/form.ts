@@ -122,8 +122,9 @@ export function takeChoices(): void {
     if (files.length > 0) takeFiles(files[0]!.webkitRelativePath.split("/")[0] || "model", top);
   });
   input("gguf").addEventListener("change", () => {
-    const file = input("gguf").files?.[0];
-    if (file) takeFiles(file.name, [file]);
+    // Several are the parts of a split model.
+    const files = Array.from(input("gguf").files ?? []);
+    if (files.length > 0) takeFiles(files[0]!.name, files);
   });
   addEventListener("dragover", (event: DragEvent) => {
     event.preventDefault();

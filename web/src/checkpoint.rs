@@ -64,8 +64,8 @@ struct ExportSummary {
 
 #[wasm_bindgen]
 impl Checkpoint {
-    /// Opens a model from its files by name: one GGUF file, or those of a Hugging Face folder called `name`. Only what is
-    /// needed is read, piece by piece.
+    /// Opens a model from its files by name: one GGUF file, all parts of a split one, or those of a Hugging Face folder called
+    /// `name`. Only what is needed is read, piece by piece.
     #[wasm_bindgen(js_name = fromFiles)]
     pub async fn from_files(
         name: String,
@@ -81,7 +81,7 @@ impl Checkpoint {
         Self::open(&name, sources).await
     }
 
-    /// Opens the model at a URL: a `.gguf` file, or a folder as Hugging Face lays it out. Reads by HTTP range requests
+    /// Opens the model at a URL: a `.gguf` file, the first one of a split model, or a folder as Hugging Face lays it out. Reads by HTTP range requests
     /// and keeps what it has read; a server that knows no ranges sends each file whole, to where the browser keeps `Blob`s.
     #[wasm_bindgen(js_name = fromUrl)]
     pub async fn from_url(

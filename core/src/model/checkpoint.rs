@@ -8,8 +8,8 @@ use super::error::ModelError;
 #[cfg(not(target_arch = "wasm32"))]
 use super::folder::on_disk;
 use super::folder::{
-    CARRIED, CONFIG, Folder, GENERATION_CONFIG, INDEX, SINGLE, TOKENIZER, TOKENIZER_CONFIG, file_error, is_carried,
-    kind_of, read_all,
+    CARRIED, CONFIG, Folder, GENERATION_CONFIG, INDEX, PYTORCH_INDEX, PYTORCH_SINGLE, SINGLE, TOKENIZER,
+    TOKENIZER_CONFIG, file_error, is_carried, is_weights, kind_of, read_all,
 };
 use super::keys::Keys;
 use super::spec::ModelSpec;
@@ -55,8 +55,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens what `model` names: a Hugging Face folder, or one in the hub's cache; a GGUF file, whatever its name; or
-    /// `builtin:tiny`.
+    /// Opens what `model` names: a Hugging Face folder, or one in the hub's cache; a GGUF file, whatever its name, or the first
+    /// part of a split one, whose other parts lie beside it; or `builtin:tiny`.
     ///
     /// # Errors
     /// A name that nothing is found under; files that are missing, unreadable, damaged or not what their names say; what would
@@ -82,34 +82,58 @@ impl Checkpoint {
             return Err(no_such_path(model));
         }
         let source: Rc<dyn ByteSource> = Rc::new(crate::weights::FileSource::open(path)?);
-        Self::from_single_file(&name, source).await
+        Self::from_single_file(&name, source, &on_disk::other_parts(path)?).await
     }
 
-    /// A file that should be a GGUF file.
-    async fn from_single_file(file: &str, source: Rc<dyn ByteSource>) -> Result<Self, ModelError> {
+    /// A file that should be a GGUF file, and the parts that are beside it if it is split.
+    async fn from_single_file(
+        file: &str,
+        source: Rc<dyn ByteSource>,
+        others: &[Rc<dyn ByteSource>],
+    ) -> Result<Self, ModelError> {
         let stem = file.strip_suffix(".gguf").or(file.strip_suffix(".GGUF"));
+        let name = gguf::PartName::parse(file).map_or(stem.unwrap_or(file), |part| part.model);
         let advice = "give the folder that holds config.json and model.safetensors, or a .gguf file";
         match kind_of(source.as_ref()).await? {
-            Some(FileKind::Gguf) => Self::from_gguf(stem.unwrap_or(file), source).await,
+            Some(FileKind::Gguf) => Self::from_gguf_parts(name, source, others).await,
             Some(kind) => Err(file_error(source.name(), format!("not a GGUF file: {}", kind.problem()), advice)),
             // What is wrong with it, its own reader says best.
-            None if stem.is_some() => Self::from_gguf(stem.unwrap_or(file), source).await,
+            None if stem.is_some() => Self::from_gguf_parts(name, source, others).await,
             None => Err(file_error(source.name(), "not a GGUF file", advice)),
         }
     }
 
-    /// A model from its files by their names: one GGUF file, which names the model then, or the files of a Hugging Face
-    /// folder called `name`; see [`Checkpoint::from_folder_files`].
+    /// A model from its files by their names: one GGUF file or the parts of a split one, which name the model then, or the
+    /// files of a Hugging Face folder called `name`; see [`Checkpoint::from_folder_files`].
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
     pub async fn from_files(name: &str, files: Vec<(String, Rc<dyn ByteSource>)>) -> Result<Self, ModelError> {
+        if let Some((first, _)) = files.first()
+            && files.iter().all(|(file, _)| gguf::PartName::parse(file).is_some())
+        {
+            let parts: Vec<String> = Self::gguf_parts(first).collect();
+            if let Some((other, _)) = files.iter().find(|(file, _)| !parts.contains(file)) {
+                let problem = format!("it is not a part of the same model as {first}");
+                return Err(file_error(other, problem, "give the parts of one model"));
+            }
+            let place = files.iter().position(|(file, _)| parts.first() == Some(file)).unwrap_or(0);
+            let (file, source) = &files[place];
+            let others: Vec<_> = files.iter().map(|(_, source)| source.clone()).collect();
+            return Self::from_single_file(file, source.clone(), &others).await;
+        }
         match files.as_slice() {
-            [(file, source)] if file != CONFIG && !file.ends_with(".safetensors") => {
-                Self::from_single_file(file, source.clone()).await
+            [(file, source)] if file != CONFIG && !is_weights(file) => {
+                Self::from_single_file(file, source.clone(), &[]).await
             }
             _ => Self::from_folder_files(name, files).await,
         }
+    }
+
+    /// The names of all files of the split GGUF model of which `file`, a name without its folder, is one; none if it is called
+    /// otherwise. They lie beside it.
+    pub fn gguf_parts(file: &str) -> impl Iterator<Item = String> {
+        gguf::PartName::parse(file).into_iter().flat_map(|part| part.files())
     }
 
     /// The file names that a Hugging Face folder may have of which something is read, its shards left out: what to look
@@ -118,8 +142,13 @@ impl Checkpoint {
         [CONFIG, SINGLE, INDEX].into_iter().chain(CARRIED)
     }
 
-    /// A Hugging Face folder from its files by their names (without the folder): config.json, the `.safetensors` files
-    /// with their index if they are shards, and the side files. Others are left alone.
+    /// The same of a folder without `.safetensors` files and their index: PyTorch's weights and their index.
+    pub fn usual_pytorch_files() -> impl Iterator<Item = &'static str> {
+        [PYTORCH_SINGLE, PYTORCH_INDEX].into_iter()
+    }
+
+    /// A Hugging Face folder from its files by their names (without the folder): config.json, the `.safetensors` files, or
+    /// `pytorch_model*.bin` where there are none, with their index if they are shards, and the side files. Others are left alone.
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
@@ -176,7 +205,15 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub async fn from_gguf(name: &str, source: Rc<dyn ByteSource>) -> Result<Self, ModelError> {
-        let file = gguf::open(source).await?;
+        Self::from_gguf_parts(name, source, &[]).await
+    }
+
+    async fn from_gguf_parts(
+        name: &str,
+        first: Rc<dyn ByteSource>,
+        others: &[Rc<dyn ByteSource>],
+    ) -> Result<Self, ModelError> {
+        let file = gguf::open(first, others).await?;
         let spec = ModelSpec::from_gguf(&file)?;
         let weights = spec.renamed(file.weights.clone())?;
         spec.check(&weights)?;
@@ -374,8 +411,10 @@ mod tests {
             (message(&["model.safetensors"], &[]), ["no config.json", "give the folder that holds config.json"]),
             (message(&[], &["model.Q4_0.gguf"]), ["no config.json", "model.Q4_0.gguf"]),
             (message(&["config.json"], &[]), ["no model.safetensors", "put it there"]),
-            (message(&["config.json"], &["pytorch_model.bin"]), ["pytorch_model.bin", "save_pretrained"]),
+            (message(&["config.json"], &["pytorch_model.bin"]), ["pytorch_model.bin: not a valid", "as a ZIP archive"]),
+            (message(&["config.json"], &["consolidated.pth"]), ["consolidated.pth", "save_pretrained"]),
             (message(&["config.json"], &["model.safetensors.index.json"]), ["none of its shards", "beside it"]),
+            (message(&["config.json"], &["pytorch_model.bin.index.json"]), ["none of its shards", "beside it"]),
             (message(&["config.json"], &["model.Q4_0.gguf"]), ["no model.safetensors", "model.Q4_0.gguf"]),
             (message(&["config.json"], &["model.safetensors.part"]), ["unfinished download", "model.safetensors.part"]),
             (message(&["model.safetensors"], &["adapter_config.json"]), ["adapter", "merge_and_unload"]),
@@ -386,6 +425,36 @@ mod tests {
         for (error, parts) in cases {
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
+    }
+
+    /// The same weights as safetensors, and as `torch.save` writes them (`tests/reference/pytorch_fixtures.py`).
+    #[test]
+    fn pytorch_files_are_read_where_there_are_no_safetensors() {
+        let (model, saved) = (Path::new("../tests/fixtures/window-2048"), Path::new("src/model/testdata/pytorch"));
+        let fingerprint = |checkpoint: &Checkpoint| block_on(checkpoint.weights.fingerprint()).unwrap();
+        let expected = fingerprint(&block_on(Checkpoint::open(model.to_str().unwrap())).unwrap());
+        let shards =
+            ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"];
+        let with = |files: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::copy(model.join(CONFIG), dir.path().join(CONFIG)).unwrap();
+            for file in files {
+                std::fs::copy(saved.join(file), dir.path().join(file)).unwrap();
+            }
+            dir
+        };
+        for files in [&["pytorch_model.bin"][..], &shards] {
+            let dir = with(files);
+            assert_eq!(fingerprint(&open(&dir).unwrap()), expected, "{files:?}");
+            // Beside safetensors it is not looked at.
+            std::fs::copy(model.join(SINGLE), dir.path().join(SINGLE)).unwrap();
+            std::fs::write(dir.path().join(files[0]), "no weights").unwrap();
+            assert_eq!(fingerprint(&open(&dir).unwrap()), expected, "{files:?}");
+        }
+        let error = message(open(&with(&shards[..1])));
+        assert!(error.contains("00001-of-00002.bin") && error.contains("are missing or wrong"), "{error}");
+        let error = message(open(&with(&shards[..2])));
+        assert!(error.contains("pytorch_model.bin.index.json is missing"), "{error}");
     }
 
     #[test]
@@ -524,6 +593,76 @@ mod tests {
         assert!(block_on(Checkpoint::open(blob.to_str().unwrap())).unwrap().from_gguf);
         std::fs::write(&blob, b"version https://git-lfs.github.com/spec/v1\n").unwrap();
         assert!(message(block_on(Checkpoint::open(blob.to_str().unwrap()))).contains("git lfs pull"));
+    }
+
+    /// A GGUF file as `llama-gguf-split` cuts it into three: the first part has the metadata and, like all, a third of the tensors.
+    fn split(file: &[u8]) -> Vec<(String, Vec<u8>)> {
+        let whole = block_on(gguf::open(Rc::new(BytesSource::new("m.gguf", file.to_vec())), &[])).unwrap();
+        let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+        let row = |info: &crate::weights::TensorInfo| {
+            let dims = info.shape.iter().rev().flat_map(|dim| (*dim as u64).to_le_bytes());
+            let dims = [(info.shape.len() as u32).to_le_bytes().to_vec(), dims.collect()].concat();
+            [text(&info.name), dims, gguf::type_id(info.dtype).to_le_bytes().to_vec()].concat()
+        };
+        let tensors: Vec<_> = whole.weights.iter().collect();
+        let find = |row: Vec<u8>| file.windows(row.len()).position(|bytes| bytes == row).unwrap();
+        let table = tensors.iter().map(|info| find(row(info))).min().unwrap();
+        let entries = u64::from_le_bytes(file[16..24].try_into().unwrap());
+        let numbers = |number: u32| {
+            let entry = |key: &str, value: u32| [text(key), [4, value].map(u32::to_le_bytes).concat()].concat();
+            let count = entry("split.tensors.count", tensors.len() as u32);
+            [entry("split.no", number), entry("split.count", 3), count].concat()
+        };
+        let part = |(number, tensors): (u32, &[&crate::weights::TensorInfo])| {
+            let (metadata, entries) = if number == 0 { (&file[24..table], entries) } else { (&file[..0], 0) };
+            let counts = [tensors.len() as u64, entries + 3].map(u64::to_le_bytes).concat();
+            let mut header = [&file[..8], &counts, metadata, &numbers(number)].concat();
+            let mut data = Vec::new();
+            for info in tensors {
+                header.extend([row(info), (data.len() as u64).to_le_bytes().to_vec()].concat());
+                data.extend(&file[info.offset as usize..][..info.bytes as usize]);
+                data.resize(data.len().next_multiple_of(32), 0);
+            }
+            header.resize(header.len().next_multiple_of(32), 0);
+            (format!("tiny-{:05}-of-00003.gguf", number + 1), [header, data].concat())
+        };
+        (0..).zip(tensors.chunks(tensors.len().div_ceil(3))).map(part).collect()
+    }
+
+    #[test]
+    fn a_split_gguf_file_is_the_whole_one() {
+        let file = std::fs::read("../tests/fixtures/gguf-legacy/model.gguf").unwrap();
+        let whole = block_on(Checkpoint::from_gguf("m", Rc::new(BytesSource::new("m.gguf", file.clone())))).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let parts = split(&file);
+        for (name, bytes) in &parts {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let path = |number: usize| dir.path().join(&parts[number].0).to_str().unwrap().to_string();
+        let sources = || {
+            let source = |(name, bytes): &(String, Vec<u8>)| {
+                (name.clone(), Rc::new(BytesSource::new(name.clone(), bytes.clone())) as Rc<dyn ByteSource>)
+            };
+            parts.iter().rev().map(source).collect::<Vec<_>>()
+        };
+        let opened = block_on(Checkpoint::open(&path(0))).unwrap();
+        let given = block_on(Checkpoint::from_files("x", sources())).unwrap();
+        for checkpoint in [opened, given] {
+            assert_eq!((checkpoint.name.as_str(), checkpoint.from_gguf), ("tiny", true));
+            assert_eq!(checkpoint.config, whole.config);
+            assert_eq!(checkpoint.side_files, whole.side_files);
+            let fingerprint = |checkpoint: &Checkpoint| block_on(checkpoint.weights.fingerprint()).unwrap();
+            assert_eq!(fingerprint(&checkpoint), fingerprint(&whole));
+        }
+        let error = message(block_on(Checkpoint::open(&path(2))));
+        assert!(error.contains("part 3 of 3") && error.contains("give tiny-00001-of-00003.gguf"), "{error}");
+        let mut mixed = sources();
+        mixed[1].0 = "other-00002-of-00003.gguf".into();
+        let error = message(block_on(Checkpoint::from_files("x", mixed)));
+        assert!(error.starts_with("other-00002-of-00003.gguf: it is not a part of the same model"), "{error}");
+        std::fs::remove_file(path(1)).unwrap();
+        let error = message(block_on(Checkpoint::open(&path(0))));
+        assert!(error.starts_with(&path(0)) && error.contains("tiny-00002-of-00003.gguf is missing"), "{error}");
     }
 
     /// The hub's cache: files are links out of the snapshot's folder, but not out of the model's.

@@ -92,20 +92,8 @@ struct Metadata<'a> {
     rope_freqs: Option<&'a [f32]>,
 }
 
-/// Refuses files that are no whole model, by what they are.
-fn refuse_parts(values: &GgufMetadata) -> Result<(), ModelError> {
-    let refuse = |key: &str, found: String, supported: &str| {
-        let (file, supported) = (values.file().to_string(), supported.to_string());
-        Err(ModelError::Unsupported { file, key: key.to_string(), found, supported })
-    };
-    let parts = values.unsigned("split.count")?.unwrap_or(1);
-    if parts > 1 {
-        let number =
-            values.unsigned("split.no")?.map_or(String::new(), |number| format!(" (this is part {})", number + 1));
-        let advice =
-            "the file is one part of a split model: join the parts into one file first (llama-gguf-split --merge)";
-        return refuse("split.count", format!("{parts}{number}"), advice);
-    }
+/// Refuses files that are no model, by what they are.
+fn refuse_others(values: &GgufMetadata) -> Result<(), ModelError> {
     let kind = values.string("general.type")?.unwrap_or("model");
     let advice = match kind {
         "adapter" => "the file is a LoRA adapter: merge it into its model first (llama-export-lora), and give that",
@@ -114,13 +102,18 @@ fn refuse_parts(values: &GgufMetadata) -> Result<(), ModelError> {
         "model" => return Ok(()),
         _ => "the file must be a model",
     };
-    refuse("general.type", format!("{kind:?}"), advice)
+    Err(ModelError::Unsupported {
+        file: values.file().to_string(),
+        key: "general.type".to_string(),
+        found: format!("{kind:?}"),
+        supported: advice.to_string(),
+    })
 }
 
 impl<'a> Metadata<'a> {
     fn new(file: &'a GgufFile) -> Result<Self, ModelError> {
         let values = &file.metadata;
-        refuse_parts(values)?;
+        refuse_others(values)?;
         let name = values.require_string("general.architecture")?;
         let Some(family) = families::ALL.iter().copied().find(|family| family.gguf_architecture() == Some(name)) else {
             let read = families::ALL.iter().filter_map(|family| family.gguf_architecture());
@@ -416,7 +409,7 @@ mod tests {
             bytes.extend((if i == 0 { 0 } else { 40 * 128 + (i as u64 - 1) * 128 }).to_le_bytes());
         }
         bytes.resize(bytes.len().next_multiple_of(32) + 40 * 128 + more.len() * 128, 0);
-        let mut opened = block_on(gguf::open(Rc::new(BytesSource::new("m.gguf", bytes)))).unwrap();
+        let mut opened = block_on(gguf::open(Rc::new(BytesSource::new("m.gguf", bytes)), &[])).unwrap();
         let key = |rest: &str| format!("{architecture}.{rest}");
         let mut values = vec![
             ("general.architecture".to_string(), MetadataValue::String(architecture.to_string())),
@@ -430,11 +423,7 @@ mod tests {
         ];
         values.extend(entries.iter().map(|(rest, value)| {
             (
-                if rest.contains("ggml") || rest.contains("split") || rest.contains("general") {
-                    rest.to_string()
-                } else {
-                    key(rest)
-                },
+                if rest.contains("ggml") || rest.contains("general") { rest.to_string() } else { key(rest) },
                 value.clone(),
             )
         }));
@@ -602,7 +591,6 @@ mod tests {
             (("rope.dimension_count", Unsigned(4)), ["llama.rope.dimension_count", "4 of 8", "whole head"]),
             (("rope.freq_base", Float(0.0)), ["llama.rope.freq_base", "is 0", "greater than 0"]),
             (("expert_count", Unsigned(8)), ["llama.expert_count", "is 8", "dense"]),
-            (("split.count", Unsigned(3)), ["split.count", "is 3", "join"]),
             (("general.type", string("adapter")), ["general.type", "LoRA", "merge"]),
             (("general.type", string("imatrix")), ["general.type", "importance matrix", "not a model"]),
         ];

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A stored tensor type that can be read.
 ///
-/// Quantised types are the block formats of ggml; the layouts are in `dequantize.rs`.
+/// Quantised types are the block formats of ggml; the layouts are in `dequantize/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the file formats' own")]
 #[allow(non_camel_case_types, reason = "the names are the file formats' own")]
@@ -23,6 +23,19 @@ pub enum DType {
     Q4K,
     Q5K,
     Q6K,
+    IQ1S,
+    IQ1M,
+    IQ2XXS,
+    IQ2XS,
+    IQ2S,
+    IQ3XXS,
+    IQ3S,
+    IQ4NL,
+    IQ4XS,
+    TQ1_0,
+    TQ2_0,
+    MXFP4,
+    NVFP4,
 }
 
 impl DType {
@@ -41,17 +54,34 @@ impl DType {
         DType::Q4K,
         DType::Q5K,
         DType::Q6K,
+        DType::IQ1S,
+        DType::IQ1M,
+        DType::IQ2XXS,
+        DType::IQ2XS,
+        DType::IQ2S,
+        DType::IQ3XXS,
+        DType::IQ3S,
+        DType::IQ4NL,
+        DType::IQ4XS,
+        DType::TQ1_0,
+        DType::TQ2_0,
+        DType::MXFP4,
+        DType::NVFP4,
     ];
 
     /// The types that are floats as stored.
     pub const FLOATS: &'static [DType] = &[DType::F32, DType::F16, DType::BF16];
 
-    /// Elements that are stored together: 1 for floats, 32 or 256 for quantised types.
+    /// Elements that are stored together: 1 for floats, 32, 64 or 256 for quantised types.
     pub fn block_elements(self) -> usize {
         match self {
             DType::F32 | DType::F16 | DType::BF16 => 1,
             DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 => 32,
+            DType::IQ4NL | DType::MXFP4 => 32,
+            DType::NVFP4 => 64,
             DType::Q2K | DType::Q3K | DType::Q4K | DType::Q5K | DType::Q6K => 256,
+            DType::IQ1S | DType::IQ1M | DType::IQ2XXS | DType::IQ2XS | DType::IQ2S => 256,
+            DType::IQ3XXS | DType::IQ3S | DType::IQ4XS | DType::TQ1_0 | DType::TQ2_0 => 256,
         }
     }
 
@@ -70,6 +100,19 @@ impl DType {
             DType::Q4K => 144,
             DType::Q5K => 176,
             DType::Q6K => 210,
+            DType::IQ1S => 50,
+            DType::IQ1M => 56,
+            DType::IQ2XXS => 66,
+            DType::IQ2XS => 74,
+            DType::IQ2S => 82,
+            DType::IQ3XXS => 98,
+            DType::IQ3S => 110,
+            DType::IQ4NL => 18,
+            DType::IQ4XS => 136,
+            DType::TQ1_0 => 54,
+            DType::TQ2_0 => 66,
+            DType::MXFP4 => 17,
+            DType::NVFP4 => 36,
         }
     }
 
@@ -112,6 +155,19 @@ impl DType {
             DType::Q4K => "Q4_K",
             DType::Q5K => "Q5_K",
             DType::Q6K => "Q6_K",
+            DType::IQ1S => "IQ1_S",
+            DType::IQ1M => "IQ1_M",
+            DType::IQ2XXS => "IQ2_XXS",
+            DType::IQ2XS => "IQ2_XS",
+            DType::IQ2S => "IQ2_S",
+            DType::IQ3XXS => "IQ3_XXS",
+            DType::IQ3S => "IQ3_S",
+            DType::IQ4NL => "IQ4_NL",
+            DType::IQ4XS => "IQ4_XS",
+            DType::TQ1_0 => "TQ1_0",
+            DType::TQ2_0 => "TQ2_0",
+            DType::MXFP4 => "MXFP4",
+            DType::NVFP4 => "NVFP4",
         }
     }
 }
@@ -182,7 +238,11 @@ mod tests {
     #[test]
     fn names_are_the_formats_own() {
         let names: Vec<_> = DType::ALL.iter().map(|dtype| dtype.to_string()).collect();
-        assert_eq!(names.join(" "), "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K");
+        assert_eq!(
+            names.join(" "),
+            "F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K \
+            IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4 NVFP4"
+        );
         for float in [FloatType::F32, FloatType::F16, FloatType::BF16] {
             let dtype = DType::from(float);
             assert_eq!(dtype.as_str(), float.as_str());

@@ -1,12 +1,14 @@
 //! Checkpoint containers: where the bytes of a tensor are and how they become floats.
 //!
-//! Both containers, [`safetensors`] and GGUF, end in one [`Weights`]: an index of tensors, read a few rows at a time
+//! All containers, [`safetensors`], [`pytorch`] and GGUF, end in one [`Weights`]: an index of tensors, read a few rows at a time
 //! from a [`ByteSource`]. Nothing here knows what a tensor is for; whoever does gives those of GGUF files their Hugging Face
 //! names and row order with `Weights::renamed`.
 
 pub(crate) mod dequantize;
 mod dtype;
 pub(crate) mod gguf;
+mod index;
+pub mod pytorch;
 mod rows;
 pub mod safetensors;
 mod source;
@@ -42,6 +44,9 @@ pub enum WeightsError {
     /// The container is not what it says it is: truncated, overlapping offsets, impossible sizes.
     #[error("{file}: not a valid {container} file: {reason}")]
     Malformed { file: String, container: &'static str, reason: String },
+    /// A file that may be sound but is not what is needed: what it is, and what to do.
+    #[error("{file}: {problem}; {advice}")]
+    Refused { file: String, problem: String, advice: String },
     /// A tensor type that no code here can decode.
     #[error("{file}: tensor `{tensor}` has type {dtype}, which is not supported (supported: {supported})")]
     UnsupportedType { file: String, tensor: String, dtype: String, supported: String },

@@ -55,6 +55,11 @@ pub trait ByteSource {
 /// A [`ByteSource`] that several threads read from at a time.
 pub type SharedSource = dyn ByteSource + Send + Sync;
 
+/// A source's name without its folder.
+pub(super) fn base_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
 /// [`WeightsError::Read`] unless a file of `available` bytes has these.
 pub(super) fn check_range(name: &str, available: u64, offset: u64, len: u64) -> Result<(), WeightsError> {
     match offset.checked_add(len) {

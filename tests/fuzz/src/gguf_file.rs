@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use arbitrary::{Result, Unstructured};
 use blockpruner::model::families;
-use blockpruner::testing::{GgufFile, MetadataArray, MetadataValue, open_gguf};
+use blockpruner::testing::{GgufFile, MetadataArray, MetadataValue, gguf_type_id, open_gguf};
 use blockpruner::weights::{BytesSource, DType};
 use pollster::block_on;
 
@@ -34,26 +34,6 @@ struct Tensor {
     offset: u64,
 }
 
-/// The number that the format gives a type.
-fn type_id(dtype: DType) -> u32 {
-    match dtype {
-        DType::F32 => 0,
-        DType::F16 => 1,
-        DType::Q4_0 => 2,
-        DType::Q4_1 => 3,
-        DType::Q5_0 => 6,
-        DType::Q5_1 => 7,
-        DType::Q8_0 => 8,
-        DType::Q2K => 10,
-        DType::Q3K => 11,
-        DType::Q4K => 12,
-        DType::Q5K => 13,
-        DType::Q6K => 14,
-        DType::BF16 => 30,
-        other => panic!("{other} has no number here"),
-    }
-}
-
 /// The base files, taken apart.
 fn files() -> &'static [File] {
     static FILES: OnceLock<Vec<File>> = OnceLock::new();
@@ -61,7 +41,7 @@ fn files() -> &'static [File] {
 }
 
 fn take_apart(bytes: &[u8]) -> File {
-    let opened = block_on(open_gguf(Rc::new(BytesSource::new("base.gguf", bytes.to_vec()))));
+    let opened = block_on(open_gguf(Rc::new(BytesSource::new("base.gguf", bytes.to_vec())), &[]));
     let GgufFile { metadata, weights, rope_freqs } = opened.unwrap_or_else(|e| panic!("{e}"));
     let start = weights.iter().map(|info| info.offset).min().unwrap_or(0);
     let mut tensors: Vec<Tensor> = weights
@@ -69,7 +49,7 @@ fn take_apart(bytes: &[u8]) -> File {
         .map(|info| Tensor {
             name: info.name.clone(),
             dims: info.shape.iter().rev().map(|dim| *dim as u64).collect(),
-            type_id: type_id(info.dtype),
+            type_id: gguf_type_id(info.dtype),
             offset: info.offset - start,
         })
         .collect();
@@ -78,7 +58,7 @@ fn take_apart(bytes: &[u8]) -> File {
     if let Some(factors) = rope_freqs {
         data.resize(data.len().next_multiple_of(ALIGNMENT), 0);
         let (dims, offset) = (vec![factors.len() as u64], data.len() as u64);
-        tensors.push(Tensor { name: "rope_freqs.weight".to_string(), dims, type_id: type_id(DType::F32), offset });
+        tensors.push(Tensor { name: "rope_freqs.weight".to_string(), dims, type_id: gguf_type_id(DType::F32), offset });
         data.extend(factors.iter().flat_map(|factor| factor.to_le_bytes()));
     }
     let entry = |key: &str| Some((key.to_string(), metadata.get(key)?.clone()));

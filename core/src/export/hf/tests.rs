@@ -516,7 +516,7 @@ fn the_embedded_model_survives_the_disk() {
 #[test]
 fn quantised_tensors_become_floats_and_the_configuration_says_so() {
     let file = BytesSource::new("llama.gguf", include_bytes!("../../weights/testdata/llama.gguf"));
-    let weights = block_on(crate::weights::gguf::open(Rc::new(file))).unwrap().weights;
+    let weights = block_on(crate::weights::gguf::open(Rc::new(file), &[])).unwrap().weights;
     let config = json!({
         "model_type": "llama", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
         "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 10, "tie_word_embeddings": true,

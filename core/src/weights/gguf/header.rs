@@ -50,47 +50,52 @@ impl StoredTensor {
     }
 }
 
+/// The number that the format gives a type.
+pub fn type_id(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::Q4_0 => 2,
+        DType::Q4_1 => 3,
+        DType::Q5_0 => 6,
+        DType::Q5_1 => 7,
+        DType::Q8_0 => 8,
+        DType::Q2K => 10,
+        DType::Q3K => 11,
+        DType::Q4K => 12,
+        DType::Q5K => 13,
+        DType::Q6K => 14,
+        DType::IQ2XXS => 16,
+        DType::IQ2XS => 17,
+        DType::IQ3XXS => 18,
+        DType::IQ1S => 19,
+        DType::IQ4NL => 20,
+        DType::IQ3S => 21,
+        DType::IQ2S => 22,
+        DType::IQ4XS => 23,
+        DType::IQ1M => 29,
+        DType::BF16 => 30,
+        DType::TQ1_0 => 34,
+        DType::TQ2_0 => 35,
+        DType::MXFP4 => 39,
+        DType::NVFP4 => 40,
+    }
+}
+
 fn readable_type(id: u32) -> Option<DType> {
-    Some(match id {
-        0 => DType::F32,
-        1 => DType::F16,
-        2 => DType::Q4_0,
-        3 => DType::Q4_1,
-        6 => DType::Q5_0,
-        7 => DType::Q5_1,
-        8 => DType::Q8_0,
-        10 => DType::Q2K,
-        11 => DType::Q3K,
-        12 => DType::Q4K,
-        13 => DType::Q5K,
-        14 => DType::Q6K,
-        30 => DType::BF16,
-        _ => return None,
-    })
+    DType::ALL.iter().copied().find(|dtype| type_id(*dtype) == id)
 }
 
 /// ggml's types that cannot be read here: id, name, elements and bytes of a block.
-const UNREADABLE_TYPES: [(u32, &str, usize, usize); 20] = [
+const UNREADABLE_TYPES: [(u32, &str, usize, usize); 8] = [
     (9, "Q8_1", 32, 40),
     (15, "Q8_K", 256, 292),
-    (16, "IQ2_XXS", 256, 66),
-    (17, "IQ2_XS", 256, 74),
-    (18, "IQ3_XXS", 256, 98),
-    (19, "IQ1_S", 256, 50),
-    (20, "IQ4_NL", 32, 18),
-    (21, "IQ3_S", 256, 110),
-    (22, "IQ2_S", 256, 82),
-    (23, "IQ4_XS", 256, 136),
     (24, "I8", 1, 1),
     (25, "I16", 1, 2),
     (26, "I32", 1, 4),
     (27, "I64", 1, 8),
     (28, "F64", 1, 8),
-    (29, "IQ1_M", 256, 56),
-    (34, "TQ1_0", 256, 54),
-    (35, "TQ2_0", 256, 66),
-    (39, "MXFP4", 32, 17),
-    (40, "NVFP4", 64, 36),
+    (41, "Q1_0", 128, 18),
 ];
 
 /// Elements and bytes of a block of the type, if ggml's tables had it when this was written.

@@ -114,6 +114,11 @@ impl GgufMetadata {
         })
     }
 
+    /// As [`GgufMetadata::unsigned`]; the key must be there.
+    pub(crate) fn require_unsigned(&self, key: &str) -> Result<u64, WeightsError> {
+        self.unsigned(key)?.ok_or_else(|| self.missing(key, "an integer from 0"))
+    }
+
     /// A floating-point number.
     pub(crate) fn float(&self, key: &str) -> Result<Option<f64>, WeightsError> {
         self.typed(key, "a number", |value| match value {

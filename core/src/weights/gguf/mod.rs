@@ -1,23 +1,26 @@
-//! The GGUF container (versions 2 and 3, little-endian): metadata and quantised tensors in one file
+//! The GGUF container (versions 2 and 3, little-endian): metadata and quantised tensors in one file, or in several
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 //!
-//! `header.rs` parses, `metadata.rs` holds what was parsed for others to ask.
+//! `header.rs` parses, `metadata.rs` holds what was parsed for others to ask, `split.rs` knows the parts of a split model.
 
 mod header;
 mod metadata;
+mod split;
 
 use std::rc::Rc;
 
 use super::source::{ByteSource, read_exact};
 use super::{DType, RowOrder, TensorInfo, UnsupportedTensor, Weights, WeightsError, elements_of};
+pub use header::type_id;
 use header::{Header, StoredTensor};
 pub use metadata::{GgufMetadata, MetadataArray, MetadataValue};
+pub use split::PartName;
 
 const CONTAINER: &str = "GGUF";
 /// Frequency factors of rotary embedding, one for each pair of a head's dimensions.
 const ROPE_FREQS: &str = "rope_freqs.weight";
 
-/// An open GGUF file.
+/// An open GGUF file, or the parts of a split one.
 #[derive(Clone, Debug)]
 pub struct GgufFile {
     /// Everything the file says about the model and its tokenizer.
@@ -28,23 +31,28 @@ pub struct GgufFile {
     pub rope_freqs: Option<Vec<f32>>,
 }
 
-/// Reads the header of `source` and checks where every tensor lies.
+/// Reads the header of `first` and checks where every tensor lies. If it is the first part of a split model, the parts that
+/// follow are found among `others` by their names; files that are none of them are left alone.
 ///
 /// Tensors of types that cannot be read are no error until one is asked for.
 ///
 /// # Errors
-/// [`WeightsError::Read`], [`WeightsError::Malformed`].
-pub async fn open(source: Rc<dyn ByteSource>) -> Result<GgufFile, WeightsError> {
-    let Header { metadata, tensors, end } = header::read(source.as_ref()).await?;
-    let metadata = GgufMetadata::new(source.name(), metadata);
-    let data = data_start(source.as_ref(), &metadata, end)?;
-    check_overlaps(source.name(), &tensors)?;
-    let mut readable = Vec::new();
-    let mut unsupported = Vec::new();
-    for tensor in tensors {
-        place(source.as_ref(), &metadata, data, tensor, &mut readable, &mut unsupported)?;
+/// [`WeightsError::Read`], [`WeightsError::Malformed`]; [`WeightsError::Refused`] for a part that is not the first, and for parts
+/// that are missing or of another model.
+pub async fn open(first: Rc<dyn ByteSource>, others: &[Rc<dyn ByteSource>]) -> Result<GgufFile, WeightsError> {
+    let mut tensors = Tensors::default();
+    let header = header::read(first.as_ref()).await?;
+    let metadata = tensors.add(0, first.as_ref(), header)?;
+    let others = split::other_parts(&metadata, others)?;
+    for (number, part) in (1..).zip(&others) {
+        let header = header::read(part.as_ref()).await?;
+        let own = tensors.add(number, part.as_ref(), header)?;
+        split::check_part(&metadata, &own, number)?;
     }
-    let mut weights = Weights::new(CONTAINER, vec![source], readable, unsupported, DType::ALL)?;
+    let Tensors { readable, unsupported } = tensors;
+    split::check_tensors(&metadata, readable.len() + unsupported.len())?;
+    let sources = [vec![first], others].concat();
+    let mut weights = Weights::new(CONTAINER, sources, readable, unsupported, DType::ALL)?;
     let rope_freqs = match weights.tensors.contains_key(ROPE_FREQS) {
         true => Some(weights.read_f32(ROPE_FREQS).await?),
         false => None,
@@ -85,45 +93,59 @@ fn check_overlaps(file: &str, tensors: &[StoredTensor]) -> Result<(), WeightsErr
     Ok(())
 }
 
-/// Checks one tensor of the table and adds it.
-fn place(
-    source: &dyn ByteSource,
-    metadata: &GgufMetadata,
-    data: u64,
-    tensor: StoredTensor,
-    readable: &mut Vec<TensorInfo>,
-    unsupported: &mut Vec<UnsupportedTensor>,
-) -> Result<(), WeightsError> {
-    let bad = |reason: String| malformed(source.name(), format!("tensor `{}` {reason}", tensor.name));
-    let alignment = metadata.unsigned("general.alignment")?.unwrap_or(32);
-    if !tensor.offset.is_multiple_of(alignment) {
-        return Err(bad(format!("lies at offset {}, which is no multiple of {alignment}", tensor.offset)));
+/// The tensors of all files.
+#[derive(Default)]
+struct Tensors {
+    readable: Vec<TensorInfo>,
+    unsupported: Vec<UnsupportedTensor>,
+}
+
+impl Tensors {
+    /// Adds those of a file, which is source `number`, and gives its metadata.
+    fn add(&mut self, number: usize, source: &dyn ByteSource, header: Header) -> Result<GgufMetadata, WeightsError> {
+        let metadata = GgufMetadata::new(source.name(), header.metadata);
+        let data = data_start(source, &metadata, header.end)?;
+        check_overlaps(source.name(), &header.tensors)?;
+        for tensor in header.tensors {
+            self.place(number, source, &metadata, data, tensor)?;
+        }
+        Ok(metadata)
     }
-    let bytes = tensor.bytes();
-    let end = data.checked_add(tensor.offset).and_then(|start| start.checked_add(bytes.unwrap_or(0)));
-    if end.is_none_or(|end| end > source.len() && bytes != Some(0)) {
-        let reason = format!("lies beyond the end of the file ({} bytes)", source.len());
-        return Err(bad(format!("{reason}; if it was cut short, download it again")));
+
+    /// Checks one tensor of the table and adds it.
+    fn place(
+        &mut self,
+        number: usize,
+        source: &dyn ByteSource,
+        metadata: &GgufMetadata,
+        data: u64,
+        tensor: StoredTensor,
+    ) -> Result<(), WeightsError> {
+        let bad = |reason: String| malformed(source.name(), format!("tensor `{}` {reason}", tensor.name));
+        let alignment = metadata.unsigned("general.alignment")?.unwrap_or(32);
+        if !tensor.offset.is_multiple_of(alignment) {
+            return Err(bad(format!("lies at offset {}, which is no multiple of {alignment}", tensor.offset)));
+        }
+        let bytes = tensor.bytes();
+        let end = data.checked_add(tensor.offset).and_then(|start| start.checked_add(bytes.unwrap_or(0)));
+        if end.is_none_or(|end| end > source.len() && bytes != Some(0)) {
+            let reason = format!("lies beyond the end of the file ({} bytes)", source.len());
+            return Err(bad(format!("{reason}; if it was cut short, download it again")));
+        }
+        let name = tensor.name.clone();
+        let Some(dtype) = tensor.dtype else {
+            let dtype = header::type_name(tensor.type_id);
+            self.unsupported.push(UnsupportedTensor { name, dtype, source: number });
+            return Ok(());
+        };
+        let (Some(bytes), Some(_)) = (bytes, elements_of(&tensor.shape)) else {
+            return Err(bad(format!("has the impossible shape {:?} for type {dtype}", tensor.shape)));
+        };
+        let offset = data + tensor.offset;
+        let (shape, row_order) = (tensor.shape, RowOrder::Stored);
+        self.readable.push(TensorInfo { name, dtype, shape, source: number, offset, bytes, row_order });
+        Ok(())
     }
-    let name = tensor.name.clone();
-    let Some(dtype) = tensor.dtype else {
-        unsupported.push(UnsupportedTensor { name, dtype: header::type_name(tensor.type_id), source: 0 });
-        return Ok(());
-    };
-    let (Some(bytes), Some(_)) = (bytes, elements_of(&tensor.shape)) else {
-        return Err(bad(format!("has the impossible shape {:?} for type {dtype}", tensor.shape)));
-    };
-    let offset = data + tensor.offset;
-    readable.push(TensorInfo {
-        name,
-        dtype,
-        shape: tensor.shape,
-        source: 0,
-        offset,
-        bytes,
-        row_order: RowOrder::Stored,
-    });
-    Ok(())
 }
 
 #[cfg(test)]

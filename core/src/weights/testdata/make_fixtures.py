@@ -4,6 +4,7 @@
     python core/src/weights/testdata/make_fixtures.py
 
 dequantize.safetensors   per type random blocks (`Q4_K.blocks`) and `gguf.quants.dequantize` of them (`Q4_K.values`)
+../dequantize/grids      the points of the I-quants' grids, as the package packs them
 llama.gguf               one tiny layer as llama.cpp's converter writes it: Q and K permuted, several types
 llama.safetensors        the same tensors under their Hugging Face names, unpermuted, as f32
 """
@@ -11,18 +12,21 @@ llama.safetensors        the same tensors under their Hugging Face names, unperm
 from pathlib import Path
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as Type, GGUFWriter
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as Type, GGUFWriter, quants
 from gguf.quants import dequantize, quantize
 from safetensors.numpy import save_file
 
 HERE = Path(__file__).parent
 rng = np.random.default_rng(5065)
 
-# Where the f16 scales of a block are; every other byte may be anything.
+# Where the f16 scales of a block are; every other byte may be anything. (IQ1_M has its own in pieces, MXFP4 none.)
 SCALES = {
     "F16": [0], "BF16": [], "Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+    "IQ1_S": [0], "IQ1_M": [], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0],
+    "IQ4_NL": [0], "IQ4_XS": [0], "TQ1_0": [52], "TQ2_0": [64], "MXFP4": [], "NVFP4": [],
 }
+GRIDS = ["IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"]
 
 
 def random_scales(count):
@@ -33,12 +37,19 @@ def random_scales(count):
 
 def random_blocks(name):
     elements, size = GGML_QUANT_SIZES[Type[name]]
-    count = {1: 64, 32: 8, 256: 2}[elements]
+    # Enough that much of a grid is met.
+    count = 8 if name.startswith("IQ") else {1: 64, 32: 8, 64: 4, 256: 2}[elements]
     blocks = rng.integers(0, 256, (count, size), dtype=np.uint8)
     if name == "BF16":
         blocks[:, 1] &= 0xBF  # not all exponent bits
     for offset in SCALES[name]:
         blocks[:, offset : offset + 2] = random_scales(count).view(np.uint8).reshape(count, 2)
+    if name == "IQ1_M":  # its scale is the high nibbles of the last four words
+        words = np.ascontiguousarray(blocks[:, 48:]).view(np.uint16)
+        nibbles = random_scales(count)[:, None] >> np.array([0, 4, 8, 12], dtype=np.uint16) << 12
+        blocks[:, 48:] = (words & 0x0FFF | nibbles).view(np.uint8)
+    if name == "MXFP4":  # the largest exponents go beyond f32; the smallest are below its normal numbers
+        blocks[:, 0] = [0, 1, 2, 3, *rng.integers(4, 250, count - 4)]
     return blocks
 
 
@@ -49,6 +60,12 @@ def dequantize_fixture():
         tensors[f"{name}.blocks"] = blocks
         tensors[f"{name}.values"] = dequantize(blocks.reshape(1, -1), Type[name]).reshape(-1)
     save_file(tensors, HERE / "dequantize.safetensors")
+
+
+def write_grids():
+    for name in GRIDS:
+        points = bytes.fromhex(getattr(quants, name).grid_hex.decode())
+        (HERE.parent / "dequantize" / "grids" / f"{name.lower()}.bin").write_bytes(points)
 
 
 def permuted(weights, heads):
@@ -102,5 +119,6 @@ def llama_fixture():
 
 
 if __name__ == "__main__":
-    dequantize_fixture()
     llama_fixture()
+    dequantize_fixture()
+    write_grids()

@@ -79,9 +79,11 @@ impl FileKind {
                 "it begins with zeros, as a file does whose download was cut off; download it again".to_string()
             }
             Self::Utf16 => "it is UTF-16 text; save it as UTF-8 (`iconv -f UTF-16 -t UTF-8`)".to_string(),
-            Self::Zip => "it is a ZIP archive, as PyTorch's checkpoints are, too; unpack it, or take the .safetensors \
-                file"
-                .to_string(),
+            Self::Zip => {
+                "it is a ZIP archive, as PyTorch's checkpoints are, too, which are read as pytorch_model.bin beside \
+                config.json; unpack another one"
+                    .to_string()
+            }
             Self::Compressed(how) => format!("it is compressed ({how}); unpack it first"),
             Self::Pickle => "it is a pickled file of Python, which is not read because it can run programs; take the \
                 .safetensors file"

@@ -1,6 +1,6 @@
 """Writes the small GGUF models of tests/fixtures: every storage type, with a working byte-level BPE tokenizer inside.
 
-The types that the `gguf` package can quantise are quantised by it from random weights. It cannot quantise K types: for
+The types that the `gguf` package can quantise are quantised by it from random weights. It cannot quantise K and I types: for
 those, random bytes are taken as they are (any bytes are a valid block) and only the scales are chosen. In both cases the
 truth is what the package dequantises from the file.
 """
@@ -23,9 +23,13 @@ SAMPLE_TEXT = (
     "<|im_start|>user\nthere was once a fox<|im_end|>\n"
 )
 
-# K types: where the f16 scales of a block lie, as (byte offset, factor). A minimum's factor is the mean of the unsigned
+I_TYPES = [
+    Type.IQ1_S, Type.IQ2_XXS, Type.IQ2_XS, Type.IQ2_S, Type.IQ3_XXS, Type.IQ3_S, Type.IQ4_NL, Type.IQ4_XS,
+]  # fmt: skip
+
+# K and I types: where the f16 scales of a block lie, as (byte offset, factor). A minimum's factor is the mean of the unsigned
 # quants that it has to balance, so that the weights scatter around zero.
-K_SCALES = {
+SCALES = {type: [(0, 1.0)] for type in I_TYPES} | {
     Type.Q2_K: [(80, 1.0), (82, 1.5)],
     Type.Q3_K: [(108, 1.0)],
     Type.Q4_K: [(0, 1.0), (2, 7.5)],
@@ -35,7 +39,8 @@ K_SCALES = {
 
 PLAIN = [Type.F32, Type.F16, Type.BF16]
 LEGACY = [Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1]
-K_TYPES = [*K_SCALES]
+K_TYPES = [Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K]
+FEW_BITS = [Type.TQ1_0, Type.TQ2_0, Type.MXFP4]
 
 # `types` are dealt to the matrices of the layers in turn; a K fixture has 14 of them, so each type lies in several roles.
 FILES = {
@@ -47,6 +52,9 @@ FILES = {
     ),
     "gguf-k-quants": dict(
         arch="llama", hidden=256, heads=4, kv_heads=2, ffn=256, types=K_TYPES, embedding=Type.Q6_K, window=43
+    ),
+    "gguf-i-quants": dict(
+        arch="llama", hidden=256, heads=4, kv_heads=2, ffn=256, types=I_TYPES + FEW_BITS, embedding=Type.IQ4_NL, window=43
     ),
     "gguf-qwen2": dict(
         arch="qwen2", hidden=64, heads=2, kv_heads=1, ffn=96, types=[Type.Q5_0, Type.Q8_0, Type.Q4_1],
@@ -89,7 +97,7 @@ def float_blocks(random, shape, type, deviation):
     return gguf.quants.quantize(values, type)
 
 
-def k_blocks(random, shape, type, deviation):
+def random_blocks(random, shape, type, deviation):
     """Random bytes with scales such that the weights have about this standard deviation."""
     elements, size = gguf.GGML_QUANT_SIZES[type]
     if shape[-1] % elements:
@@ -98,7 +106,7 @@ def k_blocks(random, shape, type, deviation):
     spread = 0.5 + random.random(blocks.shape[:-1])
 
     def with_scale(scale):
-        for offset, factor in K_SCALES[type]:
+        for offset, factor in SCALES[type]:
             halves = (scale * factor * spread).astype("<f2")
             blocks[..., offset : offset + 2] = halves[..., None].view(numpy.uint8)
         return blocks.reshape(*shape[:-1], -1)
@@ -115,7 +123,7 @@ def write(path, spec, seed):
     deviation = 1.5 / numpy.sqrt(spec["hidden"])
 
     def matrix(name, shape, type):
-        make = k_blocks if type in K_SCALES else float_blocks
+        make = random_blocks if type in SCALES else float_blocks
         writer.add_tensor(name, make(random, shape, type, deviation), raw_dtype=type)
 
     def vector(name, values):

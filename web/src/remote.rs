@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use blockpruner::model::Checkpoint;
-use blockpruner::weights::{ByteSource, ReadFuture, WeightsError, safetensors};
+use blockpruner::weights::{ByteSource, ReadFuture, WeightsError, pytorch, safetensors};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;
@@ -37,8 +37,8 @@ extern "C" {
 
 type NamedSource = (String, Rc<dyn ByteSource>);
 
-/// The files of the model at `url`: a `.gguf` file with the other parts if it is split, or a folder as Hugging Face lays it out, of which `listed` are there if
-/// the caller knows.
+/// The files of the model at `url`: a `.gguf` file with the other parts if it is split, or a folder as Hugging Face lays it out, of
+/// which `listed` are there if the caller knows.
 pub async fn open(url: &str, listed: Option<Vec<String>>) -> Result<Vec<NamedSource>, Error> {
     let (path, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
     if path.to_ascii_lowercase().ends_with(".gguf") {
@@ -60,18 +60,26 @@ pub async fn open(url: &str, listed: Option<Vec<String>>) -> Result<Vec<NamedSou
     };
     // Where nobody lists the folder, each file that a model may have is asked for, and some are not there.
     let there = |name: &&str| listed.as_ref().is_none_or(|listed| listed.iter().any(|there| there == name));
-    let found = files(&folder, Checkpoint::usual_files().filter(there).map(str::to_string).collect()).await?;
-    let mut found: Vec<NamedSource> = found.into_iter().flatten().collect();
+    let mut found = files(&folder, Checkpoint::usual_files().filter(there).map(str::to_string).collect()).await?;
     if found.is_empty() {
         return Err(missing(&folder));
     }
-    if !found.iter().any(|(name, _)| name.ends_with(".safetensors"))
-        && let Some((_, index)) = found.iter().find(|(name, _)| name.ends_with(".safetensors.index.json"))
+    let has = |found: &[NamedSource], end: &str| found.iter().any(|(name, _)| name.ends_with(end));
+    if !has(&found, ".safetensors") && !has(&found, ".safetensors.index.json") {
+        let pytorch = Checkpoint::usual_pytorch_files().filter(there).map(str::to_string).collect();
+        found.extend(files(&folder, pytorch).await?);
+    }
+    if !has(&found, ".safetensors")
+        && !has(&found, ".bin")
+        && let Some((name, index)) = found.iter().find(|(name, _)| name.ends_with(".index.json"))
     {
         let text = index.read(0, index.len() as usize).await?;
-        let shards = files(&folder, safetensors::shard_files(&text)?).await?;
+        let shards = match name.ends_with(".bin.index.json") {
+            true => pytorch::shard_files(&text)?,
+            false => safetensors::shard_files(&text)?,
+        };
         // One that is not there is named by the library, which knows what it is for.
-        found.extend(shards.into_iter().flatten());
+        found.extend(files(&folder, shards).await?);
     }
     Ok(found)
 }
@@ -105,14 +113,16 @@ fn missing(url: &str) -> Error {
     Error::Network { url: url.to_string(), reason }
 }
 
-/// Looks for files of a folder, some at a time. Whatever characters a name has, none of them is syntax of the address.
-async fn files(folder: &str, names: Vec<String>) -> Result<Vec<Option<NamedSource>>, Error> {
+/// Those files of a folder that are there, looked for some at a time. Whatever characters a name has, none of them is syntax of
+/// the address.
+async fn files(folder: &str, names: Vec<String>) -> Result<Vec<NamedSource>, Error> {
     let look = |name: String| async move {
         let url = format!("{folder}{}", String::from(js_sys::encode_uri_component(&name)));
         let source = file(&url, &format!("{folder}{name}")).await?;
-        Ok(source.map(|source| (name, source)))
+        Ok::<_, Error>(source.map(|source| (name, source)))
     };
-    stream::iter(names).map(look).buffered(FILES_AT_ONCE).try_collect().await
+    let found: Vec<Option<NamedSource>> = stream::iter(names).map(look).buffered(FILES_AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// The file at `url`, if it is there; messages call it `name`.

@@ -32,10 +32,10 @@ pub fn programs(venv: &Path) -> anyhow::Result<PathBuf> {
     Ok(programs)
 }
 
-/// Makes `tests/fixtures` again.
+/// Makes `tests/fixtures` again, and the PyTorch checkpoints of the unit tests.
 pub fn fixtures() -> anyhow::Result<()> {
     let python = python()?;
-    for script in ["make_fixtures.py", "generate.py"] {
+    for script in ["make_fixtures.py", "generate.py", "pytorch_fixtures.py"] {
         run(Command::new(&python).arg(format!("tests/reference/{script}")).current_dir(root()))?;
     }
     Ok(())

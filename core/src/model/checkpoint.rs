@@ -8,8 +8,8 @@ use super::error::ModelError;
 #[cfg(not(target_arch = "wasm32"))]
 use super::folder::on_disk;
 use super::folder::{
-    CARRIED, CONFIG, Folder, GENERATION_CONFIG, INDEX, SINGLE, TOKENIZER, TOKENIZER_CONFIG, file_error, is_carried,
-    kind_of, read_all,
+    CARRIED, CONFIG, Folder, GENERATION_CONFIG, INDEX, PYTORCH_INDEX, PYTORCH_SINGLE, SINGLE, TOKENIZER,
+    TOKENIZER_CONFIG, file_error, is_carried, is_weights, kind_of, read_all,
 };
 use super::keys::Keys;
 use super::spec::ModelSpec;
@@ -123,7 +123,7 @@ impl Checkpoint {
             return Self::from_single_file(file, source.clone(), &others).await;
         }
         match files.as_slice() {
-            [(file, source)] if file != CONFIG && !file.ends_with(".safetensors") => {
+            [(file, source)] if file != CONFIG && !is_weights(file) => {
                 Self::from_single_file(file, source.clone(), &[]).await
             }
             _ => Self::from_folder_files(name, files).await,
@@ -142,8 +142,13 @@ impl Checkpoint {
         [CONFIG, SINGLE, INDEX].into_iter().chain(CARRIED)
     }
 
-    /// A Hugging Face folder from its files by their names (without the folder): config.json, the `.safetensors` files
-    /// with their index if they are shards, and the side files. Others are left alone.
+    /// The same of a folder without `.safetensors` files and their index: PyTorch's weights and their index.
+    pub fn usual_pytorch_files() -> impl Iterator<Item = &'static str> {
+        [PYTORCH_SINGLE, PYTORCH_INDEX].into_iter()
+    }
+
+    /// A Hugging Face folder from its files by their names (without the folder): config.json, the `.safetensors` files, or
+    /// `pytorch_model*.bin` where there are none, with their index if they are shards, and the side files. Others are left alone.
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
@@ -404,8 +409,10 @@ mod tests {
             (message(&["model.safetensors"], &[]), ["no config.json", "give the folder that holds config.json"]),
             (message(&[], &["model.Q4_0.gguf"]), ["no config.json", "model.Q4_0.gguf"]),
             (message(&["config.json"], &[]), ["no model.safetensors", "put it there"]),
-            (message(&["config.json"], &["pytorch_model.bin"]), ["pytorch_model.bin", "save_pretrained"]),
+            (message(&["config.json"], &["pytorch_model.bin"]), ["pytorch_model.bin: not a valid", "as a ZIP archive"]),
+            (message(&["config.json"], &["consolidated.pth"]), ["consolidated.pth", "save_pretrained"]),
             (message(&["config.json"], &["model.safetensors.index.json"]), ["none of its shards", "beside it"]),
+            (message(&["config.json"], &["pytorch_model.bin.index.json"]), ["none of its shards", "beside it"]),
             (message(&["config.json"], &["model.Q4_0.gguf"]), ["no model.safetensors", "model.Q4_0.gguf"]),
             (message(&["config.json"], &["model.safetensors.part"]), ["unfinished download", "model.safetensors.part"]),
             (message(&["model.safetensors"], &["adapter_config.json"]), ["adapter", "merge_and_unload"]),
@@ -416,6 +423,36 @@ mod tests {
         for (error, parts) in cases {
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
+    }
+
+    /// The same weights as safetensors, and as `torch.save` writes them (`tests/reference/pytorch_fixtures.py`).
+    #[test]
+    fn pytorch_files_are_read_where_there_are_no_safetensors() {
+        let (model, saved) = (Path::new("../tests/fixtures/window-2048"), Path::new("src/model/testdata/pytorch"));
+        let fingerprint = |checkpoint: &Checkpoint| block_on(checkpoint.weights.fingerprint()).unwrap();
+        let expected = fingerprint(&block_on(Checkpoint::open(model.to_str().unwrap())).unwrap());
+        let shards =
+            ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"];
+        let with = |files: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::copy(model.join(CONFIG), dir.path().join(CONFIG)).unwrap();
+            for file in files {
+                std::fs::copy(saved.join(file), dir.path().join(file)).unwrap();
+            }
+            dir
+        };
+        for files in [&["pytorch_model.bin"][..], &shards] {
+            let dir = with(files);
+            assert_eq!(fingerprint(&open(&dir).unwrap()), expected, "{files:?}");
+            // Beside safetensors it is not looked at.
+            std::fs::copy(model.join(SINGLE), dir.path().join(SINGLE)).unwrap();
+            std::fs::write(dir.path().join(files[0]), "no weights").unwrap();
+            assert_eq!(fingerprint(&open(&dir).unwrap()), expected, "{files:?}");
+        }
+        let error = message(open(&with(&shards[..1])));
+        assert!(error.contains("00001-of-00002.bin") && error.contains("are missing or wrong"), "{error}");
+        let error = message(open(&with(&shards[..2])));
+        assert!(error.contains("pytorch_model.bin.index.json is missing"), "{error}");
     }
 
     #[test]

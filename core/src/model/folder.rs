@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::error::ModelError;
 use crate::file_kind::FileKind;
-use crate::weights::{ByteSource, Weights, safetensors};
+use crate::weights::{ByteSource, Weights, pytorch, safetensors};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -12,6 +12,9 @@ pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// What PyTorch's own format is called, where there are no safetensors.
+pub(super) const PYTORCH_SINGLE: &str = "pytorch_model.bin";
+pub(super) const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 /// What makes a folder one of an adapter, which changes another model.
 const ADAPTER: &str = "adapter_config.json";
 
@@ -31,6 +34,9 @@ pub(super) const CARRIED: [&str; 10] = [
 
 /// Files by their names without the folder.
 pub(super) type NamedSources = Vec<(String, Rc<dyn ByteSource>)>;
+
+/// Files with weights, and the text of their index if they are shards.
+type WeightFiles = (Vec<Rc<dyn ByteSource>>, Option<Vec<u8>>);
 
 /// A model folder's files.
 pub(super) struct Folder<'a> {
@@ -83,25 +89,36 @@ impl Folder<'_> {
         file_error(self.name, format!("the folder holds an adapter (LoRA, by its {ADAPTER}), not a model"), advice)
     }
 
-    /// One `model.safetensors`, or the shards of an index, or the only `.safetensors` file there is.
+    /// One `model.safetensors`, or the shards of an index, or the only `.safetensors` file there is; if there is none of them, the
+    /// same of PyTorch's own format.
     pub async fn weights(&self) -> Result<Weights, ModelError> {
-        if let Some(single) = self.get(SINGLE) {
-            return Ok(safetensors::open(vec![single.clone()], None).await?);
+        if let Some((sources, index)) = self.files_of(SINGLE, INDEX, is_safetensors).await? {
+            return Ok(safetensors::open(sources, index.as_deref()).await?);
         }
-        let tensors = self.files.iter().filter(|(file, _)| file.ends_with(".safetensors"));
-        let sources: Vec<_> = tensors.map(|(_, source)| source.clone()).collect();
-        let index = match self.get(INDEX) {
-            Some(index) => Some(read_all(index.as_ref()).await?),
-            None => None,
-        };
-        if sources.is_empty() && index.is_none() {
-            return Err(self.without_weights());
+        if let Some((sources, index)) = self.files_of(PYTORCH_SINGLE, PYTORCH_INDEX, is_pytorch).await? {
+            return Ok(pytorch::open(sources, index.as_deref()).await?);
         }
+        Err(self.without_weights())
+    }
+
+    /// The files of one format; None if there are neither such files nor their index.
+    async fn files_of(
+        &self,
+        single: &str,
+        index: &str,
+        wanted: fn(&str) -> bool,
+    ) -> Result<Option<WeightFiles>, ModelError> {
+        if let Some(single) = self.get(single) {
+            return Ok(Some((vec![single.clone()], None)));
+        }
+        let files = self.files.iter().filter(|(file, _)| wanted(file));
+        let sources: Vec<_> = files.map(|(_, source)| source.clone()).collect();
+        let Some(found) = self.get(index) else { return Ok((!sources.is_empty()).then_some((sources, None))) };
         if sources.is_empty() {
-            let advice = "put the model-*.safetensors files beside it";
-            return Err(file_error(self.name, format!("the folder has {INDEX} but none of its shards"), advice));
+            let advice = "put the files that it names beside it";
+            return Err(file_error(self.name, format!("the folder has {index} but none of its shards"), advice));
         }
-        Ok(safetensors::open(sources, index.as_deref()).await?)
+        Ok(Some((sources, Some(read_all(found.as_ref()).await?))))
     }
 
     fn without_weights(&self) -> ModelError {
@@ -112,10 +129,12 @@ impl Folder<'_> {
             let problem = format!("the folder has no {SINGLE}, and {file} is an unfinished download");
             return file_error(self.name, problem, "let it finish, or download the model again");
         }
-        if let Some(file) = self.find(is_pickled) {
-            let problem = format!("the folder has its weights only as {file}");
-            let advice = "safetensors are needed: load it in transformers and call \
-                save_pretrained(folder, safe_serialization=True), or take the published .safetensors files";
+        if let Some(file) = self.find(is_other_pickle) {
+            let problem = format!("the folder has no {SINGLE}, but {file}");
+            let advice = format!(
+                "if it holds the model's tensors by the names of transformers, call it {PYTORCH_SINGLE}; else load it in \
+                transformers and call save_pretrained(folder), or take the published .safetensors files"
+            );
             return file_error(self.name, problem, advice);
         }
         if let Some(file) = self.find(|file| file.ends_with(".gguf")) {
@@ -127,8 +146,22 @@ impl Folder<'_> {
     }
 }
 
-fn is_pickled(file: &str) -> bool {
-    file.starts_with("pytorch_model") || file.ends_with(".pth") || file.ends_with(".pt")
+/// Whether a file is one of a folder's weights, by its name.
+pub(super) fn is_weights(file: &str) -> bool {
+    is_safetensors(file) || is_pytorch(file)
+}
+
+fn is_safetensors(file: &str) -> bool {
+    file.ends_with(".safetensors")
+}
+
+fn is_pytorch(file: &str) -> bool {
+    file.starts_with("pytorch_model") && file.ends_with(".bin")
+}
+
+/// Files of PyTorch whose names do not say that they are a model's weights.
+fn is_other_pickle(file: &str) -> bool {
+    file.ends_with(".pth") || file.ends_with(".pt")
 }
 
 /// As programs name files that they are still downloading.
@@ -203,13 +236,13 @@ pub(super) mod on_disk {
         for entry in fs::read_dir(folder).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let telling = name == CONFIG || name == INDEX || is_carried(name);
-            if path.is_file() && (telling || name.ends_with(".safetensors")) {
+            let telling = [CONFIG, INDEX, PYTORCH_INDEX].contains(&name) || is_carried(name);
+            if path.is_file() && (telling || is_weights(name)) {
                 files.push((name.to_string(), Rc::new(FileSource::open(&path)?)));
                 if !path.canonicalize().map_err(unreadable)?.starts_with(&home) {
                     elsewhere.push(name.to_string());
                 }
-            } else if name == ADAPTER || is_pickled(name) || is_unfinished(name) || name.ends_with(".gguf") {
+            } else if name == ADAPTER || is_other_pickle(name) || is_unfinished(name) || name.ends_with(".gguf") {
                 // Named in the error if there is nothing better; never read.
                 files.push((name.to_string(), Rc::new(BytesSource::new(name, Vec::new()))));
             }

@@ -555,12 +555,11 @@ mod tests {
 
     #[test]
     fn every_range_of_a_stack_is_what_its_parts_hold() {
-        use DType::{BF16, F16, F32, Q4_0, Q4_1, Q4K, Q8_0};
+        use DType::{BF16, F16, F32, IQ3S, Q4_0, Q4_1, Q4K, Q8_0};
         let rope = RowOrder::InterleavedRope { head_dim: 8, rotated: 8 };
         let plain = RowOrder::Stored;
-        for types in
-            [[F32, F32], [F16, F16], [BF16, BF16], [Q8_0, Q8_0], [Q4_0, Q4_0], [Q4_1, Q4_1], [Q4K, Q4K], [BF16, F16]]
-        {
+        let alike = [F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4K, IQ3S].map(|dtype| [dtype, dtype]);
+        for types in alike.into_iter().chain([[BF16, F16], [Q8_0, IQ3S]]) {
             let weights = weights(256, &[(types[0], 16, rope), (types[1], 11, plain)], &[], true);
             let stack = stack(256, vec![Part::new("a", 0..16), Part::new("b", 2..11).padded(), Part::new("a", 3..4)]);
             let (format, row_bytes) = (stack.format(&weights), stack.format(&weights).row_bytes(256));

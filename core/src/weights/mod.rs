@@ -1,12 +1,14 @@
 //! Checkpoint containers: where the bytes of a tensor are and how they become floats.
 //!
-//! Both containers, [`safetensors`] and GGUF, end in one [`Weights`]: an index of tensors, read a few rows at a time
+//! All containers, [`safetensors`], [`pytorch`] and GGUF, end in one [`Weights`]: an index of tensors, read a few rows at a time
 //! from a [`ByteSource`]. Nothing here knows what a tensor is for; whoever does gives those of GGUF files their Hugging Face
 //! names and row order with `Weights::renamed`.
 
 pub(crate) mod dequantize;
 mod dtype;
 pub(crate) mod gguf;
+mod index;
+pub mod pytorch;
 mod rows;
 pub mod safetensors;
 mod source;

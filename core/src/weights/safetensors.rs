@@ -4,18 +4,15 @@
 //! (<https://huggingface.co/docs/safetensors>). The `safetensors` crate parses it only as one slice of memory, so the
 //! header is read here; the checks are the same.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value;
 
-use super::source::{ByteSource, base_name, read_exact};
-use super::{DType, RowOrder, TensorInfo, UnsupportedTensor, Weights, WeightsError, elements_of};
+use super::source::{ByteSource, read_exact};
+use super::{DType, RowOrder, TensorInfo, UnsupportedTensor, Weights, WeightsError, elements_of, index};
 use crate::file_kind::FileKind;
-use crate::json;
 
 const CONTAINER: &str = "safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -30,17 +27,7 @@ const HEADER_LIMIT: u64 = 100_000_000;
 /// # Errors
 /// [`WeightsError::Malformed`] for files that are damaged, or not those that the index names; [`WeightsError::Read`].
 pub async fn open(sources: Vec<Rc<dyn ByteSource>>, index: Option<&[u8]>) -> Result<Weights, WeightsError> {
-    let Some(first) = sources.first() else {
-        return Err(malformed("checkpoint", "there is no .safetensors file".to_string()));
-    };
-    let sources = match index {
-        Some(index) => named_shards(&sources, index)?,
-        None if sources.len() == 1 => sources,
-        None => {
-            let reason = format!("it is one of {} files, but {INDEX} is missing; add it", sources.len());
-            return Err(malformed(first.name(), reason));
-        }
-    };
+    let sources = index::shards(sources, INDEX, index, CONTAINER)?;
     let mut tensors = Vec::new();
     let mut unsupported = Vec::new();
     for (number, source) in sources.iter().enumerate() {
@@ -54,60 +41,12 @@ fn malformed(file: &str, reason: String) -> WeightsError {
     WeightsError::Malformed { file: file.to_string(), container: CONTAINER, reason }
 }
 
-/// Which shard file holds each tensor.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-fn read_index(bytes: &[u8]) -> Result<Index, WeightsError> {
-    let error = |reason| WeightsError::Malformed { file: INDEX.to_string(), container: "safetensors index", reason };
-    let index = Value::Object(json::object(bytes).map_err(error)?);
-    let index: Index = serde_json::from_value(index).map_err(|e| error(e.to_string()))?;
-    if index.weight_map.is_empty() {
-        return Err(error("its `weight_map` is empty".to_string()));
-    }
-    Ok(index)
-}
-
 /// The shard files that the text of a `model.safetensors.index.json` names, sorted: plain names of files beside it.
 ///
 /// # Errors
 /// [`WeightsError::Malformed`] for what is no index, or names files that are not beside it.
 pub fn shard_files(index: &[u8]) -> Result<Vec<String>, WeightsError> {
-    let index = read_index(index)?;
-    let shards: BTreeSet<&str> =
-        index.weight_map.values().map(|shard| beside_index(shard)).collect::<Result<_, _>>()?;
-    Ok(shards.into_iter().map(str::to_string).collect())
-}
-
-/// The plain name of the file that an index means by `shard`: a leading `./` is no part of it. A name that leads elsewhere
-/// is refused, because callers join it to a folder or an address.
-fn beside_index(shard: &str) -> Result<&str, WeightsError> {
-    let name = shard.strip_prefix("./").unwrap_or(shard);
-    if matches!(name, "" | "." | "..") || name.contains(['/', '\\']) {
-        return Err(malformed(
-            INDEX,
-            format!("it names the shard file `{shard}`, which is no plain name of a file beside it"),
-        ));
-    }
-    Ok(name)
-}
-
-/// The sources that `index` names, in the order of their names.
-fn named_shards(sources: &[Rc<dyn ByteSource>], index: &[u8]) -> Result<Vec<Rc<dyn ByteSource>>, WeightsError> {
-    let shards = shard_files(index)?;
-    let find = |shard: &String| sources.iter().find(|source| base_name(source.name()) == shard).cloned();
-    let missing: Vec<_> = shards.iter().filter(|shard| find(shard).is_none()).collect();
-    if let Some(shard) = missing.first() {
-        let reason = format!(
-            "it names {} shard files, of which {} are missing, the first of them `{shard}`; put them beside it",
-            shards.len(),
-            missing.len(),
-        );
-        return Err(malformed(INDEX, reason));
-    }
-    Ok(shards.iter().filter_map(find).collect())
+    index::shard_files(INDEX, index)
 }
 
 /// One entry of the header.
@@ -410,7 +349,7 @@ mod tests {
             block_on(open(sources, index.map(str::as_bytes))).unwrap_err().to_string()
         };
         let cases = [
-            (fail(&[], None), "no .safetensors file"),
+            (fail(&[], None), "no file with weights"),
             (fail(&[&one, &two], None), "model.safetensors.index.json is missing"),
             (fail(&[&one], Some(TWO_SHARDS)), "`model-2.safetensors`"),
             (fail(&[&one], Some("{")), "model.safetensors.index.json: "),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use arbitrary::Unstructured;
 use blockpruner::model::Checkpoint;
 use blockpruner::testing::dequantize as dequantized;
-use blockpruner::weights::{ByteSource, BytesSource, DType, Weights, WeightsError, safetensors as container};
+use blockpruner::weights::{ByteSource, BytesSource, DType, Weights, WeightsError, pytorch, safetensors as container};
 use pollster::block_on;
 use serde_json::{Value, json};
 
@@ -89,6 +89,51 @@ fn read_all(opened: Result<Weights, WeightsError>) {
     let _ = block_on(weights.fingerprint());
 }
 
+/// A state dict as `torch.save` pickles it, of tensors in `data/0` to `data/6`.
+const STATE_DICT: &[u8] = include_bytes!("../corpus/pickle/state_dict.pkl");
+const MOST_PICKLE_CHANGES: usize = 4;
+
+/// A PyTorch checkpoint: an archive, the pickle in one, or changes to that of [`STATE_DICT`].
+pub fn pickle(bytes: &[u8]) {
+    let open = |file: Vec<u8>| read_all(block_on(pytorch::open(vec![source("pytorch_model.bin", file)], None)));
+    if bytes.starts_with(b"PK") {
+        return open(bytes.to_vec());
+    }
+    if bytes.starts_with(b"\x80\x02") {
+        return open(pytorch_archive(bytes));
+    }
+    let data = &mut Unstructured::new(bytes);
+    let mut pickle = STATE_DICT.to_vec();
+    for _ in 0..data.int_in_range(0..=MOST_PICKLE_CHANGES).unwrap_or(0) {
+        if edits::change_bytes(data, &mut pickle).is_err() {
+            break;
+        }
+    }
+    let mut file = pytorch_archive(&pickle);
+    if data.ratio(1, 4).unwrap_or(false) {
+        let _ = edits::change_bytes(data, &mut file);
+    }
+    open(file);
+}
+
+/// A ZIP archive of stored files as `torch.save` lays it out.
+fn pytorch_archive(pickle: &[u8]) -> Vec<u8> {
+    let storages = (0..7).map(|number| (format!("model/data/{number}"), &[0x3c; 120][..]));
+    let small = [("model/data.pkl".to_string(), pickle), ("model/byteorder".to_string(), b"little")];
+    let (mut file, mut directory, mut count) = (Vec::new(), Vec::new(), 0u16);
+    for (name, bytes) in small.into_iter().chain(storages) {
+        let name_len = (name.len() as u16).to_le_bytes();
+        let (len, place) = ((bytes.len() as u32).to_le_bytes(), (file.len() as u32).to_le_bytes());
+        file.extend([b"PK\x03\x04", &[0; 22][..], &name_len, &[0; 2], name.as_bytes(), bytes].concat());
+        directory
+            .extend([b"PK\x01\x02", &[0; 16][..], &len, &len, &name_len, &[0; 12], &place, name.as_bytes()].concat());
+        count += 1;
+    }
+    let (len, place) = ((directory.len() as u32).to_le_bytes(), (file.len() as u32).to_le_bytes());
+    let count = count.to_le_bytes();
+    [&file, &directory, &b"PK\x05\x06\0\0\0\0"[..], &count, &count, &len, &place, &[0; 2]].concat()
+}
+
 /// A GGUF file: weights, architecture, tokenizer, export.
 pub fn gguf(bytes: &[u8]) {
     let data = &mut Unstructured::new(bytes);
@@ -125,5 +170,18 @@ pub fn dequantize(bytes: &[u8]) {
     assert_eq!(elements(whole), Some(count * dtype.block_elements()), "{count} blocks of {dtype}");
     if !rest.is_empty() {
         assert_eq!(elements(blocks), None, "{count} blocks of {dtype} and {} bytes", rest.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn the_base_of_changes_to_pickles_is_accepted() {
+        let file = source("pytorch_model.bin", pytorch_archive(STATE_DICT));
+        let weights = block_on(pytorch::open(vec![file], None)).unwrap();
+        assert_eq!(weights.iter().count(), 8);
     }
 }

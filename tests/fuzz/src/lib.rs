@@ -25,6 +25,7 @@ pub struct Target {
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "safetensors", run: containers::safetensors },
+    Target { name: "pickle", run: containers::pickle },
     Target { name: "gguf", run: containers::gguf },
     Target { name: "dequantize", run: containers::dequantize },
     Target { name: "config", run: models::config },

@@ -343,7 +343,8 @@ fn the_parts_of_a_split_model_are_one() {
         of(of(Writer::new("x").u32("split.count", 3), "split.no", 0), "split.tensors.count", 0)
     };
     let all = |second: Writer, third: Writer| vec![(PARTS[0], first()), (PARTS[1], second), (PARTS[2], third)];
-    let cases: [(Vec<(&str, Writer)>, &str, &[&str]); 12] = [
+    type Case<'a> = (Vec<(&'a str, Writer)>, &'a str, &'a [&'a str]);
+    let cases: [Case<'_>; 12] = [
         (vec![(PARTS[1], second())], PARTS[1], &["part 2 of 3", "give m-00001-of-00003.gguf"]),
         (vec![("b.gguf", second())], "b.gguf", &["part 2 of 3", "give the first one"]),
         (vec![("a.gguf", first())], "a.gguf", &["part 1 of 3", "-00001-of-00003.gguf"]),

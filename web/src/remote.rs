@@ -37,8 +37,8 @@ extern "C" {
 
 type NamedSource = (String, Rc<dyn ByteSource>);
 
-/// The files of the model at `url`: a `.gguf` file with the other parts if it is split, or a folder as Hugging Face lays it out, of which `listed` are there if
-/// the caller knows.
+/// The files of the model at `url`: a `.gguf` file with the other parts if it is split, or a folder as Hugging Face lays it out, of
+/// which `listed` are there if the caller knows.
 pub async fn open(url: &str, listed: Option<Vec<String>>) -> Result<Vec<NamedSource>, Error> {
     let (path, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
     if path.to_ascii_lowercase().ends_with(".gguf") {
@@ -119,7 +119,7 @@ async fn files(folder: &str, names: Vec<String>) -> Result<Vec<NamedSource>, Err
     let look = |name: String| async move {
         let url = format!("{folder}{}", String::from(js_sys::encode_uri_component(&name)));
         let source = file(&url, &format!("{folder}{name}")).await?;
-        Ok(source.map(|source| (name, source)))
+        Ok::<_, Error>(source.map(|source| (name, source)))
     };
     let found: Vec<Option<NamedSource>> = stream::iter(names).map(look).buffered(FILES_AT_ONCE).try_collect().await?;
     Ok(found.into_iter().flatten().collect())

@@ -1,8 +1,8 @@
 //! PyTorch's checkpoints: `pytorch_model.bin`, or shards and their `pytorch_model.bin.index.json`.
 //!
 //! Such a file is a ZIP archive (`zip.rs`) with one file of bytes for each storage, `data/0` and so on, and `data.pkl`, a pickle
-//! that says which tensors are views of them (<https://docs.pytorch.org/docs/stable/notes/serialization.html>). A pickle is a program;
-//! this one is only read (`pickle.rs`).
+//! that says which tensors are views of them (<https://docs.pytorch.org/docs/stable/notes/serialization.html>). A pickle is a
+//! program; this one is only read (`pickle.rs`).
 
 mod pickle;
 mod zip;

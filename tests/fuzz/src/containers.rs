@@ -93,7 +93,7 @@ fn read_all(opened: Result<Weights, WeightsError>) {
 const STATE_DICT: &[u8] = include_bytes!("../corpus/pickle/state_dict.pkl");
 const MOST_PICKLE_CHANGES: usize = 4;
 
-/// A PyTorch checkpoint: an archive, the pickle in one, or changes to that of [`STATE_DICT`].
+/// A PyTorch checkpoint: an archive, the pickle in one, or changes to that of `STATE_DICT`.
 pub fn pickle(bytes: &[u8]) {
     let open = |file: Vec<u8>| read_all(block_on(pytorch::open(vec![source("pytorch_model.bin", file)], None)));
     if bytes.starts_with(b"PK") {

@@ -7,6 +7,38 @@ use blockpruner::weights::FloatType;
 use blockpruner_tests::{fixture, fixture_names};
 use pollster::block_on;
 
+/// Blocks that are gone come back as zeros, and a norm that one of them shares with a block that is there stays as it is.
+#[test]
+fn what_was_removed_comes_back_as_zeros() {
+    let root = tempfile::tempdir().unwrap();
+    let written = |source: &Checkpoint, name: &str, options: &HfOptions| {
+        let target = root.path().join(name);
+        let mut folder = DiskFolder::create(&target).unwrap();
+        block_on(export_hf(source, options, &mut folder, &mut |_, _| {})).unwrap();
+        folder.finish().unwrap();
+        let written = block_on(Checkpoint::open(target.to_str().unwrap())).unwrap();
+        block_on(check_hf(source, options, &written, &mut |_, _| {})).unwrap();
+        written
+    };
+    for name in ["llama-biases", "phi", "cohere2", "falcon-new"] {
+        for blocks in ["mha:1", "mlp:1", "mha:1,mlp:1"] {
+            let (whole, _) = fixture(name);
+            let removed = HfOptions::new(blocks.parse().unwrap(), HfFormat::Removed);
+            let removed = written(&whole, &format!("{name} without {blocks}"), &removed);
+            let zeroed = HfOptions::new(BlockSet::new(), HfFormat::Zeroed);
+            let zeroed = written(&removed, &format!("{name} with {blocks} as zeros"), &zeroed);
+            assert_eq!(zeroed.spec, whole.spec);
+            let names =
+                |checkpoint: &Checkpoint| checkpoint.weights.iter().map(|info| info.name.clone()).collect::<Vec<_>>();
+            assert_eq!(names(&zeroed), names(&whole), "{name}, {blocks}");
+            let values = |checkpoint: &Checkpoint, tensor: &str| block_on(checkpoint.weights.read_f32(tensor)).unwrap();
+            for info in removed.weights.iter() {
+                assert_eq!(values(&zeroed, &info.name), values(&whole, &info.name), "{name}, {blocks}: {}", info.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_fixture_survives() {
     let root = tempfile::tempdir().unwrap();

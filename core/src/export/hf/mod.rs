@@ -294,16 +294,17 @@ fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result
     if zeroed {
         let embedding = weights.get(&spec.embedding_name()).map_or(FloatType::F32, |info| kept_type(info.dtype));
         let dtype = options.dtype.unwrap_or(embedding);
-        for block in spec.absent.iter() {
-            let absent = spec.block_tensors(block);
-            tensors.extend(stored(&absent).into_iter().map(|(name, shape)| {
-                // A norm of zeros would do too, but ones are what an untrained norm is.
-                let norm = |tensor: &&TensorRef| {
-                    tensor.name == name && tensor.role.is_norm() && !tensor.bias && !tensor.plus_one
-                };
-                let value = if absent.iter().any(|tensor| norm(&tensor)) { 1.0 } else { 0.0 };
-                OutputTensor { name, dtype, shape, content: Content::Constant(value) }
-            }));
+        let absent: Vec<TensorRef> = spec.absent.iter().flat_map(|block| spec.block_tensors(block)).collect();
+        for (name, shape) in stored(&absent) {
+            // A norm that a block which is there reads, too.
+            if tensors.iter().any(|tensor| tensor.name == name) {
+                continue;
+            }
+            // A norm of zeros would do too, but ones are what an untrained norm is.
+            let norm =
+                |tensor: &TensorRef| tensor.name == name && tensor.role.is_norm() && !tensor.bias && !tensor.plus_one;
+            let value = if absent.iter().any(norm) { 1.0 } else { 0.0 };
+            tensors.push(OutputTensor { name, dtype, shape, content: Content::Constant(value) });
         }
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
     }

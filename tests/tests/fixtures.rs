@@ -41,7 +41,11 @@ fn check_losses(name: &str, reference: &Reference, found: &[f32]) {
 /// Everything that the reference says; the worst relative error of a perplexity.
 fn check(gpu: &Rc<Gpu>, name: &str, with_search: bool) -> f64 {
     let (checkpoint, reference) = fixture(name);
-    let model = block_on(DeviceModel::load(gpu.clone(), &checkpoint, &mut |_, _| {})).unwrap();
+    let mut told = (0, 1);
+    block_on(DeviceModel::stream(gpu.clone(), &checkpoint, &mut |done, total| told = (done, total))).unwrap();
+    assert_eq!(told.0, told.1, "{name}: parameters that are streamed from");
+    let model = block_on(DeviceModel::load(gpu.clone(), &checkpoint, &mut |done, total| told = (done, total))).unwrap();
+    assert_eq!(told.0, told.1, "{name}: parameters that are loaded");
     let windows = Windows::from_ids(reference.ids.clone(), reference.window, None).unwrap();
     let scorer = Scorer::new(&model, &windows).unwrap();
     check_losses(name, &reference, &block_on(scorer.nll(&BlockSet::new())).unwrap());

@@ -143,7 +143,10 @@ impl DeviceModel {
     ) -> Result<Self, ForwardError> {
         let spec = &checkpoint.spec;
         let (weights, supply) = (in_order(checkpoint), Self::supply(&gpu, checkpoint)?);
-        let mut loader = Loader::new(&gpu, spec, &weights, &supply, spec.parameters(), progress)?;
+        // Blocks are brought one by one, each with the norm that it may share.
+        let blocks = spec.blocks().map(|block| spec.block_parameters(block)).sum::<u64>();
+        let total = blocks + spec.outer_parameters(|_| true);
+        let mut loader = Loader::new(&gpu, spec, &weights, &supply, total, progress)?;
         let embedding = Rc::new(loader.matrices(Stack::embedding(spec)).await?);
         let head = match spec.head.tied {
             true => embedding.clone(),
@@ -168,7 +171,7 @@ impl DeviceModel {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ForwardError> {
         let spec = &checkpoint.spec;
-        let total = (spec.vocab_size * spec.hidden_size + spec.hidden_size) as u64;
+        let total = spec.outer_parameters(|tensor| spec.head.tied || tensor.role != Role::Embedding);
         let (weights, supply) = (in_order(checkpoint), Self::supply(&gpu, checkpoint)?);
         let mut loader = Loader::new(&gpu, spec, &weights, &supply, total, progress)?;
         let head = Rc::new(loader.matrices(Stack::head(spec)).await?);

@@ -1,7 +1,7 @@
 //! The architecture of one model in numbers and choices: what the forward pass is recorded from. No names, no family's rules.
 
 use super::error::ModelError;
-use super::family::{Family, stored};
+use super::family::{Family, TensorRef, stored};
 use super::rope::RopeSpec;
 use super::tensor_names;
 use super::{BlockId, BlockKind, BlockSet};
@@ -332,6 +332,11 @@ impl ModelSpec {
     /// Parameters of the model as it is: without absent blocks, a tied head and a shared norm counted once.
     pub fn parameters(&self) -> u64 {
         parameters_of(self.needed_tensors())
+    }
+
+    /// Parameters of the wanted tensors outside the layers.
+    pub(crate) fn outer_parameters(&self, wanted: impl Fn(&TensorRef) -> bool) -> u64 {
+        parameters_of(stored(&self.outer_tensors().into_iter().filter(wanted).collect::<Vec<_>>()))
     }
 
     /// Parameters without these blocks, too.

@@ -81,8 +81,9 @@ impl Checkpoint {
         Self::open(&name, sources).await
     }
 
-    /// Opens the model at a URL: a `.gguf` file, the first one of a split model, or a folder as Hugging Face lays it out. Reads by HTTP range requests
-    /// and keeps what it has read; a server that knows no ranges sends each file whole, to where the browser keeps `Blob`s.
+    /// Opens the model at a URL: a `.gguf` file, the first one of a split model, or a folder as Hugging Face lays it out. Reads by
+    /// HTTP range requests and keeps what it has read; a server that knows no ranges sends each file whole, to where the browser
+    /// keeps `Blob`s.
     #[wasm_bindgen(js_name = fromUrl)]
     pub async fn from_url(
         name: String,

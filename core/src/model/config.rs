@@ -210,7 +210,7 @@ fn skipped(
                 keys.unsupported(&key, format!("{name:?}: {}", shown(value)), "layers may differ only by a list `skip`")
             })?;
             for block in blocks {
-                let is = |kind, name| family.modules(kind).iter().any(|(module, norm)| *module == name && !norm);
+                let is = |kind, name| family.module(kind) == name;
                 let kind = match block.as_str() {
                     Some("attention") => BlockKind::Mha,
                     Some(name) if is(BlockKind::Mha, name) => BlockKind::Mha,

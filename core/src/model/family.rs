@@ -170,39 +170,38 @@ impl Family {
         }
     }
 
-    /// Names of the modules in a layer that belong to one kind of block alone, and whether each is a norm. Where branches are
-    /// parallel, they may share a norm, which stays while one of them does.
-    pub(crate) fn modules(&self, kind: BlockKind) -> Vec<(&'static str, bool)> {
-        let other = self.every_module(kind.other());
-        self.every_module(kind).into_iter().filter(|module| !other.contains(module)).collect()
+    /// The module of a layer that holds a kind of block, but for the norms beside it.
+    pub(crate) fn module(&self, kind: BlockKind) -> &'static str {
+        let projection = self.tensors.iter().find(|tensor| tensor.role.kind() == Some(kind) && !tensor.role.is_norm());
+        projection.and_then(|tensor| tensor.hf.split('.').next()).unwrap_or_default()
+    }
+
+    /// Names of the norms in a layer that belong to one kind of block alone. Where branches are parallel, they may share one,
+    /// which stays while one of them does.
+    pub(crate) fn norms(&self, kind: BlockKind) -> Vec<&'static str> {
+        self.every_norm(kind).filter(|norm| self.every_norm(kind.other()).all(|other| other != *norm)).collect()
     }
 
     /// Names of the norms in a layer that both blocks read.
     pub(crate) fn shared_norms(&self) -> Vec<&'static str> {
-        let feed_forward = self.every_module(BlockKind::Mlp);
-        let shared = self.every_module(BlockKind::Mha).into_iter().filter(|module| feed_forward.contains(module));
-        shared.map(|(module, _)| module).collect()
+        let read = |norm: &&str| self.every_norm(BlockKind::Mlp).any(|other| other == *norm);
+        self.every_norm(BlockKind::Mha).filter(read).collect()
     }
 
-    fn every_module(&self, kind: BlockKind) -> Vec<(&'static str, bool)> {
-        let mut modules: Vec<(&str, bool)> = Vec::new();
-        for tensor in self.tensors.iter().filter(|tensor| tensor.role.kind() == Some(kind)) {
-            let module = tensor.hf.split('.').next().unwrap_or(tensor.hf);
-            if modules.iter().all(|(known, _)| *known != module) {
-                // A module with further ones in it is more than a norm.
-                modules.push((module, tensor.role.is_norm() && module == tensor.hf));
-            }
-        }
-        modules
+    /// The norms beside the module of a kind of block; there may be others in it.
+    fn every_norm(&self, kind: BlockKind) -> impl Iterator<Item = &'static str> {
+        let beside = move |tensor: &&Tensor| {
+            tensor.role.kind() == Some(kind) && tensor.role.is_norm() && !tensor.hf.contains('.')
+        };
+        self.tensors.iter().filter(beside).map(|tensor| tensor.hf)
     }
 
     /// The layer that holds the Hugging Face tensor `name`, and the kind of block that it belongs to there, if to one.
     pub(crate) fn place(&self, name: &str) -> Option<(usize, Option<BlockKind>)> {
         let (layer, rest) = name.strip_prefix(self.layers)?.strip_prefix('.')?.split_once('.')?;
         let module = rest.split('.').next()?;
-        let kind =
-            BlockKind::ALL.into_iter().find(|kind| self.modules(*kind).iter().any(|(known, _)| *known == module));
-        Some((layer.parse().ok()?, kind))
+        let holds = |kind: &BlockKind| self.module(*kind) == module || self.norms(*kind).contains(&module);
+        Some((layer.parse().ok()?, BlockKind::ALL.into_iter().find(holds)))
     }
 
     /// The table's row, the layer and the suffix of GGUF tensor `name`: `blk.7.attn_q.bias` is that of the queries, 7, `bias`.

@@ -15,12 +15,7 @@ pub(super) const REMOTE_CODE: &str = "modeling_blockpruner.py";
 /// What is in it: the template with a family's names.
 pub(super) fn remote_code(family: &Family) -> String {
     let package = family.package;
-    let [attention, feed_forward] = BlockKind::ALL.map(|kind| {
-        // The projections are parts of one module, norms beside it are modules of their own.
-        let (norms, modules): (Vec<_>, Vec<_>) = family.modules(kind).into_iter().partition(|(_, norm)| *norm);
-        let names = |modules: Vec<(&'static str, bool)>| modules.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
-        (names(modules).first().copied().unwrap_or_default(), json!(names(norms)).to_string())
-    });
+    let list = |names: Vec<&str>| json!(names).to_string();
     let names = [
         ("@FAMILY@", family.name.to_string()),
         ("@CONFIGURATION@", format!("transformers.models.{package}.configuration_{package}")),
@@ -28,11 +23,11 @@ pub(super) fn remote_code(family: &Family) -> String {
         ("@MODELING@", format!("transformers.models.{package}.modeling_{package}")),
         ("@MODEL_CLASS@", family.class.to_string()),
         ("@LAYERS@", family.layers.to_string()),
-        ("@SHARED_NORMS@", json!(family.shared_norms()).to_string()),
-        ("@ATTENTION@", attention.0.to_string()),
-        ("@FEED_FORWARD@", feed_forward.0.to_string()),
-        ("@ATTENTION_NORMS@", attention.1),
-        ("@FEED_FORWARD_NORMS@", feed_forward.1),
+        ("@SHARED_NORMS@", list(family.shared_norms())),
+        ("@ATTENTION@", family.module(BlockKind::Mha).to_string()),
+        ("@FEED_FORWARD@", family.module(BlockKind::Mlp).to_string()),
+        ("@ATTENTION_NORMS@", list(family.norms(BlockKind::Mha))),
+        ("@FEED_FORWARD_NORMS@", list(family.norms(BlockKind::Mlp))),
     ];
     let template = include_str!("../remote_code/modeling_blockpruner.py").to_string();
     names.into_iter().fold(template, |text, (placeholder, name)| text.replace(placeholder, &name))

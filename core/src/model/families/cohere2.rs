@@ -38,7 +38,7 @@ const PATTERN: Key = key("sliding_window_pattern", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    spec.set_bias(attention_bias(settings, ATTENTION_BIAS)?, false);
+    spec.set_bias(attention_bias(settings, ATTENTION_BIAS, false)?, false);
     spec.head.scale = settings.positive(LOGIT_SCALE)?.unwrap_or(0.0625) as f32;
     let window = sliding_window(settings, Some(4096))?;
     let every = settings.size(PATTERN, most::LAYERS)?.unwrap_or(4);

@@ -41,6 +41,6 @@ const BIAS: Key = key("use_bias", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    spec.set_bias(attention_bias(settings, BIAS)?, mlp_bias(settings, BIAS)?);
+    spec.set_bias(attention_bias(settings, BIAS, false)?, mlp_bias(settings, BIAS, false)?);
     Ok(spec)
 }

@@ -63,7 +63,7 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
     // Without sharing, the number of key heads has no meaning.
     let own = Defaults { kv_heads_key: if new { DEFAULTS.kv_heads_key } else { NO_KEY }, ..DEFAULTS };
     let mut spec = decoder(family, settings, if one { &shared } else { &own })?;
-    bias_everywhere(&mut spec, settings, BIAS, false)?;
+    spec.set_bias(attention_bias(settings, BIAS, false)?, mlp_bias(settings, BIAS, false)?);
     let norms = settings.size(NORMS, 2)?.unwrap_or(2);
     match (settings.flag(PARALLEL_LAYERS)?.unwrap_or(true), new) {
         (true, _) => {

@@ -38,7 +38,7 @@ const DEFAULTS: Defaults = Defaults {
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     refuse_bidirectional(settings)?;
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    spec.set_bias(attention_bias(settings, ATTENTION_BIAS)?, false);
+    spec.set_bias(attention_bias(settings, ATTENTION_BIAS, false)?, false);
     spec.embedding.scale = (spec.hidden_size as f32).sqrt();
     Ok(spec)
 }

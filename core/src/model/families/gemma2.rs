@@ -67,7 +67,7 @@ pub(super) fn sandwich(
 ) -> Result<ModelSpec, ModelError> {
     refuse_bidirectional(settings)?;
     let mut spec = decoder(family, settings, defaults)?;
-    spec.set_bias(attention_bias(settings, ATTENTION_BIAS)?, false);
+    spec.set_bias(attention_bias(settings, ATTENTION_BIAS, false)?, false);
     spec.each_branch(|branch| branch.post_norm = branch.norm);
     spec.embedding.scale = (spec.hidden_size as f32).sqrt();
     let scalar = settings.positive(QUERY_SCALAR)?.unwrap_or(256.0);

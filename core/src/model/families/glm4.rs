@@ -42,7 +42,7 @@ const DEFAULTS: Defaults = Defaults {
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    let qkv = settings.has_bias(Some(ATTENTION_BIAS), true, &[Role::Query, Role::Key, Role::Value])?;
+    let qkv = qkv_bias(settings, ATTENTION_BIAS, true)?;
     spec.set_bias(AttentionBias { qkv, out: false }, false);
     spec.each_branch(|branch| branch.post_norm = branch.norm);
     Ok(spec)

@@ -55,9 +55,7 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
         ..DEFAULTS
     };
     let mut spec = decoder(family, settings, &defaults)?;
-    let has = |roles: &[Role]| settings.has_bias(Some(ATTENTION_BIAS), true, roles);
-    let bias = AttentionBias { qkv: has(&[Role::Query, Role::Key, Role::Value])?, out: has(&[Role::AttentionOut])? };
-    spec.set_bias(bias, true);
+    spec.set_bias(attention_bias(settings, ATTENTION_BIAS, true)?, true);
     if settings.flag(PARALLEL_LAYERS)?.unwrap_or(true) {
         spec.set_parallel();
     }

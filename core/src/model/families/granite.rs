@@ -19,7 +19,7 @@ const LOGITS_SCALING: Key = key("logits_scaling", "logit_scale");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    spec.set_bias(attention_bias(settings, ATTENTION_BIAS)?, mlp_bias(settings, MLP_BIAS)?);
+    spec.set_bias(attention_bias(settings, ATTENTION_BIAS, false)?, mlp_bias(settings, MLP_BIAS, false)?);
     let number = |key: Key| Ok::<_, ModelError>(settings.positive(key)?.unwrap_or(1.0) as f32);
     spec.embedding.scale = number(EMBEDDING_MULTIPLIER)?;
     let (scale, residual) = (number(ATTENTION_MULTIPLIER)?, number(RESIDUAL_MULTIPLIER)?);

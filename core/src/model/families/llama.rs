@@ -39,7 +39,7 @@ pub(super) static FAMILY: Family = Family {
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    let bias = attention_bias(settings, ATTENTION_BIAS)?;
+    let bias = attention_bias(settings, ATTENTION_BIAS, false)?;
     if bias.qkv != bias.out {
         let found =
             if bias.qkv { "a bias of Q, K or V without one of O" } else { "a bias of O without those of Q, K and V" };
@@ -49,6 +49,6 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
             "a llama has all four attention biases or none",
         ));
     }
-    spec.set_bias(bias, mlp_bias(settings, MLP_BIAS)?);
+    spec.set_bias(bias, mlp_bias(settings, MLP_BIAS, false)?);
     Ok(spec)
 }

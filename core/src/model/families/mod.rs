@@ -300,23 +300,24 @@ fn heads(
     Ok((heads, kv_heads, head_dim))
 }
 
-/// A bias on all four projections of attention if a key asks for it.
-fn attention_bias(settings: &dyn Settings, key: Key) -> Result<AttentionBias, ModelError> {
-    let qkv = settings.has_bias(Some(key), false, &[Role::Query, Role::Key, Role::Value])?;
-    Ok(AttentionBias { qkv, out: settings.has_bias(Some(key), false, &[Role::AttentionOut])? })
+/// Whether queries, keys and values have a bias, by a key and its default.
+fn qkv_bias(settings: &dyn Settings, key: Key, default: bool) -> Result<bool, ModelError> {
+    settings.has_bias(Some(key), default, &[Role::Query, Role::Key, Role::Value])
 }
 
-/// A bias on all projections of both blocks if a key asks for it.
-fn bias_everywhere(spec: &mut ModelSpec, settings: &dyn Settings, key: Key, default: bool) -> Result<(), ModelError> {
-    let has = |roles: &[Role]| settings.has_bias(Some(key), default, roles);
-    let bias = AttentionBias { qkv: has(&[Role::Query, Role::Key, Role::Value])?, out: has(&[Role::AttentionOut])? };
-    spec.set_bias(bias, has(&[Role::Gate, Role::Up, Role::Down])?);
-    Ok(())
+/// Whether the output projection of attention has one.
+fn out_bias(settings: &dyn Settings, key: Key, default: bool) -> Result<bool, ModelError> {
+    settings.has_bias(Some(key), default, &[Role::AttentionOut])
 }
 
-/// A bias on all projections of the feed-forward network if a key asks for it.
-fn mlp_bias(settings: &dyn Settings, key: Key) -> Result<bool, ModelError> {
-    settings.has_bias(Some(key), false, &[Role::Gate, Role::Up, Role::Down])
+/// Whether all four projections of attention have one.
+fn attention_bias(settings: &dyn Settings, key: Key, default: bool) -> Result<AttentionBias, ModelError> {
+    Ok(AttentionBias { qkv: qkv_bias(settings, key, default)?, out: out_bias(settings, key, default)? })
+}
+
+/// Whether all projections of the feed-forward network have one.
+fn mlp_bias(settings: &dyn Settings, key: Key, default: bool) -> Result<bool, ModelError> {
+    settings.has_bias(Some(key), default, &[Role::Gate, Role::Up, Role::Down])
 }
 
 impl ModelSpec {

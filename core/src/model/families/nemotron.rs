@@ -36,6 +36,6 @@ const DEFAULTS: Defaults = Defaults {
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    spec.set_bias(attention_bias(settings, ATTENTION_BIAS)?, mlp_bias(settings, MLP_BIAS)?);
+    spec.set_bias(attention_bias(settings, ATTENTION_BIAS, false)?, mlp_bias(settings, MLP_BIAS, false)?);
     Ok(spec)
 }

@@ -46,7 +46,7 @@ pub(super) fn post_norm(
     over: Over,
 ) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, defaults)?;
-    spec.set_bias(attention_bias(settings, ATTENTION_BIAS)?, false);
+    spec.set_bias(attention_bias(settings, ATTENTION_BIAS, false)?, false);
     spec.each_branch(|branch| branch.post_norm = branch.norm.take());
     spec.set_qk_norm(over);
     Ok(spec)

@@ -32,7 +32,7 @@ const DEFAULTS: Defaults =
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    spec.set_bias(attention_bias(settings, ATTENTION_BIAS)?, false);
+    spec.set_bias(attention_bias(settings, ATTENTION_BIAS, false)?, false);
     spec.set_qk_norm(Over::Head);
     qwen2::slide_upper_layers(&mut spec, settings)?;
     Ok(spec)

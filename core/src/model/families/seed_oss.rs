@@ -19,8 +19,7 @@ const OUT_BIAS: Key = key("attention_out_bias", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    let qkv = settings.has_bias(Some(ATTENTION_BIAS), true, &[Role::Query, Role::Key, Role::Value])?;
-    let out = settings.has_bias(Some(OUT_BIAS), false, &[Role::AttentionOut])?;
-    spec.set_bias(AttentionBias { qkv, out }, mlp_bias(settings, MLP_BIAS)?);
+    let (qkv, out) = (qkv_bias(settings, ATTENTION_BIAS, true)?, out_bias(settings, OUT_BIAS, false)?);
+    spec.set_bias(AttentionBias { qkv, out }, mlp_bias(settings, MLP_BIAS, false)?);
     Ok(spec)
 }

@@ -20,7 +20,7 @@ const NO_ROPE_INTERVAL: Key = key("no_rope_layer_interval", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    spec.set_bias(attention_bias(settings, ATTENTION_BIAS)?, mlp_bias(settings, MLP_BIAS)?);
+    spec.set_bias(attention_bias(settings, ATTENTION_BIAS, false)?, mlp_bias(settings, MLP_BIAS, false)?);
     let turns = turning_layers(settings, spec.layers.len())?;
     spec.each_attention(|layer, attention| {
         attention.positions = if turns[layer] { Positions::Rope(0) } else { Positions::None };

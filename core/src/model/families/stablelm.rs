@@ -27,7 +27,7 @@ const QK_NORM: Key = key("qk_layernorm", "");
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     refuse_if_set(settings, QK_NORM, "queries and keys must not be normed head by head")?;
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    let qkv = settings.has_bias(Some(QKV_BIAS), false, &[Role::Query, Role::Key, Role::Value])?;
+    let qkv = qkv_bias(settings, QKV_BIAS, false)?;
     spec.set_bias(AttentionBias { qkv, out: false }, false);
     if settings.flag(PARALLEL_LAYERS)?.unwrap_or(false) {
         spec.family = &PARALLEL;

@@ -38,7 +38,7 @@ const BIAS: Key = key("use_bias", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    bias_everywhere(&mut spec, settings, BIAS, true)?;
+    spec.set_bias(attention_bias(settings, BIAS, true)?, mlp_bias(settings, BIAS, true)?);
     let window = sliding_window(settings, None)?;
     spec.set_sliding_window(window, |_| true);
     Ok(spec)

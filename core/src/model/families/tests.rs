@@ -64,8 +64,7 @@ fn every_table_has_what_its_models_need() {
         }
         let needed: Vec<String> = spec.needed_tensors().map(|(name, _)| name).collect();
         assert!(needed.iter().all(|name| needed.iter().filter(|other| *other == name).count() == 1), "{family}");
-        let (layers, modules) = (family.layers, family.modules(BlockKind::Mha));
-        let (attention, _) = modules.iter().find(|(_, is_norm)| !is_norm).unwrap();
+        let (layers, attention) = (family.layers, family.module(BlockKind::Mha));
         let frequencies = format!("{layers}.3.{attention}.rotary_emb.inv_freq");
         assert_eq!(family.place(&frequencies), Some((3, Some(BlockKind::Mha))), "{family}");
         assert_eq!(family.place(&format!("{layers}.3.note")), Some((3, None)), "{family}");
@@ -247,19 +246,12 @@ use Decision::{Ignored, Read, Refused};
 const EVERY: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 \
     olmo2 olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon";
 
-const RMS: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 olmo2 olmo3 \
-    glm4 exaone4";
-const BUT_FALCON: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 olmo2 \
-    olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi gpt_neox";
-const BUT_FALCON_AND_NEOX: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 \
-    olmo2 olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi";
-
 /// A key, a value of it, and what becomes of it in which families.
 type DecidedKey = (&'static str, Value, &'static [(&'static str, Decision)]);
 
 /// The keys that the configuration classes and models of transformers 5.23 read for these families (and those that older
-/// versions wrote), each with a value that is not the default, and for which families it is decided how. For a family that
-/// is not named, a key is ignored.
+/// versions wrote), each with a value that is not the default, and for which families it is decided how: the first list that
+/// names one counts. For a family that is not named, a key is ignored.
 fn keys() -> Vec<DecidedKey> {
     const ALL_READ: &[(&str, Decision)] = &[(EVERY, Read)];
     const ALL_REFUSED: &[(&str, Decision)] = &[(EVERY, Refused)];
@@ -268,11 +260,11 @@ fn keys() -> Vec<DecidedKey> {
     vec![
         ("vocab_size", json!(400), ALL_READ),
         ("hidden_size", json!(96), ALL_READ),
-        ("intermediate_size", json!(64), &[(BUT_FALCON, Read)]),
+        ("intermediate_size", json!(64), &[("falcon", Ignored), (EVERY, Read)]),
         ("ffn_hidden_size", json!(64), &[("falcon", Read)]),
         ("num_hidden_layers", json!(6), ALL_READ),
         ("num_attention_heads", json!(4), ALL_READ),
-        ("num_key_value_heads", json!(3), &[(BUT_FALCON_AND_NEOX, Read)]),
+        ("num_key_value_heads", json!(3), &[("gpt_neox falcon", Ignored), (EVERY, Read)]),
         ("multi_query", json!(false), &[("falcon", Read)]),
         ("new_decoder_architecture", json!(true), &[("falcon", Read)]),
         ("parallel_attn", json!(false), &[("falcon", Read)]),
@@ -280,7 +272,11 @@ fn keys() -> Vec<DecidedKey> {
         ("use_parallel_residual", json!(false), &[("gpt_neox", Read)]),
         ("head_dim", json!(16), ALL_READ),
         ("max_position_embeddings", json!(512), ALL_READ),
-        ("rms_norm_eps", json!(1e-3), &[(RMS, Read)]),
+        (
+            "rms_norm_eps",
+            json!(1e-3),
+            &[("starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon", Ignored), (EVERY, Read)],
+        ),
         ("layer_norm_eps", json!(1e-3), &[("stablelm cohere2 phi gpt_neox", Read)]),
         ("layer_norm_epsilon", json!(1e-3), &[("falcon", Read)]),
         ("norm_epsilon", json!(1e-3), &[("starcoder2", Read)]),

@@ -42,7 +42,7 @@ fn failure(args: &[&str], code: i32, message: &str) {
 }
 
 const SMALL: [&str; 8] =
-    ["--model", "builtin:tiny", "--calibration", "builtin:sample", "--window", "64", "--max-windows", "2"];
+    ["--model", "builtin:tiny", "--calibration", "builtin:sample", "--window", "32", "--max-windows", "2"];
 
 fn prune<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["prune"], &SMALL[..], &["--format", "hf-zeroed", "--out", out], more].concat()
@@ -190,7 +190,7 @@ fn inspect_counts_the_parameters() {
 /// What `bench` measures is there and is possible; how fast it is, is no matter of a test.
 #[test]
 fn bench_measures_kernels_and_a_search() {
-    let args = ["bench", "--window", "64", "--max-windows", "2", "--remove", "2", "--json"];
+    let args = ["bench", "--window", "32", "--max-windows", "2", "--remove", "2", "--json"];
     let report = json(&args);
     let positive = |value: &Value| assert!(value.as_f64().is_some_and(|x| x.is_finite() && x > 0.0), "{value}");
     for (key, names) in [
@@ -203,7 +203,7 @@ fn bench_measures_kernels_and_a_search() {
     if cfg!(target_os = "linux") {
         positive(&report["memory"]["peak_resident_bytes"]);
     }
-    assert_eq!(report["text"]["ids"].as_array().unwrap().len(), 2 * 64);
+    assert_eq!(report["text"]["ids"].as_array().unwrap().len(), 2 * 32);
     let kernels = report["kernels"].as_array().unwrap();
     let names: Vec<_> = kernels.iter().map(|kernel| kernel["kernel"].as_str().unwrap()).collect();
     for name in
@@ -231,14 +231,14 @@ fn bench_measures_kernels_and_a_search() {
         }
     }
     let count = &search["count"];
-    assert_eq!(count["exhaustive"]["block_tokens"], (24 * 23 + 23 * 22) * 2 * 64);
-    assert_eq!(count["exhaustive"]["head_tokens"], (24 + 23) * 2 * 63);
+    assert_eq!(count["exhaustive"]["block_tokens"], (24 * 23 + 23 * 22) * 2 * 32);
+    assert_eq!(count["exhaustive"]["head_tokens"], (24 + 23) * 2 * 31);
     for share in ["block_share", "head_share", "arithmetic_share"] {
         positive(&count[share]);
         assert!(count[share].as_f64() < Some(1.0), "{share}: {}", count[share]);
     }
     // The published loop does what is counted for it.
-    let args = ["bench", "--window", "64", "--max-windows", "1", "--remove", "1", "--exhaustive", "--json"];
+    let args = ["bench", "--window", "32", "--max-windows", "1", "--remove", "1", "--exhaustive", "--json"];
     let count = &json(&args)["search"]["count"];
     assert_eq!(count["work"], count["exhaustive"]);
     // A search is not asked for.
@@ -286,7 +286,7 @@ fn steps_of_a_plan_are_exported() {
     let first = root.path().join("first");
     let args = ["--model", "builtin:tiny", "--plan", plan_file.to_str().unwrap(), "--format", "hf-zeroed", "--out"];
     json(&[&["export"], &args[..], &[first.to_str().unwrap(), "--step", "1", "--json"]].concat());
-    let text = ["--text", "builtin:sample", "--window", "64", "--max-windows", "2", "--json"];
+    let text = ["--text", "builtin:sample", "--window", "32", "--max-windows", "2", "--json"];
     let score = json(&[&["perplexity", "--model", first.to_str().unwrap()], &text[..]].concat());
     assert_eq!(score["perplexity"], plan["steps"][0]["perplexity"]);
     failure(&[&["export"], &args[..], &[first.to_str().unwrap(), "--step", "1"]].concat(), 2, "not an empty folder");
@@ -377,7 +377,7 @@ fn an_interrupted_search_ends_as_if_it_had_not_been() {
     assert!(parts.join("state/search.json").exists() && !order.exists());
     // What there is of it can be used.
     let score =
-        ["perplexity", "--model", "builtin:tiny", "--text", "builtin:sample", "--window", "64", "--max-windows", "2"];
+        ["perplexity", "--model", "builtin:tiny", "--text", "builtin:sample", "--window", "32", "--max-windows", "2"];
     let (plan, state) = (parts.join("plan.json"), parts.join("state/search.json"));
     let last = stopped["steps"].as_array().unwrap().last().unwrap_or(&stopped["dense"]);
     let scored = json(&[&score[..], &["--json", "--plan", plan.to_str().unwrap()]].concat());
@@ -623,11 +623,11 @@ fn as_much_is_told_as_was_asked_for() {
         assert!(verbose.contains(detail) && !usual.contains(detail), "{detail}: {verbose}");
     }
     for line in
-        ["model: builtin:tiny (", "text: builtin:sample (2 windows of 64 tokens)", "device: ", "plan: remove 2 of 12"]
+        ["model: builtin:tiny (", "text: builtin:sample (2 windows of 32 tokens)", "device: ", "plan: remove 2 of 12"]
     {
         assert!(usual.contains(line), "{line}: {usual}");
     }
-    assert!(usual.contains("warning: the choice of blocks rests on 126 predicted tokens"), "{usual}");
+    assert!(usual.contains("warning: the choice of blocks rests on 62 predicted tokens"), "{usual}");
     assert!(details.contains("of the published loop's") && !table.contains("of the published loop's"), "{details}");
     let (events, same) = run("events", &["--progress", "jsonl"]);
     assert_eq!(same, table);
@@ -673,10 +673,10 @@ fn a_held_out_text_is_scored() {
     assert_eq!(report, read(&out.join("plan.json")));
     let block = report["steps"][0]["removed"].as_str().unwrap();
     let score =
-        ["perplexity", "--model", "builtin:tiny", "--text", text, "--window", "64", "--max-windows", "3", "--json"];
+        ["perplexity", "--model", "builtin:tiny", "--text", text, "--window", "32", "--max-windows", "3", "--json"];
     assert_eq!(evaluation["dense_perplexity"], json(&score)["perplexity"]);
     assert_eq!(evaluation["perplexity"], json(&[&score[..], &["--without", block]].concat())["perplexity"]);
-    assert_eq!((&evaluation["tokens"], &evaluation["windows"]), (&192.into(), &3.into()));
+    assert_eq!((&evaluation["tokens"], &evaluation["windows"]), (&96.into(), &3.into()));
     // The text of the search is none that it has not seen.
     let same = root.path().join("same");
     let args =

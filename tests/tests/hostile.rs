@@ -128,12 +128,13 @@ fn use_up_to_the_device(opened: Result<Checkpoint, ModelError>) {
     let _ = checkpoint.spec.parameters();
 }
 
-/// Every byte of a header and some of the data are changed, one at a time: by one bit, and by all.
+/// Every byte of a header and some of the data are changed, one at a time: by one bit or, every other one, by all. The fuzz
+/// targets try more of them.
 fn flipped(bytes: &[u8], header: usize) -> impl Iterator<Item = Vec<u8>> {
     let data = (header..bytes.len()).step_by(bytes.len() / 50);
-    (0..header).chain(data).flat_map(|place| [1 << (place % 8), 0xff].map(|flip| (place, flip))).map(|(place, flip)| {
+    (0..header).chain(data).map(|place| {
         let mut damaged = bytes.to_vec();
-        damaged[place] ^= flip;
+        damaged[place] ^= if place % 2 == 0 { 1 << (place / 2 % 8) } else { 0xff };
         damaged
     })
 }

@@ -72,9 +72,10 @@ pub fn test_on_swiftshader() -> anyhow::Result<()> {
         return Ok(());
     }
     // The whole workspace, so that dependencies keep the features that they are compiled with already. This driver compiles
-    // slowly, so that what other tests or the browser show there too is left out: generation, variants of attention that the
-    // fixtures have, and all fixtures by every kernel, each of which has its twin here and the built-in model in the browser.
-    let left_out = ["--skip", "every_variant_of_attention", "--skip", "every_kernel_agrees"];
+    // slowly, so that what other tests or the browser show there too is left out: generation, formats, widths and kinds of
+    // attention that the fixtures have, shards, and all fixtures by every kernel, each of which has its twin here and the
+    // built-in model in the browser.
+    let left_out = ["--skip", "every_variant_of_a_shader", "--skip", "shards_agree", "--skip", "every_kernel_agrees"];
     let what = [&["--test", "fixtures", "--test", "kernels", "--"][..], &left_out].concat();
     let mut tests = cargo(&[&["test", "--workspace"], &what[..]].concat());
     run(tests.env("VK_DRIVER_FILES", SWIFTSHADER))

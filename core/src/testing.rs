@@ -6,7 +6,7 @@ pub use crate::gpu::{
     activation::record_activation,
     attention::{Attention, AttentionBuffers, CachedBuffers, HeadNorms, KeyValues, Projection},
     log_sum_exp::{LogSumExp, LogSumExpBuffers, VocabularyChunk},
-    matrix::{Matrix, Operand},
+    matrix::{Lookup, Matrix, Operand},
     needs::{AttentionNeed, KernelNeeds},
     norm::Norm,
     recording::Recording,

@@ -1,8 +1,9 @@
-//! Token ids to hidden states: `embedding_rows.wgsl` for row-major tables, `embedding_panel.wgsl` for panels.
+//! Token ids to hidden states, and what positions add to them: `embedding_rows.wgsl` for row-major tables,
+//! `embedding_panel.wgsl` for panels.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::gemm::texel_elements;
+use crate::gemm::{self, texel_elements};
 use crate::{GemmKernel, WeightFormat, groups_of_64};
 
 /// Uniform block of both shaders.
@@ -17,12 +18,20 @@ pub struct Params {
     pub stride: u32,
     /// u32 words (row-major) or texels (panels) in one row of the table.
     pub row_units: u32,
-    /// First vocabulary row of this part of the table.
-    pub first_token: u32,
-    /// Vocabulary rows of this part of the table.
+    /// First of the table's rows in this part of it.
+    pub first_row: u32,
+    /// The table's rows in this part of it.
     pub count: u32,
     /// What every element is multiplied by.
     pub scale: f32,
+    /// For positions: rows of a window, in each of which the table's rows begin anew,
+    pub window: u32,
+    /// and the table's row for the first of them.
+    pub first_position: u32,
+}
+
+pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat, positions: bool) -> minijinja::Value {
+    minijinja::context! { POSITIONS => positions, ..gemm::context(kernel, weight, false) }
 }
 
 /// The grid for `rows` tokens and a table of `columns` columns.
@@ -34,14 +43,38 @@ pub fn grid(kernel: GemmKernel, weight: WeightFormat, columns: u32, rows: u32) -
     [groups_of_64(columns.div_ceil(elements)), rows, 1]
 }
 
-/// CPU twin: rows of `output [tokens, columns]` whose token lies in `first_token..`, from `table [count, columns]`,
-/// multiplied by `scale`.
-pub fn cpu(tokens: &[u32], table: &[f32], columns: usize, first_token: u32, scale: f32, output: &mut [f32]) {
+/// CPU twin: rows of `output [tokens, columns]` whose token lies in `first_row..`, from `table [count, columns]`, multiplied
+/// by `scale`.
+pub fn cpu(tokens: &[u32], table: &[f32], columns: usize, first_row: u32, scale: f32, output: &mut [f32]) {
+    each_row(tokens.iter().copied(), table, columns, first_row, output, |to, x| *to = x * scale);
+}
+
+/// CPU twin for positions: `output [rows, columns]` plus the rows of `table [count, columns]`, from `first_position` on in every
+/// window of `window` rows, of which those are there that lie in `first_row..`.
+pub fn cpu_positions(
+    (window, first_position): (u32, u32),
+    table: &[f32],
+    columns: usize,
+    first_row: u32,
+    output: &mut [f32],
+) {
+    let rows = (0..).map(|row| first_position + row % window);
+    each_row(rows, table, columns, first_row, output, |to, x| *to += x);
+}
+
+fn each_row(
+    rows: impl Iterator<Item = u32>,
+    table: &[f32],
+    columns: usize,
+    first_row: u32,
+    output: &mut [f32],
+    put: impl Fn(&mut f32, f32),
+) {
     let count = table.len() / columns;
-    for (token, row) in tokens.iter().zip(output.chunks_mut(columns)) {
-        let index = token.wrapping_sub(first_token) as usize;
+    for (index, row) in rows.zip(output.chunks_mut(columns)) {
+        let index = index.wrapping_sub(first_row) as usize;
         if index < count {
-            row.iter_mut().zip(&table[index * columns..]).for_each(|(to, x)| *to = x * scale);
+            row.iter_mut().zip(&table[index * columns..]).for_each(|(to, x)| put(to, *x));
         }
     }
 }

@@ -171,8 +171,8 @@ impl GemmKernel {
 #[allow(missing_docs, reason = "the fields are the kernel, the format and the choices that they say")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
-    /// Token ids to hidden states.
-    Embedding { kernel: GemmKernel, weight: WeightFormat },
+    /// Token ids to hidden states; or what positions add to them.
+    Embedding { kernel: GemmKernel, weight: WeightFormat, positions: bool },
     /// Norm of rows.
     Norm { kernel: GemmKernel, kind: NormKind, rows: NormRows },
     /// Rows of the residual stream as they are, to the left side of a product.
@@ -249,10 +249,9 @@ impl Kernel {
 
     fn label(self, name: &str) -> String {
         match self {
-            Self::Embedding { weight, .. } | Self::Gemm { weight, residual: false, .. } => {
-                format!("{name} {}", weight.name())
+            Self::Embedding { weight, positions: adds, .. } | Self::Gemm { weight, residual: adds, .. } => {
+                format!("{name} {}{}", weight.name(), if adds { ", added" } else { "" })
             }
-            Self::Gemm { weight, residual: true, .. } => format!("{name} {}, added", weight.name()),
             Self::Attention { head_dim, soft_cap, sliding, .. }
             | Self::CachedAttention { head_dim, soft_cap, sliding, .. } => {
                 let choices = [(soft_cap, ", capped"), (sliding, ", sliding")];
@@ -280,10 +279,15 @@ impl Kernel {
             };
         }
         let ((name, source), bindings) = match self {
-            Self::Embedding { kernel: GemmKernel::Tile { .. }, .. } => {
-                (wgsl!("embedding_rows"), vec![Read, Read, ReadWrite])
+            Self::Embedding { kernel, weight, positions } => {
+                let (shader, table) = match kernel {
+                    GemmKernel::Tile { .. } => (wgsl!("embedding_rows"), Read),
+                    GemmKernel::Panel { .. } => (wgsl!("embedding_panel"), texture(weight)),
+                };
+                let mut bindings = vec![table, ReadWrite];
+                bindings.extend((!positions).then_some(Read));
+                (shader, bindings)
             }
-            Self::Embedding { weight, .. } => (wgsl!("embedding_panel"), vec![Read, texture(weight), ReadWrite]),
             Self::Norm { kernel: GemmKernel::Tile { .. }, rows, .. } => {
                 let mut bindings = vec![Read, Read, ReadWrite];
                 bindings.extend((rows == NormRows::Indexed).then_some(Read));
@@ -352,7 +356,7 @@ impl Kernel {
 
     fn context(self) -> minijinja::Value {
         match self {
-            Self::Embedding { kernel, weight } => gemm::context(kernel, weight, false),
+            Self::Embedding { kernel, weight, positions } => embedding::context(kernel, weight, positions),
             Self::Gemm { kernel, weight, residual } => gemm::context(kernel, weight, residual),
             Self::Heads { kernel, head_dim, rotated, normed, to } => {
                 heads::context(kernel, head_dim, rotated, normed, to)
@@ -427,7 +431,7 @@ mod tests {
             kernels.extend([false, true].map(|soft_cap| Kernel::LogSumExp { kernel, soft_cap }));
             kernels.extend([Kernel::Operand { kernel }, Kernel::Argmax { kernel }]);
             for weight in WeightFormat::ALL {
-                kernels.push(Kernel::Embedding { kernel, weight });
+                kernels.extend([false, true].map(|positions| Kernel::Embedding { kernel, weight, positions }));
                 kernels.extend([false, kernel.is_panel()].map(|residual| Kernel::Gemm { kernel, weight, residual }));
             }
             for head_dim in [4, 12, 16, 24, 32, 40, 64, 80, 96, 128, 192, 256] {

@@ -1,7 +1,11 @@
 // Embedding lookup from a row-major table.
-//   table:  [count, columns_padded] packed as {{ WEIGHT }}, rows first_token .. first_token + count of the vocabulary
-//   tokens: [rows] token ids
-//   output: [rows, columns], multiplied by `scale`; a row whose token is not in this part of the table is left alone
+//   table:  [count, columns_padded] packed as {{ WEIGHT }}, rows first_row .. first_row + count of the whole
+//   output: [rows, columns]; a row that is not in this part of the table is left alone
+{% if POSITIONS %}
+// The table's rows are positions, from `first_position` on in every window, and are added to the output.
+{% else %}
+//   tokens: [rows] token ids, which are rows of the table; these, multiplied by `scale`, become the output
+{% endif %}
 {% if QUANTISED %}
 // One invocation a word ({{ TEXEL_K }} elements); a block is its scale, then its words; grid = words of a row x rows.
 {% else %}
@@ -14,14 +18,23 @@ struct Params {
     stride: u32,
     // u32 words in one row of the table
     row_words: u32,
-    first_token: u32,
+    first_row: u32,
     count: u32,
     scale: f32,
+    // rows of a window
+    window: u32,
+    first_position: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> tokens: array<u32>;
-@group(0) @binding(2) var<storage, read> table: array<u32>;
-@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+@group(0) @binding(1) var<storage, read> table: array<u32>;
+@group(0) @binding(2) var<storage, read_write> output: array<f32>;
+{% if not POSITIONS %}
+@group(0) @binding(3) var<storage, read> tokens: array<u32>;
+{% endif %}
+
+fn put(at: u32, value: f32) {
+    output[at] = {{ "output[at] + " if POSITIONS else "" }}value * params.scale;
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -30,12 +43,16 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     if row >= params.rows || column >= params.columns {
         return;
     }
-    // Tokens before first_token wrap to large numbers and fail the test, too.
-    let token = tokens[row] - params.first_token;
-    if token >= params.count {
+    // What lies before first_row wraps to large numbers and fails the test, too.
+{% if POSITIONS %}
+    let index = params.first_position + row % params.window - params.first_row;
+{% else %}
+    let index = tokens[row] - params.first_row;
+{% endif %}
+    if index >= params.count {
         return;
     }
-    let base = token * params.row_words;
+    let base = index * params.row_words;
 {% if QUANTISED %}
     let block = base + id.x / {{ BLOCK_WORDS - 1 }}u * {{ BLOCK_WORDS }}u;
     let scale = vec4u(table[block]);
@@ -45,7 +62,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     {
         let values = unpack(word, {{ 16 * four }}u + vec4u(0u, 1u, 2u, 3u) * {{ 32 // TEXEL_K }}u, scale);
 {% for i in range(4) %}
-        output[row * params.stride + column + {{ 4 * four + i }}u] = values[{{ i }}] * params.scale;
+        put(row * params.stride + column + {{ 4 * four + i }}u, values[{{ i }}]);
 {% endfor %}
     }
 {% endfor %}
@@ -58,9 +75,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 {% else %}
     let pair = unpack2x16float(table[base + id.x]);
 {% endif %}
-    output[row * params.stride + column] = pair.x * params.scale;
+    put(row * params.stride + column, pair.x);
     if column + 1u < params.columns {
-        output[row * params.stride + column + 1u] = pair.y * params.scale;
+        put(row * params.stride + column + 1u, pair.y);
     }
 {% endif %}
 }

@@ -67,7 +67,7 @@ def check_no_parameters(folder, model, removed):
 
 def changes_frequencies(model):
     """Whether the rotary frequencies depend on the length of the text; some families have a type for each type of layer."""
-    types = model.base_model.rotary_emb.rope_type
+    types = getattr(getattr(model.base_model, "rotary_emb", None), "rope_type", None)
     return any(kind in ("dynamic", "longrope") for kind in (types.values() if isinstance(types, dict) else [types]))
 
 

@@ -41,7 +41,7 @@ CASES = [
 def cases_of_families():
     """One attention, the first, a feed-forward, a layer without both, all attentions: in every family."""
     for name, spec in family_fixtures.FOLDERS.items():
-        layers = spec["config"]["num_hidden_layers"]
+        layers = spec["config"].get("num_hidden_layers") or spec["config"]["n_layer"]
         every_attention = ",".join(f"mha:{layer}" for layer in range(layers))
         for without in ("mha:1", "mha:0", "mlp:1", "mha:0,mlp:0", "mha:1,mlp:1", every_attention):
             yield name, without
@@ -70,7 +70,7 @@ def rendered(plain):
         "SHARED_NORMS": json.dumps(shared),
         "ATTENTION": names.attention,
         "ATTENTION_NORMS": json.dumps(attention),
-        "FEED_FORWARD": names.feed_forward,
+        "FEED_FORWARD": json.dumps(names.feed_forward),
         "FEED_FORWARD_NORMS": json.dumps(feed_forward),
     }
     text = MODULE.read_text(encoding="utf-8")

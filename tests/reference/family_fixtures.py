@@ -210,6 +210,36 @@ FALCON_ONE_NORM = falcon(
 )
 FALCON_SEQUENTIAL = falcon(multi_query=False, parallel_attn=False, bias=True)
 
+GPT2 = {
+    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new", "attn_pdrop": 0.1,
+    "bos_token_id": 100, "embd_pdrop": 0.1, "eos_token_id": 100, "initializer_range": 0.02, "layer_norm_epsilon": 1e-05,
+    "n_ctx": 64, "n_embd": 36, "n_head": 3, "n_layer": 2, "n_positions": 64, "resid_pdrop": 0.1, "summary_activation": None,
+    "summary_first_dropout": 0.1, "summary_proj_to_labels": True, "summary_type": "cls_index", "summary_use_proj": True,
+    "torch_dtype": "float32", "vocab_size": 101,
+}
+GPT2_INNER = {
+    **GPT2, "activation_function": "gelu", "n_embd": 40, "n_head": 2, "n_inner": 44, "n_layer": 3,
+    "reorder_and_upcast_attn": True, "scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False,
+    "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+}
+
+
+def opt(**keys):
+    plain = config(
+        "opt", "OPT", ffn_dim=44, max_position_embeddings=64, num_hidden_layers=2, activation_function="relu", dropout=0.1,
+        do_layer_norm_before=True, _remove_final_layer_norm=False, word_embed_proj_dim=36, bos_token_id=2, pad_token_id=1,
+        **keys,
+    )
+    return without(plain, "intermediate_size", "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings")
+
+
+OPT = opt()
+# More positions than are looked up at a time.
+OPT_LONG = {
+    **opt(enable_bias=False, torch_dtype="float16"), "activation_function": "gelu", "hidden_size": 24, "num_attention_heads": 2,
+    "word_embed_proj_dim": 24, "max_position_embeddings": 1100, "tie_word_embeddings": False,
+}
+
 # name -> what make_fixtures.make_folder takes.
 FOLDERS = {
     "mistral": dict(config=MISTRAL, window=43, windows=2, greedy=3),
@@ -242,4 +272,47 @@ FOLDERS = {
     "falcon-new": dict(config=FALCON_NEW, window=43, windows=2, greedy=3),
     "falcon-one-norm": dict(config=FALCON_ONE_NORM, window=43, windows=2, greedy=3),
     "falcon-sequential": dict(config=FALCON_SEQUENTIAL, window=43, windows=2, greedy=3),
+    "gpt2": dict(config=GPT2, window=43, windows=2, greedy=3),
+    "gpt2-inner": dict(config=GPT2_INNER, window=43, windows=2, greedy=3),
+    "opt": dict(config=OPT, window=43, windows=2, greedy=3),
+    "opt-long": dict(config=OPT_LONG, window=1100, windows=1, greedy=0),
+}
+
+
+# Models of images and text, whose text model is read. `published` writes the names of tensors that transformers renames when it
+# loads them, as files on the hub have them.
+PROJECTED = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+IMAGES = {**PROJECTED, "image_size": 28, "patch_size": 14}
+
+
+def composite(model_type, name, text, vision, **keys):
+    """`text` without what stands at the top."""
+    return {
+        "architectures": [f"{name}ForConditionalGeneration"],
+        "model_type": model_type,
+        "text_config": without(text, "architectures", "tie_word_embeddings", "torch_dtype"),
+        "torch_dtype": text["torch_dtype"],
+        "vision_config": {**IMAGES, **vision},
+        **keys,
+    }
+
+
+LLAVA = composite(
+    "llava", "Llava", llama_like("llama", "Llama", num_hidden_layers=2), {"model_type": "clip_vision_model", "projection_dim": 8},
+    image_token_index=99, projector_hidden_act="gelu", vision_feature_layer=-1, vision_feature_select_strategy="default",
+)
+GEMMA3_IMAGES = composite(
+    "gemma3", "Gemma3", GEMMA3, {"model_type": "siglip_vision_model"}, image_token_index=99, boi_token_index=97,
+    eoi_token_index=98, mm_tokens_per_image=4, eos_token_id=[1, 7],
+)
+MISTRAL3 = composite(
+    "mistral3", "Mistral3", {**MISTRAL, "sliding_window": None}, {"model_type": "pixtral", "head_dim": 8}, image_token_index=99,
+    multimodal_projector_bias=False, projector_hidden_act="gelu", spatial_merge_size=2, vision_feature_layer=-1,
+    tie_word_embeddings=False,
+)
+
+COMPOSITES = {
+    "llava": dict(config=LLAVA, window=43, windows=2, greedy=3, published=True),
+    "gemma3-images": dict(config=GEMMA3_IMAGES, window=43, windows=2, greedy=3, published=True),
+    "mistral3": dict(config=MISTRAL3, window=43, windows=2, greedy=3),
 }

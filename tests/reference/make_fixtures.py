@@ -176,6 +176,11 @@ FOLDERS = {
 }
 
 
+def text_config(config):
+    """The settings of the text model, which may be a part of a whole."""
+    return config.get("text_config", config)
+
+
 def stored_dtype(config):
     return DTYPES[config.get("torch_dtype") or config["dtype"]]
 
@@ -194,21 +199,36 @@ def random_weight(random, name, shape, config):
         return (0 if less_one else 1) + 0.2 * random.standard_normal(shape)
     if name.endswith(".bias"):
         return 0.2 * random.standard_normal(shape)
-    return 1.5 / math.sqrt(config["hidden_size"]) * random.standard_normal(shape)
+    return 1.5 / math.sqrt(config.get("hidden_size") or config["n_embd"]) * random.standard_normal(shape)
 
 
-def random_tensors(config, seed):
+# What transformers 5 calls parts of a model of images and text, and what files on the hub call them.
+PUBLISHED = {
+    "model.language_model.": "language_model.model.",
+    "lm_head.": "language_model.lm_head.",
+    "model.vision_tower.": "vision_tower.",
+    "model.multi_modal_projector.": "multi_modal_projector.",
+}
+
+
+def published_name(name):
+    begins = next((begins for begins in PUBLISHED if name.startswith(begins)), "")
+    return PUBLISHED.get(begins, "") + name.removeprefix(begins)
+
+
+def random_tensors(config, seed, published=False):
     """Every parameter of the architecture, in the stored dtype, from transformers' own list of names and shapes."""
     with torch.device("meta"):
-        empty = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
+        empty = model_io.auto_class(config).from_config(transformers.AutoConfig.for_model(**config))
     random = numpy.random.default_rng(seed)
     tensors = {}
     for name, parameter in sorted(empty.named_parameters()):
-        value = random_weight(random, name, tuple(parameter.shape), config)
+        plain = name.replace("model.language_model.", "model.")
+        value = random_weight(random, plain, tuple(parameter.shape), text_config(config))
         if config["model_type"] == "gpt_neox":
             # As checkpoints have it; transformers 5 renames it when loading.
             name = name.replace("lm_head", "embed_out")
-        tensors[name] = torch.from_numpy(value).to(stored_dtype(config))
+        tensors[published_name(name) if published else name] = torch.from_numpy(value).to(stored_dtype(config))
     return tensors
 
 
@@ -236,11 +256,11 @@ def write_word_tokenizer(folder, vocabulary):
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
-def write_folder(folder, config, seed, shards=1):
+def write_folder(folder, config, seed, shards=1, published=False):
     """config.json, a tokenizer, and model.safetensors, or `shards` files and their index."""
     write_json(folder / "config.json", config)
-    write_word_tokenizer(folder, config["vocab_size"])
-    tensors = random_tensors(config, seed)
+    write_word_tokenizer(folder, text_config(config)["vocab_size"])
+    tensors = random_tensors(config, seed, published)
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         return
@@ -259,7 +279,7 @@ def write_folder(folder, config, seed, shards=1):
 def sample_windows(model, window, windows, seed):
     """Windows of ids drawn from the model's own distribution, one token after the other, all windows at once."""
     random = numpy.random.default_rng(seed)
-    vocabulary = model.config.vocab_size
+    vocabulary = model.config.get_text_config().vocab_size
     ids = torch.from_numpy(random.integers(0, vocabulary, size=(windows, 1)))
     past = None
     while ids.shape[1] < window:
@@ -314,10 +334,10 @@ def check_is_telling(result, steps):
         raise SystemExit("a block changes the perplexity by less than 1 %: choose another seed")
 
 
-def make_folder(name, config, window, windows, greedy, seed=1, shards=1):
+def make_folder(name, config, window, windows, greedy, seed=1, shards=1, published=False):
     folder = FIXTURES / name
     folder.mkdir(parents=True, exist_ok=True)
-    write_folder(folder, config, seed, shards)
+    write_folder(folder, config, seed, shards, published)
     result = reference(lambda: model_io.load_model(folder), window, windows, greedy, seed)
     finish(folder, result)
 
@@ -343,7 +363,7 @@ def finish(folder, result):
 
 def main():
     model_io.quiet_and_deterministic()
-    makers = {name: (make_folder, spec) for name, spec in (FOLDERS | family_fixtures.FOLDERS).items()}
+    makers = {name: (make_folder, spec) for name, spec in (FOLDERS | family_fixtures.FOLDERS | family_fixtures.COMPOSITES).items()}
     makers |= {name: (make_gguf, spec) for name, spec in gguf_fixtures.FILES.items()}
     for name in sys.argv[1:] or makers:
         if name not in makers:

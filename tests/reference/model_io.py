@@ -64,23 +64,28 @@ class Names(NamedTuple):
     layers: str = "model.layers"
     attention: str = "self_attn"
     attention_out: str = "o_proj"
-    feed_forward: str = "mlp"
-    feed_forward_out: str = "down_proj"
+    feed_forward: tuple = ("mlp",)
+    feed_forward_out: str = "mlp.down_proj"
 
-    def part(self, kind):
-        """The module of a kind of block."""
-        return self.attention if kind == ATTENTION else self.feed_forward
+    def parts(self, kind):
+        """The modules of a kind of block."""
+        return (self.attention,) if kind == ATTENTION else self.feed_forward
 
     def output(self, kind):
         """The projection by which it writes, within the layer."""
-        return f"{self.part(kind)}.{self.attention_out if kind == ATTENTION else self.feed_forward_out}"
+        return f"{self.attention}.{self.attention_out}" if kind == ATTENTION else self.feed_forward_out
 
 
 NAMES = {
-    "starcoder2": Names(feed_forward_out="c_proj"),
-    "phi": Names(attention_out="dense", feed_forward_out="fc2"),
-    "gpt_neox": Names("gpt_neox.layers", "attention", "dense", feed_forward_out="dense_4h_to_h"),
-    "falcon": Names("transformer.h", "self_attention", "dense", feed_forward_out="dense_4h_to_h"),
+    "starcoder2": Names(feed_forward_out="mlp.c_proj"),
+    "phi": Names(attention_out="dense", feed_forward_out="mlp.fc2"),
+    "gpt_neox": Names("gpt_neox.layers", "attention", "dense", feed_forward_out="mlp.dense_4h_to_h"),
+    "falcon": Names("transformer.h", "self_attention", "dense", feed_forward_out="mlp.dense_4h_to_h"),
+    "gpt2": Names("transformer.h", "attn", "c_proj", feed_forward_out="mlp.c_proj"),
+    "gemma3": Names("model.language_model.layers"),
+    "llava": Names("model.language_model.layers"),
+    "mistral3": Names("model.language_model.layers"),
+    "opt": Names("model.decoder.layers", "self_attn", "out_proj", ("fc1", "fc2"), "fc2"),
 }
 
 
@@ -113,9 +118,10 @@ def without(model, blocks):
     for kind, layer in blocks:
         if layer >= len(layers):
             raise SystemExit(f"{block_name((kind, layer))}: the model has {len(layers)} layers, counted from 0")
-        branch = getattr(layers[layer], names.part(kind))
-        branch.forward = zero_attention if kind == ATTENTION else zero_feed_forward
-        patched.append(branch)
+        for part in names.parts(kind):
+            branch = getattr(layers[layer], part)
+            branch.forward = zero_attention if kind == ATTENTION else zero_feed_forward
+            patched.append(branch)
     try:
         yield model
     finally:
@@ -132,8 +138,10 @@ NORMS = {
     "gemma2": BOTH,
     "gemma3_text": BOTH,
     "glm4": (["input_layernorm", "post_self_attn_layernorm"], ["post_attention_layernorm", "post_mlp_layernorm"]),
+    "gpt2": (["ln_1"], ["ln_2"]),
     "olmo2": BEHIND,
     "olmo3": BEHIND,
+    "opt": (["self_attn_layer_norm"], ["final_layer_norm"]),
 }
 
 
@@ -153,7 +161,7 @@ def block_prefixes(config, block):
     """How the names of a block's own tensors begin."""
     kind, layer = block
     names, norms = names_of(config["model_type"]), norms_of(config)
-    parts = [names.part(kind), *(norms[0] if kind == ATTENTION else norms[1])]
+    parts = [*names.parts(kind), *(norms[0] if kind == ATTENTION else norms[1])]
     return tuple(f"{names.layers}.{layer}.{part}." for part in parts)
 
 
@@ -220,6 +228,13 @@ def greedy_search(model, windows, remove, block_types="mix", batch=1, progress=N
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
+def auto_class(config):
+    """What loads a model with this config.json, of text or of images and text."""
+    import transformers
+
+    return transformers.AutoModelForImageTextToText if "text_config" in config else transformers.AutoModelForCausalLM
+
+
 def load_model(path, attention="eager", trust_remote_code=False):
     """A Hugging Face folder or a .gguf file as an f32 transformers model in evaluation mode."""
     path = pathlib.Path(path)
@@ -227,9 +242,8 @@ def load_model(path, attention="eager", trust_remote_code=False):
         import gguf_io
 
         return gguf_io.load_model(path, attention)
-    import transformers
-
-    return transformers.AutoModelForCausalLM.from_pretrained(
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return auto_class(config).from_pretrained(
         path, dtype=torch.float32, attn_implementation=attention, trust_remote_code=trust_remote_code
     ).eval()
 

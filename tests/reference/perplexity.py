@@ -30,12 +30,17 @@ def flop_per_token(model, window, removed):
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     total = 2 * config.vocab_size * config.hidden_size
     names = model_io.names_of(config.model_type)
+
+    def weights(layer, kind):
+        parts = [getattr(layer, part) for part in names.parts(kind)]
+        return sum(p.numel() for part in parts for p in part.parameters() if p.dim() == 2)
+
     for index, layer in enumerate(model_io.layers_of(model)):
         if ("mha", index) not in removed:
-            total += 2 * sum(p.numel() for p in getattr(layer, names.attention).parameters() if p.dim() == 2)
+            total += 2 * weights(layer, "mha")
             total += 2 * 2 * config.num_attention_heads * head_dim * (window + 1) / 2
         if ("mlp", index) not in removed:
-            total += 2 * sum(p.numel() for p in getattr(layer, names.feed_forward).parameters() if p.dim() == 2)
+            total += 2 * weights(layer, "mlp")
     return total
 
 

@@ -85,8 +85,8 @@ fn compiled_shaders_are_kept() {
 /// streamed.
 #[test]
 fn a_warm_up_changes_nothing() {
-    // Biases and an untied head; a tied one; tensors of several formats.
-    for name in ["llama-biases", "llama-bf16-tied", "gguf-floats"] {
+    // Biases and an untied head; a tied one; tensors of several formats; positions, and matrices by columns.
+    for name in ["llama-biases", "llama-bf16-tied", "gguf-floats", "gpt2", "opt-long"] {
         let (checkpoint, reference) = fixture(name);
         let gpu = open(&device_needs(&checkpoint));
         let windows = Windows::from_ids(reference.ids, reference.window, None).unwrap();

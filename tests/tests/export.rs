@@ -20,7 +20,7 @@ fn what_was_removed_comes_back_as_zeros() {
         block_on(check_hf(source, options, &written, &mut |_, _| {})).unwrap();
         written
     };
-    for name in ["llama-biases", "phi", "cohere2", "falcon-new"] {
+    for name in ["llama-biases", "phi", "cohere2", "falcon-new", "gpt2", "opt"] {
         for blocks in ["mha:1", "mlp:1", "mha:1,mlp:1"] {
             let (whole, _) = fixture(name);
             let removed = HfOptions::new(blocks.parse().unwrap(), HfFormat::Removed);

@@ -3,7 +3,7 @@
 
 use blockpruner::gpu::{Gpu, GpuOptions};
 use blockpruner::testing::{
-    Attention, AttentionBuffers, CachedBuffers, HeadNorms, LogSumExp, LogSumExpBuffers, Matrix, Norm, Operand,
+    Attention, AttentionBuffers, CachedBuffers, HeadNorms, LogSumExp, LogSumExpBuffers, Lookup, Matrix, Norm, Operand,
     Projection, Recording, Residual, Resource, VocabularyChunk, dequantize, record_activation,
 };
 use blockpruner::weights::DType;
@@ -196,12 +196,23 @@ fn check_embedding(gpu: &Gpu, label: &str, formats: &[WeightFormat]) {
             let output = gpu.storage("rows", (tokens.len() * columns.next_multiple_of(4) * 4) as u64).unwrap();
             for scale in [1.0, 7.75] {
                 let mut recording = Recording::new();
-                matrix.record_lookup(gpu, &mut recording, &buffer, tokens.len() as u32, 0, scale, &output);
+                let rows = tokens.len() as u32;
+                let lookup = Lookup::Tokens { tokens: &buffer, scale };
+                matrix.record_lookup(gpu, &mut recording, lookup, rows, 0, &output);
+                // Positions, of which the last are beyond this part of the table.
+                let (window, first) = (7, 303);
+                if scale != 1.0 {
+                    let lookup = Lookup::Positions { window, first };
+                    matrix.record_lookup(gpu, &mut recording, lookup, rows, 0, &output);
+                }
                 block_on(gpu.submit(&recording)).unwrap();
                 let found = block_on(gpu.read(&output, tokens.len() * columns.next_multiple_of(4))).unwrap();
                 let found = unpadded(&found, columns);
                 let mut expected = vec![0.0; tokens.len() * columns];
                 embedding::cpu(&tokens, &table, columns, 0, scale, &mut expected);
+                if scale != 1.0 {
+                    embedding::cpu_positions((window, first), &table, columns, 0, &mut expected);
+                }
                 assert_eq!(found, expected, "{label}: embedding {} of {columns} columns", format.name());
             }
         }

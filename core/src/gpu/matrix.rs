@@ -69,6 +69,25 @@ struct Target<'a> {
     scale: f32,
 }
 
+/// What is looked up in a table, row by row of the output.
+#[derive(Clone, Copy)]
+pub enum Lookup<'a> {
+    /// The rows of these tokens, multiplied by a scale.
+    Tokens {
+        /// Their ids.
+        tokens: &'a wgpu::Buffer,
+        /// The scale.
+        scale: f32,
+    },
+    /// The rows of positions, which are added to what is there.
+    Positions {
+        /// Rows of a window, in each of which positions begin anew.
+        window: u32,
+        /// The table's row for the first of them.
+        first: u32,
+    },
+}
+
 impl Matrix {
     /// The shards that a weight of this shape is stored in, as ranges of its rows; the first argument's limits decide.
     ///
@@ -275,19 +294,21 @@ impl Matrix {
         }
     }
 
-    /// Appends a lookup, multiplied by `scale`: rows of `output [rows, inner]`, [`stride`] elements apart, whose token lies in
-    /// `first_token .. first_token + columns`.
-    #[allow(clippy::too_many_arguments, reason = "one dispatch, spelt out")]
+    /// Appends a lookup, into rows of `output [rows, inner]`, [`stride`] elements apart; of a table of which these are the rows
+    /// from `first_row` on. Where it has none of them, the output stays.
     pub fn record_lookup(
         &self,
         gpu: &Gpu,
         recording: &mut Recording,
-        tokens: &wgpu::Buffer,
+        lookup: Lookup<'_>,
         rows: u32,
-        first_token: u32,
-        scale: f32,
+        first_row: u32,
         output: &wgpu::Buffer,
     ) {
+        let (scale, window, first_position) = match lookup {
+            Lookup::Tokens { scale, .. } => (scale, 1, 0),
+            Lookup::Positions { window, first } => (1.0, window, first),
+        };
         for shard in &self.shards {
             shard.lease.iter().for_each(|lease| recording.hold(lease));
             let params = embedding::Params {
@@ -295,17 +316,24 @@ impl Matrix {
                 columns: self.inner,
                 stride: stride(self.inner),
                 row_units: gemm::row_units(gpu.gemm(), self.format, self.inner),
-                first_token: first_token + shard.first,
+                first_row: first_row + shard.first,
                 count: shard.columns,
                 scale,
+                window,
+                first_position,
             };
-            recording.dispatch(
-                Kernel::Embedding { kernel: gpu.gemm(), weight: self.format },
-                &params,
-                [tokens.into(), shard.storage.clone(), output.into()],
-                embedding::grid(gpu.gemm(), self.format, self.inner, rows),
-                rows as u64 * self.inner as u64,
-            );
+            let (table, output) = (shard.storage.clone(), output.into());
+            let grid = embedding::grid(gpu.gemm(), self.format, self.inner, rows);
+            let kernel = |positions| Kernel::Embedding { kernel: gpu.gemm(), weight: self.format, positions };
+            let amount = rows as u64 * self.inner as u64;
+            match lookup {
+                Lookup::Tokens { tokens, .. } => {
+                    recording.dispatch(kernel(false), &params, [table, output, tokens.into()], grid, amount);
+                }
+                Lookup::Positions { .. } => {
+                    recording.dispatch(kernel(true), &params, [table, output], grid, amount);
+                }
+            }
         }
     }
 }

@@ -35,7 +35,7 @@ pub use device_memory::DeviceMemory;
 pub use error::GpuError;
 pub(crate) use log_sum_exp::{LogSumExp, LogSumExpBuffers, VocabularyChunk};
 pub(crate) use matrix::Piece;
-pub(crate) use matrix::{Matrix, Operand};
+pub(crate) use matrix::{Lookup, Matrix, Operand};
 pub(crate) use needs::{AttentionNeed, KernelNeeds};
 pub(crate) use norm::Norm;
 pub(crate) use recording::Recording;

@@ -37,8 +37,9 @@ impl ModelSpec {
 
     /// The same, with the file's name for error messages.
     pub(crate) fn from_config_file(file: &str, config: &Map<String, Value>) -> Result<Self, ModelError> {
-        let keys = Keys::new(file, config);
-        let family = family(&keys)?;
+        let plain = Keys::new(file, config);
+        let family = family(&plain)?;
+        let keys = Keys { aliases: family.key_names, ..plain };
         if let Some(quantization) = keys.get("quantization_config") {
             let method = quantization.get("quant_method").unwrap_or(quantization);
             let advice = "take the checkpoint in bf16, f16 or f32, or a GGUF file of it";
@@ -101,7 +102,7 @@ impl Settings for Keys<'_> {
     }
 
     fn is_null(&self, key: Key) -> bool {
-        self.map.get(key.hf).is_some_and(Value::is_null)
+        self.map.get(self.name(key.hf)).is_some_and(Value::is_null)
     }
 
     fn has_defaults(&self) -> bool {
@@ -210,9 +211,10 @@ fn skipped(
                 keys.unsupported(&key, format!("{name:?}: {}", shown(value)), "layers may differ only by a list `skip`")
             })?;
             for block in blocks {
-                let is = |kind, name| family.module(kind) == name;
+                let is = |kind, name| family.modules(kind).contains(&name);
                 let kind = match block.as_str() {
                     Some("attention") => BlockKind::Mha,
+                    Some("mlp") => BlockKind::Mlp,
                     Some(name) if is(BlockKind::Mha, name) => BlockKind::Mha,
                     Some(name) if is(BlockKind::Mlp, name) => BlockKind::Mlp,
                     _ => return Err(keys.wrong(&key, block, "`skip` of \"attention\" or \"mlp\"")),

@@ -56,6 +56,8 @@ pub struct DeviceModel {
     weights: Weights,
     /// The embedding in chunks of [`VOCABULARY_CHUNK`] rows; empty where it is streamed.
     pub(super) embedding: Rc<Vec<Matrix>>,
+    /// The table of positions in such chunks; empty where there is none, or it is streamed.
+    pub(super) positions: Vec<Matrix>,
     /// The head in the same chunks; the embedding itself when tied.
     pub(crate) head: Rc<Vec<Matrix>>,
     pub(crate) final_norm: Norm,
@@ -74,7 +76,7 @@ pub struct WeightBytes {
     pub largest_block: u64,
     /// The head with the final norm.
     pub head: u64,
-    /// The embedding, 0 if it is the head.
+    /// The embedding unless it is the head, and the table of positions.
     pub embedding: u64,
 }
 
@@ -148,6 +150,7 @@ impl DeviceModel {
         let total = blocks + spec.outer_parameters(|_| true);
         let mut loader = Loader::new(&gpu, spec, &weights, &supply, total, progress)?;
         let embedding = Rc::new(loader.matrices(Stack::embedding(spec)).await?);
+        let positions = loader.matrices(Stack::positions(spec)).await?;
         let head = match spec.head.tied {
             true => embedding.clone(),
             false => Rc::new(loader.matrices(Stack::head(spec)).await?),
@@ -157,7 +160,7 @@ impl DeviceModel {
         for block in forward::every_block(spec).filter(|block| spec.has(*block)) {
             blocks.insert(block, Rc::new(loader.block(spec, block).await?));
         }
-        Ok(Self { gpu, spec: spec.clone(), weights, embedding, head, final_norm, blocks, supply })
+        Ok(Self { gpu, spec: spec.clone(), weights, embedding, positions, head, final_norm, blocks, supply })
     }
 
     /// Uploads only the head and the final norm; everything else is read from the checkpoint whenever it is needed, so
@@ -171,13 +174,17 @@ impl DeviceModel {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ForwardError> {
         let spec = &checkpoint.spec;
-        let total = spec.outer_parameters(|tensor| spec.head.tied || tensor.role != Role::Embedding);
+        let total = spec.outer_parameters(|tensor| match tensor.role {
+            Role::Embedding => spec.head.tied,
+            role => role != Role::Positions,
+        });
         let (weights, supply) = (in_order(checkpoint), Self::supply(&gpu, checkpoint)?);
         let mut loader = Loader::new(&gpu, spec, &weights, &supply, total, progress)?;
         let head = Rc::new(loader.matrices(Stack::head(spec)).await?);
         let embedding = if spec.head.tied { head.clone() } else { Rc::default() };
         let final_norm = loader.norm(&spec.outer_tensors(), Role::FinalNorm, spec.final_norm).await?;
-        Ok(Self { gpu, spec: spec.clone(), weights, embedding, head, final_norm, blocks: BTreeMap::new(), supply })
+        let (positions, blocks) = (Vec::new(), BTreeMap::new());
+        Ok(Self { gpu, spec: spec.clone(), weights, embedding, positions, head, final_norm, blocks, supply })
     }
 
     /// For blocks that come and go: one is used while the next is brought.
@@ -199,8 +206,9 @@ impl DeviceModel {
             |stacks: &mut dyn Iterator<Item = Stack>| stacks.map(|chunk| stack(&chunk)).sum::<Result<u64, _>>();
         let norm = Norm::bytes(gpu, spec.final_norm.kind, spec.hidden_size as u32);
         let mut bytes = WeightBytes { head: stacks(&mut Stack::head(spec))? + norm, ..Default::default() };
+        bytes.embedding = stacks(&mut Stack::positions(spec))?;
         if !spec.head.tied {
-            bytes.embedding = stacks(&mut Stack::embedding(spec))?;
+            bytes.embedding += stacks(&mut Stack::embedding(spec))?;
         }
         for block in spec.blocks() {
             // Norms of heads are of the kind that the others are.
@@ -255,14 +263,29 @@ impl DeviceModel {
     }
 
     /// Calls `each` with every chunk of the embedding and its first token.
-    pub(crate) async fn embedding_chunks(&self, mut each: impl FnMut(u32, &Matrix)) -> Result<(), ForwardError> {
-        for (chunk, matrix) in self.embedding.iter().enumerate() {
+    pub(crate) async fn embedding_chunks(&self, each: impl FnMut(u32, &Matrix)) -> Result<(), ForwardError> {
+        self.chunks(&self.embedding, Stack::embedding(&self.spec), each).await
+    }
+
+    /// Calls `each` with every chunk of the table of positions, if there is one, and its first row.
+    pub(crate) async fn position_chunks(&self, each: impl FnMut(u32, &Matrix)) -> Result<(), ForwardError> {
+        self.chunks(&self.positions, Stack::positions(&self.spec), each).await
+    }
+
+    /// Calls `each` with chunks that are on the device, or else are brought one by one.
+    async fn chunks(
+        &self,
+        resident: &[Matrix],
+        stacks: impl Iterator<Item = Stack>,
+        mut each: impl FnMut(u32, &Matrix),
+    ) -> Result<(), ForwardError> {
+        for (chunk, matrix) in resident.iter().enumerate() {
             each((chunk * VOCABULARY_CHUNK) as u32, matrix);
         }
-        if self.embedding.is_empty() {
+        if resident.is_empty() {
             let mut quiet = |_, _| {};
             let mut loader = Loader::quiet(&self.gpu, &self.weights, &self.supply, &mut quiet);
-            for (chunk, stack) in Stack::embedding(&self.spec).enumerate() {
+            for (chunk, stack) in stacks.enumerate() {
                 each((chunk * VOCABULARY_CHUNK) as u32, &loader.matrix(&stack).await?);
             }
         }

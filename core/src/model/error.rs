@@ -88,6 +88,16 @@ pub enum ModelError {
         /// The longest possible.
         most: usize,
     },
+    /// The window is longer than the model's table of positions.
+    #[error(
+        "a window of {window} tokens is longer than the {most} positions that the model has; choose a shorter window"
+    )]
+    Positions {
+        /// Tokens of the window.
+        window: usize,
+        /// Positions of the model.
+        most: usize,
+    },
     /// Text was to be tokenised and the model has no usable tokenizer.
     #[error("{model}: there is no tokenizer to turn text into tokens: {problem}")]
     NoTokenizer {

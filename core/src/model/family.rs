@@ -17,6 +17,7 @@ use crate::weights::RowOrder;
 #[allow(missing_docs, reason = "the names are the parts of a transformer")]
 pub enum Role {
     Embedding,
+    Positions,
     FinalNorm,
     Head,
     AttentionNorm,
@@ -38,7 +39,7 @@ impl Role {
     /// The kind of block that a tensor goes with; None outside the layers.
     pub(crate) fn kind(self) -> Option<BlockKind> {
         match self {
-            Self::Embedding | Self::FinalNorm | Self::Head => None,
+            Self::Embedding | Self::Positions | Self::FinalNorm | Self::Head => None,
             Self::FeedForwardNorm | Self::Gate | Self::Up | Self::Down | Self::FeedForwardPostNorm => {
                 Some(BlockKind::Mlp)
             }
@@ -51,7 +52,8 @@ impl Role {
         match self {
             Self::FinalNorm | Self::AttentionNorm | Self::QueryNorm | Self::KeyNorm => true,
             Self::AttentionPostNorm | Self::FeedForwardNorm | Self::FeedForwardPostNorm => true,
-            Self::Embedding | Self::Head | Self::Query | Self::Key | Self::Value | Self::AttentionOut => false,
+            Self::Embedding | Self::Positions | Self::Head => false,
+            Self::Query | Self::Key | Self::Value | Self::AttentionOut => false,
             Self::Gate | Self::Up | Self::Down => false,
         }
     }
@@ -87,11 +89,13 @@ pub(crate) struct Tensor {
     pub grouped: bool,
     /// Whether a Hugging Face checkpoint holds a norm's values less 1.
     pub plus_one: bool,
+    /// Whether a Hugging Face checkpoint holds a matrix by columns, `[in, out]`; several then lie side by side.
+    pub transposed: bool,
 }
 
 /// A row of a table; see [`Tensor`].
 pub(crate) const fn tensor(role: Role, hf: &'static str, gguf: &'static str) -> Tensor {
-    Tensor { role, hf, gguf, interleaved: None, grouped: false, plus_one: false }
+    Tensor { role, hf, gguf, interleaved: None, grouped: false, plus_one: false, transposed: false }
 }
 
 impl Tensor {
@@ -105,6 +109,10 @@ impl Tensor {
 
     pub const fn plus_one(self) -> Self {
         Self { plus_one: true, ..self }
+    }
+
+    pub const fn transposed(self) -> Self {
+        Self { transposed: true, ..self }
     }
 }
 
@@ -126,6 +134,8 @@ pub struct Family {
     pub config_class: &'static str,
     /// The package of both within `transformers.models`.
     pub package: &'static str,
+    /// What its config.json usually calls keys that have another name elsewhere, which transformers reads, too.
+    pub(crate) key_names: &'static [(&'static str, &'static str)],
     /// The modules that hold a Hugging Face model's layers: `model.layers`.
     pub(crate) layers: &'static str,
     /// None if its GGUF files are not read.
@@ -170,10 +180,13 @@ impl Family {
         }
     }
 
-    /// The module of a layer that holds a kind of block, but for the norms beside it.
-    pub(crate) fn module(&self, kind: BlockKind) -> &'static str {
-        let projection = self.tensors.iter().find(|tensor| tensor.role.kind() == Some(kind) && !tensor.role.is_norm());
-        projection.and_then(|tensor| tensor.hf.split('.').next()).unwrap_or_default()
+    /// The modules of a layer that hold a kind of block, but for the norms beside them: one, or its projections themselves.
+    pub(crate) fn modules(&self, kind: BlockKind) -> Vec<&'static str> {
+        let projections =
+            self.tensors.iter().filter(|tensor| tensor.role.kind() == Some(kind) && !tensor.role.is_norm());
+        let mut modules: Vec<&str> = projections.filter_map(|tensor| tensor.hf.split('.').next()).collect();
+        modules.dedup();
+        modules
     }
 
     /// Names of the norms in a layer that belong to one kind of block alone. Where branches are parallel, they may share one,
@@ -200,7 +213,7 @@ impl Family {
     pub(crate) fn place(&self, name: &str) -> Option<(usize, Option<BlockKind>)> {
         let (layer, rest) = name.strip_prefix(self.layers)?.strip_prefix('.')?.split_once('.')?;
         let module = rest.split('.').next()?;
-        let holds = |kind: &BlockKind| self.module(*kind) == module || self.norms(*kind).contains(&module);
+        let holds = |kind: &BlockKind| self.modules(*kind).contains(&module) || self.norms(*kind).contains(&module);
         Some((layer.parse().ok()?, BlockKind::ALL.into_iter().find(holds)))
     }
 
@@ -267,12 +280,19 @@ pub(crate) struct TensorRef {
     pub order: RowOrder,
     /// Whether 1 is to be added.
     pub plus_one: bool,
+    /// Whether what counts here as its rows are the columns there.
+    pub transposed: bool,
 }
 
 impl ModelSpec {
     /// Name of the embedding, `[vocab_size, hidden_size]`.
     pub(crate) fn embedding_name(&self) -> String {
         self.family.weight_name(Role::Embedding)
+    }
+
+    /// Name of the table of positions.
+    pub(crate) fn positions_name(&self) -> String {
+        self.family.weight_name(Role::Positions)
     }
 
     /// Name of the tensor that the head reads, `[vocab_size, hidden_size]`: its own, or the embedding when tied.
@@ -314,7 +334,8 @@ impl ModelSpec {
                 let rows = above..above + rows;
                 let bias = suffix == "bias";
                 let plus_one = tensor.plus_one && !bias;
-                tensors.push(TensorRef { role, name, rows, columns, bias, order, plus_one });
+                let transposed = tensor.transposed && columns.is_some();
+                tensors.push(TensorRef { role, name, rows, columns, bias, order, plus_one, transposed });
             }
         }
         tensors
@@ -328,6 +349,7 @@ impl ModelSpec {
         let Some(layer) = layer else {
             return match role {
                 Role::Embedding => matrix(self.vocab_size, hidden, false),
+                Role::Positions => matrix(self.embedding.positions?.offset + self.max_positions, hidden, false),
                 Role::FinalNorm => norm(Some(self.final_norm)),
                 Role::Head if !self.head.tied => matrix(self.vocab_size, hidden, self.head.bias),
                 _ => None,
@@ -342,7 +364,7 @@ impl ModelSpec {
         };
         let FeedForward::Dense(dense) = &layer.feed_forward else { return None };
         match role {
-            Role::Embedding | Role::FinalNorm | Role::Head => None,
+            Role::Embedding | Role::Positions | Role::FinalNorm | Role::Head => None,
             Role::AttentionNorm => norm(attention.branch.norm),
             Role::AttentionPostNorm => norm(attention.branch.post_norm),
             Role::Query => matrix(queries, hidden, attention.bias.qkv),
@@ -380,10 +402,14 @@ impl ModelSpec {
 pub(crate) fn stored(tensors: &[TensorRef]) -> Vec<(String, Vec<usize>)> {
     let mut stored: Vec<(String, Vec<usize>)> = Vec::new();
     for tensor in tensors {
+        let mut shape: Vec<usize> = [Some(tensor.rows.end), tensor.columns].into_iter().flatten().collect();
+        if tensor.transposed {
+            shape.reverse();
+        }
         match stored.iter_mut().find(|(name, _)| *name == tensor.name) {
-            Some((_, shape)) => shape[0] = shape[0].max(tensor.rows.end),
-            None => stored
-                .push((tensor.name.clone(), [Some(tensor.rows.end), tensor.columns].into_iter().flatten().collect())),
+            // The rows of the last one end where the tensor does.
+            Some((_, above)) => *above = shape,
+            None => stored.push((tensor.name.clone(), shape)),
         }
     }
     stored

@@ -214,7 +214,7 @@ impl<'a> Metadata<'a> {
             }
         };
         let spec = RopeSpec { rotated, theta, max_positions, scaling };
-        spec.check(&Keys { file: self.values.file(), path: &self.key("rope."), map: &Map::new() })?;
+        spec.check(&Keys { path: &self.key("rope."), ..Keys::new(self.values.file(), &Map::new()) })?;
         Ok(spec)
     }
 

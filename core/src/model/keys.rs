@@ -10,24 +10,33 @@ pub(crate) struct Keys<'a> {
     pub file: &'a str,
     pub path: &'a str,
     pub map: &'a Map<String, Value>,
+    /// Keys that may have a second name, by which they usually go.
+    pub aliases: &'static [(&'static str, &'static str)],
 }
 
 impl<'a> Keys<'a> {
     pub fn new(file: &'a str, map: &'a Map<String, Value>) -> Self {
-        Self { file, path: "", map }
+        Self { file, path: "", map, aliases: &[] }
     }
 
     /// The value of `key`; `null` counts as absent, as it does for the optional keys of Hugging Face configurations.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
-        self.map.get(key).filter(|value| !value.is_null())
+        self.map.get(self.name(key)).filter(|value| !value.is_null())
+    }
+
+    /// How `key` is called here.
+    pub fn name<'k>(&self, key: &'k str) -> &'k str {
+        let alias = self.aliases.iter().find(|(name, _)| *name == key);
+        alias.filter(|_| !self.map.contains_key(key)).map_or(key, |(_, alias)| alias)
+    }
+
+    /// The same with the path before it.
+    fn full_name(&self, key: &str) -> String {
+        format!("{}{}", self.path, self.name(key))
     }
 
     pub fn missing(&self, key: &str, expected: impl Into<String>) -> ModelError {
-        ModelError::MissingKey {
-            file: self.file.to_string(),
-            key: format!("{}{key}", self.path),
-            expected: expected.into(),
-        }
+        ModelError::MissingKey { file: self.file.to_string(), key: self.full_name(key), expected: expected.into() }
     }
 
     pub fn wrong(&self, key: &str, found: &Value, expected: impl Into<String>) -> ModelError {
@@ -37,7 +46,7 @@ impl<'a> Keys<'a> {
     pub fn contradiction(&self, key: &str, found: impl Into<String>, expected: impl Into<String>) -> ModelError {
         ModelError::Key {
             file: self.file.to_string(),
-            key: format!("{}{key}", self.path),
+            key: self.full_name(key),
             found: found.into(),
             expected: expected.into(),
         }
@@ -46,7 +55,7 @@ impl<'a> Keys<'a> {
     pub fn unsupported(&self, key: &str, found: impl Into<String>, supported: impl Into<String>) -> ModelError {
         ModelError::Unsupported {
             file: self.file.to_string(),
-            key: format!("{}{key}", self.path),
+            key: self.full_name(key),
             found: found.into(),
             supported: supported.into(),
         }

@@ -3,6 +3,7 @@
 //!
 //! A thread reads so many rows at a time that they stay in its cache until they are packed, into memory that is used again.
 //! Host memory for that is [`READ`] bytes, as many again where rows have to be converted, and as many once packed, a thread.
+//! Matrices that are stored by columns are in memory whole, twice.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -167,7 +168,10 @@ impl<'a> Loader<'a> {
 
     pub(super) async fn matrix(&mut self, stack: &Stack) -> Result<Matrix, ForwardError> {
         let Stack { parts, inner } = stack;
-        let (format, columns, inner) = (stack.format(self.weights), stack.columns(), *inner);
+        let transposed = parts.iter().filter(|part| part.transposed).map(|part| part.name.as_str());
+        let transposed = self.weights.transposed(&transposed.collect()).await?;
+        let weights = if parts.iter().any(|part| part.transposed) { &transposed } else { self.weights };
+        let (format, columns, inner) = (stack.format(weights), stack.columns(), *inner);
         let mut bias = Vec::new();
         for part in parts {
             if let Some(name) = &part.bias {
@@ -183,7 +187,7 @@ impl<'a> Loader<'a> {
         };
         let mut matrix = Matrix::new(format, columns as u32, inner as u32, bias);
         let label = parts.first().map_or("", |part| part.name.as_str());
-        let strips = Strips::new(self.weights, parts, inner, format)?;
+        let strips = Strips::new(weights, parts, inner, format)?;
         matrix.make_room(self.gpu, label, self.reuse.then_some(&self.supply.spare))?;
         let largest = self.bring(&strips, &matrix.pieces(self.gpu)).await?;
         matrix.contains(largest);
@@ -441,6 +445,7 @@ impl Stack {
             let Some(columns) = tensor.columns else { continue };
             let mut biases = tensors.clone().filter(|other| other.bias && other.role == tensor.role);
             let part = Part::new(&tensor.name, tensor.rows.clone()).biased(biases.next().map(|bias| bias.name.clone()));
+            let part = Part { transposed: tensor.transposed, ..part };
             // What a gate multiplies lies at whole vectors behind it.
             stack.parts.push(if matches!(tensor.role, Role::Gate | Role::Up) { part.padded() } else { part });
             stack.inner = columns;
@@ -452,6 +457,13 @@ impl Stack {
     pub(super) fn embedding(spec: &ModelSpec) -> impl Iterator<Item = Self> {
         let part = |rows| Part::new(&spec.embedding_name(), rows);
         Self::chunks(spec.vocab_size).map(move |rows| Self { parts: vec![part(rows)], inner: spec.hidden_size })
+    }
+
+    /// The chunks of the table of positions, if there is one.
+    pub(super) fn positions(spec: &ModelSpec) -> impl Iterator<Item = Self> {
+        let rows = spec.embedding.positions.map_or(0, |positions| positions.offset + spec.max_positions);
+        Self::chunks(rows)
+            .map(|rows| Self { parts: vec![Part::new(&spec.positions_name(), rows)], inner: spec.hidden_size })
     }
 
     /// The chunks of the head.
@@ -504,12 +516,14 @@ pub(super) struct Part {
     bias: Option<String>,
     /// Rows that it takes in the matrix; what is over is zeros.
     height: usize,
+    /// Whether the tensor is to be transposed first.
+    transposed: bool,
 }
 
 impl Part {
     fn new(name: &str, rows: Range<usize>) -> Self {
         let height = rows.len();
-        Self { name: name.into(), rows, bias: None, height }
+        Self { name: name.into(), rows, bias: None, height, transposed: false }
     }
 
     fn biased(self, bias: Option<String>) -> Self {

@@ -115,7 +115,7 @@ impl RopeSpec {
         let parameters = keys.object("rope_parameters")?.map(|map| ("rope_parameters.", map));
         let empty = Map::new();
         let (path, map) = scaling.or(parameters).unwrap_or(("rope_parameters.", &empty));
-        let rope = Keys { file: keys.file, path, map };
+        let rope = Keys { path, map, ..*keys };
         Self::read(keys, &rope, keys.positive("rope_theta")?.unwrap_or(request.theta), request)
     }
 
@@ -130,7 +130,7 @@ impl RopeSpec {
         let theta = keys.positive("rope_theta")?.unwrap_or(full.theta);
         let local = sliding_theta.map(|key| keys.positive(key)).transpose()?.flatten().unwrap_or(sliding.theta);
         let empty = Map::new();
-        let at = |path, map| Keys { file: keys.file, path, map };
+        let at = |path, map| Keys { path, map, ..*keys };
         let scaling = keys.object("rope_scaling")?.filter(|map| !map.is_empty());
         let Some(map) = keys.object("rope_parameters")?.filter(|map| !map.is_empty()) else {
             let scaling = at("rope_scaling.", scaling.unwrap_or(&empty));

@@ -45,6 +45,16 @@ pub struct ModelSpec {
 pub struct Embedding {
     /// Multiplies a row of the embedding.
     pub scale: f32,
+    /// What is added for the place where a token stands; such a model has no more than `max_positions`.
+    pub positions: Option<LearnedPositions>,
+}
+
+/// A vector for each position: `embedding + positions[offset + position]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LearnedPositions {
+    /// The table's rows before that of the first position.
+    pub offset: usize,
 }
 
 /// Hidden states to logits: `soft_cap(scale * x W^T)`.
@@ -322,6 +332,17 @@ impl ModelSpec {
     /// Parameters of one block, its norms included; a norm that it shares is counted for each block.
     pub fn block_parameters(&self, block: BlockId) -> u64 {
         parameters_of(stored(&self.block_tensors(block)))
+    }
+
+    /// Refuses windows that are longer than a table of positions.
+    ///
+    /// # Errors
+    /// [`ModelError::Positions`].
+    pub fn check_window(&self, window: usize) -> Result<(), ModelError> {
+        match self.embedding.positions {
+            Some(_) if window > self.max_positions => Err(ModelError::Positions { window, most: self.max_positions }),
+            _ => Ok(()),
+        }
     }
 
     /// Tokens of a window where nobody chooses: 2048, or the model's maximum if that is smaller.

@@ -11,18 +11,17 @@ use crate::weights::{RowOrder, Weights, WeightsError};
 
 /// What programs put before every name: `torch.compile`, and wrappers for training on several devices.
 const WRAPPERS: [&str; 3] = ["_orig_mod.", "module.", "_fsdp_wrapped_module."];
-/// What stands before all names but the head's.
-const BASE: &str = "model.";
 
 impl ModelSpec {
-    /// The tensors under the names of transformers: without what wrappers put before them, and with the `model.` that is
-    /// missing where the base class was saved. Other names stay.
+    /// The tensors under the names of transformers: without what wrappers put before them, and with the `model.` (or
+    /// `transformer.`) that is missing where the base class was saved. Other names stay.
     pub(super) fn with_usual_names(&self, weights: Weights) -> Result<Weights, WeightsError> {
         let embedding = self.embedding_name();
         if weights.all_names().any(|name| name == embedding) {
             return Ok(weights);
         }
-        let inner = embedding.strip_prefix(BASE).unwrap_or(&embedding);
+        // What stands before all names but the head's.
+        let (base, inner) = embedding.split_once('.').unwrap_or(("", &embedding));
         let lacks_base = weights.all_names().any(|name| unwrapped(name) == inner);
         if !lacks_base && !weights.all_names().any(|name| unwrapped(name) == embedding) {
             return Ok(weights);
@@ -30,7 +29,7 @@ impl ModelSpec {
         let head = self.family.weight_name(Role::Head);
         weights.renamed(|name| {
             let plain = unwrapped(name);
-            let name = if lacks_base && plain != head { format!("{BASE}{plain}") } else { plain.to_string() };
+            let name = if lacks_base && plain != head { format!("{base}.{plain}") } else { plain.to_string() };
             Some((name, RowOrder::Stored))
         })
     }
@@ -68,11 +67,14 @@ impl ModelSpec {
     pub(super) fn unused(&self, weights: &Weights) -> Option<String> {
         let needed: BTreeSet<String> = self.needed_tensors().map(|(name, _)| name).collect();
         let harmless = |name: &str| {
-            // Frequencies that old versions saved, the tied head, and blocks that an earlier pruning took out.
+            // Frequencies and masks that old versions saved, the tied head, and blocks that an earlier pruning took out.
             let absent = |(layer, kind): (usize, Option<BlockKind>)| {
                 kind.is_some_and(|kind| self.absent.contains(BlockId { kind, layer }))
             };
+            let mut attention = self.family.modules(BlockKind::Mha).into_iter();
             name.ends_with(".rotary_emb.inv_freq")
+                || attention
+                    .any(|part| [".bias", ".masked_bias"].iter().any(|end| name.ends_with(&format!(".{part}{end}"))))
                 || self.is_unused_head(name)
                 || self.family.place(name).is_some_and(absent)
         };

@@ -4,7 +4,7 @@ use blockpruner_shaders::stride;
 
 use super::forward::{Batch, Rows, Scratch, every_block};
 use super::{BlockSet, DeviceModel, ForwardError};
-use crate::gpu::Recording;
+use crate::gpu::{Lookup, Recording};
 
 /// Tokens of the window that runs: the fewest that have a target.
 const WINDOW: usize = 2;
@@ -22,9 +22,15 @@ impl DeviceModel {
         let tokens = gpu.upload("token ids", bytemuck::cast_slice(&[0u32; WINDOW]))?;
         let states = gpu.storage("hidden states", WINDOW as u64 * stride(self.spec.hidden_size as u32) as u64 * 4)?;
         let mut recording = Recording::new();
-        // A streamed embedding is left on its file: unless it has another format than the head, its shader is the same.
+        // A streamed embedding is left on its file: unless it has another format than the head, its shader is the same. That of
+        // streamed positions is compiled when they are first brought.
         for matrix in [self.embedding.first(), self.head.first()].into_iter().flatten() {
-            matrix.record_lookup(gpu, &mut recording, &tokens, WINDOW as u32, 0, 1.0, &states);
+            let lookup = Lookup::Tokens { tokens: &tokens, scale: 1.0 };
+            matrix.record_lookup(gpu, &mut recording, lookup, WINDOW as u32, 0, &states);
+        }
+        if let Some(matrix) = self.positions.first() {
+            let lookup = Lookup::Positions { window: WINDOW as u32, first: 0 };
+            matrix.record_lookup(gpu, &mut recording, lookup, WINDOW as u32, 0, &states);
         }
         let different = self.different_blocks();
         let left_out: BlockSet = every_block(&self.spec).filter(|block| !different.contains(*block)).collect();

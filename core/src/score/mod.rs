@@ -178,6 +178,7 @@ impl<'m> Scorer<'m> {
     pub fn batched(model: &'m DeviceModel, windows: &Windows, batching: Batching) -> Result<Self, ScoreError> {
         windows.check_vocabulary(model.spec().vocab_size)?;
         let window = windows.window;
+        model.spec().check_window(window)?;
         if window > MOST_ROWS {
             return Err(ScoreError::WindowTooLong { window, most: MOST_ROWS });
         }

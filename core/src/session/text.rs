@@ -32,9 +32,10 @@ impl Checkpoint {
     /// Tokenises a text and cuts it into windows.
     ///
     /// # Errors
-    /// A model without a usable tokenizer, those of [`Windows::cut`], and a tokenizer that is not the model's.
+    /// A model without a usable tokenizer or so many positions, those of [`Windows::cut`], and a tokenizer that is not the model's.
     pub fn windows(&self, text: &CalibrationText, options: WindowOptions) -> Result<Windows, Error> {
         let window = options.window.unwrap_or_else(|| self.spec.default_window());
+        self.spec.check_window(window)?;
         let windows = Windows::cut(text, self.tokenizer()?, window, options.max_windows)?;
         windows.check_vocabulary(self.spec.vocab_size)?;
         Ok(windows)

@@ -13,7 +13,7 @@ mod rows;
 pub mod safetensors;
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
@@ -275,6 +275,30 @@ impl Weights {
         weights
     }
 
+    /// Some of the matrices with rows for columns, in memory.
+    ///
+    /// # Errors
+    /// Those of [`Weights::read_rows`].
+    pub(crate) async fn transposed(&self, names: &BTreeSet<&str>) -> Result<Self, WeightsError> {
+        let (mut sources, mut tensors): (Vec<Rc<dyn ByteSource>>, _) = (Vec::new(), Vec::new());
+        for name in names {
+            let info = self.find(name)?;
+            let Rows { dtype, bytes } = self.read_rows(name, 0..info.rows()).await?;
+            let bytes = transpose(&bytes, info.rows(), info.columns(), dtype.bytes());
+            tensors.push(TensorInfo {
+                name: name.to_string(),
+                dtype: dtype.into(),
+                shape: vec![info.columns(), info.rows()],
+                source: sources.len(),
+                offset: 0,
+                bytes: bytes.len() as u64,
+                row_order: RowOrder::Stored,
+            });
+            sources.push(Rc::new(BytesSource::new(self.file_of(info), bytes)));
+        }
+        Self::new(self.container, sources, tensors, Vec::new(), self.supported)
+    }
+
     /// The tensor of this name, if it is there in a type that can be read.
     pub fn get(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name)
@@ -428,6 +452,23 @@ impl fmt::Debug for Weights {
         let files: Vec<_> = self.sources.iter().map(|source| source.name()).collect();
         f.debug_struct("Weights").field("files", &files).field("tensors", &self.tensors.len()).finish_non_exhaustive()
     }
+}
+
+/// A matrix of elements of `size` bytes with rows for columns, square by square, so that both sides stay in the cache.
+fn transpose(matrix: &[u8], rows: usize, columns: usize, size: usize) -> Vec<u8> {
+    const SQUARE: usize = 64;
+    let mut transposed = vec![0; matrix.len()];
+    for (first_row, first_column) in
+        (0..rows).step_by(SQUARE).flat_map(|row| (0..columns).step_by(SQUARE).map(move |column| (row, column)))
+    {
+        for row in first_row..rows.min(first_row + SQUARE) {
+            for column in first_column..columns.min(first_column + SQUARE) {
+                let (from, to) = ((row * columns + column) * size, (column * rows + row) * size);
+                transposed[to..to + size].copy_from_slice(&matrix[from..from + size]);
+            }
+        }
+    }
+    transposed
 }
 
 /// The byte ranges of a tensor of `bytes` bytes that count for the fingerprint.

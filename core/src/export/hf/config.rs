@@ -16,6 +16,7 @@ pub(super) const REMOTE_CODE: &str = "modeling_blockpruner.py";
 pub(super) fn remote_code(family: &Family) -> String {
     let package = family.package;
     let list = |names: Vec<&str>| json!(names).to_string();
+    // Attention is one module everywhere.
     let names = [
         ("@FAMILY@", family.name.to_string()),
         ("@CONFIGURATION@", format!("transformers.models.{package}.configuration_{package}")),
@@ -24,8 +25,8 @@ pub(super) fn remote_code(family: &Family) -> String {
         ("@MODEL_CLASS@", family.class.to_string()),
         ("@LAYERS@", family.layers.to_string()),
         ("@SHARED_NORMS@", list(family.shared_norms())),
-        ("@ATTENTION@", family.module(BlockKind::Mha).to_string()),
-        ("@FEED_FORWARD@", family.module(BlockKind::Mlp).to_string()),
+        ("@ATTENTION@", family.modules(BlockKind::Mha).concat()),
+        ("@FEED_FORWARD@", list(family.modules(BlockKind::Mlp))),
         ("@ATTENTION_NORMS@", list(family.norms(BlockKind::Mha))),
         ("@FEED_FORWARD_NORMS@", list(family.norms(BlockKind::Mlp))),
     ];

@@ -15,17 +15,17 @@ from torch import nn
 from @CONFIGURATION@ import @CONFIG_CLASS@
 from @MODELING@ import @MODEL_CLASS@
 
-# The parts of a decoder layer that a block consists of.
+# The parts of a decoder layer that a block consists of: a feed-forward block is one module, or its projections.
 ATTENTION = "@ATTENTION@"
 ATTENTION_NORMS = @ATTENTION_NORMS@
-FEED_FORWARD = "@FEED_FORWARD@"
+FEED_FORWARD = @FEED_FORWARD@
 FEED_FORWARD_NORMS = @FEED_FORWARD_NORMS@
 # Norms of what both blocks read.
 SHARED_NORMS = @SHARED_NORMS@
 
 # What `skip` may say.
 ATTENTION_NAMES = {"attention", ATTENTION}
-FEED_FORWARD_NAMES = {"mlp", FEED_FORWARD}
+FEED_FORWARD_NAMES = {"mlp", *FEED_FORWARD}
 
 
 class SkippedAttention(nn.Module):
@@ -124,7 +124,8 @@ def remove_blocks(model):
             setattr(layer, ATTENTION, SkippedAttention(getattr(layer, ATTENTION)))
         if index in without_feed_forward:
             norms = norms + FEED_FORWARD_NORMS
-            setattr(layer, FEED_FORWARD, SkippedFeedForward())
+            for part in FEED_FORWARD:
+                setattr(layer, part, SkippedFeedForward())
         for norm in norms:
             setattr(layer, norm, nn.Identity())
 

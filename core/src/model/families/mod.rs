@@ -11,6 +11,7 @@ mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm4;
+mod gpt2;
 mod gpt_neox;
 mod granite;
 mod llama;
@@ -19,6 +20,7 @@ mod mistral;
 mod nemotron;
 mod olmo2;
 mod olmo3;
+mod opt;
 mod phi;
 mod phi3;
 mod qwen2;
@@ -34,8 +36,8 @@ use super::family::{Family, Role, Tensor, tensor};
 use super::rope::{RopeRequest, RopeSpec};
 use super::settings::{Key, Settings, key};
 use super::spec::{
-    Activation, Attention, AttentionBias, Branch, Dense, Embedding, FeedForward, Head, Layer, ModelSpec, Norm,
-    NormKind, Over, Positions, QkNorm,
+    Activation, Attention, AttentionBias, Branch, Dense, Embedding, FeedForward, Head, Layer, LearnedPositions,
+    ModelSpec, Norm, NormKind, Over, Positions, QkNorm,
 };
 
 /// All families that are supported, from near to far.
@@ -64,6 +66,8 @@ pub static ALL: &[&Family] = &[
     &phi::FAMILY,
     &gpt_neox::FAMILY,
     &falcon::FAMILY,
+    &gpt2::FAMILY,
+    &opt::FAMILY,
 ];
 
 /// What a family's file need not say.
@@ -72,6 +76,7 @@ const FAMILY: Family = Family {
     class: "",
     config_class: "",
     package: "",
+    key_names: &[],
     layers: "model.layers",
     gguf: None,
     tensors: LLAMA_TENSORS,
@@ -148,6 +153,9 @@ struct Defaults {
     rotated: Option<f64>,
     /// The base for layers that slide, and the key that may give it, where they turn by another rotary embedding.
     sliding_rope: Option<(f64, Option<Key>)>,
+    /// Where positions are vectors that are added to the embedding, instead of turning queries and keys: the table's rows before
+    /// the first.
+    learned_positions: Option<usize>,
     /// `original_max_position_embeddings`, if there is always one.
     original_max_positions: Option<usize>,
     /// Which key names the activation, and the names that it may have.
@@ -171,6 +179,7 @@ const DEFAULTS: Defaults = Defaults {
     rope_theta: 10_000.0,
     rotated: None,
     sliding_rope: None,
+    learned_positions: None,
     original_max_positions: None,
     activation: (HIDDEN_ACT, &["silu", "swish"], Activation::Silu),
     gated: true,
@@ -209,7 +218,7 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
         head_dim,
         bias: AttentionBias::default(),
         qk_norm: None,
-        positions: Positions::Rope(0),
+        positions: if defaults.learned_positions.is_some() { Positions::None } else { Positions::Rope(0) },
         scale: 1.0 / (head_dim as f32).sqrt(),
         soft_cap: None,
         sliding_window: None,
@@ -230,7 +239,10 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
         hidden_size,
         vocab_size: settings.vocab_size()?,
         max_positions,
-        embedding: Embedding { scale: 1.0 },
+        embedding: Embedding {
+            scale: 1.0,
+            positions: defaults.learned_positions.map(|offset| LearnedPositions { offset }),
+        },
         layers: vec![Layer { attention, feed_forward, parallel: false }; layers],
         final_norm: norm,
         head: Head { tied: settings.is_tied(defaults.tied)?, bias: false, scale: 1.0, soft_cap: None },
@@ -253,9 +265,30 @@ fn ropes(
     let original_max_positions = defaults.original_max_positions;
     let full = RopeRequest { head_dim, max_positions, theta, rotated, original_max_positions };
     Ok(match defaults.sliding_rope {
+        _ if defaults.learned_positions.is_some() => Vec::new(),
         None => vec![settings.rope(&full)?],
         Some((theta, key)) => settings.ropes_by_layer_type(&full, &RopeRequest { theta, ..full }, key)?.into(),
     })
+}
+
+/// The activations that a key may name where it may name several; others are refused.
+const ACTIVATIONS: [(&[&str], Activation); 4] = [
+    (&["gelu_new", "gelu_pytorch_tanh"], Activation::GeluTanh),
+    (&["gelu"], Activation::Gelu),
+    (&["relu"], Activation::Relu),
+    (&["silu", "swish"], Activation::Silu),
+];
+
+/// These defaults with the activation that a key names.
+fn with_activation(settings: &dyn Settings, defaults: &Defaults) -> Result<Defaults, ModelError> {
+    let (key, ..) = defaults.activation;
+    let Some(name) = settings.text(key)? else { return Ok(*defaults) };
+    let Some((names, function)) = ACTIVATIONS.into_iter().find(|(names, _)| names.contains(&name)) else {
+        let known: Vec<&str> = ACTIVATIONS.iter().flat_map(|(names, _)| *names).copied().collect();
+        let supported = format!("the feed-forward activation must be one of {}", known.join(", "));
+        return Err(settings.unsupported(key, format!("{name:?}"), &supported));
+    };
+    Ok(Defaults { activation: (key, names, function), ..*defaults })
 }
 
 fn check_activation(settings: &dyn Settings, defaults: &Defaults) -> Result<(), ModelError> {
@@ -418,8 +451,17 @@ fn refuse_bidirectional(settings: &dyn Settings) -> Result<(), ModelError> {
 
 /// Refuses what is not built where a key asks for it.
 fn refuse_if_set(settings: &dyn Settings, key: Key, supported: &str) -> Result<(), ModelError> {
+    refuse_flag(settings, key, true, supported)
+}
+
+/// Refuses what is not built where a key is false.
+fn refuse_if_unset(settings: &dyn Settings, key: Key, supported: &str) -> Result<(), ModelError> {
+    refuse_flag(settings, key, false, supported)
+}
+
+fn refuse_flag(settings: &dyn Settings, key: Key, refused: bool, supported: &str) -> Result<(), ModelError> {
     match settings.flag(key)? {
-        Some(true) => Err(settings.unsupported(key, "true".to_string(), supported)),
+        Some(flag) if flag == refused => Err(settings.unsupported(key, flag.to_string(), supported)),
         _ => Ok(()),
     }
 }

@@ -11,9 +11,14 @@ fn config(family: &str, keys: Value) -> Map<String, Value> {
     let base = json!({
         "model_type": family, "hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 8,
         "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 300,
-        "max_position_embeddings": 256, "sliding_window": 32,
+        "max_position_embeddings": 256, "sliding_window": 32, "ffn_dim": 100,
     });
     let mut config = base.as_object().unwrap().clone();
+    for (name, own) in ALL.iter().filter(|other| other.name == family).flat_map(|family| family.key_names) {
+        if keys.get(own).is_some() {
+            config.remove(*name);
+        }
+    }
     config.extend(keys.as_object().unwrap().clone());
     config
 }
@@ -46,7 +51,8 @@ fn every_table_has_what_its_models_need() {
         let feed_forward = stored(&spec.block_tensors(BlockId::mlp(0)));
         // A norm before, after or on both sides, and at least two matrices.
         assert!(attention.len() >= 3 && feed_forward.len() >= 3, "{family}: {attention:?} {feed_forward:?}");
-        let inner: usize = attention.iter().filter(|(_, shape)| shape.len() == 2).map(|(_, shape)| shape[0]).sum();
+        let inner: usize =
+            attention.iter().filter(|(_, shape)| shape.len() == 2).map(|(_, shape)| shape[0] * shape[1] / 48).sum();
         let shape = &spec.layers[0].attention;
         assert_eq!(inner, shape.query_width() + 2 * shape.key_width() + 48, "{family}");
         let outer: Vec<String> = stored(&spec.outer_tensors()).into_iter().map(|(name, _)| name).collect();
@@ -64,7 +70,7 @@ fn every_table_has_what_its_models_need() {
         }
         let needed: Vec<String> = spec.needed_tensors().map(|(name, _)| name).collect();
         assert!(needed.iter().all(|name| needed.iter().filter(|other| *other == name).count() == 1), "{family}");
-        let (layers, attention) = (family.layers, family.module(BlockKind::Mha));
+        let (layers, attention) = (family.layers, family.modules(BlockKind::Mha)[0]);
         let frequencies = format!("{layers}.3.{attention}.rotary_emb.inv_freq");
         assert_eq!(family.place(&frequencies), Some((3, Some(BlockKind::Mha))), "{family}");
         assert_eq!(family.place(&format!("{layers}.3.note")), Some((3, None)), "{family}");
@@ -182,6 +188,44 @@ fn numbers_are_where_their_familys_keys_put_them() {
 }
 
 #[test]
+fn positions_are_a_table() {
+    let outer = |spec: &ModelSpec| stored(&spec.outer_tensors());
+    let spec = read("gpt2", json!({"n_positions": 100})).unwrap();
+    assert!(outer(&spec).contains(&("transformer.wpe.weight".to_string(), vec![100, 48])));
+    assert!(spec.ropes.is_empty() && layers(&spec) == [(false, None); 8]);
+    let spec = read("opt", json!({})).unwrap();
+    assert!(outer(&spec).contains(&("model.decoder.embed_positions.weight".to_string(), vec![258, 48])));
+    spec.check_window(256).unwrap();
+    let error = spec.check_window(257).unwrap_err().to_string();
+    assert!(error.contains("257") && error.contains("256 positions") && error.contains("shorter window"), "{error}");
+    read("llama", json!({})).unwrap().check_window(257).unwrap();
+}
+
+/// Matrices that are stored by columns lie side by side, where others lie one below the other.
+#[test]
+fn gpt2_holds_matrices_by_columns() {
+    let spec = read("gpt2", json!({})).unwrap();
+    let attention = stored(&spec.block_tensors(BlockId::mha(1)));
+    let shape =
+        |name: &str| &attention.iter().find(|(other, _)| other == &format!("transformer.h.1.{name}")).unwrap().1;
+    assert_eq!(shape("attn.c_attn.weight"), &[48, 144]);
+    assert_eq!(shape("attn.c_attn.bias"), &[144]);
+    assert_eq!(spec.family.modules(BlockKind::Mlp), ["mlp"]);
+    let scales =
+        |keys| read("gpt2", keys).unwrap().layers.iter().map(|layer| layer.attention.scale).collect::<Vec<_>>();
+    assert_eq!(scales(json!({"scale_attn_weights": false})), [1.0; 8]);
+    assert_eq!(scales(json!({"scale_attn_by_inverse_layer_idx": true}))[3], 1.0 / 8f32.sqrt() / 4.0);
+}
+
+#[test]
+fn a_block_of_opt_is_two_modules_of_its_layer() {
+    let spec = read("opt", json!({})).unwrap();
+    assert_eq!(spec.family.modules(BlockKind::Mha), ["self_attn"]);
+    assert_eq!(spec.family.modules(BlockKind::Mlp), ["fc1", "fc2"]);
+    assert_eq!(spec.family.place("model.decoder.layers.3.fc2.bias"), Some((3, Some(BlockKind::Mlp))));
+}
+
+#[test]
 fn longrope_texts_of_phi3_start_anew_where_the_factors_change() {
     let factors = json!({"type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [1, 2, 3, 4]});
     let keys = json!({"rope_scaling": factors, "original_max_position_embeddings": 64});
@@ -224,6 +268,11 @@ fn what_changes_the_result_and_is_not_built_is_refused_by_name() {
         ("gpt_neox", json!({"rotary_pct": 1.5}), ["`rotary_pct`", "1.5"]),
         ("stablelm", json!({"qk_layernorm": true}), ["`qk_layernorm`", "head by head"]),
         ("phi", json!({"tie_word_embeddings": true}), ["`tie_word_embeddings`", "bias"]),
+        ("gpt2", json!({"n_layer": 0}), ["`n_layer` is 0", "from 1 to"]),
+        ("gpt2", json!({"activation_function": "gelu_fast"}), ["`activation_function`", "gelu_new, "]),
+        ("gpt2", json!({"add_cross_attention": true}), ["`add_cross_attention`", "second text"]),
+        ("opt", json!({"do_layer_norm_before": false}), ["`do_layer_norm_before`", "opt-350m"]),
+        ("opt", json!({"word_embed_proj_dim": 24}), ["`word_embed_proj_dim` is 24", "as wide as the layers, 48"]),
     ] {
         let error = refusal(family, keys.clone());
         assert!(parts.iter().all(|part| error.contains(part)), "{family} {keys}: {error}");
@@ -244,6 +293,10 @@ enum Decision {
 use Decision::{Ignored, Read, Refused};
 
 const EVERY: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 \
+    olmo2 olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon gpt2 opt";
+
+/// Those of them whose attention turns queries and keys.
+const TURNING: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 \
     olmo2 olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon";
 
 /// A key, a value of it, and what becomes of it in which families.
@@ -256,15 +309,24 @@ fn keys() -> Vec<DecidedKey> {
     const ALL_READ: &[(&str, Decision)] = &[(EVERY, Read)];
     const ALL_REFUSED: &[(&str, Decision)] = &[(EVERY, Refused)];
     const NONE: &[(&str, Decision)] = &[];
+    const TURNING_READ: &[(&str, Decision)] = &[(TURNING, Read)];
+    const TURNING_REFUSED: &[(&str, Decision)] = &[(TURNING, Refused)];
     let scaling = |kind: &str| json!({"rope_type": kind, "factor": 2.0});
     vec![
         ("vocab_size", json!(400), ALL_READ),
         ("hidden_size", json!(96), ALL_READ),
-        ("intermediate_size", json!(64), &[("falcon", Ignored), (EVERY, Read)]),
+        ("intermediate_size", json!(64), &[("falcon gpt2 opt", Ignored), (EVERY, Read)]),
+        ("n_inner", json!(64), &[("gpt2", Read)]),
+        ("ffn_dim", json!(64), &[("opt", Read)]),
         ("ffn_hidden_size", json!(64), &[("falcon", Read)]),
         ("num_hidden_layers", json!(6), ALL_READ),
+        ("n_embd", json!(96), &[("gpt2", Read)]),
+        ("n_layer", json!(6), &[("gpt2", Read)]),
+        ("n_head", json!(4), &[("gpt2", Read)]),
+        ("n_positions", json!(512), &[("gpt2", Read)]),
+        ("n_ctx", json!(512), NONE),
         ("num_attention_heads", json!(4), ALL_READ),
-        ("num_key_value_heads", json!(3), &[("gpt_neox falcon", Ignored), (EVERY, Read)]),
+        ("num_key_value_heads", json!(3), &[("gpt_neox falcon gpt2 opt", Ignored), (EVERY, Read)]),
         ("multi_query", json!(false), &[("falcon", Read)]),
         ("new_decoder_architecture", json!(true), &[("falcon", Read)]),
         ("parallel_attn", json!(false), &[("falcon", Read)]),
@@ -275,10 +337,10 @@ fn keys() -> Vec<DecidedKey> {
         (
             "rms_norm_eps",
             json!(1e-3),
-            &[("starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon", Ignored), (EVERY, Read)],
+            &[("starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon gpt2 opt", Ignored), (EVERY, Read)],
         ),
         ("layer_norm_eps", json!(1e-3), &[("stablelm cohere2 phi gpt_neox", Read)]),
-        ("layer_norm_epsilon", json!(1e-3), &[("falcon", Read)]),
+        ("layer_norm_epsilon", json!(1e-3), &[("falcon gpt2", Read)]),
         ("norm_epsilon", json!(1e-3), &[("starcoder2", Read)]),
         ("norm_eps", json!(1e-3), &[("nemotron", Read)]),
         ("bos_token_id", json!(17), ALL_READ),
@@ -297,7 +359,7 @@ fn keys() -> Vec<DecidedKey> {
         (
             "tie_word_embeddings",
             json!(false),
-            &[("smollm3 ernie4_5 gemma gemma2 gemma3_text starcoder2 cohere2 falcon", Read)],
+            &[("smollm3 ernie4_5 gemma gemma2 gemma3_text starcoder2 cohere2 falcon gpt2 opt", Read)],
         ),
         (
             "hidden_act",
@@ -309,6 +371,8 @@ fn keys() -> Vec<DecidedKey> {
             )],
         ),
         ("activation", json!("relu"), &[("falcon", Refused)]),
+        ("activation_function", json!("silu"), &[("gpt2 opt", Read)]),
+        ("activation_function", json!("tanh"), &[("gpt2 opt", Refused)]),
         ("hidden_activation", json!("relu"), &[("gemma2 gemma3_text", Refused)]),
         (
             "attention_bias",
@@ -320,6 +384,17 @@ fn keys() -> Vec<DecidedKey> {
         ("bias", json!(true), &[("falcon", Read)]),
         ("qk_layernorm", json!(true), &[("stablelm phi", Refused)]),
         ("alibi", json!(true), &[("falcon", Refused)]),
+        ("add_cross_attention", json!(true), &[("gpt2", Refused)]),
+        ("scale_attn_weights", json!(false), &[("gpt2", Read)]),
+        ("scale_attn_by_inverse_layer_idx", json!(true), &[("gpt2", Read)]),
+        // The order of products and the type of scores, which are f32 here anyhow.
+        ("reorder_and_upcast_attn", json!(true), NONE),
+        ("enable_bias", json!(false), &[("opt", Read)]),
+        ("do_layer_norm_before", json!(false), &[("opt", Refused)]),
+        ("_remove_final_layer_norm", json!(true), &[("opt", Refused)]),
+        ("layer_norm_elementwise_affine", json!(false), &[("opt", Refused)]),
+        ("word_embed_proj_dim", json!(96), &[("opt", Refused)]),
+        ("word_embed_proj_dim", json!(48), NONE),
         ("attention_out_bias", json!(true), &[("seed_oss", Read)]),
         ("mlp_bias", json!(true), &[("llama smollm3 granite seed_oss nemotron", Read)]),
         ("use_bias", json!(true), &[("ernie4_5", Read)]),
@@ -371,12 +446,12 @@ fn keys() -> Vec<DecidedKey> {
         ),
         ("rotary_pct", json!(0.75), &[("gpt_neox", Read)]),
         ("rotary_emb_base", json!(12345.0), &[("gpt_neox", Read)]),
-        ("rope_theta", json!(12345.0), ALL_READ),
+        ("rope_theta", json!(12345.0), TURNING_READ),
         ("rope_local_base_freq", json!(12345.0), &[("gemma3_text", Read)]),
-        ("rope_scaling", scaling("linear"), ALL_READ),
-        ("rope_scaling", scaling("unheard_of"), ALL_REFUSED),
-        ("rope_scaling", json!({"factor": 2.0}), ALL_REFUSED),
-        ("rope_scaling", json!({"mrope_section": [1, 1, 2]}), ALL_REFUSED),
+        ("rope_scaling", scaling("linear"), TURNING_READ),
+        ("rope_scaling", scaling("unheard_of"), TURNING_REFUSED),
+        ("rope_scaling", json!({"factor": 2.0}), TURNING_REFUSED),
+        ("rope_scaling", json!({"mrope_section": [1, 1, 2]}), TURNING_REFUSED),
         ("drop_attn_list", json!([1]), ALL_READ),
         ("drop_mlp_list", json!([1]), ALL_READ),
         ("per_layer_config", json!({"1": {"skip": ["mlp"]}}), ALL_READ),
@@ -388,6 +463,10 @@ fn keys() -> Vec<DecidedKey> {
         ("residual_dropout", json!(0.5), NONE),
         ("resid_pdrop", json!(0.5), NONE),
         ("embd_pdrop", json!(0.5), NONE),
+        ("attn_pdrop", json!(0.5), NONE),
+        ("dropout", json!(0.5), NONE),
+        ("layerdrop", json!(0.5), NONE),
+        ("init_std", json!(0.5), NONE),
         ("initializer_range", json!(0.5), NONE),
         // Slices a product, in old versions, without another result.
         ("pretraining_tp", json!(2), NONE),
@@ -396,6 +475,8 @@ fn keys() -> Vec<DecidedKey> {
         ("return_dict", json!(false), NONE),
         ("output_hidden_states", json!(true), NONE),
         ("output_attentions", json!(true), NONE),
+        ("summary_type", json!("mean"), NONE),
+        ("summary_use_proj", json!(false), NONE),
         ("id2label", json!({"0": "x"}), NONE),
         ("label2id", json!({"x": 0}), NONE),
         ("problem_type", json!("regression"), NONE),

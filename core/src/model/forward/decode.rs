@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use blockpruner_shaders::{Kernel, argmax, heads, stride};
 
 use super::branch::{Attend, Rows};
+use super::head::EmbeddedText;
 use super::{Scratch, VOCABULARY_CHUNK, attention, every_block};
 use crate::gpu::{GpuError, KeyValues, Recording, Resource};
 use crate::model::{BlockId, BlockKind, BlockSet, DeviceModel, ForwardError, ModelSpec};
@@ -96,7 +97,8 @@ impl DeviceModel {
         let tokens = gpu.upload("token ids", bytemuck::cast_slice(prompt))?;
         let states = gpu.storage("hidden states", rows as u64 * stride(self.spec.hidden_size as u32) as u64 * 4)?;
         let mut recording = Recording::new();
-        self.record_lookups(&mut recording, &[(&tokens, rows, &states)]).await?;
+        let text = EmbeddedText { tokens: &tokens, rows, window: rows, past: 0, states: &states };
+        self.record_texts(&mut recording, &[text]).await?;
         let attend = |block: BlockId| decode.caches.get(&block).map_or(Attend::Windows, Attend::Prompt);
         let window = Rows { states: &states, first: 0, windows: 1, window: rows };
         let sublayers = 0..self.spec.sublayer_count();
@@ -125,7 +127,8 @@ impl DeviceModel {
         }
         gpu.write(&Resource::from(&decode.token), bytemuck::bytes_of(&token))?;
         let mut recording = Recording::new();
-        self.record_lookups(&mut recording, &[(&decode.token, 1, &decode.state)]).await?;
+        let text = EmbeddedText { tokens: &decode.token, rows: 1, window: 1, past, states: &decode.state };
+        self.record_texts(&mut recording, &[text]).await?;
         let (query, ropes) = (&decode.query, decode.ropes.as_slice());
         let attend = |block: BlockId| match decode.caches.get(&block) {
             Some(cache) => Attend::Position { cache, query, ropes, past },

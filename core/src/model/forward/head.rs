@@ -7,12 +7,25 @@ use blockpruner_shaders::{gemm, stride};
 use super::batch::{Batch, HeadPart};
 use super::branch::Rows;
 use super::scratch::Scratch;
-use crate::gpu::{LogSumExp, LogSumExpBuffers, Matrix, Operand, Recording, VocabularyChunk};
+use crate::gpu::{LogSumExp, LogSumExpBuffers, Lookup, Matrix, Operand, Recording, VocabularyChunk};
+use crate::model::spec::LearnedPositions;
 use crate::model::{DeviceModel, ForwardError};
 
 /// Vocabulary entries whose logits exist at a time. Fixed, so that the order of summation, and with it every bit of a
 /// result, depends on nothing else.
 pub(crate) const VOCABULARY_CHUNK: usize = 1024;
+
+/// Tokens that become hidden states.
+pub(super) struct EmbeddedText<'a> {
+    pub tokens: &'a wgpu::Buffer,
+    /// How many.
+    pub rows: u32,
+    /// Those of a window.
+    pub window: u32,
+    /// Positions before the first of a window.
+    pub past: u32,
+    pub states: &'a wgpu::Buffer,
+}
 
 impl DeviceModel {
     /// `states = embedding[tokens]` for every batch.
@@ -22,28 +35,42 @@ impl DeviceModel {
         Ok(self.gpu.submit(&recording).await?)
     }
 
-    /// `states = embedding[tokens]` for every batch; waits only where the embedding is streamed.
+    /// `states = embedding[tokens]` for every batch, and what positions add; waits only where the embedding is streamed.
     pub(crate) async fn record_embedding(
         &self,
         recording: &mut Recording,
         batches: &[(&Batch, &wgpu::Buffer)],
     ) -> Result<(), ForwardError> {
-        let lookups: Vec<(&wgpu::Buffer, u32, &wgpu::Buffer)> =
-            batches.iter().map(|(batch, states)| (&batch.tokens, batch.rows(), *states)).collect();
-        self.record_lookups(recording, &lookups).await
+        let texts = batches.iter().map(|(batch, states)| EmbeddedText {
+            tokens: &batch.tokens,
+            rows: batch.rows(),
+            window: batch.window,
+            past: 0,
+            states,
+        });
+        self.record_texts(recording, &texts.collect::<Vec<_>>()).await
     }
 
-    /// `states = embedding[tokens]` for (tokens, how many, states).
-    pub(super) async fn record_lookups(
+    /// The same for texts.
+    pub(super) async fn record_texts(
         &self,
         recording: &mut Recording,
-        lookups: &[(&wgpu::Buffer, u32, &wgpu::Buffer)],
+        texts: &[EmbeddedText<'_>],
     ) -> Result<(), ForwardError> {
         recording.stage("embedding");
         let scale = self.spec.embedding.scale;
-        self.embedding_chunks(|first_token, matrix| {
-            for (tokens, rows, states) in lookups {
-                matrix.record_lookup(&self.gpu, recording, tokens, *rows, first_token, scale, states);
+        self.embedding_chunks(|first_row, matrix| {
+            for EmbeddedText { tokens, rows, states, .. } in texts {
+                let lookup = Lookup::Tokens { tokens, scale };
+                matrix.record_lookup(&self.gpu, recording, lookup, *rows, first_row, states);
+            }
+        })
+        .await?;
+        let Some(LearnedPositions { offset }) = self.spec.embedding.positions else { return Ok(()) };
+        self.position_chunks(|first_row, matrix| {
+            for EmbeddedText { rows, window, past, states, .. } in texts {
+                let lookup = Lookup::Positions { window: *window, first: offset as u32 + past };
+                matrix.record_lookup(&self.gpu, recording, lookup, *rows, first_row, states);
             }
         })
         .await

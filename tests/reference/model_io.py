@@ -229,6 +229,9 @@ def load_model(path, attention="eager", trust_remote_code=False):
         return gguf_io.load_model(path, attention)
     import transformers
 
+    if json.loads((path / "config.json").read_text(encoding="utf-8")).get("alibi"):
+        # Eager attention of transformers' Falcon adds the biases twice, in the mask and by itself; the default does not.
+        attention = "sdpa"
     return transformers.AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, attn_implementation=attention, trust_remote_code=trust_remote_code
     ).eval()

@@ -31,7 +31,7 @@ fn layers(spec: &ModelSpec) -> Vec<(bool, Option<usize>)> {
     let of = |layer: &Layer| {
         let rope = match layer.attention.positions {
             Positions::Rope(index) => Some(index),
-            Positions::None => None,
+            Positions::None | Positions::Alibi(_) => None,
         };
         (layer.attention.sliding_window.is_some(), rope)
     };
@@ -319,7 +319,7 @@ fn keys() -> Vec<DecidedKey> {
         ("use_qkv_bias", json!(true), &[("stablelm", Read)]),
         ("bias", json!(true), &[("falcon", Read)]),
         ("qk_layernorm", json!(true), &[("stablelm phi", Refused)]),
-        ("alibi", json!(true), &[("falcon", Refused)]),
+        ("alibi", json!(true), &[("falcon", Read)]),
         ("attention_out_bias", json!(true), &[("seed_oss", Read)]),
         ("mlp_bias", json!(true), &[("llama smollm3 granite seed_oss nemotron", Read)]),
         ("use_bias", json!(true), &[("ernie4_5", Read)]),

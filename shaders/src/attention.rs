@@ -55,6 +55,73 @@ pub struct PanelParams {
     pub sliding_window: u32,
 }
 
+/// What attention with linear biases (ALiBi; Press et al., 2022) adds to the score of a key: its position times the slope of the
+/// query head. A softmax does not see that the position of the query is not taken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alibi {
+    /// `scale * q k + slope * position`.
+    Plain,
+    /// `scale * (q k + slope * position)`, where the slope, the position and their product each are rounded to bf16, whatever
+    /// the model's type is.
+    Rounded,
+}
+
+impl Alibi {
+    /// The slopes of so many heads: powers of `2^(-8 / heads)`; for a number that is no power of two those of the next lower
+    /// one, and then every second one of the next higher one.
+    pub fn slopes(self, heads: u32) -> Vec<f32> {
+        let lower = 1 << heads.max(1).ilog2();
+        let power = |numerator: u32, denominator: u32| (-8.0 * numerator as f64 / denominator as f64).exp2() as f32;
+        let slopes =
+            (1..=lower).map(|i| power(i, lower)).chain((0..heads - lower).map(|i| power(2 * i + 1, 2 * lower)));
+        slopes.map(|slope| if self == Self::Rounded { bf16(slope) } else { slope }).collect()
+    }
+
+    /// What is added for a key, in the twin.
+    fn bias(self, scale: f32, slope: f32, position: usize) -> f32 {
+        match self {
+            Self::Plain => slope * position as f32,
+            Self::Rounded => scale * bf16(slope * bf16(position as f32)),
+        }
+    }
+}
+
+fn bf16(value: f32) -> f32 {
+    half::bf16::from_f32(value).to_f32()
+}
+
+/// What is made of scores before the softmax: the variants of `scores.wgsl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scores {
+    /// What is added for where keys stand, and for how many query heads.
+    pub alibi: Option<(Alibi, u32)>,
+    /// Whether they are then capped.
+    pub soft_cap: bool,
+    /// Whether a query sees a part of the positions before it.
+    pub sliding: bool,
+}
+
+impl Scores {
+    /// What there is, in words, each after a comma.
+    pub(crate) fn label(self) -> String {
+        let alibi = self.alibi.map(|(alibi, _)| format!(", {alibi:?} ALiBi")).unwrap_or_default();
+        let [capped, sliding] = [(self.soft_cap, ", capped"), (self.sliding, ", sliding")];
+        let words = [capped, sliding].map(|(is, word)| if is { word } else { "" });
+        alibi + &words.concat()
+    }
+
+    pub(crate) fn context(self) -> minijinja::Value {
+        let slopes = self.alibi.map(|(alibi, heads)| alibi.slopes(heads)).unwrap_or_default();
+        context! {
+            // The shortest digits that are this number, an exponent where there are many zeros.
+            SLOPES => slopes.iter().map(|slope| format!("{slope:?}f")).collect::<Vec<_>>(),
+            ROUNDED => matches!(self.alibi, Some((Alibi::Rounded, _))),
+            SOFT_CAP => self.soft_cap,
+            SLIDING => self.sliding,
+        }
+    }
+}
+
 /// Texels of 4 elements that one head takes; the panel kernels need whole ones.
 pub fn head_texels(head_dim: u32) -> u32 {
     head_dim.div_ceil(4)
@@ -93,9 +160,9 @@ fn tile_pitch(head_dim: u32) -> u32 {
     head_texels(head_dim) + 1
 }
 
-pub(crate) fn context(kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool) -> minijinja::Value {
+pub(crate) fn context(kernel: GemmKernel, head_dim: u32, scores: Scores) -> minijinja::Value {
     let texels = head_texels(head_dim);
-    match kernel {
+    let shape = match kernel {
         GemmKernel::Tile { .. } => {
             let [queries, keys] = tile_shape(kernel, head_dim);
             context! {
@@ -104,8 +171,6 @@ pub(crate) fn context(kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding
                 VALUES => texels.div_ceil(8),
                 PITCH => tile_pitch(head_dim),
                 HEAD_TEXELS => texels,
-                SOFT_CAP => soft_cap,
-                SLIDING => sliding,
             }
         }
         GemmKernel::Panel { lanes, subgroups } => context! {
@@ -114,12 +179,11 @@ pub(crate) fn context(kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding
             QUERIES => panel_queries(head_dim),
             KEYS => panel_keys(lanes),
             HEAD_TEXELS => texels,
-            SOFT_CAP => soft_cap,
-            SLIDING => sliding,
             ROWS => panel_rows(lanes),
             TEXTURE_WIDTH,
         },
-    }
+    };
+    context! { ..shape, ..scores.context() }
 }
 
 /// The shape of attention for the CPU twin.
@@ -133,6 +197,8 @@ pub struct CpuAttention {
     pub head_dim: usize,
     /// What scores are multiplied by.
     pub scale: f32,
+    /// What is added for where keys stand.
+    pub alibi: Option<Alibi>,
     /// What scores then come near to at most.
     pub soft_cap: Option<f32>,
     /// Keys that a query sees, itself included; None: all.
@@ -142,8 +208,9 @@ pub struct CpuAttention {
 /// CPU twin over windows of `window` rows: `q [rows, heads * head_dim]`, `k` and `v` `[rows, kv_heads * head_dim]`; result
 /// `[rows, heads * head_dim]`.
 pub fn cpu(shape: &CpuAttention, window: usize, [q, k, v]: [&[f32]; 3]) -> Vec<f32> {
-    let CpuAttention { heads, kv_heads, head_dim, scale, soft_cap, sliding_window } = *shape;
+    let CpuAttention { heads, kv_heads, head_dim, scale, alibi, soft_cap, sliding_window } = *shape;
     let share = heads / kv_heads;
+    let slopes = alibi.map(|alibi| alibi.slopes(heads as u32)).unwrap_or_default();
     let mut output = Vec::with_capacity(q.len());
     for (row, queries) in q.chunks(heads * head_dim).enumerate() {
         let (first_row, query) = (row / window * window, row % window);
@@ -152,7 +219,8 @@ pub fn cpu(shape: &CpuAttention, window: usize, [q, k, v]: [&[f32]; 3]) -> Vec<f
             let at = |key: usize| ((first_row + key) * kv_heads + head / share) * head_dim;
             let scores: Vec<f32> = (first_key..=query)
                 .map(|key| {
-                    let score = q.iter().zip(&k[at(key)..]).map(|(q, k)| q * k).sum::<f32>() * scale;
+                    let product = q.iter().zip(&k[at(key)..]).map(|(q, k)| q * k).sum::<f32>() * scale;
+                    let score = product + alibi.map_or(0.0, |alibi| alibi.bias(scale, slopes[head], key));
                     soft_cap.map_or(score, |cap| cap * (score / cap).tanh())
                 })
                 .collect();

@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use minijinja::context;
 
 use crate::GemmKernel;
-use crate::attention::head_texels;
+use crate::attention::{Scores, head_texels};
 use crate::gemm::output_context;
 
 /// Positions that a query can attend to: more would need too many iterations of one loop on software drivers.
@@ -42,20 +42,18 @@ pub fn cache_bytes(positions: u32, kv_heads: u32, head_dim: u32) -> u64 {
     positions as u64 * kv_heads as u64 * head_texels(head_dim) as u64 * 16
 }
 
-pub(crate) fn context(kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool) -> minijinja::Value {
+pub(crate) fn context(kernel: GemmKernel, head_dim: u32, scores: Scores) -> minijinja::Value {
     let texels = head_texels(head_dim);
     // At least 4, so that a part of the keys is a multiple of 4, which are taken in one iteration.
     let lanes_per_part = texels.next_power_of_two().clamp(4, KEYS);
     let parts = KEYS / lanes_per_part;
-    context! {
+    let shape = context! {
         HEAD_DIM => head_dim,
         HEAD_TEXELS => texels,
-        SOFT_CAP => soft_cap,
-        SLIDING => sliding,
         LANES_PER_PART => lanes_per_part,
         PARTS => parts,
         KEYS_PER_PART => KEYS / parts,
         PER_INVOCATION => texels.div_ceil(KEYS),
-        ..output_context(kernel)
-    }
+    };
+    context! { ..shape, ..scores.context(), ..output_context(kernel) }
 }

@@ -21,6 +21,7 @@ pub mod norm;
 use minijinja::Environment;
 
 pub use activation::Activation;
+pub use attention::{Alibi, Scores};
 pub use heads::{HeadsTo, Over};
 pub use norm::{NormKind, NormRows};
 
@@ -184,13 +185,13 @@ pub enum Kernel {
     /// storage that attention reads. To [`HeadsTo::Rows`], V is only copied.
     Heads { kernel: GemmKernel, head_dim: u32, rotated: u32, normed: bool, to: HeadsTo },
     /// Causal attention, to the left side of a product.
-    Attention { kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool },
+    Attention { kernel: GemmKernel, head_dim: u32, scores: Scores },
     /// Activation, gated or not, to the left side of a product.
     Activation { kernel: GemmKernel, function: Activation, gated: bool },
     /// Log-sum-exp and the NLL of targets.
     LogSumExp { kernel: GemmKernel, soft_cap: bool },
     /// Causal attention of new positions to the KV cache, to the left side of a product.
-    CachedAttention { kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool },
+    CachedAttention { kernel: GemmKernel, head_dim: u32, scores: Scores },
     /// The most likely token of one position.
     Argmax { kernel: GemmKernel },
 }
@@ -252,11 +253,8 @@ impl Kernel {
             Self::Embedding { weight, positions: adds, .. } | Self::Gemm { weight, residual: adds, .. } => {
                 format!("{name} {}{}", weight.name(), if adds { ", added" } else { "" })
             }
-            Self::Attention { head_dim, soft_cap, sliding, .. }
-            | Self::CachedAttention { head_dim, soft_cap, sliding, .. } => {
-                let choices = [(soft_cap, ", capped"), (sliding, ", sliding")];
-                let choices: String = choices.into_iter().filter_map(|(is, what)| is.then_some(what)).collect();
-                format!("{name} head_dim {head_dim}{choices}")
+            Self::Attention { head_dim, scores, .. } | Self::CachedAttention { head_dim, scores, .. } => {
+                format!("{name} head_dim {head_dim}{}", scores.label())
             }
             Self::Heads { head_dim, rotated, normed, to, .. } => {
                 let normed = if normed { ", normed" } else { "" };
@@ -361,12 +359,8 @@ impl Kernel {
             Self::Heads { kernel, head_dim, rotated, normed, to } => {
                 heads::context(kernel, head_dim, rotated, normed, to)
             }
-            Self::Attention { kernel, head_dim, soft_cap, sliding } => {
-                attention::context(kernel, head_dim, soft_cap, sliding)
-            }
-            Self::CachedAttention { kernel, head_dim, soft_cap, sliding } => {
-                cached::context(kernel, head_dim, soft_cap, sliding)
-            }
+            Self::Attention { kernel, head_dim, scores } => attention::context(kernel, head_dim, scores),
+            Self::CachedAttention { kernel, head_dim, scores } => cached::context(kernel, head_dim, scores),
             Self::Norm { kernel, kind, rows } => norm::context(kernel, kind, rows),
             Self::LogSumExp { kernel, soft_cap } => {
                 minijinja::context! { SOFT_CAP => soft_cap, ..row_context(kernel) }
@@ -435,13 +429,15 @@ mod tests {
                 kernels.extend([false, kernel.is_panel()].map(|residual| Kernel::Gemm { kernel, weight, residual }));
             }
             for head_dim in [4, 12, 16, 24, 32, 40, 64, 80, 96, 128, 192, 256] {
-                kernels.extend(every_attention(kernel, head_dim, false, false));
+                kernels.extend(every_attention(kernel, head_dim, Scores::default()));
                 kernels.extend(every_heads(kernel, head_dim));
             }
             for head_dim in [24, 128, 256] {
-                kernels.extend(every_attention(kernel, head_dim, true, false));
-                kernels.extend(every_attention(kernel, head_dim, false, true));
-                kernels.extend(every_attention(kernel, head_dim, true, true));
+                for alibi in [None, Some((Alibi::Plain, 71)), Some((Alibi::Rounded, 1))] {
+                    for (soft_cap, sliding) in [(false, false), (true, false), (false, true), (true, true)] {
+                        kernels.extend(every_attention(kernel, head_dim, Scores { alibi, soft_cap, sliding }));
+                    }
+                }
             }
         }
         for lanes in [None, Some(8), Some(16), Some(32), Some(64), Some(128)] {
@@ -452,19 +448,16 @@ mod tests {
         }
         let kernel = GemmKernel::BASELINE;
         for head_dim in [2, 6, 50] {
-            kernels.extend(every_attention(kernel, head_dim, false, false));
+            kernels.extend(every_attention(kernel, head_dim, Scores::default()));
             kernels.extend(every_heads(kernel, head_dim));
         }
-        kernels.push(Kernel::CachedAttention { kernel, head_dim: 512, soft_cap: false, sliding: false });
+        kernels.push(Kernel::CachedAttention { kernel, head_dim: 512, scores: Scores::default() });
         kernels.extend(every_heads(kernel, 512));
         kernels
     }
 
-    fn every_attention(kernel: GemmKernel, head_dim: u32, soft_cap: bool, sliding: bool) -> [Kernel; 2] {
-        [
-            Kernel::Attention { kernel, head_dim, soft_cap, sliding },
-            Kernel::CachedAttention { kernel, head_dim, soft_cap, sliding },
-        ]
+    fn every_attention(kernel: GemmKernel, head_dim: u32, scores: Scores) -> [Kernel; 2] {
+        [Kernel::Attention { kernel, head_dim, scores }, Kernel::CachedAttention { kernel, head_dim, scores }]
     }
 
     /// Heads that are turned as a whole, in part, by halves that are no whole texels, and not at all.

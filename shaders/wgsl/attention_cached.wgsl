@@ -73,6 +73,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let column = lane % {{ LANES_PER_PART }}u;
     var largest = LOWEST;
     var sum = 0.0;
+{% if SLOPES %}
+    let slope = slope_of(head);
+{% endif %}
 {% for d in range(PER_INVOCATION) %}
     let texel{{ d }} = kv_base + min(column + {{ 64 * d }}u, {{ HEAD_TEXELS - 1 }}u);
     var o{{ d }} = vec4f(0.0);
@@ -91,6 +94,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 {% for d in range(HEAD_TEXELS) %}
         s += dot(query[{{ d }}], keys[from_k + {{ d }}u]);
 {% endfor %}
+{% if SLOPES %}
+        s = biased(s, slope, key);
+{% endif %}
 {% if SOFT_CAP %}
         s = capped(s);
 {% endif %}

@@ -41,6 +41,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let q_base = ((window * params.heads + head) * params.blocks + group.x) * {{ HEAD_TEXELS * LANES * QUERIES }}u + lane;
     let key_blocks = (params.window + {{ KEYS - 1 }}u) / {{ KEYS }}u;
     let kv_base = (window * (params.heads / params.share) + head / params.share) * key_blocks * {{ HEAD_TEXELS * KEYS }}u{% if SUBGROUPS %} + lane{% endif %};
+{% if SLOPES %}
+    let slope = slope_of(head);
+{% endif %}
     // The last query of the block sees this many keys.
     let keys = min((group.x + 1u) * {{ LANES * QUERIES }}u, params.window);
 {% for i in range(QUERIES) %}
@@ -83,6 +86,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 {% endfor %}
         }
 {% endfor %}
+{% if SLOPES %}
+{% for i in range(QUERIES) %}
+{% for j in range(KEYS) %}
+        s{{ i }}_{{ j }} = biased(s{{ i }}_{{ j }}, slope, key + {{ j }}u);
+{% endfor %}
+{% endfor %}
+{% endif %}
         // Keys that the query does not see, and with them those past the window, count nothing.
 {% for i in range(QUERIES) %}
 {% for j in range(KEYS) %}

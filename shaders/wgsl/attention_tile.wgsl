@@ -74,6 +74,9 @@ fn main(
 {% endfor %}
 {% endfor %}
     let keys = min(query0 + {{ QUERIES }}u, params.window);
+{% if SLOPES %}
+    let slope = slope_of(head);
+{% endif %}
 {% if SLIDING %}
     let first = (query0 + 1u - min(query0 + 1u, params.sliding_window)) / {{ KEYS }}u * {{ KEYS }}u;
 {% else %}
@@ -112,6 +115,9 @@ fn main(
             }
 {% for j in range(OWN) %}
 {% for r in range(PER_INVOCATION) %}
+{% if SLOPES %}
+            dot{{ j }}_{{ r }} = biased(dot{{ j }}_{{ r }}, slope, key0 + c + {{ 8 * j }}u);
+{% endif %}
             s{{ j }}{{ OF[r] }} = select(LOWEST, {% if SOFT_CAP %}capped({% endif %}dot{{ j }}_{{ r }}{% if SOFT_CAP %}){% endif %}, sees(query0 + sharing + {{ 8 * r }}u, key0 + c + {{ 8 * j }}u));
 {% endfor %}
             scores[(c + {{ 8 * j }}u) * 8u + sharing] = s{{ j }};

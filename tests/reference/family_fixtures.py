@@ -197,7 +197,7 @@ GPT_NEOX_SEQUENTIAL = newer(
 
 
 def falcon(**keys):
-    plain = layer_norm_like("falcon", "Falcon", eps="layer_norm_epsilon", num_hidden_layers=2, alibi=False, **keys)
+    plain = layer_norm_like("falcon", "Falcon", eps="layer_norm_epsilon", num_hidden_layers=2, **{"alibi": False, **keys})
     return without(plain, "num_key_value_heads", "intermediate_size")
 
 
@@ -209,6 +209,8 @@ FALCON_ONE_NORM = falcon(
     hidden_size=48, num_attention_heads=4, num_kv_heads=2, new_decoder_architecture=True, num_ln_in_parallel_attn=1, bias=True,
 )
 FALCON_SEQUENTIAL = falcon(multi_query=False, parallel_attn=False, bias=True)
+# Windows with positions that bf16 does not have: 256 and more.
+FALCON_ALIBI = falcon(multi_query=False, parallel_attn=False, bias=True, alibi=True, max_position_embeddings=512)
 
 GPT2 = {
     "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new", "attn_pdrop": 0.1,
@@ -272,6 +274,7 @@ FOLDERS = {
     "falcon-new": dict(config=FALCON_NEW, window=43, windows=2, greedy=3),
     "falcon-one-norm": dict(config=FALCON_ONE_NORM, window=43, windows=2, greedy=3),
     "falcon-sequential": dict(config=FALCON_SEQUENTIAL, window=43, windows=2, greedy=3),
+    "falcon-alibi": dict(config=FALCON_ALIBI, window=300, windows=1, greedy=3),
     "gpt2": dict(config=GPT2, window=43, windows=2, greedy=3),
     "gpt2-inner": dict(config=GPT2_INNER, window=43, windows=2, greedy=3),
     "opt": dict(config=OPT, window=43, windows=2, greedy=3),

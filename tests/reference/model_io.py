@@ -243,6 +243,9 @@ def load_model(path, attention="eager", trust_remote_code=False):
 
         return gguf_io.load_model(path, attention)
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if config.get("alibi"):
+        # Eager attention of transformers' Falcon adds the biases twice, in the mask and by itself; the default does not.
+        attention = "sdpa"
     return auto_class(config).from_pretrained(
         path, dtype=torch.float32, attn_implementation=attention, trust_remote_code=trust_remote_code
     ).eval()

@@ -9,13 +9,14 @@ use blockpruner::model::{BlockSet, DeviceModel, device_needs};
 use blockpruner::score::Scorer;
 use blockpruner::testing::{AttentionNeed, KernelNeeds};
 use blockpruner::text::Windows;
-use blockpruner_shaders::{Activation, NormKind, Over, WeightFormat};
+use blockpruner_shaders::{Activation, Alibi, NormKind, Over, WeightFormat};
 use blockpruner_tests::{every_kernel, fixture, open};
 use pollster::block_on;
 
 /// What a model like Llama needs.
 fn needs(formats: Vec<WeightFormat>, head_dim: u32) -> KernelNeeds {
-    let attention = AttentionNeed { head_dim, rotated: head_dim, over: None, soft_cap: false, sliding: false };
+    let attention =
+        AttentionNeed { head_dim, rotated: head_dim, over: None, alibi: None, soft_cap: false, sliding: false };
     let (attention, activations) = (vec![attention], vec![(Activation::Silu, true)]);
     KernelNeeds { formats, attention, activations, norms: vec![NormKind::Rms], ..Default::default() }
 }
@@ -33,6 +34,8 @@ fn every_kernel_passes_its_self_test() {
                 needs.attention.extend([
                     AttentionNeed { rotated: 32, over: Some(Over::Head), sliding: true, ..needs.attention[0] },
                     AttentionNeed { rotated: 0, over: Some(Over::Row), soft_cap: true, ..needs.attention[0] },
+                    AttentionNeed { rotated: 0, alibi: Some(Alibi::Plain), ..needs.attention[0] },
+                    AttentionNeed { rotated: 0, alibi: Some(Alibi::Rounded), ..needs.attention[0] },
                 ]);
                 needs.activations =
                     Activation::ALL.into_iter().flat_map(|function| [(function, false), (function, true)]).collect();

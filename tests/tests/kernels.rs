@@ -7,7 +7,7 @@ use blockpruner::testing::{
     Projection, Recording, Residual, Resource, VocabularyChunk, dequantize, record_activation,
 };
 use blockpruner::weights::DType;
-use blockpruner_shaders::attention::CpuAttention;
+use blockpruner_shaders::attention::{Alibi, CpuAttention};
 use blockpruner_shaders::heads::CpuNorms;
 use blockpruner_shaders::{
     Activation, Kernel, NormKind, Over, WeightFormat, activation, argmax, attention, cached, embedding, gemm, heads,
@@ -368,6 +368,7 @@ fn plain(head_dim: u32) -> Attention {
         head_dim,
         rotated: head_dim,
         scale: 1.0 / (head_dim as f32).sqrt(),
+        alibi: None,
         soft_cap: None,
         sliding_window: None,
     }
@@ -421,12 +422,13 @@ impl Heads {
     }
 
     fn attended(&self) -> Vec<f32> {
-        let Attention { heads, kv_heads, head_dim, scale, soft_cap, sliding_window, .. } = self.shape;
+        let Attention { heads, kv_heads, head_dim, scale, alibi, soft_cap, sliding_window, .. } = self.shape;
         let twin = CpuAttention {
             heads: heads as usize,
             kv_heads: kv_heads as usize,
             head_dim: head_dim as usize,
             scale,
+            alibi,
             soft_cap,
             sliding_window: sliding_window.map(|seen| seen as usize),
         };
@@ -547,6 +549,14 @@ fn check_attention_variants(gpu: &Gpu, label: &str) {
             let shape = Attention { soft_cap, sliding_window, ..plain(head_dim) };
             check_attention(gpu, label, shape, None, 75, 2);
             check_cached(gpu, label, shape, None, [140, 120, 20]);
+        }
+        // Head counts that are a power of two and not, and positions that bf16 does not have.
+        for (alibi, heads, sliding_window) in
+            [(Alibi::Plain, 4, None), (Alibi::Rounded, 6, None), (Alibi::Plain, 6, Some(37))]
+        {
+            let shape = Attention { alibi: Some(alibi), heads, rotated: 0, sliding_window, ..plain(head_dim) };
+            check_attention(gpu, label, shape, None, 300, 2);
+            check_cached(gpu, label, shape, None, [300, 280, 20]);
         }
     }
     for (soft_cap, sliding_window) in [(Some(2.0), None), (Some(2.0), Some(1000)), (None, Some(333))] {

@@ -43,7 +43,7 @@ pub fn fixtures() -> anyhow::Result<()> {
 
 /// What is exported: a fixture, the published order of its pruning, and the same blocks as check_export.py takes them.
 /// Every family, from folders and from GGUF files; among them a layer without both blocks and no attention at all.
-const EXPORTS: [(&str, &str, &str); 39] = [
+const EXPORTS: [(&str, &str, &str); 40] = [
     ("llama-f32", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 0]]}"#, "mha:1,mlp:0"),
     ("llama-biases", r#"{"1": [["mlp", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mha:0,mlp:0"),
     ("qwen2-bf16", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 2]]}"#, "mha:0,mlp:2"),
@@ -79,6 +79,7 @@ const EXPORTS: [(&str, &str, &str); 39] = [
     ("falcon", r#"{"1": [["mlp", 1]], "2": [["mha", 0], ["mlp", 1]]}"#, "mlp:1,mha:0"),
     ("falcon-new", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 1]]}"#, "mha:1,mlp:1"),
     ("falcon-one-norm", r#"{"1": [["mlp", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mha:0,mlp:0"),
+    ("falcon-alibi", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 1]]}"#, "mha:0,mlp:1"),
     ("falcon-sequential", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 1]]}"#, "mha:0,mlp:1"),
     ("gpt2", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 1]]}"#, "mha:1,mlp:1"),
     ("gpt2-inner", r#"{"1": [["mlp", 2]], "2": [["mlp", 2], ["mlp", 1]]}"#, "mlp:2,mlp:1"),

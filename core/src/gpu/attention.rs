@@ -2,7 +2,7 @@
 
 use blockpruner_shaders::attention::{self, head_texels};
 use blockpruner_shaders::heads::{PanelsParams, RowsParams};
-use blockpruner_shaders::{GemmKernel, HeadsTo, Kernel, Over, cached, gemm, stride};
+use blockpruner_shaders::{Alibi, GemmKernel, HeadsTo, Kernel, Over, Scores, cached, gemm, stride};
 
 use super::{Gpu, GpuError, Norm, Operand, Recording, Resource};
 
@@ -19,6 +19,8 @@ pub struct Attention {
     pub rotated: u32,
     /// What scores are multiplied by.
     pub scale: f32,
+    /// What is added to scores for where keys stand.
+    pub alibi: Option<Alibi>,
     /// What scores then come near to at most: cap * tanh(score / cap).
     pub soft_cap: Option<f32>,
     /// Positions that a query sees, its own included; None: all before it.
@@ -159,8 +161,7 @@ impl Attention {
             GemmKernel::Panel { .. } => self.record_panels(gpu, recording, input, buffers.packed, window, windows),
         }
         recording.stage("attention");
-        let (soft_cap, sliding) = (self.soft_cap.is_some(), self.sliding_window.is_some());
-        let name = Kernel::Attention { kernel, head_dim, soft_cap, sliding };
+        let name = Kernel::Attention { kernel, head_dim, scores: self.scores() };
         let (cap, sliding_window) = (self.soft_cap.unwrap_or(0.0), self.sliding_window.unwrap_or(0));
         let (share, blocks) = (heads / kv_heads, window.div_ceil(attention::block_queries(kernel, head_dim)));
         let seen = self.sliding_window.map_or(window, |seen| seen.min(window));
@@ -252,13 +253,21 @@ impl Attention {
             cap: self.soft_cap.unwrap_or(0.0),
             sliding_window: self.sliding_window.unwrap_or(0),
         };
-        let (soft_cap, sliding) = (self.soft_cap.is_some(), self.sliding_window.is_some());
-        let kernel = Kernel::CachedAttention { kernel: gpu.gemm(), head_dim, soft_cap, sliding };
+        let kernel = Kernel::CachedAttention { kernel: gpu.gemm(), head_dim, scores: self.scores() };
         let seen = self.sliding_window.map_or(past + rows, |seen| seen.min(past + rows));
         let flops = rows as u64 * seen as u64 * self.columns() as u64 * 4;
         let bindings = [query.into(), (&cache.keys).into(), (&cache.values).into(), output.clone()];
         recording.dispatch(kernel, &params, bindings, [heads, rows, 1], flops);
         Operand::new(output, rows)
+    }
+
+    /// What is made of scores.
+    fn scores(&self) -> Scores {
+        Scores {
+            alibi: self.alibi.map(|alibi| (alibi, self.heads)),
+            soft_cap: self.soft_cap.is_some(),
+            sliding: self.sliding_window.is_some(),
+        }
     }
 
     /// Rows of Q, and of K and V, that lie side by side.

@@ -777,7 +777,8 @@ mod tests {
     use super::*;
 
     fn options() -> GpuOptions {
-        let attention = AttentionNeed { head_dim: 24, rotated: 24, over: None, soft_cap: false, sliding: false };
+        let attention =
+            AttentionNeed { head_dim: 24, rotated: 24, over: None, alibi: None, soft_cap: false, sliding: false };
         let needs = KernelNeeds {
             formats: vec![WeightFormat::F16],
             attention: vec![attention],

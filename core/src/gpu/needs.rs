@@ -1,6 +1,6 @@
 //! What a model needs of the kernels, beyond what every model does.
 
-use blockpruner_shaders::{Activation, NormKind, Over, WeightFormat};
+use blockpruner_shaders::{Activation, Alibi, NormKind, Over, WeightFormat};
 
 use super::Attention;
 
@@ -32,6 +32,8 @@ pub struct AttentionNeed {
     pub rotated: u32,
     /// What norms of Q and K are over; None: there are none.
     pub over: Option<Over>,
+    /// What is added to scores for where keys stand.
+    pub alibi: Option<Alibi>,
     /// Whether scores are capped.
     pub soft_cap: bool,
     /// Whether a query sees a part of the positions before it.
@@ -41,7 +43,7 @@ pub struct AttentionNeed {
 impl AttentionNeed {
     /// What attention of this shape needs, with Q and K normed over `over`.
     pub fn new(attention: &Attention, over: Option<Over>) -> Self {
-        let Attention { head_dim, rotated, soft_cap, sliding_window, .. } = *attention;
-        Self { head_dim, rotated, over, soft_cap: soft_cap.is_some(), sliding: sliding_window.is_some() }
+        let Attention { head_dim, rotated, alibi, soft_cap, sliding_window, .. } = *attention;
+        Self { head_dim, rotated, over, alibi, soft_cap: soft_cap.is_some(), sliding: sliding_window.is_some() }
     }
 }

@@ -254,7 +254,7 @@ async fn check_attention(
     format: WeightFormat,
     distort: Distort,
 ) -> Result<(), Failure> {
-    let AttentionNeed { head_dim, rotated, over, soft_cap, sliding } = *need;
+    let AttentionNeed { head_dim, rotated, over, alibi, soft_cap, sliding } = *need;
     let (kernel, windows, [heads, kv_heads]) = (gpu.gemm(), 2, [2, 1]);
     let block = attention::block_queries(kernel, head_dim);
     let window = 2 * block + 3;
@@ -265,6 +265,7 @@ async fn check_attention(
         head_dim,
         rotated,
         scale: 1.0 / (head_dim as f32).sqrt(),
+        alibi,
         soft_cap: soft_cap.then_some(2.0),
         sliding_window: sliding.then_some(block + 1),
     };
@@ -310,6 +311,7 @@ async fn check_attention(
         kv_heads: sizes[1],
         head_dim: sizes[2],
         scale: shape.scale,
+        alibi,
         soft_cap: shape.soft_cap,
         sliding_window: shape.sliding_window.map(|seen| seen as usize),
     };

@@ -107,7 +107,7 @@ pub struct Norm {
     pub bias: bool,
 }
 
-/// Attention with grouped queries: `softmax(mask(soft_cap(scale * q k^T))) v`.
+/// Attention with grouped queries: `softmax(mask(soft_cap(scale * q k^T + alibi))) v`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Attention {
@@ -153,7 +153,7 @@ pub struct QkNorm {
     pub over: Over,
 }
 
-pub use blockpruner_shaders::{Activation, NormKind, Over};
+pub use blockpruner_shaders::{Activation, Alibi, NormKind, Over};
 
 /// How attention knows where a token stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +163,8 @@ pub enum Positions {
     None,
     /// Queries and keys are turned by this one of the model's rotary embeddings.
     Rope(usize),
+    /// Scores are biased by the positions of their keys.
+    Alibi(Alibi),
 }
 
 /// A feed-forward block.
@@ -243,7 +245,7 @@ impl ModelSpec {
     /// How many elements of a head are turned by their position.
     pub(crate) fn rotated(&self, attention: &Attention) -> usize {
         match attention.positions {
-            Positions::None => 0,
+            Positions::None | Positions::Alibi(_) => 0,
             Positions::Rope(index) => self.ropes.get(index).map_or(0, |rope| rope.rotated),
         }
     }

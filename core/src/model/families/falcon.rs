@@ -3,6 +3,9 @@
 //!
 //! Its layers are parallel, x += attention(norm(x)) + feed_forward(norm(x)), unless a key says otherwise. In the 7B, both blocks
 //! read the same norm, which stays until both are gone; in the new architecture, each has its own and goes with it.
+//!
+//! With `alibi` (Falcon-RW) nothing is turned: the positions of keys bias their scores, in bf16 and before scaling, as
+//! transformers computes it for models of any type.
 
 use super::*;
 
@@ -56,7 +59,6 @@ const NORMS: Key = key("num_ln_in_parallel_attn", "");
 const BIAS: Key = key("bias", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
-    refuse_if_set(settings, ALIBI, "positions must be told by turning queries and keys")?;
     let new = settings.flag(NEW_ARCHITECTURE)?.unwrap_or(false);
     let one = !new && settings.flag(MULTI_QUERY)?.unwrap_or(true);
     let shared = Defaults { kv_heads_key: NO_KEY, kv_heads: Some(1), ..DEFAULTS };
@@ -64,6 +66,9 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
     let own = Defaults { kv_heads_key: if new { DEFAULTS.kv_heads_key } else { NO_KEY }, ..DEFAULTS };
     let mut spec = decoder(family, settings, if one { &shared } else { &own })?;
     spec.set_bias(attention_bias(settings, BIAS, false)?, mlp_bias(settings, BIAS, false)?);
+    if settings.flag(ALIBI)?.unwrap_or(false) {
+        spec.set_alibi(Alibi::Rounded);
+    }
     let norms = settings.size(NORMS, 2)?.unwrap_or(2);
     match (settings.flag(PARALLEL_LAYERS)?.unwrap_or(true), new) {
         (true, _) => {

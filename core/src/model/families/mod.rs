@@ -36,7 +36,7 @@ use super::family::{Family, Role, Tensor, tensor};
 use super::rope::{RopeRequest, RopeSpec};
 use super::settings::{Key, Settings, key};
 use super::spec::{
-    Activation, Attention, AttentionBias, Branch, Dense, Embedding, FeedForward, Head, Layer, LearnedPositions,
+    Activation, Alibi, Attention, AttentionBias, Branch, Dense, Embedding, FeedForward, Head, Layer, LearnedPositions,
     ModelSpec, Norm, NormKind, Over, Positions, QkNorm,
 };
 
@@ -384,6 +384,12 @@ impl ModelSpec {
     /// Layers that slide turn by the second rotary embedding.
     fn turn_by_type(&mut self, slides: &[bool]) {
         self.each_attention(|layer, attention| attention.positions = Positions::Rope(slides[layer] as usize));
+    }
+
+    /// Positions bias the scores instead of turning queries and keys.
+    fn set_alibi(&mut self, alibi: Alibi) {
+        self.ropes.clear();
+        self.each_attention(|_, attention| attention.positions = Positions::Alibi(alibi));
     }
 
     /// Queries and keys are normalised before they are turned.

@@ -36,7 +36,7 @@ fn layers(spec: &ModelSpec) -> Vec<(bool, Option<usize>)> {
     let of = |layer: &Layer| {
         let rope = match layer.attention.positions {
             Positions::Rope(index) => Some(index),
-            Positions::None => None,
+            Positions::None | Positions::Alibi(_) => None,
         };
         (layer.attention.sliding_window.is_some(), rope)
     };
@@ -383,7 +383,7 @@ fn keys() -> Vec<DecidedKey> {
         ("use_qkv_bias", json!(true), &[("stablelm", Read)]),
         ("bias", json!(true), &[("falcon", Read)]),
         ("qk_layernorm", json!(true), &[("stablelm phi", Refused)]),
-        ("alibi", json!(true), &[("falcon", Refused)]),
+        ("alibi", json!(true), &[("falcon", Read)]),
         ("add_cross_attention", json!(true), &[("gpt2", Refused)]),
         ("scale_attn_weights", json!(false), &[("gpt2", Read)]),
         ("scale_attn_by_inverse_layer_idx", json!(true), &[("gpt2", Read)]),

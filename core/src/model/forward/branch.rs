@@ -107,7 +107,7 @@ impl DeviceModel {
         // Where nothing is turned, any table will do.
         let table = |ropes: &[Resource]| match block.positions {
             Positions::Rope(index) => ropes[index].clone(),
-            Positions::None => scratch.logits.clone(),
+            Positions::None | Positions::Alibi(_) => scratch.logits.clone(),
         };
         let heads = match attend {
             Attend::Windows | Attend::Prompt(_) => {

@@ -11,7 +11,7 @@ mod head;
 mod pass;
 mod scratch;
 
-use super::spec::{Attention, ModelSpec};
+use super::spec::{Attention, ModelSpec, Positions};
 use crate::gpu;
 
 pub(crate) use batch::{Batch, HeadPart};
@@ -22,12 +22,17 @@ pub(crate) use scratch::Scratch;
 
 /// The shape of an attention block, as the device's kernels take it.
 pub(crate) fn attention(spec: &ModelSpec, attention: &Attention) -> gpu::Attention {
+    let alibi = match attention.positions {
+        Positions::Alibi(alibi) => Some(alibi),
+        Positions::None | Positions::Rope(_) => None,
+    };
     gpu::Attention {
         heads: attention.heads as u32,
         kv_heads: attention.kv_heads as u32,
         head_dim: attention.head_dim as u32,
         rotated: spec.rotated(attention) as u32,
         scale: attention.scale,
+        alibi,
         soft_cap: attention.soft_cap,
         sliding_window: attention.sliding_window,
     }

@@ -35,6 +35,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+import baichuan_reference
 import family_fixtures
 import gguf_fixtures
 import gguf_io
@@ -183,7 +184,8 @@ def stored_dtype(config):
 def random_weight(random, name, shape, config):
     """Norms around 1; biases and the embedding at a fixed size; projections so that a block's output rivals its input."""
     gemma = config["model_type"].startswith("gemma")
-    if gemma and name == "model.norm.weight":
+    # Where rows of the head are small, what they multiply is not.
+    if (gemma or config["model_type"] == "baichuan") and name == "model.norm.weight":
         return 2 + 0.2 * random.standard_normal(shape)
     if gemma and name == "model.embed_tokens.weight":
         # It is scaled up, and the head is the same matrix: if it were larger, every token would predict itself.
@@ -200,7 +202,10 @@ def random_weight(random, name, shape, config):
 def random_tensors(config, seed):
     """Every parameter of the architecture, in the stored dtype, from transformers' own list of names and shapes."""
     with torch.device("meta"):
-        empty = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
+        if config["model_type"] == "baichuan":
+            empty = baichuan_reference.Baichuan(config)
+        else:
+            empty = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
     random = numpy.random.default_rng(seed)
     tensors = {}
     for name, parameter in sorted(empty.named_parameters()):

@@ -1,6 +1,6 @@
 //! The size of a model as it was read and as it will be written, told before the work.
 
-use blockpruner::export::{HfFormat, HfOptions, written_bytes};
+use blockpruner::export::{ExportError, HfFormat, HfOptions, written_bytes};
 use blockpruner::model::{BlockSet, Checkpoint};
 use blockpruner::search::SearchOptions;
 use blockpruner::weights::FloatType;
@@ -28,7 +28,10 @@ pub fn tell_sizes(checkpoint: &Checkpoint, options: &HfOptions, at_most: bool) -
         return Ok(());
     }
     let with = |other: HfOptions| -> anyhow::Result<_> {
-        let smaller = written_bytes(checkpoint, &other)?;
+        let smaller = match written_bytes(checkpoint, &other) {
+            Err(ExportError::NoClass { .. }) => return Ok(None),
+            smaller => smaller?,
+        };
         // A norm or two that become smaller are not worth a word.
         Ok((smaller < written / 4 * 3).then(|| bytes(smaller)))
     };

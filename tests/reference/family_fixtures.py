@@ -211,6 +211,17 @@ FALCON_ONE_NORM = falcon(
 FALCON_SEQUENTIAL = falcon(multi_query=False, parallel_attn=False, bias=True)
 # Windows with positions that bf16 does not have: 256 and more.
 FALCON_ALIBI = falcon(multi_query=False, parallel_attn=False, bias=True, alibi=True, max_position_embeddings=512)
+BAICHUAN = without(
+    llama_like(
+        "baichuan", "Baichuan", num_hidden_layers=2, rms_norm_eps=1e-6, model_max_length=256, norm_head=True, pad_token_id=0,
+        z_loss_weight=0, tokenizer_class="BaichuanTokenizer",
+    ),
+    "num_key_value_heads", "rope_theta",
+)
+# Five heads, which are no power of two.
+BAICHUAN_ALIBI = without(
+    {**BAICHUAN, "hidden_size": 40, "num_attention_heads": 5, "gradient_checkpointing": False}, "max_position_embeddings"
+)
 
 GPT2 = {
     "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new", "attn_pdrop": 0.1,
@@ -274,6 +285,8 @@ FOLDERS = {
     "falcon-new": dict(config=FALCON_NEW, window=43, windows=2, greedy=3),
     "falcon-one-norm": dict(config=FALCON_ONE_NORM, window=43, windows=2, greedy=3),
     "falcon-sequential": dict(config=FALCON_SEQUENTIAL, window=43, windows=2, greedy=3),
+    "baichuan": dict(config=BAICHUAN, window=43, windows=2, greedy=3),
+    "baichuan-alibi": dict(config=BAICHUAN_ALIBI, window=65, windows=2, greedy=3),
     "falcon-alibi": dict(config=FALCON_ALIBI, window=300, windows=1, greedy=3),
     "gpt2": dict(config=GPT2, window=43, windows=2, greedy=3),
     "gpt2-inner": dict(config=GPT2_INNER, window=43, windows=2, greedy=3),

@@ -35,6 +35,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
+import baichuan_reference
 import family_fixtures
 import gguf_fixtures
 import gguf_io
@@ -188,7 +189,8 @@ def stored_dtype(config):
 def random_weight(random, name, shape, config):
     """Norms around 1; biases and the embedding at a fixed size; projections so that a block's output rivals its input."""
     gemma = config["model_type"].startswith("gemma")
-    if gemma and name == "model.norm.weight":
+    # Where rows of the head are small, what they multiply is not.
+    if (gemma or config["model_type"] == "baichuan") and name == "model.norm.weight":
         return 2 + 0.2 * random.standard_normal(shape)
     if gemma and name == "model.embed_tokens.weight":
         # It is scaled up, and the head is the same matrix: if it were larger, every token would predict itself.
@@ -219,7 +221,10 @@ def published_name(name):
 def random_tensors(config, seed, published=False):
     """Every parameter of the architecture, in the stored dtype, from transformers' own list of names and shapes."""
     with torch.device("meta"):
-        empty = model_io.auto_class(config).from_config(transformers.AutoConfig.for_model(**config))
+        if config["model_type"] == "baichuan":
+            empty = baichuan_reference.Baichuan(config)
+        else:
+            empty = model_io.auto_class(config).from_config(transformers.AutoConfig.for_model(**config))
     random = numpy.random.default_rng(seed)
     tensors = {}
     for name, parameter in sorted(empty.named_parameters()):

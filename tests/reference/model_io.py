@@ -243,6 +243,10 @@ def load_model(path, attention="eager", trust_remote_code=False):
 
         return gguf_io.load_model(path, attention)
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if config["model_type"] == "baichuan":
+        import baichuan_reference
+
+        return baichuan_reference.load(path)
     if config.get("alibi"):
         # Eager attention of transformers' Falcon adds the biases twice, in the mask and by itself; the default does not.
         attention = "sdpa"

@@ -53,6 +53,12 @@ fn every_fixture_survives() {
                     let target = root.path().join(&what);
                     let mut folder = DiskFolder::create(&target).unwrap();
                     let done = block_on(export_hf(&checkpoint, &options, &mut folder, &mut |_, _| {}));
+                    let left_out = format == HfFormat::Removed && !options.removed.is_empty();
+                    if left_out && !checkpoint.spec.family.in_transformers() {
+                        let error = done.unwrap_err().to_string();
+                        assert!(error.contains("baichuan") && error.contains("hf-zeroed"), "{error}");
+                        continue;
+                    }
                     done.unwrap_or_else(|error| panic!("{what}: {error}"));
                     folder.finish().unwrap();
                     let written = block_on(Checkpoint::open(target.to_str().unwrap())).unwrap();

@@ -80,6 +80,12 @@ pub enum ExportError {
     /// A value that the requested type cannot hold.
     #[error("tensor `{tensor}` holds {value}, which is beyond the range of {dtype}; export as bf16 or f32 instead")]
     Overflow { tensor: String, value: f32, dtype: FloatType },
+    /// Nothing would load the folder.
+    #[error(
+        "transformers has no class for {family} models by which it could load one whose blocks are left out; export it \
+         as hf-zeroed, which is loaded with the Python files of the original model"
+    )]
+    NoClass { family: &'static str },
     /// A written folder does not hold what was written.
     #[error("the written model is not what it should be: {what}; delete it and export again, to another disk")]
     Differs { what: String },

@@ -132,7 +132,7 @@ pub struct Family {
     pub class: &'static str,
     /// The class of its configuration.
     pub config_class: &'static str,
-    /// The package of both within `transformers.models`.
+    /// The package of both within `transformers.models`; empty where it has neither, and folders bring their own programs.
     pub package: &'static str,
     /// What its config.json usually calls keys that have another name elsewhere, which transformers reads, too.
     pub(crate) key_names: &'static [(&'static str, &'static str)],
@@ -160,6 +160,11 @@ impl Family {
     /// The `general.architecture` of its GGUF files, if they are read.
     pub fn gguf_architecture(&self) -> Option<&'static str> {
         self.gguf.as_ref().map(|gguf| gguf.architecture)
+    }
+
+    /// Whether transformers has its class.
+    pub fn in_transformers(&self) -> bool {
+        !self.package.is_empty()
     }
 
     /// The row for a role.

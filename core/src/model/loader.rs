@@ -305,10 +305,22 @@ impl<S: ByteSource + ?Sized> Strips<'_, S> {
                 let from = part.rows.start + there.start..part.rows.start + there.end;
                 let form = if self.format == WeightFormat::F32 { Form::F32 } else { Form::Stored };
                 tensor.read(from, form, stored, filled).await?;
+                if part.unit_rows {
+                    filled.chunks_mut(row_bytes).for_each(divide_by_length);
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Divides a row of f32 by its length; one of zeros stays.
+fn divide_by_length(row: &mut [u8]) {
+    let value = |bytes: &[u8]| f32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let squares: f64 = row.chunks_exact(4).map(|bytes| (value(bytes) as f64).powi(2)).sum();
+    // As in PyTorch's `normalize`.
+    let length = (squares.sqrt() as f32).max(1e-12);
+    row.chunks_exact_mut(4).for_each(|bytes| bytes.copy_from_slice(&(value(bytes) / length).to_ne_bytes()));
 }
 
 /// The first `bytes` bytes of memory that grows to them.
@@ -471,10 +483,11 @@ impl Stack {
         Self::chunks(spec.vocab_size).map(|rows| Self::head_rows(spec, [rows]))
     }
 
-    /// Some rows of the head.
+    /// Some rows of the head. Divided by their length, they are no numbers of the stored type any more.
     pub(super) fn head_rows(spec: &ModelSpec, rows: impl IntoIterator<Item = Range<usize>>) -> Self {
         let (name, bias) = (spec.head_name(), spec.head_bias_name());
-        let parts = rows.into_iter().map(|rows| Part::new(&name, rows).biased(bias.clone()));
+        let parts = rows.into_iter().map(|rows| Part { unit_rows: spec.head.unit_rows, ..Part::new(&name, rows) });
+        let parts = parts.map(|part| part.biased(bias.clone()));
         Self { parts: parts.collect(), inner: spec.hidden_size }
     }
 
@@ -503,8 +516,9 @@ impl Stack {
             DType::Q4_1 => WeightFormat::Q4_1,
             _ => WeightFormat::F32,
         };
+        let stored = self.parts.iter().all(|part| !part.unit_rows);
         let whole = (self.inner as u32).is_multiple_of(format.block_elements());
-        if whole && types.all(|other| other == first) { format } else { WeightFormat::F32 }
+        if stored && whole && types.all(|other| other == first) { format } else { WeightFormat::F32 }
     }
 }
 
@@ -518,12 +532,14 @@ pub(super) struct Part {
     height: usize,
     /// Whether the tensor is to be transposed first.
     transposed: bool,
+    /// Whether each row is divided by its length.
+    unit_rows: bool,
 }
 
 impl Part {
     fn new(name: &str, rows: Range<usize>) -> Self {
         let height = rows.len();
-        Self { name: name.into(), rows, bias: None, height, transposed: false }
+        Self { name: name.into(), rows, bias: None, height, transposed: false, unit_rows: false }
     }
 
     fn biased(self, bias: Option<String>) -> Self {

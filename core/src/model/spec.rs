@@ -65,6 +65,8 @@ pub struct Head {
     pub tied: bool,
     /// Whether there is a bias.
     pub bias: bool,
+    /// Whether each row of its weights is divided by its length.
+    pub unit_rows: bool,
     /// Multiplies the logits.
     pub scale: f32,
     /// A logit x becomes `cap * tanh(x / cap)`.

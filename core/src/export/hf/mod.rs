@@ -165,7 +165,7 @@ const CHUNK_BYTES: usize = 32 << 20;
 /// Writes the model without `options.removed` into `sink`. `progress` is told the tensor bytes written and their total.
 ///
 /// # Errors
-/// A block that the model does not have, a tensor that is missing, misshapen, not finite or too large for
+/// A block that the model does not have, a format in which nothing could load the model, a tensor that is missing, misshapen, not finite or too large for
 /// `options.dtype`, and whatever the sink says. The sink must be dropped then.
 pub async fn export_hf(
     source: impl Into<HfSource<'_>>,
@@ -272,6 +272,9 @@ async fn export_in_chunks(
 /// The tensors of the output, sorted by name.
 fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result<Vec<OutputTensor>, ExportError> {
     let HfSource { spec, weights, .. } = *source;
+    if options.format == HfFormat::Removed && !gone.is_empty() && !spec.family.in_transformers() {
+        return Err(ExportError::NoClass { family: spec.family.name });
+    }
     spec.check(weights)?;
     let zeroed = options.format == HfFormat::Zeroed;
     let left = if zeroed { &spec.absent } else { gone };

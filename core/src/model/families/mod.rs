@@ -3,6 +3,7 @@
 //! A family's file says which of Llama's settings and tensors it takes over and what it does in another way. Settings mean
 //! what they mean to Hugging Face transformers; what would change the result and is not built is refused by name.
 
+mod baichuan;
 mod cohere2;
 mod ernie4_5;
 mod exaone4;
@@ -68,6 +69,7 @@ pub static ALL: &[&Family] = &[
     &falcon::FAMILY,
     &gpt2::FAMILY,
     &opt::FAMILY,
+    &baichuan::FAMILY,
 ];
 
 /// What a family's file need not say.
@@ -245,7 +247,13 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
         },
         layers: vec![Layer { attention, feed_forward, parallel: false }; layers],
         final_norm: norm,
-        head: Head { tied: settings.is_tied(defaults.tied)?, bias: false, scale: 1.0, soft_cap: None },
+        head: Head {
+            tied: settings.is_tied(defaults.tied)?,
+            bias: false,
+            unit_rows: false,
+            scale: 1.0,
+            soft_cap: None,
+        },
         ropes: ropes(settings, defaults, head_dim, max_positions)?,
         restarts_after: None,
         absent: settings.absent(family, layers)?,

@@ -11,7 +11,7 @@ fn config(family: &str, keys: Value) -> Map<String, Value> {
     let base = json!({
         "model_type": family, "hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 8,
         "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 300,
-        "max_position_embeddings": 256, "sliding_window": 32, "ffn_dim": 100,
+        "max_position_embeddings": 256, "sliding_window": 32, "ffn_dim": 100, "norm_head": true,
     });
     let mut config = base.as_object().unwrap().clone();
     for (name, own) in ALL.iter().filter(|other| other.name == family).flat_map(|family| family.key_names) {
@@ -121,6 +121,30 @@ fn layers_are_parallel_by_each_familys_key() {
     assert_eq!(heads(json!({})), 1);
     assert_eq!(heads(json!({"multi_query": false})), 6);
     assert_eq!(heads(json!({"new_decoder_architecture": true, "num_kv_heads": 3})), 3);
+}
+
+/// Nothing says so directly, which model of Baichuan it is.
+#[test]
+fn models_of_baichuan_are_told_apart() {
+    let of = |without: &str, keys: Value| {
+        let mut config = config("baichuan", json!({}));
+        config.extend(keys.as_object().unwrap().clone());
+        config.retain(|key, _| key != "norm_head" && !without.split(' ').any(|gone| gone == key));
+        let spec = ModelSpec::from_config(&config).map_err(|error| error.to_string())?;
+        Ok::<_, String>((spec.max_positions, spec.layers[0].attention.positions, spec.head.unit_rows))
+    };
+    let (rope, alibi) = (Positions::Rope(0), Positions::Alibi(Alibi::Plain));
+    let second = json!({"vocab_size": 125_696, "model_max_length": 512});
+    assert_eq!(of("", json!({"vocab_size": 64_000})), Ok((256, rope, false)));
+    assert_eq!(of("", second.clone()), Ok((256, rope, true)));
+    assert_eq!(of("max_position_embeddings", second), Ok((512, alibi, true)));
+    for (without, keys, key) in [
+        ("max_position_embeddings", json!({"vocab_size": 64_000}), "`model_max_length`"),
+        ("", json!({"vocab_size": 64_002}), "`norm_head`"),
+    ] {
+        let error = of(without, keys).unwrap_err();
+        assert!(error.contains(key) && error.contains("missing"), "{error}");
+    }
 }
 
 #[test]
@@ -293,11 +317,11 @@ enum Decision {
 use Decision::{Ignored, Read, Refused};
 
 const EVERY: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 \
-    olmo2 olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon gpt2 opt";
+    olmo2 olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon gpt2 opt baichuan";
 
 /// Those of them whose attention turns queries and keys.
 const TURNING: &str = "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text phi3 \
-    olmo2 olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon";
+    olmo2 olmo3 glm4 exaone4 starcoder2 nemotron stablelm cohere2 phi gpt_neox falcon baichuan";
 
 /// A key, a value of it, and what becomes of it in which families.
 type DecidedKey = (&'static str, Value, &'static [(&'static str, Decision)]);
@@ -326,7 +350,7 @@ fn keys() -> Vec<DecidedKey> {
         ("n_positions", json!(512), &[("gpt2", Read)]),
         ("n_ctx", json!(512), NONE),
         ("num_attention_heads", json!(4), ALL_READ),
-        ("num_key_value_heads", json!(3), &[("gpt_neox falcon gpt2 opt", Ignored), (EVERY, Read)]),
+        ("num_key_value_heads", json!(3), &[("gpt_neox falcon gpt2 opt baichuan", Ignored), (EVERY, Read)]),
         ("multi_query", json!(false), &[("falcon", Read)]),
         ("new_decoder_architecture", json!(true), &[("falcon", Read)]),
         ("parallel_attn", json!(false), &[("falcon", Read)]),
@@ -353,7 +377,7 @@ fn keys() -> Vec<DecidedKey> {
                     "llama qwen2 mistral ministral qwen3 granite seed_oss phi3 olmo2 olmo3 glm4 exaone4 nemotron stablelm gpt_neox",
                     Read,
                 ),
-                ("phi", Refused),
+                ("phi baichuan", Refused),
             ],
         ),
         (
@@ -366,7 +390,7 @@ fn keys() -> Vec<DecidedKey> {
             json!("relu"),
             &[(
                 "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma phi3 olmo2 olmo3 glm4 exaone4 \
-                 starcoder2 nemotron stablelm cohere2 phi gpt_neox",
+                 starcoder2 nemotron stablelm cohere2 phi gpt_neox baichuan",
                 Refused,
             )],
         ),
@@ -424,6 +448,8 @@ fn keys() -> Vec<DecidedKey> {
         ("no_rope_layers", json!([1, 1, 1, 1, 1, 1, 1, 1]), &[("smollm3", Read)]),
         ("no_rope_layer_interval", json!(2), &[("smollm3", Read)]),
         ("sliding_window_pattern", json!(2), &[("exaone4 gemma3_text cohere2", Read)]),
+        ("norm_head", json!(false), &[("baichuan", Read)]),
+        ("model_max_length", json!(512), NONE),
         ("logit_scale", json!(2.0), &[("cohere2", Read)]),
         ("embedding_multiplier", json!(2.0), &[("granite", Read)]),
         ("logits_scaling", json!(2.0), &[("granite", Read)]),
@@ -439,7 +465,7 @@ fn keys() -> Vec<DecidedKey> {
                 ("glm4 phi3 nemotron stablelm phi gpt_neox", Read),
                 (
                     "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text olmo2 olmo3 \
-                     exaone4 starcoder2 cohere2 falcon",
+                     exaone4 starcoder2 cohere2 falcon baichuan",
                     Refused,
                 ),
             ],
@@ -468,6 +494,8 @@ fn keys() -> Vec<DecidedKey> {
         ("layerdrop", json!(0.5), NONE),
         ("init_std", json!(0.5), NONE),
         ("initializer_range", json!(0.5), NONE),
+        ("z_loss_weight", json!(0.5), NONE),
+        ("gradient_checkpointing", json!(true), NONE),
         // Slices a product, in old versions, without another result.
         ("pretraining_tp", json!(2), NONE),
         // What is given back, and how texts are generated.
@@ -489,6 +517,7 @@ fn keys() -> Vec<DecidedKey> {
         ("torch_dtype", json!("float16"), NONE),
         ("transformers_version", json!("4.0.0"), NONE),
         ("architectures", json!(["X"]), NONE),
+        ("tokenizer_class", json!("X"), NONE),
         ("auto_map", json!({"AutoModel": "x.Y"}), NONE),
         ("_name_or_path", json!("x"), NONE),
         ("_attn_implementation", json!("eager"), NONE),

@@ -33,7 +33,8 @@ pub fn tell_sizes(checkpoint: &Checkpoint, options: &HfOptions, at_most: bool) -
         Ok((smaller < written / 4 * 3).then(|| bytes(smaller)))
     };
     let halves = with(options.clone().dtype(FloatType::BF16))?;
-    let without = with(HfOptions::new(options.removed.clone(), HfFormat::Removed).dtype(options.dtype))?;
+    // Some models cannot be written so.
+    let without = with(HfOptions::new(options.removed.clone(), HfFormat::Removed).dtype(options.dtype)).unwrap_or(None);
     let advice = match (halves, without) {
         (Some(size), _) => format!("--dtype bf16 makes it {size}"),
         (None, Some(size)) => format!("--format hf leaves removed blocks out, which makes it {size}"),

@@ -1,6 +1,6 @@
 //! The size of a model as it was read and as it will be written, told before the work.
 
-use blockpruner::export::{ExportError, HfFormat, HfOptions, written_bytes};
+use blockpruner::export::{HfFormat, HfOptions, HfSource, written_bytes};
 use blockpruner::model::{BlockSet, Checkpoint};
 use blockpruner::search::SearchOptions;
 use blockpruner::weights::FloatType;
@@ -28,15 +28,15 @@ pub fn tell_sizes(checkpoint: &Checkpoint, options: &HfOptions, at_most: bool) -
         return Ok(());
     }
     let with = |other: HfOptions| -> anyhow::Result<_> {
-        let smaller = match written_bytes(checkpoint, &other) {
-            Err(ExportError::NoClass { .. }) => return Ok(None),
-            smaller => smaller?,
-        };
+        let smaller = written_bytes(checkpoint, &other)?;
         // A norm or two that become smaller are not worth a word.
         Ok((smaller < written / 4 * 3).then(|| bytes(smaller)))
     };
     let halves = with(options.clone().dtype(FloatType::BF16))?;
-    let without = with(HfOptions::new(options.removed.clone(), HfFormat::Removed).dtype(options.dtype))?;
+    let without = match HfSource::from(checkpoint).check_removal() {
+        Ok(()) => with(HfOptions::new(options.removed.clone(), HfFormat::Removed).dtype(options.dtype))?,
+        Err(_) => None,
+    };
     let advice = match (halves, without) {
         (Some(size), _) => format!("--dtype bf16 makes it {size}"),
         (None, Some(size)) => format!("--format hf leaves removed blocks out, which makes it {size}"),

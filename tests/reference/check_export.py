@@ -1,9 +1,9 @@
 """Checks exported folders with real transformers.
 
-    check_export.py DENSE ZEROED HF --ids reference.json --without mha:1,mlp:2
+    check_export.py DENSE ZEROED [HF] --ids reference.json --without mha:1,mlp:2
 
 DENSE is the original model (a folder or a .gguf file), ZEROED and HF the folders of `export --format hf-zeroed` and
-`--format hf`, both without the named blocks. Checked, each on the windows of --ids, in f32:
+`--format hf`, both without the named blocks; models of images and text have no HF. Checked, each on the windows of --ids, in f32:
 
 1. ZEROED loads as it stands, with no missing or unexpected tensors, and has the perplexity of DENSE with the blocks
    skipped (relative difference at most --tolerance).
@@ -34,7 +34,8 @@ class Failed(Exception):
 
 def load_exported(folder, trust_remote_code):
     """The model, after checking that transformers found exactly the tensors that it wanted."""
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+    config = json.loads((pathlib.Path(folder) / "config.json").read_text(encoding="utf-8"))
+    model, info = model_io.auto_class(config).from_pretrained(
         folder,
         dtype=torch.float32,
         attn_implementation="eager",
@@ -156,6 +157,16 @@ def check(arguments):
 
     check_tokenizer(arguments.zeroed, trust_remote_code=False)
 
+    figures = {
+        "without": [model_io.block_name(block) for block in removed],
+        "dense_perplexity": model_io.perplexity(dense, windows),
+        "expected_perplexity": expected,
+        "zeroed_perplexity": zeroed_perplexity,
+        "zeroed_difference": zeroed_difference,
+        "dense_parameters": sum(parameter.numel() for parameter in dense.parameters()),
+    }
+    if arguments.hf is None:
+        return figures
     check_refused(arguments.hf)
     check_tokenizer(arguments.hf, trust_remote_code=True)
     pruned = load_exported(arguments.hf, trust_remote_code=True)
@@ -163,16 +174,10 @@ def check(arguments):
     pruned_perplexity = model_io.perplexity(pruned, windows)
     pruned_difference = check_perplexity(arguments.hf, pruned_perplexity, expected, arguments.tolerance)
     cache_difference = check_generation(arguments.hf, pruned, zeroed, windows, arguments.new_tokens)
-    return {
-        "without": [model_io.block_name(block) for block in removed],
-        "dense_perplexity": model_io.perplexity(dense, windows),
-        "expected_perplexity": expected,
-        "zeroed_perplexity": zeroed_perplexity,
-        "zeroed_difference": zeroed_difference,
+    return figures | {
         "hf_perplexity": pruned_perplexity,
         "hf_difference": pruned_difference,
         "hf_parameters": sum(parameter.numel() for parameter in pruned.parameters()),
-        "dense_parameters": sum(parameter.numel() for parameter in dense.parameters()),
         "cached_logits_difference": cache_difference,
     }
 
@@ -181,7 +186,7 @@ def parse_arguments(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dense", help="the original model")
     parser.add_argument("zeroed", help="folder of export --format hf-zeroed")
-    parser.add_argument("hf", help="folder of export --format hf")
+    parser.add_argument("hf", nargs="?", help="folder of export --format hf")
     parser.add_argument("--ids", required=True, help='JSON with "ids" and "window"')
     parser.add_argument("--without", required=True, help="the removed blocks: mha:1,mlp:2")
     parser.add_argument("--window", type=int)
@@ -195,7 +200,7 @@ def main():
     arguments = parse_arguments()
     model_io.quiet_and_deterministic()
     for folder in (arguments.dense, arguments.zeroed, arguments.hf):
-        if not pathlib.Path(folder).exists():
+        if folder and not pathlib.Path(folder).exists():
             raise SystemExit(f"{folder}: no such file or folder")
     try:
         figures = check(arguments)

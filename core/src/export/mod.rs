@@ -54,6 +54,12 @@ pub enum ExportError {
     /// The output folder holds no saved search.
     #[error("{path} {why}, there is nothing to resume; choose another folder to start again")]
     NothingToResume { path: String, why: &'static str },
+    /// Blocks cannot be left out of the text model of a model of images and text.
+    #[error(
+        "a model of images and text cannot be written without the tensors of removed blocks, because no module loads it \
+         so: choose the format hf-zeroed, which any program loads"
+    )]
+    Composite,
     /// A file name that would leave the output folder.
     #[error("`{name}` is not a plain file name; an export writes into one folder only")]
     FileName { name: String },

@@ -1,9 +1,11 @@
 //! A model as its user names it, opened: a Hugging Face folder, a GGUF file, or the embedded model.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
+use super::composite::Composite;
 use super::error::ModelError;
 #[cfg(not(target_arch = "wasm32"))]
 use super::folder::on_disk;
@@ -50,6 +52,9 @@ pub struct Checkpoint {
     pub side_files: Vec<(String, Vec<u8>)>,
     /// Whether it was a GGUF file.
     pub from_gguf: bool,
+    /// Of a text model that is a part of a model of images and text: what the files call its tensors, by the names that they have
+    /// here. Empty if it is the whole model.
+    pub stored_names: BTreeMap<String, String>,
     /// What in the files does not count, or counts against what another one says; for people.
     pub notes: Vec<String>,
 }
@@ -166,13 +171,22 @@ impl Checkpoint {
         if !non_finite.is_empty() {
             notes.push(format!("{CONFIG}: no number in {}, which does not matter here", non_finite.join(", ")));
         }
-        let weights = spec.with_usual_names(folder.weights().await?)?;
+        let composite = Composite::of(&config).is_some();
+        let (weights, stored_names) = match composite {
+            true => spec.of_composite(folder.weights().await?)?,
+            false => (spec.with_usual_names(folder.weights().await?)?, BTreeMap::new()),
+        };
         spec.check(&weights)?;
         if let Some(note) = spec.use_own_head(&weights).await? {
             config.insert("tie_word_embeddings".to_string(), false.into());
             notes.push(note);
         }
-        notes.extend(spec.unused(&weights));
+        match composite {
+            true => {
+                notes.push("only the text model is scored and pruned: what else there is goes along as it is".into())
+            }
+            false => notes.extend(spec.unused(&weights)),
+        }
         let (mut side_files, mut read) = (Vec::new(), Vec::new());
         for (file, source) in folder.files.iter().filter(|(file, _)| is_carried(file)) {
             let content = (file.clone(), read_all(source.as_ref()).await?);
@@ -197,7 +211,18 @@ impl Checkpoint {
             side_files.sort();
         }
         let name = folder.name.to_string();
-        Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: false, notes })
+        Ok(Self {
+            name,
+            spec,
+            weights,
+            tokenizer,
+            tokenizer_problem,
+            config,
+            side_files,
+            from_gguf: false,
+            stored_names,
+            notes,
+        })
     }
 
     /// A GGUF file. Its config.json and tokenizer files are rebuilt from its metadata.
@@ -228,8 +253,19 @@ impl Checkpoint {
         }
         let config = spec.to_config(matrix_type(&spec, &weights));
         let name = name.to_string();
-        let notes = Vec::new();
-        Ok(Self { name, spec, weights, tokenizer, tokenizer_problem, config, side_files, from_gguf: true, notes })
+        let (stored_names, notes) = (BTreeMap::new(), Vec::new());
+        Ok(Self {
+            name,
+            spec,
+            weights,
+            tokenizer,
+            tokenizer_problem,
+            config,
+            side_files,
+            from_gguf: true,
+            stored_names,
+            notes,
+        })
     }
 
     /// The embedded model of 2.7 million parameters, `builtin:tiny`.

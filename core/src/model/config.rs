@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use super::composite::{self, Composite};
 use super::error::{ModelError, shown};
 use super::families::{self, EXPERTS};
 use super::family::{Family, Role};
@@ -37,14 +38,21 @@ impl ModelSpec {
 
     /// The same, with the file's name for error messages.
     pub(crate) fn from_config_file(file: &str, config: &Map<String, Value>) -> Result<Self, ModelError> {
-        let plain = Keys::new(file, config);
-        let family = family(&plain)?;
-        let keys = Keys { aliases: family.key_names, ..plain };
-        if let Some(quantization) = keys.get("quantization_config") {
-            let method = quantization.get("quant_method").unwrap_or(quantization);
-            let advice = "take the checkpoint in bf16, f16 or f32, or a GGUF file of it";
-            return Err(keys.unsupported("quantization_config", shown(method), advice));
+        let keys = Keys::new(file, config);
+        match Composite::of(config) {
+            None => Self::from_keys(keys),
+            Some(composite) => {
+                refuse_quantised(&keys)?;
+                composite.spec(&keys, Self::from_keys)
+            }
         }
+    }
+
+    /// The same for a text model by itself, or as a part of a whole.
+    fn from_keys(keys: Keys<'_>) -> Result<Self, ModelError> {
+        let family = family(&keys)?;
+        let keys = Keys { aliases: family.key_names, ..keys };
+        refuse_quantised(&keys)?;
         let spec = (family.spec)(family, &keys)?;
         spec.refuse_experts(|found, supported| Settings::unsupported(&keys, EXPERTS, found, supported))?;
         Ok(spec)
@@ -63,10 +71,22 @@ impl ModelSpec {
     }
 }
 
+fn refuse_quantised(keys: &Keys) -> Result<(), ModelError> {
+    let Some(quantization) = keys.get("quantization_config") else { return Ok(()) };
+    let method = quantization.get("quant_method").unwrap_or(quantization);
+    let advice = "take the checkpoint in bf16, f16 or f32, or a GGUF file of it";
+    Err(keys.unsupported("quantization_config", shown(method), advice))
+}
+
 fn family(keys: &Keys) -> Result<&'static Family, ModelError> {
     let supported = || {
         let names: Vec<&str> = families::ALL.iter().map(|family| family.name).collect();
-        format!("supported are {}, and folders that were pruned here ({PRUNED_TYPE_PREFIX}llama, ..)", names.join(", "))
+        let composites: Vec<&str> = composite::ALL.iter().map(|composite| composite.name).collect();
+        format!(
+            "supported are {}, the text models of {}, and folders that were pruned here ({PRUNED_TYPE_PREFIX}llama, ..)",
+            names.join(", "),
+            composites.join(", ")
+        )
     };
     let Some(name) = keys.text("model_type")? else {
         return Err(keys.missing("model_type", format!("the name of an architecture; {}", supported())));

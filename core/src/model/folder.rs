@@ -19,7 +19,7 @@ pub(super) const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 const ADAPTER: &str = "adapter_config.json";
 
 /// Files that an exported folder takes over as they are. Not README.md: it describes another model.
-pub(super) const CARRIED: [&str; 10] = [
+pub(super) const CARRIED: [&str; 13] = [
     TOKENIZER,
     TOKENIZER_CONFIG,
     "special_tokens_map.json",
@@ -30,6 +30,10 @@ pub(super) const CARRIED: [&str; 10] = [
     "tokenizer.model",
     "chat_template.jinja",
     "chat_template.json",
+    // How images are read.
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
 ];
 
 /// Files by their names without the folder.

@@ -6,6 +6,7 @@
 
 mod block;
 mod checkpoint;
+mod composite;
 mod config;
 pub(crate) mod device_model;
 mod error;

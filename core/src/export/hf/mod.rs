@@ -7,7 +7,7 @@
 mod config;
 mod shards;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -42,6 +42,8 @@ pub struct HfSource<'a> {
     pub side_files: &'a [(String, Vec<u8>)],
     /// Whether config.json was rebuilt from GGUF metadata, which know no `torch_dtype`.
     pub from_gguf: bool,
+    /// What the files call tensors, by the names that they have here, where these differ: [`Checkpoint::stored_names`].
+    pub stored_names: &'a BTreeMap<String, String>,
 }
 
 impl<'a> From<&'a Rc<Checkpoint>> for HfSource<'a> {
@@ -52,8 +54,23 @@ impl<'a> From<&'a Rc<Checkpoint>> for HfSource<'a> {
 
 impl<'a> From<&'a Checkpoint> for HfSource<'a> {
     fn from(checkpoint: &'a Checkpoint) -> Self {
-        let Checkpoint { spec, weights, config, side_files, from_gguf, .. } = checkpoint;
-        Self { spec, weights, config, side_files, from_gguf: *from_gguf }
+        let Checkpoint { spec, weights, config, side_files, from_gguf, stored_names, .. } = checkpoint;
+        Self { spec, weights, config, side_files, from_gguf: *from_gguf, stored_names }
+    }
+}
+
+impl HfSource<'_> {
+    /// Whether [`HfFormat::Removed`] can be written: whether there is a class for the module that loads it to rest on.
+    ///
+    /// # Errors
+    /// A family that transformers does not have; a model of images and text.
+    pub fn check_removal(&self) -> Result<(), ExportError> {
+        let family = self.spec.family;
+        match (family.in_transformers(), self.stored_names.is_empty()) {
+            (true, true) => Ok(()),
+            (true, false) => Err(ExportError::Composite),
+            (false, _) => Err(ExportError::NoClass { family: family.name }),
+        }
     }
 }
 
@@ -116,6 +133,8 @@ pub struct HfSummary {
 #[derive(Clone, Debug, PartialEq)]
 struct OutputTensor {
     name: String,
+    /// Its name in the file.
+    written: String,
     dtype: FloatType,
     shape: Vec<usize>,
     content: Content,
@@ -271,12 +290,13 @@ async fn export_in_chunks(
 
 /// The tensors of the output, sorted by name.
 fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result<Vec<OutputTensor>, ExportError> {
-    let HfSource { spec, weights, .. } = *source;
-    if options.format == HfFormat::Removed && !gone.is_empty() && !spec.family.in_transformers() {
-        return Err(ExportError::NoClass { family: spec.family.name });
+    let HfSource { spec, weights, stored_names, .. } = *source;
+    if options.format == HfFormat::Removed && !gone.is_empty() {
+        source.check_removal()?;
     }
     spec.check(weights)?;
     let zeroed = options.format == HfFormat::Zeroed;
+    let written = |name: &str| stored_names.get(name).map_or(name, String::as_str).to_string();
     let left = if zeroed { &spec.absent } else { gone };
     let silent = options.removed.iter().filter(|_| zeroed).flat_map(|block| spec.block_tensors(block));
     let outputs: BTreeSet<String> = silent.filter(|tensor| tensor.role.is_output()).map(|tensor| tensor.name).collect();
@@ -289,6 +309,7 @@ fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result
         let silenced = outputs.contains(name);
         tensors.push(OutputTensor {
             name: name.to_string(),
+            written: written(name),
             dtype: options.dtype.unwrap_or(kept_type(info.dtype)),
             shape: info.shape.clone(),
             content: if silenced { Content::Constant(0.0) } else { Content::Copied },
@@ -307,7 +328,8 @@ fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result
             let norm =
                 |tensor: &TensorRef| tensor.name == name && tensor.role.is_norm() && !tensor.bias && !tensor.plus_one;
             let value = if absent.iter().any(norm) { 1.0 } else { 0.0 };
-            tensors.push(OutputTensor { name, dtype, shape, content: Content::Constant(value) });
+            let written = written(&name);
+            tensors.push(OutputTensor { name, written, dtype, shape, content: Content::Constant(value) });
         }
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
     }

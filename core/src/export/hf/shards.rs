@@ -57,7 +57,7 @@ pub(super) fn header(tensors: &[OutputTensor]) -> Vec<u8> {
     for tensor in tensors {
         let end = offset + tensor.bytes();
         let entry = json!({"dtype": tensor.dtype.as_str(), "shape": tensor.shape, "data_offsets": [offset, end]});
-        entries.insert(tensor.name.clone(), entry);
+        entries.insert(tensor.written.clone(), entry);
         offset = end;
     }
     let mut text = Value::Object(entries).to_string().into_bytes();
@@ -75,7 +75,7 @@ pub(super) fn index(shards: &[Shard], total_size: u64) -> Option<(&'static str, 
     let mut weight_map = Map::new();
     for shard in shards {
         for tensor in &shard.tensors {
-            weight_map.insert(tensor.name.clone(), Value::String(shard.file.clone()));
+            weight_map.insert(tensor.written.clone(), Value::String(shard.file.clone()));
         }
     }
     let index = json!({"metadata": {"total_size": total_size}, "weight_map": weight_map});

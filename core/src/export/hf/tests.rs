@@ -279,7 +279,13 @@ fn no_program_of_the_input_comes_along() {
 #[test]
 fn rows_without_elements_are_written_at_once() {
     for shape in [vec![1 << 62, 0], vec![0, 1 << 62], vec![0], vec![1 << 40, 0, 7]] {
-        let empty = OutputTensor { name: String::new(), dtype: FloatType::F32, shape, content: Content::Constant(0.0) };
+        let empty = OutputTensor {
+            name: String::new(),
+            written: String::new(),
+            dtype: FloatType::F32,
+            shape,
+            content: Content::Constant(0.0),
+        };
         assert_eq!((empty.pieces(CHUNK_BYTES).count(), empty.bytes()), (0, 0), "{:?}", empty.shape);
     }
 }
@@ -524,7 +530,14 @@ fn quantised_tensors_become_floats_and_the_configuration_says_so() {
     let config = config.as_object().unwrap();
     let spec = ModelSpec::from_config(config).unwrap();
     let weights = spec.renamed(weights).unwrap();
-    let source = HfSource { spec: &spec, weights: &weights, config, side_files: &[], from_gguf: true };
+    let source = HfSource {
+        spec: &spec,
+        weights: &weights,
+        config,
+        side_files: &[],
+        from_gguf: true,
+        stored_names: &BTreeMap::new(),
+    };
     let mut folder = MemoryFolder::new();
     let options = HfOptions::new(BlockSet::new(), HfFormat::Removed);
     let summary = block_on(export_in_chunks(source, &options, 100, &mut folder, &mut |_, _| {})).unwrap();

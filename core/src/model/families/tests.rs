@@ -283,7 +283,7 @@ fn what_changes_the_result_and_is_not_built_is_refused_by_name() {
         ("exaone4", json!({"sliding_window_pattern": "LLLG"}), ["`sliding_window_pattern`", "whole number"]),
         ("ministral3", json!({}), ["`model_type`", "ministral3"]),
         ("qwen3_moe", json!({}), ["`model_type`", "qwen3_moe"]),
-        ("gemma3", json!({}), ["`model_type`", "\"gemma3\""]),
+        ("gemma3", json!({}), ["`text_config`", "missing"]),
         (
             "falcon",
             json!({"new_decoder_architecture": true, "num_kv_heads": 2, "parallel_attn": false}),

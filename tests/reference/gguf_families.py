@@ -191,15 +191,17 @@ def parameters(config):
         "block_count": config["num_hidden_layers"], "context_length": config["max_position_embeddings"],
         "embedding_length": width, "feed_forward_length": inner, "attention.head_count": heads,
     }  # fmt: skip
+    if arch in (*PERMUTED, "exaone4", "nemotron", "cohere2"):
+        found["vocab_size"] = config["vocab_size"]
     epsilon = get("layer_norm_eps") or get("layer_norm_epsilon") or get("norm_epsilon") or get("norm_eps")
     if epsilon:
         found["attention.layer_norm_epsilon"] = epsilon
-    if get("rms_norm_eps"):
-        found["attention.layer_norm_rms_epsilon"] = config["rms_norm_eps"]
-    kv_heads = get("num_key_value_heads") or (get("num_kv_heads", 1) if arch == "falcon" else None)
+    if get("rms_norm_eps") or get("norm_eps"):
+        found["attention.layer_norm_rms_epsilon"] = get("rms_norm_eps") or config["norm_eps"]
+    kv_heads = get("num_key_value_heads") or {"falcon": get("num_kv_heads", 1), "phi2": heads}.get(arch)
     if kv_heads:
         found["attention.head_count_kv"] = kv_heads
-    if get("head_dim"):
+    if get("head_dim") or arch in ("nemotron", "cohere2"):
         found |= {"attention.key_length": head, "attention.value_length": head}
     share = get("partial_rotary_factor") or get("rotary_pct")
     if share:
@@ -232,8 +234,9 @@ def parameters(config):
         found["attention.sliding_window"] = config["sliding_window"]
     if arch in ("olmo2", "exaone4") and get("sliding_window"):
         found["attention.sliding_window_pattern"] = [kind == SLIDING for kind in config["layer_types"]]
-    if get("rope_local_base_freq"):
-        found["rope.freq_base_swa"] = config["rope_local_base_freq"]
+    sliding_base = config["rope_theta"] if config["model_type"] == "olmo3" else get("rope_local_base_freq")
+    if sliding_base:
+        found["rope.freq_base_swa"] = sliding_base
     if arch in ("nemotron", "cohere2"):
         found["rope.scaling.type"] = "none"
     if arch in ("gptneox", "stablelm"):

@@ -11,7 +11,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Cohere2ForCausalLM",
     config_class: "Cohere2Config",
     package: "cohere2",
-    gguf: Some(Gguf { architecture: "cohere2", marked_by: None, defaults: &DEFAULTS, config: config }),
+    gguf: gguf("cohere2", &DEFAULTS, config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,
@@ -50,7 +50,7 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
     if window.is_none() && !settings.has_defaults() {
         return Err(settings.missing(SLIDING_WINDOW, "the window of the layers that slide"));
     }
-    let slides = slide_but_every(&mut spec, settings, window, 4)?;
+    let slides = slide_but_every(&mut spec, settings, window, (PATTERN, 4))?;
     spec.each_attention(|layer, attention| {
         attention.positions = if slides[layer] { Positions::Rope(0) } else { Positions::None };
     });

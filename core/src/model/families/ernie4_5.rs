@@ -8,12 +8,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Ernie4_5ForCausalLM",
     config_class: "Ernie4_5Config",
     package: "ernie4_5",
-    gguf: Some(Gguf {
-        architecture: "ernie4_5",
-        marked_by: None,
-        defaults: &DEFAULTS,
-        config: |spec| json!({"use_bias": spec.biases().1}),
-    }),
+    gguf: gguf("ernie4_5", &DEFAULTS, |spec| json!({"use_bias": spec.biases().1})),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,

@@ -8,7 +8,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Exaone4ForCausalLM",
     config_class: "Exaone4Config",
     package: "exaone4",
-    gguf: Some(Gguf { architecture: "exaone4", marked_by: None, defaults: &DEFAULTS, config: config }),
+    gguf: gguf("exaone4", &DEFAULTS, config),
     tensors: olmo2::POST_NORM_TENSORS,
     spec,
     ..super::FAMILY
@@ -29,7 +29,7 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
     let mut spec = olmo2::post_norm(family, settings, &DEFAULTS, Over::Head)?;
     spec.set_bias(AttentionBias::default(), false);
     let window = sliding_window(settings, Some(4096))?;
-    let slides = slide_but_every(&mut spec, settings, window, 4)?;
+    let slides = slide_but_every(&mut spec, settings, window, (PATTERN, 4))?;
     if window.is_some() {
         spec.each_attention(|layer, attention| {
             attention.positions = if slides[layer] { Positions::Rope(0) } else { Positions::None };

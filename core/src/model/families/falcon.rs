@@ -17,7 +17,7 @@ const FALCON: Family = Family {
     class: "FalconForCausalLM",
     config_class: "FalconConfig",
     package: "falcon",
-    gguf: Some(Gguf { architecture: "falcon", marked_by: None, defaults: &DEFAULTS, config: config }),
+    gguf: gguf("falcon", &DEFAULTS, config),
     layers: "transformer.h",
     spec,
     ..super::FAMILY

@@ -7,12 +7,7 @@ pub(super) static FAMILY: Family = Family {
     class: "GemmaForCausalLM",
     config_class: "GemmaConfig",
     package: "gemma",
-    gguf: Some(Gguf {
-        architecture: "gemma",
-        marked_by: None,
-        defaults: &DEFAULTS,
-        config: |spec| json!({"attention_bias": spec.biases().0.qkv}),
-    }),
+    gguf: gguf("gemma", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv})),
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),

@@ -9,7 +9,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma2ForCausalLM",
     config_class: "Gemma2Config",
     package: "gemma2",
-    gguf: Some(Gguf { architecture: "gemma2", marked_by: None, defaults: &DEFAULTS, config: config }),
+    gguf: gguf("gemma2", &DEFAULTS, config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),
@@ -75,7 +75,7 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
     // GGUF files may leave the window out, too.
     let assumed = (!settings.has_defaults() && !settings.is_null(SLIDING_WINDOW)).then_some(4096);
     let window = sliding_window(settings, Some(4096))?.or(assumed);
-    slide_but_every(&mut spec, settings, window, 2)?;
+    slide_but_every(&mut spec, settings, window, (FIXED_PATTERN, 2))?;
     Ok(spec)
 }
 

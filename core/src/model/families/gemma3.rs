@@ -8,7 +8,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma3ForCausalLM",
     config_class: "Gemma3TextConfig",
     package: "gemma3",
-    gguf: Some(Gguf { architecture: "gemma3", marked_by: None, defaults: &DEFAULTS, config: config }),
+    gguf: gguf("gemma3", &DEFAULTS, config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),
@@ -53,7 +53,7 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
     let mut spec = gemma2::sandwich(family, settings, &DEFAULTS, LARGEST)?;
     spec.set_qk_norm(Over::Head);
     let window = sliding_window(settings, Some(4096))?;
-    let slides = slide_but_every(&mut spec, settings, window, 6)?;
+    let slides = slide_but_every(&mut spec, settings, window, (PATTERN, 6))?;
     spec.turn_by_type(&slides);
     Ok(spec)
 }

@@ -10,12 +10,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Glm4ForCausalLM",
     config_class: "Glm4Config",
     package: "glm4",
-    gguf: Some(Gguf {
-        architecture: "glm4",
-        marked_by: None,
-        defaults: &DEFAULTS,
-        config: |spec| json!({"attention_bias": spec.biases().0.qkv}),
-    }),
+    gguf: gguf("glm4", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv})),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,

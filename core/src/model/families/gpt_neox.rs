@@ -13,7 +13,7 @@ pub(super) static FAMILY: Family = Family {
     class: "GPTNeoXForCausalLM",
     config_class: "GPTNeoXConfig",
     package: "gpt_neox",
-    gguf: Some(Gguf { architecture: "gptneox", marked_by: None, defaults: &DEFAULTS, config: config }),
+    gguf: gguf("gptneox", &DEFAULTS, config),
     layers: "gpt_neox.layers",
     tensors: &[
         tensor(Role::Embedding, "gpt_neox.embed_in", "token_embd"),

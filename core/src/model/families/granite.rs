@@ -7,7 +7,7 @@ pub(super) static FAMILY: Family = Family {
     class: "GraniteForCausalLM",
     config_class: "GraniteConfig",
     package: "granite",
-    gguf: Some(Gguf { architecture: "granite", marked_by: None, defaults: &DEFAULTS, config: config }),
+    gguf: gguf("granite", &DEFAULTS, config),
     tensors: INTERLEAVED_TENSORS,
     spec,
     ..super::FAMILY

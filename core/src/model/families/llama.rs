@@ -9,12 +9,7 @@ pub(super) static FAMILY: Family = Family {
     class: "LlamaForCausalLM",
     config_class: "LlamaConfig",
     package: "llama",
-    gguf: Some(Gguf {
-        architecture: "llama",
-        marked_by: None,
-        defaults: &DEFAULTS,
-        config: |spec| json!({"attention_bias": spec.biases().0.qkv, "mlp_bias": spec.biases().1}),
-    }),
+    gguf: gguf("llama", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv, "mlp_bias": spec.biases().1})),
     tensors: INTERLEAVED_TENSORS,
     spec,
     ..super::FAMILY

@@ -9,12 +9,7 @@ pub(super) static FAMILY: Family = Family {
     class: "MistralForCausalLM",
     config_class: "MistralConfig",
     package: "mistral",
-    gguf: Some(Gguf {
-        architecture: "mistral3",
-        marked_by: None,
-        defaults: &DEFAULTS,
-        config: |spec| json!({"sliding_window": spec.layers[0].attention.sliding_window}),
-    }),
+    gguf: gguf("mistral3", &DEFAULTS, |spec| json!({"sliding_window": spec.layers[0].attention.sliding_window})),
     tensors: INTERLEAVED_TENSORS,
     spec,
     ..super::FAMILY

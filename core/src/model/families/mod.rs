@@ -81,6 +81,15 @@ const FAMILY: Family = Family {
     spec: |family, settings| decoder(family, settings, &DEFAULTS),
 };
 
+/// How GGUF files hold a family that has an architecture of its own.
+const fn gguf(
+    architecture: &'static str,
+    defaults: &'static Defaults,
+    config: fn(&ModelSpec) -> Value,
+) -> Option<Gguf> {
+    Some(Gguf { architecture, marked_by: None, defaults, config })
+}
+
 pub(super) const HIDDEN_SIZE: Key = key("hidden_size", "embedding_length");
 pub(super) const INNER: Key = key("intermediate_size", "feed_forward_length");
 pub(super) const LAYERS: Key = key("num_hidden_layers", "block_count");
@@ -99,6 +108,8 @@ const USE_SLIDING_WINDOW: Key = key("use_sliding_window", "");
 pub(super) const LAYER_TYPES: Key = key("layer_types", "attention.sliding_window_pattern");
 /// The number of layers after which one does not slide.
 const PATTERN: Key = key("sliding_window_pattern", LAYER_TYPES.gguf);
+/// The same of families whose configurations do not say.
+const FIXED_PATTERN: Key = key("", LAYER_TYPES.gguf);
 const BIDIRECTIONAL: Key = key("use_bidirectional_attention", "");
 const TIED: Key = key("tie_word_embeddings", "");
 /// A setting that a family has no key for.
@@ -449,12 +460,12 @@ fn slide_but_every(
     spec: &mut ModelSpec,
     settings: &dyn Settings,
     window: Option<usize>,
-    default: usize,
+    (pattern, default): (Key, usize),
 ) -> Result<Vec<bool>, ModelError> {
     // Where the layers' types are listed, the pattern is not looked at, and may be a text.
     let every = match settings.layer_types(spec.layers.len())? {
         Some(_) => default,
-        None => settings.size(PATTERN, most::LAYERS)?.unwrap_or(default),
+        None => settings.size(pattern, most::LAYERS)?.unwrap_or(default),
     };
     slide_by_type(spec, settings, window, |layer| !(layer + 1).is_multiple_of(every))
 }

@@ -7,7 +7,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Olmo3ForCausalLM",
     config_class: "Olmo3Config",
     package: "olmo3",
-    gguf: Some(Gguf { architecture: "olmo2", marked_by: Some(SLIDING_WINDOW), defaults: &DEFAULTS, config: config }),
+    gguf: Some(Gguf { architecture: "olmo2", marked_by: Some(SLIDING_WINDOW), defaults: &DEFAULTS, config }),
     tensors: olmo2::POST_NORM_TENSORS,
     spec,
     ..super::FAMILY
@@ -24,7 +24,7 @@ fn config(spec: &ModelSpec) -> Value {
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = olmo2::post_norm(family, settings, &DEFAULTS, Over::Row)?;
     let window = sliding_window(settings, Some(4096))?;
-    let slides = slide_but_every(&mut spec, settings, window, 4)?;
+    let slides = slide_but_every(&mut spec, settings, window, (FIXED_PATTERN, 4))?;
     spec.turn_by_type(&slides);
     Ok(spec)
 }

@@ -11,7 +11,7 @@ pub(super) static FAMILY: Family = Family {
     class: "PhiForCausalLM",
     config_class: "PhiConfig",
     package: "phi",
-    gguf: Some(Gguf { architecture: "phi2", marked_by: None, defaults: &DEFAULTS, config: |_| json!({}) }),
+    gguf: gguf("phi2", &DEFAULTS, |_| json!({})),
     tensors: &[
         EMBEDDING,
         tensor(Role::FinalNorm, "model.final_layernorm", "output_norm"),

@@ -9,7 +9,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Phi3ForCausalLM",
     config_class: "Phi3Config",
     package: "phi3",
-    gguf: Some(Gguf { architecture: "phi3", marked_by: None, defaults: &DEFAULTS, config: config }),
+    gguf: gguf("phi3", &DEFAULTS, config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,

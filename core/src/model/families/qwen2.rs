@@ -7,12 +7,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Qwen2ForCausalLM",
     config_class: "Qwen2Config",
     package: "qwen2",
-    gguf: Some(Gguf {
-        architecture: "qwen2",
-        marked_by: None,
-        defaults: &DEFAULTS,
-        config: |_| json!({"use_sliding_window": false}),
-    }),
+    gguf: gguf("qwen2", &DEFAULTS, |_| json!({"use_sliding_window": false})),
     tensors: LLAMA_TENSORS,
     spec,
     ..super::FAMILY

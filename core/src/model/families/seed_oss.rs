@@ -7,14 +7,9 @@ pub(super) static FAMILY: Family = Family {
     class: "SeedOssForCausalLM",
     config_class: "SeedOssConfig",
     package: "seed_oss",
-    gguf: Some(Gguf {
-        architecture: "seed_oss",
-        marked_by: None,
-        defaults: &DEFAULTS,
-        config: |spec| {
-            let (attention, mlp) = spec.biases();
-            json!({"attention_bias": attention.qkv, "attention_out_bias": attention.out, "mlp_bias": mlp})
-        },
+    gguf: gguf("seed_oss", &DEFAULTS, |spec| {
+        let (attention, mlp) = spec.biases();
+        json!({"attention_bias": attention.qkv, "attention_out_bias": attention.out, "mlp_bias": mlp})
     }),
     tensors: &[
         EMBEDDING,

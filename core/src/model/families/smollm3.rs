@@ -7,7 +7,7 @@ pub(super) static FAMILY: Family = Family {
     class: "SmolLM3ForCausalLM",
     config_class: "SmolLM3Config",
     package: "smollm3",
-    gguf: Some(Gguf { architecture: "smollm3", marked_by: None, defaults: &DEFAULTS, config: config }),
+    gguf: gguf("smollm3", &DEFAULTS, config),
     tensors: INTERLEAVED_TENSORS,
     spec,
     ..super::FAMILY

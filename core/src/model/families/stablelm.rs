@@ -13,12 +13,11 @@ const STABLELM: Family = Family {
     class: "StableLmForCausalLM",
     config_class: "StableLmConfig",
     package: "stablelm",
-    gguf: Some(Gguf {
-        architecture: "stablelm",
-        marked_by: None,
-        defaults: &DEFAULTS,
-        config: |spec| json!({"use_qkv_bias": spec.biases().0.qkv, "use_parallel_residual": spec.layers[0].parallel}),
-    }),
+    gguf: gguf(
+        "stablelm",
+        &DEFAULTS,
+        |spec| json!({"use_qkv_bias": spec.biases().0.qkv, "use_parallel_residual": spec.layers[0].parallel}),
+    ),
     spec,
     ..super::FAMILY
 };

@@ -7,14 +7,9 @@ pub(super) static FAMILY: Family = Family {
     class: "Starcoder2ForCausalLM",
     config_class: "Starcoder2Config",
     package: "starcoder2",
-    gguf: Some(Gguf {
-        architecture: "starcoder2",
-        marked_by: None,
-        defaults: &DEFAULTS,
-        config: |spec| {
-            let window = spec.layers[0].attention.sliding_window;
-            json!({"use_bias": spec.biases().1, "sliding_window": window})
-        },
+    gguf: gguf("starcoder2", &DEFAULTS, |spec| {
+        let window = spec.layers[0].attention.sliding_window;
+        json!({"use_bias": spec.biases().1, "sliding_window": window})
     }),
     tensors: &[
         EMBEDDING,

@@ -5,6 +5,7 @@ element i of a head's first half before element i of its second half); transform
 """
 
 import functools
+import pathlib
 
 import gguf
 import numpy
@@ -127,6 +128,10 @@ def model_config(path, state):
 def load_model(path, attention="eager"):
     import transformers
 
+    import gguf_families
+
+    if pathlib.Path(path).parent.name in gguf_families.FIXTURES:
+        return gguf_families.load_model(pathlib.Path(path).parent.name, attention)
     state, factors = load_weights(path)
     config = model_config(path, state)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)

@@ -37,6 +37,7 @@ from safetensors.torch import save_file
 
 import baichuan_reference
 import family_fixtures
+import gguf_families
 import gguf_fixtures
 import gguf_io
 import model_io
@@ -352,7 +353,10 @@ def make_gguf(name, window, windows=2, greedy=3, seed=1, **spec):
     folder = FIXTURES / name
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.gguf"
-    gguf_fixtures.write(path, spec, seed)
+    if name in gguf_families.FIXTURES:
+        gguf_families.write(path, name)
+    else:
+        gguf_fixtures.write(path, spec, seed)
     gguf_io.read.cache_clear()
     result = reference(lambda: model_io.load_model(path), window, windows, greedy, seed)
     result["text"] = gguf_fixtures.SAMPLE_TEXT
@@ -369,7 +373,7 @@ def finish(folder, result):
 def main():
     model_io.quiet_and_deterministic()
     makers = {name: (make_folder, spec) for name, spec in (FOLDERS | family_fixtures.FOLDERS | family_fixtures.COMPOSITES).items()}
-    makers |= {name: (make_gguf, spec) for name, spec in gguf_fixtures.FILES.items()}
+    makers |= {name: (make_gguf, spec) for name, spec in (gguf_fixtures.FILES | gguf_families.FIXTURES).items()}
     for name in sys.argv[1:] or makers:
         if name not in makers:
             raise SystemExit(f"no fixture {name}; there are {', '.join(makers)}")

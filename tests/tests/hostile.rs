@@ -150,6 +150,20 @@ fn flipped_bits_of_gguf_files_never_panic() {
     }
 }
 
+/// What the file says of the model stands before its tokenizer.
+#[test]
+fn flipped_bits_of_other_families_gguf_metadata_never_panic() {
+    for name in ["gguf-gemma3", "gguf-falcon-new", "gguf-phi3-longrope", "gguf-olmo3", "gguf-granite"] {
+        let bytes = std::fs::read(fixture_folder(name).join("model.gguf")).unwrap();
+        let tokenizer = b"tokenizer.ggml";
+        let header = bytes.windows(tokenizer.len()).position(|window| window == tokenizer).unwrap();
+        for damaged in flipped(&bytes, header) {
+            let source = Rc::new(BytesSource::new("model.gguf", damaged));
+            use_up_to_the_device(block_on(Checkpoint::from_gguf("model", source)));
+        }
+    }
+}
+
 #[test]
 fn flipped_bits_of_folders_never_panic() {
     let names = ["config.json", "tokenizer.json", "model.safetensors"];

@@ -92,6 +92,38 @@ const EXPORTS: [(&str, &str, &str); 43] = [
 /// Models of images and text, which are written with zeros only.
 const COMPOSITES: [&str; 3] = ["llava", "gemma3-images", "mistral3"];
 
+/// GGUF files of other families, whose config.json is rebuilt; of all, the same blocks go.
+const GGUF_EXPORTS: [&str; 27] = [
+    "gguf-mistral",
+    "gguf-qwen3",
+    "gguf-smollm3",
+    "gguf-granite",
+    "gguf-seed-oss",
+    "gguf-ernie4-5",
+    "gguf-gemma",
+    "gguf-gemma2",
+    "gguf-gemma3",
+    "gguf-phi3",
+    "gguf-phi3-longrope",
+    "gguf-olmo2",
+    "gguf-olmo3",
+    "gguf-glm4",
+    "gguf-exaone4",
+    "gguf-exaone4-sliding",
+    "gguf-starcoder2",
+    "gguf-nemotron",
+    "gguf-stablelm",
+    "gguf-stablelm-parallel",
+    "gguf-cohere2",
+    "gguf-phi",
+    "gguf-gpt-neox",
+    "gguf-gpt-neox-sequential",
+    "gguf-falcon",
+    "gguf-falcon-new",
+    "gguf-falcon-one-norm",
+];
+const GGUF_BLOCKS: (&str, &str) = (r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 1]]}"#, "mha:0,mlp:1");
+
 /// Exports fixtures in both formats and lets transformers load and score them.
 pub fn check_exports() -> anyhow::Result<()> {
     let python = python()?;
@@ -99,7 +131,8 @@ pub fn check_exports() -> anyhow::Result<()> {
     if work.exists() {
         std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     }
-    for (name, order, without) in EXPORTS {
+    let gguf = GGUF_EXPORTS.map(|name| (name, GGUF_BLOCKS.0, GGUF_BLOCKS.1));
+    for (name, order, without) in EXPORTS.into_iter().chain(gguf) {
         let fixture = root().join("tests/fixtures").join(name);
         let gguf = fixture.join("model.gguf");
         let model = if gguf.exists() { &gguf } else { &fixture };

@@ -9,7 +9,7 @@ use super::error::ModelError;
 use super::families::{HEADS, HIDDEN_SIZE, INNER, LAYERS};
 use super::keys::Keys;
 use super::spec::ModelSpec;
-use crate::weights::{RowOrder, Weights, WeightsError};
+use crate::weights::{Renamed, Weights, WeightsError};
 
 /// A kind of such models.
 pub(super) struct Composite {
@@ -100,7 +100,7 @@ impl ModelSpec {
             _ => None,
         };
         let stored = weights.all_names().filter_map(|name| Some((alone(name)?, name.to_string()))).collect();
-        Ok((weights.renamed(|name| Some((alone(name)?, RowOrder::Stored)))?, stored))
+        Ok((weights.renamed(|name| alone(name).map(Renamed::only))?, stored))
     }
 }
 

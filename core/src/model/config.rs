@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::composite::{self, Composite};
 use super::error::{ModelError, shown};
-use super::families::{self, EXPERTS};
+use super::families::{self, EXPERTS, LAYER_TYPES};
 use super::family::{Family, Role};
 use super::keys::Keys;
 use super::rope::{RopeRequest, RopeSpec};
@@ -119,6 +119,28 @@ impl Settings for Keys<'_> {
 
     fn list(&self, key: Key) -> Result<Option<&[Value]>, ModelError> {
         self.list(key.hf)
+    }
+
+    fn layer_types(&self, layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+        let key = LAYER_TYPES.hf;
+        let Some(types) = self.list(key)? else { return Ok(None) };
+        if types.len() != layers {
+            let expected = format!("one entry for each of the {layers} layers");
+            return Err(self.contradiction(key, format!("a list of {}", types.len()), expected));
+        }
+        let slides = |value: &Value| match value.as_str() {
+            Some("full_attention" | "attention") => Ok(false),
+            Some("sliding_attention") => Ok(true),
+            _ => {
+                let supported = "layers must be \"full_attention\" or \"sliding_attention\"";
+                Err(self.unsupported(key, shown(value), supported))
+            }
+        };
+        types.iter().map(slides).collect::<Result<_, _>>().map(Some)
+    }
+
+    fn first_layer_holds(&self, _: &str) -> Option<bool> {
+        None
     }
 
     fn is_null(&self, key: Key) -> bool {

@@ -7,10 +7,11 @@ use std::fmt;
 use std::ops::Range;
 
 use super::error::ModelError;
-use super::settings::Settings;
+use super::families::Defaults;
+use super::settings::{Key, Settings};
 use super::spec::{Attention, FeedForward, Layer, ModelSpec, Norm, Over};
 use super::{BlockId, BlockKind};
-use crate::weights::RowOrder;
+use crate::weights::{Heads, Renamed, RowOrder};
 
 /// What a tensor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,9 +86,9 @@ pub(crate) struct Tensor {
     /// The container whose rows are laid out for rotary embedding of neighbouring elements; here it turns halves.
     pub interleaved: Option<Container>,
     /// Whether a Hugging Face checkpoint holds Q, K and V of one tensor group by group: the query heads that share a key
-    /// head, that, and its value head.
+    /// head, that, and its value head. GGUF files hold all of Q, then K, then V.
     pub grouped: bool,
-    /// Whether a Hugging Face checkpoint holds a norm's values less 1.
+    /// Whether a Hugging Face checkpoint holds a norm's values less 1. GGUF files hold them as they are.
     pub plus_one: bool,
     /// Whether a Hugging Face checkpoint holds a matrix by columns, `[in, out]`; several then lie side by side.
     pub transposed: bool,
@@ -120,7 +121,11 @@ impl Tensor {
 pub(crate) struct Gguf {
     /// `general.architecture`.
     pub architecture: &'static str,
-    /// Keys of a config.json that such a file implies, besides the sizes that all families have.
+    /// Where another family has the same architecture: the key that only files of this one have.
+    pub marked_by: Option<Key>,
+    /// How the family calls the settings that all families have in config.json.
+    pub defaults: &'static Defaults,
+    /// Keys of a config.json that such a file implies, besides those.
     pub config: fn(&ModelSpec) -> serde_json::Value,
 }
 
@@ -233,11 +238,15 @@ impl Family {
         Some((self.tensors.iter().find(fits)?, layer, suffix))
     }
 
-    /// The Hugging Face name of GGUF tensor `name`, and how its rows come into Hugging Face's order; None if the table does
-    /// not have it.
-    pub(crate) fn hugging_face_name(&self, name: &str, spec: &ModelSpec) -> Option<(String, RowOrder)> {
+    /// The Hugging Face name of GGUF tensor `name`, and how its content becomes Hugging Face's; None if the table does not
+    /// have it.
+    pub(crate) fn hugging_face_name(&self, name: &str, spec: &ModelSpec) -> Option<Renamed> {
         let (tensor, layer, suffix) = self.gguf_tensor(name)?;
-        Some((self.name_of(tensor, layer, suffix), spec.row_order(tensor, layer, Container::Gguf)))
+        Some(Renamed {
+            name: self.name_of(tensor, layer, suffix),
+            row_order: spec.row_order(tensor, layer, Container::Gguf),
+            less_one: tensor.plus_one && suffix == "weight",
+        })
     }
 
     /// Whether GGUF tensor `name` is the bias of a role in any layer.
@@ -388,16 +397,21 @@ impl ModelSpec {
     /// How the rows of a container's tensor come into the order of the next: GGUF's into Hugging Face's, and those into that
     /// of the forward pass.
     fn row_order(&self, tensor: &Tensor, layer: Option<usize>, container: Container) -> RowOrder {
-        let layer = layer.and_then(|layer| self.layers.get(layer));
-        match layer {
-            Some(layer) if tensor.interleaved == Some(container) => {
-                let attention = &layer.attention;
-                RowOrder::InterleavedRope { head_dim: attention.head_dim, rotated: self.rotated(attention) }
+        let Some(Layer { attention, .. }) = layer.and_then(|layer| self.layers.get(layer)) else {
+            return RowOrder::Stored;
+        };
+        let Attention { heads, kv_heads, head_dim, .. } = *attention;
+        match container {
+            // Those of layers that turn nothing, too.
+            Container::Gguf if tensor.interleaved == Some(container) => {
+                let rotated = self.ropes.first().map_or(head_dim, |rope| rope.rotated);
+                RowOrder::InterleavedRope { head_dim, rotated }
             }
-            Some(Layer { attention, .. }) if tensor.grouped && container == Container::HuggingFace => {
-                let Attention { heads, kv_heads, head_dim, .. } = *attention;
-                RowOrder::Grouped { heads, kv_heads, head_dim }
+            Container::HuggingFace if tensor.interleaved == Some(container) => {
+                RowOrder::InterleavedRope { head_dim, rotated: self.rotated(attention) }
             }
+            Container::Gguf if tensor.grouped => RowOrder::Regrouped(Heads { heads, kv_heads, head_dim }),
+            Container::HuggingFace if tensor.grouped => RowOrder::Grouped(Heads { heads, kv_heads, head_dim }),
             _ => RowOrder::Stored,
         }
     }

@@ -8,14 +8,14 @@ use serde_json::{Map, Value, json};
 use super::BlockSet;
 use super::config::most;
 use super::error::ModelError;
-use super::families::{self, EXPERTS, HEAD_DIM, HEADS, HIDDEN_SIZE, INNER, KV_HEADS, LAYERS, NORM_EPS, POSITIONS};
-use super::family::{Family, Role};
+use super::families::{self, EXPERTS, HEAD_DIM, HEADS, HIDDEN_SIZE, LAYER_TYPES, LAYERS, POSITIONS};
+use super::family::{Family, Role, gguf_layer};
 use super::keys::Keys;
 use super::rope::{RopeRequest, RopeScaling, RopeSpec};
 use super::settings::{Key, Settings};
 use super::spec::{Layer, ModelSpec};
-use crate::weights::gguf::{GgufFile, GgufMetadata, MetadataValue};
-use crate::weights::{FloatType, Weights};
+use crate::weights::gguf::{GgufFile, GgufMetadata, MetadataArray, MetadataValue, RopeFactors};
+use crate::weights::{FloatType, Weights, gguf};
 
 impl ModelSpec {
     /// Reads the metadata of a GGUF file and, where that does not say, its tensors: the size of the vocabulary, whether
@@ -24,7 +24,7 @@ impl ModelSpec {
         let metadata = Metadata::new(file)?;
         let family = metadata.family;
         let spec = (family.spec)(family, &metadata)?;
-        metadata.check_heads(&spec)?;
+        metadata.check_rest(&spec)?;
         spec.refuse_experts(|found, supported| Settings::unsupported(&metadata, EXPERTS, found, supported))?;
         Ok(spec)
     }
@@ -38,49 +38,62 @@ impl ModelSpec {
     /// The config.json of a model that came without one, for weights stored as `dtype`.
     pub(crate) fn to_config(&self, dtype: FloatType) -> Map<String, Value> {
         let mut config = Map::new();
+        let (Some(gguf), Some(layer)) = (&self.family.gguf, self.layers.first()) else { return config };
+        let (defaults, attention, dense) = (gguf.defaults, &layer.attention, layer.dense());
         let mut set = |key: &str, value: Value| {
             config.insert(key.to_string(), value);
         };
         set("architectures", json!([self.family.class]));
         set("model_type", json!(self.family.name));
-        set("hidden_act", json!("silu"));
+        let (activation, names, _) = defaults.activation;
+        set(activation.hf, json!(names[0]));
         set(HIDDEN_SIZE.hf, json!(self.hidden_size));
         set(LAYERS.hf, json!(self.layers.len()));
-        if let Some(layer) = self.layers.first() {
-            let (attention, dense) = (&layer.attention, layer.dense());
-            set(INNER.hf, json!(dense.inner));
-            set(HEADS.hf, json!(attention.heads));
-            set(KV_HEADS.hf, json!(attention.kv_heads));
+        set(defaults.inner_key.hf, json!(dense.inner));
+        set(HEADS.hf, json!(attention.heads));
+        if !defaults.kv_heads_key.hf.is_empty() {
+            set(defaults.kv_heads_key.hf, json!(attention.kv_heads));
+        }
+        // Some configuration classes compute it and let nobody say.
+        if defaults.head_dim.is_some() || attention.query_width() != self.hidden_size {
             set(HEAD_DIM.hf, json!(attention.head_dim));
         }
         set("vocab_size", json!(self.vocab_size));
         set(POSITIONS.hf, json!(self.max_positions));
-        set(NORM_EPS.hf, json!(shortest(f64::from(self.final_norm.eps))));
+        set(defaults.norm_eps_key.hf, json!(shortest(f64::from(self.final_norm.eps))));
         set("tie_word_embeddings", json!(self.head.tied));
-        if let Some(gguf) = &self.family.gguf
-            && let Value::Object(own) = (gguf.config)(self)
-        {
-            config.extend(own);
-        }
-        config.insert("bos_token_id".to_string(), json!(self.bos_token_id));
-        config.insert("eos_token_id".to_string(), json!(self.eos_token_ids.first()));
-        config.insert(
-            "torch_dtype".to_string(),
+        set("bos_token_id", json!(self.bos_token_id));
+        set("eos_token_id", json!(self.eos_token_ids.first()));
+        // What a class assumes may lie beyond the vocabulary.
+        set("pad_token_id", Value::Null);
+        set(
+            "torch_dtype",
             json!(match dtype {
                 FloatType::F32 => "float32",
                 FloatType::F16 => "float16",
                 FloatType::BF16 => "bfloat16",
             }),
         );
-        for rope in &self.ropes {
+        if let Some(rope) = self.ropes.first() {
+            if defaults.rotated.is_some() {
+                set("partial_rotary_factor", json!(rope.share(attention.head_dim)));
+            }
             rope.write_config(&mut config);
+        }
+        if let Value::Object(own) = (gguf.config)(self) {
+            config.extend(own);
         }
         config
     }
 }
 
+/// The base of rotary embeddings that llama.cpp assumes for every family.
+const THETA: f64 = 10_000.0;
+/// The base for layers that slide.
+const SLIDING_THETA: &str = "rope.freq_base_swa";
+
 /// GGUF numbers are f32. The shortest decimal that is the same f32 is what the original config.json said.
-fn shortest(number: f64) -> f64 {
+pub(super) fn shortest(number: f64) -> f64 {
     (number as f32).to_string().parse().unwrap_or(number)
 }
 
@@ -89,7 +102,7 @@ struct Metadata<'a> {
     values: &'a GgufMetadata,
     family: &'static Family,
     weights: &'a Weights,
-    rope_freqs: Option<&'a [f32]>,
+    rope_factors: &'a RopeFactors,
 }
 
 /// Refuses files that are no model, by what they are.
@@ -115,7 +128,11 @@ impl<'a> Metadata<'a> {
         let values = &file.metadata;
         refuse_others(values)?;
         let name = values.require_string("general.architecture")?;
-        let Some(family) = families::ALL.iter().copied().find(|family| family.gguf_architecture() == Some(name)) else {
+        let of_name = || families::ALL.iter().copied().filter(|family| family.gguf_architecture() == Some(name));
+        let mark = |family: &Family| family.gguf.as_ref().and_then(|gguf| gguf.marked_by);
+        let has = |key: Key| values.get(&format!("{name}.{}", key.gguf)).is_some();
+        let marked = of_name().find(|family| mark(family).is_some_and(has));
+        let Some(family) = marked.or(of_name().find(|family| mark(family).is_none())) else {
             let read = families::ALL.iter().filter_map(|family| family.gguf_architecture());
             return Err(ModelError::Unsupported {
                 file: values.file().to_string(),
@@ -124,7 +141,7 @@ impl<'a> Metadata<'a> {
                 supported: format!("supported in GGUF files are {}", read.collect::<Vec<_>>().join(", ")),
             });
         };
-        Ok(Self { values, family, weights: &file.weights, rope_freqs: file.rope_freqs.as_deref() })
+        Ok(Self { values, family, weights: &file.weights, rope_factors: &file.rope_factors })
     }
 
     /// Whether there is such a tensor, in whatever type.
@@ -132,16 +149,21 @@ impl<'a> Metadata<'a> {
         self.weights.all_names().any(wanted)
     }
 
-    /// What else a file says about the heads must fit.
-    fn check_heads(&self, spec: &ModelSpec) -> Result<(), ModelError> {
+    /// What else a file says must fit what is computed.
+    fn check_rest(&self, spec: &ModelSpec) -> Result<(), ModelError> {
         let causal = self.key("attention.causal");
         if self.values.bool(&causal)? == Some(false) {
             return Err(self.unsupported(&causal, "false".to_string(), "a token must see only what stands before it"));
         }
         let Some(Layer { attention, .. }) = spec.layers.first() else { return Ok(()) };
+        let rotated = spec.ropes.first().map_or(0, |rope| rope.rotated);
+        let (same, whole) = ("all heads must have the same width", "the whole head must be turned");
         for (rest, width, supported) in [
-            ("attention.value_length", attention.head_dim, "keys and values must have heads of the same width"),
-            ("rope.dimension_count", spec.rotated(attention), "the whole head must be turned"),
+            ("attention.value_length", attention.head_dim, same),
+            ("attention.key_length_swa", attention.head_dim, same),
+            ("attention.value_length_swa", attention.head_dim, same),
+            ("rope.dimension_count", rotated, whole),
+            ("rope.dimension_count_swa", rotated, "all layers must turn as many elements of a head"),
         ] {
             if let Some(found) = self.size(rest, most::HEAD_DIM)?
                 && found != width
@@ -149,11 +171,26 @@ impl<'a> Metadata<'a> {
                 return Err(self.unsupported(&self.key(rest), format!("{found} of {width}"), supported));
             }
         }
+        for (rest, supported) in [
+            ("nextn_predict_layers", "the file must be without layers that predict further tokens"),
+            ("attention.temperature_scale", "scores must not depend on how long the text is"),
+            ("rope.dimension_sections", "only text models, with one position for each token"),
+        ] {
+            let key = self.key(rest);
+            if let Some(value) = self.values.get(&key).filter(|value| !value.is_zero()) {
+                return Err(self.unsupported(&key, value.describe(), supported));
+            }
+        }
         Ok(())
     }
 
     fn key(&self, rest: &str) -> String {
         format!("{}.{rest}", self.values.architecture())
+    }
+
+    /// What messages call a setting: as in config.json where such files do not have it.
+    fn name(&self, key: Key) -> String {
+        if key.gguf.is_empty() { key.hf.to_string() } else { self.key(key.gguf) }
     }
 
     fn wrong(&self, key: &str, found: String, expected: impl Into<String>) -> ModelError {
@@ -169,9 +206,10 @@ impl<'a> Metadata<'a> {
         }
     }
 
+    /// A list of one number for each layer, all the same, stands for that number.
     fn size(&self, rest: &str, most: usize) -> Result<Option<usize>, ModelError> {
         let key = self.key(rest);
-        let Some(value) = self.values.unsigned(&key)? else { return Ok(None) };
+        let Some(value) = self.values.same_unsigned(&key)? else { return Ok(None) };
         let size = usize::try_from(value).ok().filter(|size| (1..=most).contains(size));
         size.map(Some).ok_or_else(|| self.wrong(&key, value.to_string(), format!("a whole number from 1 to {most}")))
     }
@@ -201,40 +239,72 @@ impl<'a> Metadata<'a> {
         Ok(self.values.unsigned(key)?.and_then(|id| u32::try_from(id).ok()).filter(|id| *id != u32::MAX))
     }
 
-    fn rope(&self, request: &RopeRequest) -> Result<RopeSpec, ModelError> {
-        let RopeRequest { head_dim: rotated, max_positions, .. } = *request;
-        let theta = self.positive("rope.freq_base")?.unwrap_or(request.theta);
+    /// The rotary embedding of layers with full attention.
+    fn full_rope(&self, request: &RopeRequest) -> Result<RopeSpec, ModelError> {
+        let RopeRequest { head_dim, max_positions, .. } = *request;
+        let theta = self.positive("rope.freq_base")?.unwrap_or(THETA);
+        let rotated = self.size("rope.dimension_count", most::HEAD_DIM)?.filter(|_| request.rotated.is_some());
+        let rotated = rotated.unwrap_or(head_dim);
+        if rotated > head_dim || rotated % 2 != 0 {
+            let expected = format!("an even number of the {head_dim} elements of a head");
+            return Err(self.wrong(&self.key("rope.dimension_count"), rotated.to_string(), expected));
+        }
         let scaling = self.rope_scaling(max_positions)?;
-        let scaling = match (self.rope_freqs, scaling) {
-            (None, scaling) => scaling,
-            (Some(factors), RopeScaling::Default) => self.rope_factors(factors, rotated, max_positions)?,
-            (Some(_), other) => {
-                let found = format!("{:?} beside a tensor rope_freqs.weight", other.name());
+        let scaling = match (self.rope_factors, scaling) {
+            (RopeFactors { every: None, short: None, long: None }, scaling) => scaling,
+            (factors, RopeScaling::Default) => self.longrope(factors, rotated, max_positions)?,
+            (_, other) => {
+                let found = format!("{:?} beside a tensor of rope factors", other.name());
                 return Err(self.unsupported(&self.key("rope.scaling.type"), found, "one or the other"));
             }
         };
-        let spec = RopeSpec { rotated, theta, max_positions, scaling };
-        spec.check(&Keys { path: &self.key("rope."), ..Keys::new(self.values.file(), &Map::new()) })?;
-        Ok(spec)
+        self.checked(RopeSpec { rotated, theta, max_positions, scaling })
     }
 
-    /// Llama 3 files hold their scaling as one divisor for each frequency, which is what longrope has, too: the same list
-    /// for every window gives the very same frequencies in transformers.
-    fn rope_factors(&self, factors: &[f32], head_dim: usize, max_positions: usize) -> Result<RopeScaling, ModelError> {
-        let sound = factors.iter().all(|factor| *factor > 0.0 && factor.is_finite());
-        if factors.len() != head_dim / 2 || !sound {
-            let found =
-                format!("a tensor of {} numbers{}", factors.len(), if sound { "" } else { ", some not above 0" });
-            let expected = format!("{} numbers greater than 0, one for each pair of dimensions", head_dim / 2);
-            return Err(self.wrong("rope_freqs.weight", found, expected));
+    fn checked(&self, rope: RopeSpec) -> Result<RopeSpec, ModelError> {
+        rope.check(&Keys { path: &self.key("rope."), ..Keys::new(self.values.file(), &Map::new()) })?;
+        Ok(rope)
+    }
+
+    /// Tensors of divisors, one for each frequency. Llama 3 files hold their scaling as one list for every window, which as both
+    /// lists of longrope gives the very same frequencies in transformers.
+    fn longrope(&self, factors: &RopeFactors, rotated: usize, max_positions: usize) -> Result<RopeScaling, ModelError> {
+        let read = |name: &str, factors: &[f32]| {
+            let sound = factors.iter().all(|factor| *factor > 0.0 && factor.is_finite());
+            if factors.len() == rotated / 2 && sound {
+                return Ok(factors.iter().map(|factor| f64::from(*factor)).collect());
+            }
+            let doubt = if sound { "" } else { ", some not above 0" };
+            let expected = format!("{} numbers greater than 0, one for each pair of dimensions", rotated / 2);
+            Err(self.wrong(name, format!("a tensor of {} numbers{doubt}", factors.len()), expected))
+        };
+        let of_type = |name: &str| ModelError::MissingKey {
+            file: self.values.file().to_string(),
+            key: name.to_string(),
+            expected: "a tensor beside its counterpart for short or long texts".to_string(),
+        };
+        let (every, short, long) = (gguf::ROPE_FREQS, gguf::ROPE_SHORT, gguf::ROPE_LONG);
+        match factors {
+            RopeFactors { every: Some(factors), .. } => Ok(RopeScaling::LongRope {
+                short_factor: read(every, factors)?,
+                long_factor: read(every, factors)?,
+                attention_factor: 1.0,
+                original_max_positions: max_positions,
+            }),
+            RopeFactors { short: Some(short_factors), long: Some(long_factors), .. } => Ok(RopeScaling::LongRope {
+                short_factor: read(short, short_factors)?,
+                long_factor: read(long, long_factors)?,
+                attention_factor: self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0),
+                original_max_positions: self.original(max_positions)?,
+            }),
+            RopeFactors { short: None, .. } => Err(of_type(short)),
+            RopeFactors { long: None, .. } => Err(of_type(long)),
         }
-        let factors: Vec<f64> = factors.iter().map(|factor| f64::from(*factor)).collect();
-        Ok(RopeScaling::LongRope {
-            short_factor: factors.clone(),
-            long_factor: factors,
-            attention_factor: 1.0,
-            original_max_positions: max_positions,
-        })
+    }
+
+    /// The window of the first training.
+    fn original(&self, max_positions: usize) -> Result<usize, ModelError> {
+        Ok(self.size("rope.scaling.original_context_length", max_positions)?.unwrap_or(max_positions))
     }
 
     fn rope_scaling(&self, max_positions: usize) -> Result<RopeScaling, ModelError> {
@@ -251,25 +321,42 @@ impl<'a> Metadata<'a> {
                 None => RopeScaling::Default,
             }),
             "yarn" => {
-                for key in ["yarn_ext_factor", "yarn_attn_factor", "yarn_log_multiplier"] {
+                let factor = self.required_positive("rope.scaling.factor")?;
+                let usual = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
+                // The converter writes down what the configuration says, which is mostly what follows from the factor.
+                for (key, harmless) in [
+                    ("yarn_ext_factor", [1.0; 2]),
+                    ("yarn_attn_factor", [1.0, usual]),
+                    ("yarn_log_multiplier", [0.0; 2]),
+                ] {
                     let key = self.key(&format!("rope.scaling.{key}"));
-                    if let Some(factor) = self.values.float(&key)?.filter(|factor| *factor != 1.0) {
-                        return Err(self.unsupported(&key, factor.to_string(), "yarn is built without other factors"));
+                    let other = |number: &f64| harmless.iter().all(|harmless| (number - harmless).abs() > 1e-6);
+                    if let Some(number) = self.values.float(&key)?.filter(other) {
+                        return Err(self.unsupported(&key, number.to_string(), "yarn is built without other factors"));
                     }
                 }
-                let factor = self.required_positive("rope.scaling.factor")?;
                 let extra = self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
-                let original = self.size("rope.scaling.original_context_length", max_positions)?;
                 Ok(RopeScaling::Yarn {
                     factor,
-                    attention_factor: extra * if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 },
+                    attention_factor: extra * usual,
                     beta_fast: self.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
                     beta_slow: self.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
                     truncate: true,
-                    original_max_positions: original.unwrap_or(max_positions),
+                    original_max_positions: self.original(max_positions)?,
                 })
             }
-            other => Err(self.unsupported(&key, format!("{other:?}"), "one of none, linear, yarn is needed")),
+            // Its factors are tensors.
+            "longrope" if self.rope_factors.short.is_some() => match factor.filter(|factor| *factor != 1.0) {
+                None => Ok(RopeScaling::Default),
+                Some(factor) => {
+                    let supported = "longrope, which has tensors of factors, must be without another";
+                    Err(self.unsupported(&self.key("rope.scaling.factor"), factor.to_string(), supported))
+                }
+            },
+            other => {
+                let supported = "one of none, linear, yarn is needed, or longrope with its tensors of factors";
+                Err(self.unsupported(&key, format!("{other:?}"), supported))
+            }
         }
     }
 }
@@ -290,11 +377,11 @@ impl Settings for Metadata<'_> {
         if key.gguf.is_empty() { Ok(None) } else { self.positive(key.gguf) }
     }
 
-    /// Such settings have no key in the files that are read: their defaults count.
-    fn flag(&self, _: Key) -> Result<Option<bool>, ModelError> {
-        Ok(None)
+    fn flag(&self, key: Key) -> Result<Option<bool>, ModelError> {
+        if key.gguf.is_empty() { Ok(None) } else { Ok(self.values.bool(&self.key(key.gguf))?) }
     }
 
+    /// Such settings have no key in the files that are read: their defaults count.
     fn text(&self, _: Key) -> Result<Option<&str>, ModelError> {
         Ok(None)
     }
@@ -303,8 +390,32 @@ impl Settings for Metadata<'_> {
         Ok(None)
     }
 
-    fn is_null(&self, _: Key) -> bool {
-        false
+    fn layer_types(&self, layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
+        let key = self.key(LAYER_TYPES.gguf);
+        let slides: Vec<bool> = match self.values.get(&key) {
+            Some(MetadataValue::Array(MetadataArray::Bool(slides))) => slides.clone(),
+            Some(MetadataValue::Array(MetadataArray::Unsigned(slides))) => {
+                slides.iter().map(|slides| *slides != 0).collect()
+            }
+            Some(MetadataValue::Array(MetadataArray::Signed(slides))) => {
+                slides.iter().map(|slides| *slides != 0).collect()
+            }
+            // A number is the family's to ask for.
+            _ => return Ok(None),
+        };
+        if slides.len() != layers {
+            let expected = format!("one entry for each of the {layers} layers");
+            return Err(self.wrong(&key, format!("an array of {}", slides.len()), expected));
+        }
+        Ok(Some(slides))
+    }
+
+    fn first_layer_holds(&self, tensor: &str) -> Option<bool> {
+        Some(self.holds(|name| gguf_layer(name).is_some_and(|(layer, name)| layer == 0 && name == tensor)))
+    }
+
+    fn is_null(&self, key: Key) -> bool {
+        !key.gguf.is_empty() && self.values.get(&self.key(key.gguf)).is_some_and(MetadataValue::is_zero)
     }
 
     fn has_defaults(&self) -> bool {
@@ -312,19 +423,19 @@ impl Settings for Metadata<'_> {
     }
 
     fn wrong(&self, key: Key, found: String, expected: String) -> ModelError {
-        self.wrong(&self.key(key.gguf), found, expected)
+        self.wrong(&self.name(key), found, expected)
     }
 
     fn missing(&self, key: Key, expected: &str) -> ModelError {
         ModelError::MissingKey {
             file: self.values.file().to_string(),
-            key: self.key(key.gguf),
+            key: self.name(key),
             expected: expected.to_string(),
         }
     }
 
     fn unsupported(&self, key: Key, found: String, supported: &str) -> ModelError {
-        self.unsupported(&self.key(key.gguf), found, supported)
+        self.unsupported(&self.name(key), found, supported)
     }
 
     fn has_bias(&self, _: Option<Key>, _: bool, roles: &[Role]) -> Result<bool, ModelError> {
@@ -352,16 +463,36 @@ impl Settings for Metadata<'_> {
     }
 
     fn rope(&self, request: &RopeRequest) -> Result<RopeSpec, ModelError> {
-        self.rope(request)
+        let rope = self.full_rope(request)?;
+        match self.positive(SLIDING_THETA)? {
+            Some(theta) if theta != rope.theta => {
+                let supported = "all layers must share one rotary embedding";
+                Err(self.unsupported(&self.key(SLIDING_THETA), theta.to_string(), supported))
+            }
+            _ => Ok(rope),
+        }
     }
 
+    /// No scaling is for layers that slide.
     fn ropes_by_layer_type(
         &self,
         full: &RopeRequest,
         sliding: &RopeRequest,
-        _: Option<Key>,
+        key: Option<Key>,
     ) -> Result<[RopeSpec; 2], ModelError> {
-        Ok([self.rope(full)?, self.rope(sliding)?])
+        let full = self.full_rope(full)?;
+        let said = self.positive(SLIDING_THETA)?;
+        let theta = match key {
+            Some(_) => said.unwrap_or(sliding.theta),
+            None => said.unwrap_or(full.theta),
+        };
+        if key.is_none() && theta != sliding.theta {
+            let key = self.key(if said.is_some() { SLIDING_THETA } else { "rope.freq_base" });
+            let supported = format!("layers that slide must turn by {}", sliding.theta);
+            return Err(self.unsupported(&key, theta.to_string(), &supported));
+        }
+        let sliding = self.checked(RopeSpec { theta, scaling: RopeScaling::Default, ..full.clone() })?;
+        Ok([full, sliding])
     }
 
     fn special_tokens(&self) -> Result<(Option<u32>, Vec<u32>), ModelError> {
@@ -375,232 +506,4 @@ impl Settings for Metadata<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-    use std::rc::Rc;
-
-    use pollster::block_on;
-
-    use super::*;
-    use crate::weights::gguf::MetadataArray;
-    use crate::weights::{BytesSource, gguf};
-
-    use MetadataValue::{Float, Signed, Unsigned};
-
-    /// A file of one layer, an embedding of `[vocab, hidden]` = `[40, 32]` and the tensors `more`, all zeros.
-    fn file(architecture: &str, more: &[&str], entries: &[(&str, MetadataValue)]) -> GgufFile {
-        let tensors: Vec<&str> = ["token_embd.weight"].iter().chain(more).copied().collect();
-        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
-        let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
-        bytes.extend((tensors.len() as u64).to_le_bytes());
-        bytes.extend(3u64.to_le_bytes());
-        bytes.extend([text("general.architecture"), 8u32.to_le_bytes().to_vec(), text(architecture)].concat());
-        // What undoing the permutation of Q and K asks for.
-        for (rest, value) in [("embedding_length", 32u32), ("attention.head_count", 4)] {
-            let key = text(&format!("{architecture}.{rest}"));
-            bytes.extend([key, 4u32.to_le_bytes().to_vec(), value.to_le_bytes().to_vec()].concat());
-        }
-        for (i, name) in tensors.iter().enumerate() {
-            let dims: &[u64] = if i == 0 { &[32, 40] } else { &[32] };
-            bytes.extend(text(name));
-            bytes.extend((dims.len() as u32).to_le_bytes());
-            bytes.extend(dims.iter().flat_map(|dim| dim.to_le_bytes()));
-            bytes.extend(0u32.to_le_bytes());
-            bytes.extend((if i == 0 { 0 } else { 40 * 128 + (i as u64 - 1) * 128 }).to_le_bytes());
-        }
-        bytes.resize(bytes.len().next_multiple_of(32) + 40 * 128 + more.len() * 128, 0);
-        let mut opened = block_on(gguf::open(Rc::new(BytesSource::new("m.gguf", bytes)), &[])).unwrap();
-        let key = |rest: &str| format!("{architecture}.{rest}");
-        let mut values = vec![
-            ("general.architecture".to_string(), MetadataValue::String(architecture.to_string())),
-            (key("embedding_length"), Unsigned(32)),
-            (key("feed_forward_length"), Unsigned(48)),
-            (key("block_count"), Unsigned(1)),
-            (key("context_length"), Unsigned(256)),
-            (key("attention.head_count"), Unsigned(4)),
-            (key("attention.head_count_kv"), Unsigned(2)),
-            (key("attention.layer_norm_rms_epsilon"), Float(f64::from(1e-5f32))),
-        ];
-        values.extend(entries.iter().map(|(rest, value)| {
-            (
-                if rest.contains("ggml") || rest.contains("general") { rest.to_string() } else { key(rest) },
-                value.clone(),
-            )
-        }));
-        opened.metadata = GgufMetadata::new("m.gguf", values);
-        opened
-    }
-
-    /// (Q, K and V, O, feed-forward) have a bias.
-    fn biases(spec: &ModelSpec) -> (bool, bool, bool) {
-        let layer = &spec.layers[0];
-        (layer.attention.bias.qkv, layer.attention.bias.out, layer.dense().bias)
-    }
-
-    fn string(text: &str) -> MetadataValue {
-        MetadataValue::String(text.to_string())
-    }
-
-    #[test]
-    fn metadata_and_tensors_give_the_architecture() {
-        let entries = [
-            ("rope.freq_base", Float(100_000.0)),
-            ("tokenizer.ggml.bos_token_id", Unsigned(1)),
-            ("tokenizer.ggml.eos_token_id", Signed(-1)),
-        ];
-        let spec = ModelSpec::from_gguf(&file("llama", &[], &entries)).unwrap();
-        let attention = &spec.layers[0].attention;
-        assert_eq!((spec.vocab_size, attention.head_dim, attention.kv_heads, spec.final_norm.eps), (40, 8, 2, 1e-5));
-        assert_eq!((spec.bos_token_id, spec.eos_token_ids.len()), (Some(1), 0));
-        assert!(spec.head.tied && biases(&spec) == (false, false, false));
-        let config = spec.to_config(FloatType::BF16);
-        assert_eq!((&config["rms_norm_eps"], &config["torch_dtype"]), (&json!(1e-5), &json!("bfloat16")));
-        assert_eq!(ModelSpec::from_config(&config).unwrap(), spec);
-
-        let qwen2 = ModelSpec::from_gguf(&file("qwen2", &["output.weight"], &[])).unwrap();
-        assert!(!qwen2.head.tied && biases(&qwen2) == (true, false, false));
-        assert_eq!(ModelSpec::from_config(&qwen2.to_config(FloatType::F32)).unwrap(), qwen2);
-
-        let names = ["blk.0.attn_q.bias", "blk.0.attn_output.bias", "blk.0.ffn_up.bias"];
-        let biased = ModelSpec::from_gguf(&file("llama", &names, &[])).unwrap();
-        assert_eq!(biases(&biased), (true, true, true));
-        let error = ModelSpec::from_gguf(&file("llama", &names[..1], &[])).unwrap_err().to_string();
-        assert!(error.contains("all four attention biases"), "{error}");
-    }
-
-    #[test]
-    fn rope_factors_are_exact_in_the_rebuilt_configuration() {
-        let mut opened = file("llama", &[], &[("rope.freq_base", Float(500_000.0))]);
-        opened.rope_freqs = Some(vec![1.0, 1.0, 3.317_382_6, 8.0]);
-        let spec = ModelSpec::from_gguf(&opened).unwrap();
-        let rope = spec.ropes[0].frequencies(100).unwrap();
-        assert_eq!(rope.attention_scaling, 1.0);
-        let plain = RopeSpec { scaling: RopeScaling::Default, ..spec.ropes[0].clone() }.frequencies(100).unwrap();
-        for (i, divisor) in [1.0f32, 1.0, 3.317_382_6, 8.0].into_iter().enumerate() {
-            assert!((rope.inv_freq[i] * divisor / plain.inv_freq[i] - 1.0).abs() < 3e-7);
-        }
-        let again = ModelSpec::from_config(&spec.to_config(FloatType::F32)).unwrap();
-        assert_eq!(again.ropes[0].frequencies(100).unwrap(), rope);
-        assert_eq!(again.ropes[0].frequencies(1000).unwrap(), rope);
-
-        opened.rope_freqs = Some(vec![1.0; 3]);
-        let error = ModelSpec::from_gguf(&opened).unwrap_err().to_string();
-        assert!(error.contains("rope_freqs.weight") && error.contains("4 numbers"), "{error}");
-    }
-
-    #[test]
-    fn rope_scalings_are_read() {
-        let scaling = |entries: &[(&str, MetadataValue)]| {
-            ModelSpec::from_gguf(&file("qwen2", &[], entries)).map(|mut spec| spec.ropes.remove(0).scaling)
-        };
-        let factor = ("rope.scaling.factor", Float(4.0));
-        let linear = RopeScaling::Linear { factor: 4.0 };
-        assert_eq!(scaling(&[("rope.scaling.type", string("linear")), factor.clone()]).unwrap(), linear);
-        // As llama.cpp has it: linear is the default, the newer key counts, and no factor is 1.
-        assert_eq!(scaling(std::slice::from_ref(&factor)).unwrap(), linear);
-        assert_eq!(scaling(&[("rope.scale_linear", Float(2.0)), factor.clone()]).unwrap(), linear);
-        assert_eq!(scaling(&[("rope.scaling.type", string("linear"))]).unwrap(), RopeScaling::Default);
-        assert_eq!(scaling(&[("rope.scaling.type", string("none")), factor.clone()]).unwrap(), RopeScaling::Default);
-        assert_eq!(scaling(&[("rope.scale_linear", Float(2.0))]).unwrap(), RopeScaling::Linear { factor: 2.0 });
-        let original = ("rope.scaling.original_context_length", Unsigned(64));
-        let yarn = scaling(&[("rope.scaling.type", string("yarn")), factor, original]).unwrap();
-        let RopeScaling::Yarn { attention_factor, original_max_positions, .. } = yarn else { unreachable!("{yarn:?}") };
-        assert_eq!((attention_factor, original_max_positions), (0.1 * 4f64.ln() + 1.0, 64));
-        let error = scaling(&[("rope.scaling.type", string("longrope"))]).unwrap_err().to_string();
-        assert!(error.contains("qwen2.rope.scaling.type") && error.contains("longrope"), "{error}");
-    }
-
-    /// The keys that llama.cpp reads for every architecture or for these two (`src/llama-arch.cpp`, `src/llama-model.cpp`),
-    /// each with a value that is not the default: whether it changes what is computed, is refused, or does not matter.
-    #[test]
-    fn every_key_is_decided() {
-        let yarn = |key: &'static str, value: MetadataValue| {
-            let of = |value| ("rope.scaling.type", value);
-            vec![of(string("yarn")), ("rope.scaling.factor", Float(2.0)), (key, value)]
-        };
-        let one = |key: &'static str, value: MetadataValue| vec![(key, value)];
-        let (read, refused, ignored) = ("read", "refused", "ignored");
-        let cases = [
-            (one("context_length", Unsigned(512)), read),
-            (one("embedding_length", Unsigned(64)), read),
-            (one("block_count", Unsigned(2)), read),
-            (one("feed_forward_length", Unsigned(64)), read),
-            (one("attention.head_count", Unsigned(2)), read),
-            (one("attention.head_count_kv", Unsigned(1)), read),
-            (one("attention.key_length", Unsigned(16)), read),
-            (one("attention.value_length", Unsigned(16)), refused),
-            (one("attention.layer_norm_rms_epsilon", Float(0.5)), read),
-            (one("attention.causal", MetadataValue::Bool(false)), refused),
-            (one("attention.causal", MetadataValue::Bool(true)), ignored),
-            (one("rope.freq_base", Float(5.0)), read),
-            (one("rope.dimension_count", Unsigned(4)), refused),
-            (one("rope.scale_linear", Float(2.0)), read),
-            (one("rope.scaling.factor", Float(2.0)), read),
-            (one("rope.scaling.type", string("longrope")), refused),
-            (yarn("rope.scaling.attn_factor", Float(2.0)), read),
-            (yarn("rope.scaling.original_context_length", Unsigned(64)), read),
-            (yarn("rope.scaling.yarn_beta_fast", Float(2.0)), read),
-            (yarn("rope.scaling.yarn_beta_slow", Float(2.0)), read),
-            (yarn("rope.scaling.yarn_ext_factor", Float(0.5)), refused),
-            (yarn("rope.scaling.yarn_attn_factor", Float(0.5)), refused),
-            (yarn("rope.scaling.yarn_log_multiplier", Float(0.5)), refused),
-            // Beside no stretching there is nothing to correct.
-            (one("rope.scaling.yarn_ext_factor", Float(0.5)), ignored),
-            (one("expert_count", Unsigned(4)), refused),
-            (one("tokenizer.ggml.bos_token_id", Unsigned(3)), read),
-            (one("tokenizer.ggml.eos_token_id", Unsigned(3)), read),
-            // Said of the model, for others.
-            (one("vocab_size", Unsigned(7)), ignored),
-            (one("rope.scaling.finetuned", MetadataValue::Bool(true)), ignored),
-            (one("use_parallel_residual", MetadataValue::Bool(true)), ignored),
-            (one("tensor_data_layout", string("Meta AI original pth")), ignored),
-            (one("pooling_type", Unsigned(1)), ignored),
-            (one("general.file_type", Unsigned(7)), ignored),
-            (one("general.quantization_version", Unsigned(2)), ignored),
-            (one("general.name", string("x")), ignored),
-        ];
-        for architecture in ["llama", "qwen2"] {
-            for (entries, expected) in &cases {
-                // The last entry is the one in question.
-                let (last, before) = entries.split_last().unwrap();
-                let plain = ModelSpec::from_gguf(&file(architecture, &[], before)).unwrap();
-                let found = match ModelSpec::from_gguf(&file(architecture, &[], entries)) {
-                    Ok(spec) if spec == plain => ignored,
-                    Ok(_) => read,
-                    Err(error) => {
-                        assert!(error.to_string().contains(last.0), "{}: {error}", last.0);
-                        refused
-                    }
-                };
-                assert_eq!(found, *expected, "{architecture}: {} = {:?}", last.0, last.1);
-            }
-        }
-    }
-
-    #[test]
-    fn wrong_metadata_is_named() {
-        let layers = MetadataValue::Array(MetadataArray::Unsigned(vec![48, 64]));
-        let cases = [
-            (("feed_forward_length", layers), ["llama.feed_forward_length", "array of 2", "an integer"]),
-            (("embedding_length", Unsigned(0)), ["llama.embedding_length", "is 0", "from 1 to"]),
-            (("embedding_length", Unsigned(33)), ["llama.embedding_length", "is 33", "multiple of the 4 heads"]),
-            (("block_count", Unsigned(u64::MAX)), ["llama.block_count", "18446744073709551615", "from 1 to"]),
-            (("attention.head_count_kv", Unsigned(3)), ["llama.attention.head_count_kv", "is 3", "divisor"]),
-            (("attention.key_length", Unsigned(7)), ["llama.attention.key_length", "is 7", "even"]),
-            (("attention.value_length", Unsigned(16)), ["llama.attention.value_length", "16 of 8", "same width"]),
-            (("rope.dimension_count", Unsigned(4)), ["llama.rope.dimension_count", "4 of 8", "whole head"]),
-            (("rope.freq_base", Float(0.0)), ["llama.rope.freq_base", "is 0", "greater than 0"]),
-            (("expert_count", Unsigned(8)), ["llama.expert_count", "is 8", "dense"]),
-            (("general.type", string("adapter")), ["general.type", "LoRA", "merge"]),
-            (("general.type", string("imatrix")), ["general.type", "importance matrix", "not a model"]),
-        ];
-        for (entry, parts) in cases {
-            let error = ModelSpec::from_gguf(&file("llama", &[], &[entry])).unwrap_err().to_string();
-            for part in ["m.gguf: "].iter().chain(&parts) {
-                assert!(error.contains(part), "`{error}` does not say `{part}`");
-            }
-        }
-        let error = ModelSpec::from_gguf(&file("gemma3", &[], &[])).unwrap_err().to_string();
-        assert!(error.contains("general.architecture") && error.contains("gemma3"), "{error}");
-    }
-}
+mod tests;

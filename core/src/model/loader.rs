@@ -587,7 +587,7 @@ mod tests {
                 let bytes = dtype.bytes_of(rows * columns).unwrap();
                 offset += bytes;
                 let (name, shape) = (name.to_string(), vec![rows, columns]);
-                TensorInfo { name, dtype, shape, source: 0, offset: offset - bytes, bytes, row_order }
+                TensorInfo { name, dtype, shape, source: 0, offset: offset - bytes, bytes, row_order, less_one: false }
             })
             .collect();
         let mut bytes: Vec<u8> = (0..offset as usize).map(|i| ((i * 37 + i / 253) % 0x38) as u8).collect();

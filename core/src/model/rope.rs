@@ -163,6 +163,12 @@ impl RopeSpec {
         Ok(spec)
     }
 
+    /// The share of a head's dimensions that are turned, of which so many times as many are those, rounded down.
+    pub(super) fn share(&self, head_dim: usize) -> f64 {
+        let share = self.rotated as f64 / head_dim as f64;
+        if (head_dim as f64 * share) as usize == self.rotated { share } else { share.next_up() }
+    }
+
     /// The window beyond which `longrope` turns in another way, if it does.
     pub(crate) fn longrope_switch(&self) -> Option<usize> {
         match &self.scaling {

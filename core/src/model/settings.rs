@@ -45,7 +45,14 @@ pub(crate) trait Settings {
     /// A list, if the key is there.
     fn list(&self, key: Key) -> Result<Option<&[Value]>, ModelError>;
 
-    /// Whether the key is there and says `null`, which some families tell from a key that is left out.
+    /// Which layers slide, if that is said layer by layer, for a model of so many.
+    fn layer_types(&self, layers: usize) -> Result<Option<Vec<bool>>, ModelError>;
+
+    /// Whether the first layer has a tensor that GGUF calls so; None where settings say what there is.
+    fn first_layer_holds(&self, tensor: &str) -> Option<bool>;
+
+    /// Whether the key is there and says that there is none, by a `null` or GGUF's 0, which some families tell from a key that
+    /// is left out.
     fn is_null(&self, key: Key) -> bool;
 
     /// Whether a key that is left out means the family's default. GGUF files state every number that they need.

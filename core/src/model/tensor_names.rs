@@ -7,7 +7,7 @@ use super::families::LAYERS;
 use super::family::{Role, gguf_layer};
 use super::spec::ModelSpec;
 use super::{BlockId, BlockKind};
-use crate::weights::{RowOrder, Weights, WeightsError};
+use crate::weights::{Renamed, Weights, WeightsError};
 
 /// What programs put before every name: `torch.compile`, and wrappers for training on several devices.
 const WRAPPERS: [&str; 3] = ["_orig_mod.", "module.", "_fsdp_wrapped_module."];
@@ -30,7 +30,7 @@ impl ModelSpec {
         weights.renamed(|name| {
             let plain = unwrapped(name);
             let name = if lacks_base && plain != head { format!("{base}.{plain}") } else { plain.to_string() };
-            Some((name, RowOrder::Stored))
+            Some(Renamed::only(name))
         })
     }
 
@@ -106,7 +106,7 @@ impl ModelSpec {
                 let expected = format!("more than {layer}, because there is a tensor `{name}`");
                 return Err(ModelError::Key { file: file.to_string(), key, found: layers.to_string(), expected });
             }
-            let known = self.family.hugging_face_name(name, self).is_some_and(|(name, _)| needed.contains(&name));
+            let known = self.family.hugging_face_name(name, self).is_some_and(|renamed| needed.contains(&renamed.name));
             if !known && !name.ends_with(".attn_rot_embd.weight") {
                 return Err(ModelError::Unsupported {
                     file: file.to_string(),

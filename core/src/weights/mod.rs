@@ -86,14 +86,36 @@ pub(crate) enum RowOrder {
     },
     /// The file holds Q, K and V group by group: the query heads that share a key head, that, and its value head. Handed out
     /// are all of Q, then K, then V.
-    Grouped {
-        /// Query heads.
-        heads: usize,
-        /// Key and value heads, a divisor of `heads`.
-        kv_heads: usize,
-        /// Rows of one head.
-        head_dim: usize,
-    },
+    Grouped(Heads),
+    /// The other way round: the file holds all of Q, then K, then V, and they are handed out group by group.
+    Regrouped(Heads),
+}
+
+/// Heads of Q, K and V in one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heads {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads, a divisor of `heads`.
+    pub kv_heads: usize,
+    /// Rows of one head.
+    pub head_dim: usize,
+}
+
+/// A tensor's name, and how it is handed out under it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Renamed {
+    pub name: String,
+    pub row_order: RowOrder,
+    /// Whether 1 is taken off every value.
+    pub less_one: bool,
+}
+
+impl Renamed {
+    /// As it is stored.
+    pub fn only(name: String) -> Self {
+        Self { name, row_order: RowOrder::Stored, less_one: false }
+    }
 }
 
 impl RowOrder {
@@ -105,7 +127,7 @@ impl RowOrder {
                 let (head, within, half) = (row / head_dim, row % head_dim, rotated / 2);
                 if within >= rotated { row } else { head * head_dim + 2 * (within % half) + within / half }
             }
-            RowOrder::Grouped { heads, kv_heads, head_dim } => {
+            RowOrder::Grouped(Heads { heads, kv_heads, head_dim }) => {
                 let (head, within, shared) = (row / head_dim, row % head_dim, heads / kv_heads);
                 let (group, place) = match head.checked_sub(heads) {
                     None => (head / shared, head % shared),
@@ -114,6 +136,24 @@ impl RowOrder {
                 };
                 (group * (shared + 2) + place) * head_dim + within
             }
+            RowOrder::Regrouped(Heads { heads, kv_heads, head_dim }) => {
+                let (head, within, shared) = (row / head_dim, row % head_dim, heads / kv_heads);
+                let (group, place) = (head / (shared + 2), head % (shared + 2));
+                let head = match place.checked_sub(shared) {
+                    None => group * shared + place,
+                    Some(other) => heads + other * kv_heads + group,
+                };
+                head * head_dim + within
+            }
+        }
+    }
+
+    /// This order, and then another one on what is handed out.
+    fn then(self, next: Self) -> Self {
+        match (self, next) {
+            (RowOrder::Regrouped(first), RowOrder::Grouped(second)) if first == second => RowOrder::Stored,
+            // Nothing else is put in order twice.
+            _ => next,
         }
     }
 
@@ -146,6 +186,8 @@ pub struct TensorInfo {
     pub bytes: u64,
     /// Order in which rows are handed out.
     pub(crate) row_order: RowOrder,
+    /// Whether values are handed out less 1: those of a float type.
+    pub(crate) less_one: bool,
 }
 
 impl TensorInfo {
@@ -245,21 +287,21 @@ impl Weights {
         Err(WeightsError::Malformed { file: self.source_name(source).to_string(), container: self.container, reason })
     }
 
-    /// The same tensors under other names, their rows handed out in another order than that of the file; a tensor for which
-    /// there is nothing else keeps its name.
+    /// The same tensors under other names, handed out in another way than the file has them; a tensor for which there is
+    /// nothing else keeps its name.
     ///
     /// # Errors
     /// [`WeightsError::Malformed`] if two come to have one name.
-    pub(crate) fn renamed(self, name: impl Fn(&str) -> Option<(String, RowOrder)>) -> Result<Self, WeightsError> {
+    pub(crate) fn renamed(self, name: impl Fn(&str) -> Option<Renamed>) -> Result<Self, WeightsError> {
         let mut tensors: Vec<TensorInfo> = self.tensors.into_values().collect();
         for tensor in &mut tensors {
-            if let Some((name, row_order)) = name(&tensor.name) {
-                (tensor.name, tensor.row_order) = (name, row_order);
+            if let Some(Renamed { name, row_order, less_one }) = name(&tensor.name) {
+                (tensor.name, tensor.row_order, tensor.less_one) = (name, row_order, less_one);
             }
         }
         let mut unsupported: Vec<UnsupportedTensor> = self.unsupported.into_values().collect();
         for tensor in &mut unsupported {
-            tensor.name = name(&tensor.name).map_or_else(|| tensor.name.clone(), |(name, _)| name);
+            tensor.name = name(&tensor.name).map_or_else(|| tensor.name.clone(), |renamed| renamed.name);
         }
         Self::new(self.container, self.sources, tensors, unsupported, self.supported)
     }
@@ -269,7 +311,7 @@ impl Weights {
         let mut weights = self.clone();
         for (name, order) in orders {
             if let Some(tensor) = weights.tensors.get_mut(&name) {
-                tensor.row_order = order;
+                tensor.row_order = tensor.row_order.then(order);
             }
         }
         weights
@@ -293,6 +335,7 @@ impl Weights {
                 offset: 0,
                 bytes: bytes.len() as u64,
                 row_order: RowOrder::Stored,
+                less_one: false,
             });
             sources.push(Rc::new(BytesSource::new(self.file_of(info), bytes)));
         }
@@ -435,7 +478,8 @@ impl Weights {
         for info in self.tensors.values() {
             let order = match info.row_order {
                 RowOrder::Stored => 0,
-                RowOrder::InterleavedRope { head_dim, .. } | RowOrder::Grouped { head_dim, .. } => head_dim,
+                RowOrder::InterleavedRope { head_dim, .. } => head_dim,
+                RowOrder::Grouped(heads) | RowOrder::Regrouped(heads) => heads.head_dim,
             };
             hash.update(format!("{:?} {} {:?} {order}\n", info.name, info.dtype, info.shape));
             for piece in fingerprint_pieces(info.bytes, whole) {

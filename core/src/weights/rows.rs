@@ -65,6 +65,9 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
             source::read_exact_into(self.source, offset, stored).await?;
             self.convert(&rows, form, blocks.start, stored, to);
         }
+        if info.less_one {
+            self.take_one_off(form, to);
+        }
         match self.first_not_finite(form, to) {
             None => Ok(()),
             Some((row, value)) => Err(WeightsError::NotFinite {
@@ -73,6 +76,28 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
                 row: rows.start + row,
                 value,
             }),
+        }
+    }
+
+    /// Takes 1 off the values of rows. Quantised ones that stay so are not changed: only norms are stored with 1 added.
+    fn take_one_off(&self, form: Form, bytes: &mut [u8]) {
+        let float = match form {
+            Form::F32 => FloatType::F32,
+            Form::Stored if self.info.dtype.is_quantised() => return,
+            Form::Stored => self.info.dtype.read_as(),
+        };
+        match float {
+            FloatType::F32 => less_one(bytes, |bits| f32::from_le_bytes(bits), |value| value.to_le_bytes()),
+            FloatType::F16 => less_one(
+                bytes,
+                |bits| half::f16::from_le_bytes(bits).to_f32(),
+                |x| half::f16::from_f32(x).to_le_bytes(),
+            ),
+            FloatType::BF16 => less_one(
+                bytes,
+                |bits| half::bf16::from_le_bytes(bits).to_f32(),
+                |x| half::bf16::from_f32(x).to_le_bytes(),
+            ),
         }
     }
 
@@ -160,6 +185,13 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
             }
         }
         None
+    }
+}
+
+/// Takes 1 off every value of so many bytes.
+fn less_one<const N: usize>(bytes: &mut [u8], read: fn([u8; N]) -> f32, write: fn(f32) -> [u8; N]) {
+    for value in bytes.as_chunks_mut().0 {
+        *value = write(read(*value) - 1.0);
     }
 }
 

@@ -112,7 +112,16 @@ async fn open_file(
             return Err(bad(format!("has {bytes} bytes, but {dtype} of shape {shape:?} takes {needed}")));
         }
         let offset = data + entry.data_offsets.0;
-        tensors.push(TensorInfo { name, dtype, shape, source: number, offset, bytes, row_order: RowOrder::Stored });
+        tensors.push(TensorInfo {
+            name,
+            dtype,
+            shape,
+            source: number,
+            offset,
+            bytes,
+            row_order: RowOrder::Stored,
+            less_one: false,
+        });
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ fn tensor(name: &str, dtype: DType, shape: &[usize], offset: u64) -> TensorInfo 
         offset,
         bytes,
         row_order: RowOrder::Stored,
+        less_one: false,
     }
 }
 

@@ -42,7 +42,7 @@ fn files() -> &'static [File] {
 
 fn take_apart(bytes: &[u8]) -> File {
     let opened = block_on(open_gguf(Rc::new(BytesSource::new("base.gguf", bytes.to_vec())), &[]));
-    let GgufFile { metadata, weights, rope_freqs } = opened.unwrap_or_else(|e| panic!("{e}"));
+    let GgufFile { metadata, weights, rope_factors } = opened.unwrap_or_else(|e| panic!("{e}"));
     let start = weights.iter().map(|info| info.offset).min().unwrap_or(0);
     let mut tensors: Vec<Tensor> = weights
         .iter()
@@ -55,7 +55,7 @@ fn take_apart(bytes: &[u8]) -> File {
         .collect();
     let mut data = bytes[start as usize..].to_vec();
     // It is no weight of the model, so it is not among them.
-    if let Some(factors) = rope_freqs {
+    if let Some(factors) = rope_factors.every {
         data.resize(data.len().next_multiple_of(ALIGNMENT), 0);
         let (dims, offset) = (vec![factors.len() as u64], data.len() as u64);
         tensors.push(Tensor { name: "rope_freqs.weight".to_string(), dims, type_id: gguf_type_id(DType::F32), offset });

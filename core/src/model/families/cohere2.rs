@@ -4,7 +4,6 @@
 //! Its layers are parallel, x += attention(norm(x)) + feed_forward(norm(x)): both blocks read the same norm, which stays until
 //! both are gone.
 
-use super::super::family::Container;
 use super::*;
 
 pub(super) static FAMILY: Family = Family {
@@ -12,6 +11,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Cohere2ForCausalLM",
     config_class: "Cohere2Config",
     package: "cohere2",
+    gguf: gguf("cohere2", &DEFAULTS, config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,
@@ -34,15 +34,23 @@ const DEFAULTS: Defaults =
     Defaults { norm: (NormKind::Layer, false), max_positions: 8192, tied: true, ..LAYER_NORM_DEFAULTS };
 
 const LOGIT_SCALE: Key = key("logit_scale", "logit_scale");
-const PATTERN: Key = key("sliding_window_pattern", "");
+
+fn config(spec: &ModelSpec) -> Value {
+    let mut config = windows(spec, |attention| attention.positions != Positions::None);
+    config["attention_bias"] = json!(spec.biases().0.qkv);
+    config[LOGIT_SCALE.hf] = json!(shortest(f64::from(spec.head.scale)));
+    config
+}
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
     spec.set_bias(attention_bias(settings, ATTENTION_BIAS, false)?, false);
-    spec.head.scale = settings.positive(LOGIT_SCALE)?.unwrap_or(0.0625) as f32;
+    spec.head.scale = stated(settings, LOGIT_SCALE, 0.0625)? as f32;
     let window = sliding_window(settings, Some(4096))?;
-    let every = settings.size(PATTERN, most::LAYERS)?.unwrap_or(4);
-    let slides = slide_by_type(&mut spec, settings, window, |layer| !(layer + 1).is_multiple_of(every))?;
+    if window.is_none() && !settings.has_defaults() {
+        return Err(settings.missing(SLIDING_WINDOW, "the window of the layers that slide"));
+    }
+    let slides = slide_but_every(&mut spec, settings, window, (PATTERN, 4))?;
     spec.each_attention(|layer, attention| {
         attention.positions = if slides[layer] { Positions::Rope(0) } else { Positions::None };
     });

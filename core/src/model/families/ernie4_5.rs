@@ -1,7 +1,6 @@
 //! ERNIE 4.5 (dense): Llama, whose rotary embedding turns neighbouring elements. The rows of Q and K are put into the order
 //! of halves when they are loaded, which leaves every score as it is.
 
-use super::super::family::Container;
 use super::*;
 
 pub(super) static FAMILY: Family = Family {
@@ -9,6 +8,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Ernie4_5ForCausalLM",
     config_class: "Ernie4_5Config",
     package: "ernie4_5",
+    gguf: gguf("ernie4_5", &DEFAULTS, |spec| json!({"use_bias": spec.biases().1})),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,
@@ -41,6 +41,7 @@ const BIAS: Key = key("use_bias", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    spec.set_bias(attention_bias(settings, BIAS, false)?, mlp_bias(settings, BIAS, false)?);
+    let bias = every_bias(settings, BIAS, false)?;
+    spec.set_bias(AttentionBias { qkv: bias, out: bias }, bias);
     Ok(spec)
 }

@@ -8,6 +8,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Exaone4ForCausalLM",
     config_class: "Exaone4Config",
     package: "exaone4",
+    gguf: gguf("exaone4", &DEFAULTS, config),
     tensors: olmo2::POST_NORM_TENSORS,
     spec,
     ..super::FAMILY
@@ -15,18 +16,20 @@ pub(super) static FAMILY: Family = Family {
 
 const DEFAULTS: Defaults = Defaults { kv_heads: Some(32), ..olmo2::DEFAULTS };
 
-const PATTERN: Key = key("sliding_window_pattern", "");
+fn config(spec: &ModelSpec) -> Value {
+    // If there is a layer that turns nothing, the others slide, though the window may never be filled.
+    let windowed = spec.layers.iter().any(|layer| layer.attention.positions == Positions::None);
+    windows(spec, |attention| match windowed {
+        true => attention.positions != Positions::None,
+        false => attention.sliding_window.is_some(),
+    })
+}
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = olmo2::post_norm(family, settings, &DEFAULTS, Over::Head)?;
     spec.set_bias(AttentionBias::default(), false);
     let window = sliding_window(settings, Some(4096))?;
-    // Where the layers' types are listed, the pattern is not looked at, and may be a text.
-    let pattern = match settings.list(LAYER_TYPES)? {
-        Some(_) => 4,
-        None => settings.size(PATTERN, most::LAYERS)?.unwrap_or(4),
-    };
-    let slides = slide_by_type(&mut spec, settings, window, |layer| (layer + 1) % pattern != 0)?;
+    let slides = slide_but_every(&mut spec, settings, window, (PATTERN, 4))?;
     if window.is_some() {
         spec.each_attention(|layer, attention| {
             attention.positions = if slides[layer] { Positions::Rope(0) } else { Positions::None };

@@ -9,27 +9,31 @@
 
 use super::*;
 
-pub(super) static FAMILY: Family = Family { tensors: &tensors("input_layernorm", "input_layernorm"), ..FALCON };
-static TWO_NORMS: Family = Family { tensors: &tensors("ln_attn", "ln_mlp"), ..FALCON };
-static SEQUENTIAL: Family = Family { tensors: &tensors("input_layernorm", "post_attention_layernorm"), ..FALCON };
+pub(super) static FAMILY: Family =
+    Family { tensors: &tensors(("input_layernorm", "attn_norm"), "input_layernorm"), ..FALCON };
+static TWO_NORMS: Family = Family { tensors: &tensors(("ln_attn", OWN_NORM), "ln_mlp"), ..FALCON };
+static SEQUENTIAL: Family =
+    Family { tensors: &tensors(("input_layernorm", "attn_norm"), "post_attention_layernorm"), ..FALCON };
 
 const FALCON: Family = Family {
     name: "falcon",
     class: "FalconForCausalLM",
     config_class: "FalconConfig",
     package: "falcon",
+    gguf: gguf("falcon", &DEFAULTS, config),
     layers: "transformer.h",
     spec,
     ..super::FAMILY
 };
 
-const fn tensors(attention_norm: &'static str, feed_forward_norm: &'static str) -> [Tensor; 11] {
+/// By the names of the norm before attention, and the Hugging Face name of the other one.
+const fn tensors(attention_norm: (&'static str, &'static str), feed_forward_norm: &'static str) -> [Tensor; 11] {
     const QKV: &str = "self_attention.query_key_value";
     [
         tensor(Role::Embedding, "transformer.word_embeddings", "token_embd"),
         tensor(Role::FinalNorm, "transformer.ln_f", "output_norm"),
         HEAD,
-        tensor(Role::AttentionNorm, attention_norm, "attn_norm"),
+        tensor(Role::AttentionNorm, attention_norm.0, attention_norm.1),
         tensor(Role::Query, QKV, "attn_qkv").grouped(),
         tensor(Role::Key, QKV, "attn_qkv").grouped(),
         tensor(Role::Value, QKV, "attn_qkv").grouped(),
@@ -51,6 +55,9 @@ const DEFAULTS: Defaults = Defaults {
     ..LAYER_NORM_DEFAULTS
 };
 
+/// The GGUF name of the norm before attention where that is not the one of both blocks.
+const OWN_NORM: &str = "attn_norm_2";
+
 const ALIBI: Key = key("alibi", "");
 const NEW_ARCHITECTURE: Key = key("new_decoder_architecture", "");
 const MULTI_QUERY: Key = key("multi_query", "");
@@ -58,18 +65,38 @@ const PARALLEL_LAYERS: Key = key("parallel_attn", "");
 const NORMS: Key = key("num_ln_in_parallel_attn", "");
 const BIAS: Key = key("bias", "");
 
+fn config(spec: &ModelSpec) -> Value {
+    let norms = if spec.family.shared_norms().is_empty() { 2 } else { 1 };
+    let new = norms == 2 || spec.layers[0].attention.kv_heads != 1;
+    json!({
+        "new_decoder_architecture": new, "multi_query": !new, "parallel_attn": true, "alibi": false,
+        "num_ln_in_parallel_attn": norms, "bias": spec.biases().1,
+    })
+}
+
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
-    let new = settings.flag(NEW_ARCHITECTURE)?.unwrap_or(false);
+    // Heads and norms tell which it is in GGUF files: all heads share one key head, or groups of them do.
+    let own_norm = settings.first_layer_holds(OWN_NORM);
+    let new = match own_norm {
+        Some(own_norm) => own_norm || settings.size(DEFAULTS.kv_heads_key, most::HEADS)? != Some(1),
+        None => settings.flag(NEW_ARCHITECTURE)?.unwrap_or(false),
+    };
     let one = !new && settings.flag(MULTI_QUERY)?.unwrap_or(true);
     let shared = Defaults { kv_heads_key: NO_KEY, kv_heads: Some(1), ..DEFAULTS };
-    // Without sharing, the number of key heads has no meaning.
-    let own = Defaults { kv_heads_key: if new { DEFAULTS.kv_heads_key } else { NO_KEY }, ..DEFAULTS };
-    let mut spec = decoder(family, settings, if one { &shared } else { &own })?;
-    spec.set_bias(attention_bias(settings, BIAS, false)?, mlp_bias(settings, BIAS, false)?);
+    // Without sharing, the number of key heads has no meaning in config.json.
+    let unshared = Defaults { kv_heads_key: NO_KEY, ..DEFAULTS };
+    let defaults = match (new || own_norm.is_some(), one) {
+        (true, _) => &DEFAULTS,
+        (false, true) => &shared,
+        (false, false) => &unshared,
+    };
+    let mut spec = decoder(family, settings, defaults)?;
+    let bias = every_bias(settings, BIAS, false)?;
+    spec.set_bias(AttentionBias { qkv: bias, out: bias }, bias);
     if settings.flag(ALIBI)?.unwrap_or(false) {
         spec.set_alibi(Alibi::Rounded);
     }
-    let norms = settings.size(NORMS, 2)?.unwrap_or(2);
+    let norms = settings.size(NORMS, 2)?.unwrap_or(if own_norm == Some(false) { 1 } else { 2 });
     match (settings.flag(PARALLEL_LAYERS)?.unwrap_or(true), new) {
         (true, _) => {
             spec.set_parallel();

@@ -7,6 +7,7 @@ pub(super) static FAMILY: Family = Family {
     class: "GemmaForCausalLM",
     config_class: "GemmaConfig",
     package: "gemma",
+    gguf: gguf("gemma", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv})),
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),

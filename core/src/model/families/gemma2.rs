@@ -9,6 +9,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma2ForCausalLM",
     config_class: "Gemma2Config",
     package: "gemma2",
+    gguf: gguf("gemma2", &DEFAULTS, config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),
@@ -45,32 +46,58 @@ pub(super) const DEFAULTS: Defaults = Defaults {
     ..super::DEFAULTS
 };
 
+/// Layers of the 27B, whose files do not say either that its scores are scaled by another width.
+const LARGEST: usize = 46;
+
+fn config(spec: &ModelSpec) -> Value {
+    let mut config = windows(spec, |attention| attention.sliding_window.is_some());
+    write_sandwich(&mut config, spec);
+    config["attn_logit_softcapping"] = json!(spec.layers[0].attention.soft_cap);
+    config
+}
+
+/// The keys of [`sandwich`].
+pub(super) fn write_sandwich(config: &mut Value, spec: &ModelSpec) {
+    config["attention_bias"] = json!(spec.biases().0.qkv);
+    config["final_logit_softcapping"] = json!(spec.head.soft_cap);
+    config["query_pre_attn_scalar"] = json!(f64::from(spec.layers[0].attention.scale).powi(-2).round());
+}
+
 const QUERY_SCALAR: Key = key("query_pre_attn_scalar", "");
 const SCORE_CAP: Key = key("attn_logit_softcapping", "attn_logit_softcapping");
 const LOGIT_CAP: Key = key("final_logit_softcapping", "final_logit_softcapping");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
-    let mut spec = sandwich(family, settings, &DEFAULTS)?;
+    let mut spec = sandwich(family, settings, &DEFAULTS, LARGEST)?;
     let cap = soft_cap(settings, SCORE_CAP, Some(50.0))?;
     spec.each_attention(|_, attention| attention.soft_cap = cap);
     spec.head.soft_cap = soft_cap(settings, LOGIT_CAP, Some(30.0))?;
-    let window = sliding_window(settings, Some(4096))?;
-    slide_by_type(&mut spec, settings, window, |layer| layer.is_multiple_of(2))?;
+    // GGUF files may leave the window out, too.
+    let assumed = (!settings.has_defaults() && !settings.is_null(SLIDING_WINDOW)).then_some(4096);
+    let window = sliding_window(settings, Some(4096))?.or(assumed);
+    slide_but_every(&mut spec, settings, window, (FIXED_PATTERN, 2))?;
     Ok(spec)
 }
 
-/// What Gemma 2 and 3 have in common.
+/// What Gemma 2 and 3 have in common; `largest` is how many layers the largest of them has.
 pub(super) fn sandwich(
     family: &'static Family,
     settings: &dyn Settings,
     defaults: &Defaults,
+    largest: usize,
 ) -> Result<ModelSpec, ModelError> {
     refuse_bidirectional(settings)?;
     let mut spec = decoder(family, settings, defaults)?;
     spec.set_bias(attention_bias(settings, ATTENTION_BIAS, false)?, false);
     spec.each_branch(|branch| branch.post_norm = branch.norm);
     spec.embedding.scale = (spec.hidden_size as f32).sqrt();
-    let scalar = settings.positive(QUERY_SCALAR)?.unwrap_or(256.0);
+    let Attention { heads, head_dim, .. } = spec.layers[0].attention;
+    let assumed = match settings.has_defaults() {
+        true => 256.0,
+        false if spec.layers.len() == largest => (spec.hidden_size / heads) as f64,
+        false => head_dim as f64,
+    };
+    let scalar = settings.positive(QUERY_SCALAR)?.unwrap_or(assumed);
     spec.each_attention(|_, attention| attention.scale = scalar.powf(-0.5) as f32);
     spec.head.soft_cap = soft_cap(settings, LOGIT_CAP, None)?;
     Ok(spec)

@@ -8,6 +8,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma3ForCausalLM",
     config_class: "Gemma3TextConfig",
     package: "gemma3",
+    gguf: gguf("gemma3", &DEFAULTS, config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),
@@ -37,15 +38,22 @@ const DEFAULTS: Defaults = Defaults {
     ..gemma2::DEFAULTS
 };
 
-const PATTERN: Key = key("sliding_window_pattern", "");
 const SLIDING_THETA: Key = key("rope_local_base_freq", "");
+/// Layers of the 27B.
+const LARGEST: usize = 62;
+
+fn config(spec: &ModelSpec) -> Value {
+    let mut config = windows(spec, |attention| attention.positions == Positions::Rope(1));
+    gemma2::write_sandwich(&mut config, spec);
+    config[SLIDING_THETA.hf] = json!(spec.ropes[1].theta);
+    config
+}
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
-    let mut spec = gemma2::sandwich(family, settings, &DEFAULTS)?;
+    let mut spec = gemma2::sandwich(family, settings, &DEFAULTS, LARGEST)?;
     spec.set_qk_norm(Over::Head);
     let window = sliding_window(settings, Some(4096))?;
-    let pattern = settings.size(PATTERN, most::LAYERS)?.unwrap_or(6);
-    let slides = slide_by_type(&mut spec, settings, window, |layer| (layer + 1) % pattern != 0)?;
+    let slides = slide_but_every(&mut spec, settings, window, (PATTERN, 6))?;
     spec.turn_by_type(&slides);
     Ok(spec)
 }

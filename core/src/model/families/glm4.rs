@@ -3,7 +3,6 @@
 //!
 //! x += post_norm(attention(norm(x))), x += post_norm(feed_forward(norm(x))): a block goes with the norms on both sides.
 
-use super::super::family::Container;
 use super::*;
 
 pub(super) static FAMILY: Family = Family {
@@ -11,6 +10,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Glm4ForCausalLM",
     config_class: "Glm4Config",
     package: "glm4",
+    gguf: gguf("glm4", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv})),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,

@@ -13,6 +13,7 @@ pub(super) static FAMILY: Family = Family {
     class: "GPTNeoXForCausalLM",
     config_class: "GPTNeoXConfig",
     package: "gpt_neox",
+    gguf: gguf("gptneox", &DEFAULTS, config),
     layers: "gpt_neox.layers",
     tensors: &[
         tensor(Role::Embedding, "gpt_neox.embed_in", "token_embd"),
@@ -39,9 +40,17 @@ const DEFAULTS: Defaults = Defaults {
     ..LAYER_NORM_DEFAULTS
 };
 
-const PARALLEL_LAYERS: Key = key("use_parallel_residual", "");
+const PARALLEL_LAYERS: Key = key("use_parallel_residual", "use_parallel_residual");
 const ROTATED: Key = key("rotary_pct", "");
 const THETA: Key = key("rotary_emb_base", "");
+
+fn config(spec: &ModelSpec) -> Value {
+    let (layer, rope) = (&spec.layers[0], &spec.ropes[0]);
+    json!({
+        "use_parallel_residual": layer.parallel, "attention_bias": layer.attention.bias.qkv,
+        "rotary_pct": rope.share(layer.attention.head_dim), "rotary_emb_base": rope.theta,
+    })
+}
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let rotated = settings.positive(ROTATED)?;
@@ -56,7 +65,11 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
     };
     let mut spec = decoder(family, settings, &defaults)?;
     spec.set_bias(attention_bias(settings, ATTENTION_BIAS, true)?, true);
-    if settings.flag(PARALLEL_LAYERS)?.unwrap_or(true) {
+    let parallel = settings.flag(PARALLEL_LAYERS)?;
+    if parallel.is_none() && !settings.has_defaults() {
+        return Err(settings.missing(PARALLEL_LAYERS, "true or false"));
+    }
+    if parallel.unwrap_or(true) {
         spec.set_parallel();
     }
     Ok(spec)

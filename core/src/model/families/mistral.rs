@@ -1,4 +1,6 @@
 //! Mistral: Llama, in which all layers may see a sliding window only (7B v0.1 does, later ones do not).
+//!
+//! GGUF files of most are Llama's, and say nothing of a window; those of the text models of Mistral 3 have a name of their own.
 
 use super::*;
 
@@ -7,7 +9,8 @@ pub(super) static FAMILY: Family = Family {
     class: "MistralForCausalLM",
     config_class: "MistralConfig",
     package: "mistral",
-    tensors: LLAMA_TENSORS,
+    gguf: gguf("mistral3", &DEFAULTS, |spec| json!({"sliding_window": spec.layers[0].attention.sliding_window})),
+    tensors: INTERLEAVED_TENSORS,
     spec,
     ..super::FAMILY
 };
@@ -17,7 +20,7 @@ pub(super) const DEFAULTS: Defaults = Defaults { kv_heads: Some(8), max_position
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
     let window = sliding_window(settings, Some(4096))?;
-    if let Some(types) = layer_types(settings, spec.layers.len())?
+    if let Some(types) = settings.layer_types(spec.layers.len())?
         && types.iter().any(|slides| *slides != window.is_some())
     {
         let supported = "all layers slide, by the size of sliding_window, or none";

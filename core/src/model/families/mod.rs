@@ -31,10 +31,13 @@ mod smollm3;
 mod stablelm;
 mod starcoder2;
 
+use serde_json::{Value, json};
+
 use super::config::most;
 use super::error::{ModelError, shown};
-use super::family::{Family, Role, Tensor, tensor};
-use super::rope::{RopeRequest, RopeSpec};
+use super::family::{Container, Family, Gguf, Role, Tensor, tensor};
+use super::gguf::shortest;
+use super::rope::{RopeRequest, RopeScaling, RopeSpec};
 use super::settings::{Key, Settings, key};
 use super::spec::{
     Activation, Alibi, Attention, AttentionBias, Branch, Dense, Embedding, FeedForward, Head, Layer, LearnedPositions,
@@ -85,6 +88,15 @@ const FAMILY: Family = Family {
     spec: |family, settings| decoder(family, settings, &DEFAULTS),
 };
 
+/// How GGUF files hold a family that has an architecture of its own.
+const fn gguf(
+    architecture: &'static str,
+    defaults: &'static Defaults,
+    config: fn(&ModelSpec) -> Value,
+) -> Option<Gguf> {
+    Some(Gguf { architecture, marked_by: None, defaults, config })
+}
+
 pub(super) const HIDDEN_SIZE: Key = key("hidden_size", "embedding_length");
 pub(super) const INNER: Key = key("intermediate_size", "feed_forward_length");
 pub(super) const LAYERS: Key = key("num_hidden_layers", "block_count");
@@ -97,9 +109,14 @@ pub(super) const EXPERTS: Key = key("num_local_experts", "expert_count");
 const ATTENTION_BIAS: Key = key("attention_bias", "");
 const MLP_BIAS: Key = key("mlp_bias", "");
 const HIDDEN_ACT: Key = key("hidden_act", "");
-const SLIDING_WINDOW: Key = key("sliding_window", "");
+const SLIDING_WINDOW: Key = key("sliding_window", "attention.sliding_window");
 const USE_SLIDING_WINDOW: Key = key("use_sliding_window", "");
-const LAYER_TYPES: Key = key("layer_types", "");
+/// In GGUF a list, or the number of layers after which one does not slide.
+pub(super) const LAYER_TYPES: Key = key("layer_types", "attention.sliding_window_pattern");
+/// The number of layers after which one does not slide.
+const PATTERN: Key = key("sliding_window_pattern", LAYER_TYPES.gguf);
+/// The same of families whose configurations do not say.
+const FIXED_PATTERN: Key = key("", LAYER_TYPES.gguf);
 const BIDIRECTIONAL: Key = key("use_bidirectional_attention", "");
 const TIED: Key = key("tie_word_embeddings", "");
 /// A setting that a family has no key for.
@@ -125,6 +142,22 @@ const DOWN: Tensor = tensor(Role::Down, "mlp.down_proj", "ffn_down");
 const LLAMA_TENSORS: &[Tensor] =
     &[EMBEDDING, FINAL_NORM, HEAD, ATTENTION_NORM, QUERY, KEY, VALUE, ATTENTION_OUT, FEED_FORWARD_NORM, GATE, UP, DOWN];
 
+/// The same, with the rows of Q and K in GGUF files as Llama's.
+const INTERLEAVED_TENSORS: &[Tensor] = &[
+    EMBEDDING,
+    FINAL_NORM,
+    HEAD,
+    ATTENTION_NORM,
+    QUERY.interleaved(Container::Gguf),
+    KEY.interleaved(Container::Gguf),
+    VALUE,
+    ATTENTION_OUT,
+    FEED_FORWARD_NORM,
+    GATE,
+    UP,
+    DOWN,
+];
+
 /// The norm that the feed-forward block of a parallel layer reads, too.
 const SHARED_NORM: Tensor = tensor(Role::FeedForwardNorm, ATTENTION_NORM.hf, ATTENTION_NORM.gguf);
 
@@ -135,16 +168,16 @@ const SHARED_NORM_TENSORS: &[Tensor] =
 /// What a family's configuration class assumes for keys that are left out, and how it calls those that families call
 /// differently.
 #[derive(Clone, Copy)]
-struct Defaults {
-    kv_heads_key: Key,
+pub(crate) struct Defaults {
+    pub kv_heads_key: Key,
     /// None: as many as heads.
     kv_heads: Option<usize>,
     /// None: the hidden size over the heads.
-    head_dim: Option<usize>,
-    inner_key: Key,
+    pub head_dim: Option<usize>,
+    pub inner_key: Key,
     /// So many times the hidden size; None: the key has to be there.
     inner_of_hidden: Option<usize>,
-    norm_eps_key: Key,
+    pub norm_eps_key: Key,
     norm_eps: f64,
     /// What a norm divides by, and whether it has a bias.
     norm: (NormKind, bool),
@@ -152,7 +185,7 @@ struct Defaults {
     tied: bool,
     rope_theta: f64,
     /// The share of a head that is turned, if a configuration may say.
-    rotated: Option<f64>,
+    pub rotated: Option<f64>,
     /// The base for layers that slide, and the key that may give it, where they turn by another rotary embedding.
     sliding_rope: Option<(f64, Option<Key>)>,
     /// Where positions are vectors that are added to the embedding, instead of turning queries and keys: the table's rows before
@@ -161,7 +194,7 @@ struct Defaults {
     /// `original_max_position_embeddings`, if there is always one.
     original_max_positions: Option<usize>,
     /// Which key names the activation, and the names that it may have.
-    activation: (Key, &'static [&'static str], Activation),
+    pub activation: (Key, &'static [&'static str], Activation),
     /// Whether that gates another product.
     gated: bool,
 }
@@ -204,11 +237,7 @@ fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults
         true => settings.size(POSITIONS, most::POSITIONS)?.unwrap_or(defaults.max_positions),
         false => settings.required_size(POSITIONS, most::POSITIONS)?,
     };
-    let eps = match settings.positive(defaults.norm_eps_key)? {
-        Some(eps) => eps,
-        None if settings.has_defaults() => defaults.norm_eps,
-        None => return Err(settings.missing(defaults.norm_eps_key, "a number greater than 0")),
-    };
+    let eps = stated(settings, defaults.norm_eps_key, defaults.norm_eps)?;
     let (heads, kv_heads, head_dim) = heads(settings, hidden_size, defaults)?;
     let (kind, bias) = defaults.norm;
     let norm = Norm { kind, eps: eps as f32, bias };
@@ -310,6 +339,15 @@ fn check_activation(settings: &dyn Settings, defaults: &Defaults) -> Result<(), 
     }
 }
 
+/// A number that config.json may leave out, and that a GGUF file has to state.
+fn stated(settings: &dyn Settings, key: Key, default: f64) -> Result<f64, ModelError> {
+    match settings.positive(key)? {
+        Some(number) => Ok(number),
+        None if settings.has_defaults() => Ok(default),
+        None => Err(settings.missing(key, "a number greater than 0")),
+    }
+}
+
 /// Query heads, key/value heads and the width of a head.
 fn heads(
     settings: &dyn Settings,
@@ -353,7 +391,24 @@ fn out_bias(settings: &dyn Settings, key: Key, default: bool) -> Result<bool, Mo
 
 /// Whether all four projections of attention have one.
 fn attention_bias(settings: &dyn Settings, key: Key, default: bool) -> Result<AttentionBias, ModelError> {
-    Ok(AttentionBias { qkv: qkv_bias(settings, key, default)?, out: out_bias(settings, key, default)? })
+    let bias = AttentionBias { qkv: qkv_bias(settings, key, default)?, out: out_bias(settings, key, default)? };
+    if bias.qkv == bias.out {
+        return Ok(bias);
+    }
+    // Only tensors can say so.
+    let (there, missing) = if bias.qkv { ("Q, K or V", "O") } else { ("O", "those of Q, K and V") };
+    let found = format!("a bias of {there} without {}{missing}", if bias.qkv { "one of " } else { "" });
+    Err(settings.unsupported(key, found, "the family has all four attention biases or none"))
+}
+
+/// Whether all projections of attention and of the feed-forward network have one.
+fn every_bias(settings: &dyn Settings, key: Key, default: bool) -> Result<bool, ModelError> {
+    let (attention, mlp) = (attention_bias(settings, key, default)?.qkv, mlp_bias(settings, key, default)?);
+    if attention != mlp {
+        let found = format!("one in {} only", if attention { "attention" } else { "the feed-forward network" });
+        return Err(settings.unsupported(key, found, "all projections of a layer must have a bias or none"));
+    }
+    Ok(attention)
 }
 
 /// Whether all projections of the feed-forward network have one.
@@ -362,6 +417,12 @@ fn mlp_bias(settings: &dyn Settings, key: Key, default: bool) -> Result<bool, Mo
 }
 
 impl ModelSpec {
+    /// Those of the first layer's projections, attention's and the feed-forward network's.
+    fn biases(&self) -> (AttentionBias, bool) {
+        let first = self.layers.first();
+        first.map_or_else(Default::default, |layer| (layer.attention.bias, layer.dense().bias))
+    }
+
     fn each_attention(&mut self, mut change: impl FnMut(usize, &mut Attention)) {
         self.layers.iter_mut().enumerate().for_each(|(index, layer)| change(index, &mut layer.attention));
     }
@@ -413,33 +474,15 @@ impl ModelSpec {
     }
 }
 
-/// The keys that a query of a sliding layer sees; None if none slides.
+/// The keys that a query of a sliding layer sees; None if none slides, as in a GGUF file that does not say.
 fn sliding_window(settings: &dyn Settings, default: Option<usize>) -> Result<Option<usize>, ModelError> {
     if settings.is_null(SLIDING_WINDOW) {
         return Ok(None);
     }
-    match settings.size(SLIDING_WINDOW, most::POSITIONS)?.or(default) {
+    match settings.size(SLIDING_WINDOW, most::POSITIONS)?.or(default.filter(|_| settings.has_defaults())) {
         Some(1) => Err(settings.wrong(SLIDING_WINDOW, "1".to_string(), "at least 2 positions".to_string())),
         window => Ok(window),
     }
-}
-
-/// Which layers slide, if a configuration says so layer by layer.
-fn layer_types(settings: &dyn Settings, layers: usize) -> Result<Option<Vec<bool>>, ModelError> {
-    let Some(types) = settings.list(LAYER_TYPES)? else { return Ok(None) };
-    if types.len() != layers {
-        let found = format!("a list of {}", types.len());
-        return Err(settings.wrong(LAYER_TYPES, found, format!("one entry for each of the {layers} layers")));
-    }
-    let slides = |value: &serde_json::Value| match value.as_str() {
-        Some("full_attention" | "attention") => Ok(false),
-        Some("sliding_attention") => Ok(true),
-        _ => {
-            let supported = "layers must be \"full_attention\" or \"sliding_attention\"";
-            Err(settings.unsupported(LAYER_TYPES, shown(value), supported))
-        }
-    };
-    types.iter().map(slides).collect::<Result<_, _>>().map(Some)
 }
 
 /// Layers that slide by a list of their types, or else by the family's rule; a type that slides needs a window.
@@ -450,13 +493,38 @@ fn slide_by_type(
     rule: impl Fn(usize) -> bool,
 ) -> Result<Vec<bool>, ModelError> {
     let layers = spec.layers.len();
-    let listed = layer_types(settings, layers)?;
+    let listed = settings.layer_types(layers)?;
     if window.is_none() && listed.iter().flatten().any(|slides| *slides) {
         return Err(settings.missing(SLIDING_WINDOW, "the window of the layers that slide by layer_types"));
     }
     let slides = listed.unwrap_or_else(|| (0..layers).map(|layer| window.is_some() && rule(layer)).collect());
     spec.set_sliding_window(window, |layer| slides[layer]);
     Ok(slides)
+}
+
+/// Layers that slide by a list of their types, or else all but every so manieth.
+fn slide_but_every(
+    spec: &mut ModelSpec,
+    settings: &dyn Settings,
+    window: Option<usize>,
+    (pattern, default): (Key, usize),
+) -> Result<Vec<bool>, ModelError> {
+    // Where the layers' types are listed, the pattern is not looked at, and may be a text.
+    let every = match settings.layer_types(spec.layers.len())? {
+        Some(_) => default,
+        None => settings.size(pattern, most::LAYERS)?.unwrap_or(default),
+    };
+    slide_by_type(spec, settings, window, |layer| !(layer + 1).is_multiple_of(every))
+}
+
+/// What config.json says of windows, where the layers for which `slides` have them.
+fn windows(spec: &ModelSpec, slides: impl Fn(&Attention) -> bool) -> Value {
+    let layers = || spec.layers.iter().map(|layer| &layer.attention);
+    // A window that is never filled is none to the model; the layers are of that type all the same.
+    let unfilled = layers().any(&slides).then_some(spec.max_positions as u32);
+    let window = layers().find_map(|attention| attention.sliding_window).or(unfilled);
+    let name = |attention| if slides(attention) { "sliding_attention" } else { "full_attention" };
+    json!({"sliding_window": window, "layer_types": layers().map(name).collect::<Vec<_>>()})
 }
 
 fn refuse_bidirectional(settings: &dyn Settings) -> Result<(), ModelError> {

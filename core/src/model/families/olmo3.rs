@@ -7,6 +7,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Olmo3ForCausalLM",
     config_class: "Olmo3Config",
     package: "olmo3",
+    gguf: Some(Gguf { architecture: "olmo2", marked_by: Some(SLIDING_WINDOW), defaults: &DEFAULTS, config }),
     tensors: olmo2::POST_NORM_TENSORS,
     spec,
     ..super::FAMILY
@@ -14,10 +15,16 @@ pub(super) static FAMILY: Family = Family {
 
 const DEFAULTS: Defaults = Defaults { rope_theta: 500_000.0, sliding_rope: Some((500_000.0, None)), ..olmo2::DEFAULTS };
 
+fn config(spec: &ModelSpec) -> Value {
+    let mut config = windows(spec, |attention| attention.positions == Positions::Rope(1));
+    config["attention_bias"] = json!(spec.biases().0.qkv);
+    config
+}
+
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = olmo2::post_norm(family, settings, &DEFAULTS, Over::Row)?;
     let window = sliding_window(settings, Some(4096))?;
-    let slides = slide_by_type(&mut spec, settings, window, |layer| (layer + 1) % 4 != 0)?;
+    let slides = slide_but_every(&mut spec, settings, window, (FIXED_PATTERN, 4))?;
     spec.turn_by_type(&slides);
     Ok(spec)
 }

@@ -11,6 +11,7 @@ pub(super) static FAMILY: Family = Family {
     class: "PhiForCausalLM",
     config_class: "PhiConfig",
     package: "phi",
+    gguf: gguf("phi2", &DEFAULTS, |_| json!({})),
     tensors: &[
         EMBEDDING,
         tensor(Role::FinalNorm, "model.final_layernorm", "output_norm"),
@@ -39,8 +40,11 @@ const QK_NORM: Key = key("qk_layernorm", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     refuse_if_set(settings, QK_NORM, "queries and keys must not be normed")?;
-    refuse_if_set(settings, TIED, "the head, which has a bias, must have a weight of its own")?;
     let mut spec = decoder(family, settings, &DEFAULTS)?;
+    if spec.head.tied {
+        let supported = "the head, which has a bias, must have a weight of its own";
+        return Err(settings.unsupported(TIED, "true".to_string(), supported));
+    }
     spec.set_bias(AttentionBias { qkv: true, out: true }, true);
     spec.head.bias = true;
     spec.set_parallel();

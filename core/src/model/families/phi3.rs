@@ -9,6 +9,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Phi3ForCausalLM",
     config_class: "Phi3Config",
     package: "phi3",
+    gguf: gguf("phi3", &DEFAULTS, config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,
@@ -34,6 +35,15 @@ const DEFAULTS: Defaults = Defaults {
     original_max_positions: Some(4096),
     ..super::DEFAULTS
 };
+
+fn config(spec: &ModelSpec) -> Value {
+    let original = match spec.ropes[0].scaling {
+        RopeScaling::LongRope { original_max_positions, .. } => original_max_positions,
+        _ => spec.max_positions,
+    };
+    let window = spec.layers[0].attention.sliding_window;
+    json!({"original_max_position_embeddings": original, "sliding_window": window})
+}
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;

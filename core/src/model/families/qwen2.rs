@@ -1,8 +1,5 @@
 //! Qwen2 and Qwen2.5: Llama with a bias on Q, K and V, and optionally sliding windows in the upper layers.
 
-use serde_json::json;
-
-use super::super::family::Gguf;
 use super::*;
 
 pub(super) static FAMILY: Family = Family {
@@ -10,7 +7,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Qwen2ForCausalLM",
     config_class: "Qwen2Config",
     package: "qwen2",
-    gguf: Some(Gguf { architecture: "qwen2", config: |_| json!({"use_sliding_window": false}) }),
+    gguf: gguf("qwen2", &DEFAULTS, |_| json!({"use_sliding_window": false})),
     tensors: LLAMA_TENSORS,
     spec,
     ..super::FAMILY
@@ -33,7 +30,7 @@ pub(super) fn slide_upper_layers(spec: &mut ModelSpec, settings: &dyn Settings) 
     let window = match settings.flag(USE_SLIDING_WINDOW)?.unwrap_or(false) {
         true => sliding_window(settings, Some(4096))?,
         // Types of layers that are not built are refused all the same.
-        false => return layer_types(settings, spec.layers.len()).map(|_| ()),
+        false => return settings.layer_types(spec.layers.len()).map(|_| ()),
     };
     let first = settings.count(MAX_WINDOW_LAYERS)?.unwrap_or(28);
     slide_by_type(spec, settings, window, |layer| layer >= first)?;

@@ -7,6 +7,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Qwen3ForCausalLM",
     config_class: "Qwen3Config",
     package: "qwen3",
+    gguf: gguf("qwen3", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv, "use_sliding_window": false})),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,

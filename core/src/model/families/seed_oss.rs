@@ -7,7 +7,24 @@ pub(super) static FAMILY: Family = Family {
     class: "SeedOssForCausalLM",
     config_class: "SeedOssConfig",
     package: "seed_oss",
-    tensors: LLAMA_TENSORS,
+    gguf: gguf("seed_oss", &DEFAULTS, |spec| {
+        let (attention, mlp) = spec.biases();
+        json!({"attention_bias": attention.qkv, "attention_out_bias": attention.out, "mlp_bias": mlp})
+    }),
+    tensors: &[
+        EMBEDDING,
+        FINAL_NORM,
+        HEAD,
+        ATTENTION_NORM,
+        QUERY,
+        KEY,
+        VALUE,
+        ATTENTION_OUT,
+        tensor(Role::FeedForwardNorm, FEED_FORWARD_NORM.hf, "post_attention_norm"),
+        GATE,
+        UP,
+        DOWN,
+    ],
     spec,
     ..super::FAMILY
 };

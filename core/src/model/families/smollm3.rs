@@ -7,7 +7,8 @@ pub(super) static FAMILY: Family = Family {
     class: "SmolLM3ForCausalLM",
     config_class: "SmolLM3Config",
     package: "smollm3",
-    tensors: LLAMA_TENSORS,
+    gguf: gguf("smollm3", &DEFAULTS, config),
+    tensors: INTERLEAVED_TENSORS,
     spec,
     ..super::FAMILY
 };
@@ -17,6 +18,14 @@ const DEFAULTS: Defaults =
 
 const NO_ROPE_LAYERS: Key = key("no_rope_layers", "");
 const NO_ROPE_INTERVAL: Key = key("no_rope_layer_interval", "");
+
+fn config(spec: &ModelSpec) -> Value {
+    let turns = |layer: &Layer| (layer.attention.positions != Positions::None) as u8;
+    json!({
+        "attention_bias": spec.biases().0.qkv, "mlp_bias": spec.biases().1, "use_sliding_window": false,
+        "no_rope_layers": spec.layers.iter().map(turns).collect::<Vec<_>>(),
+    })
+}
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
@@ -31,7 +40,7 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
             slide_by_type(&mut spec, settings, window, |layer| !turns[layer])?;
         }
         // Types of layers that are not built are refused all the same.
-        false => drop(layer_types(settings, spec.layers.len())?),
+        false => drop(settings.layer_types(spec.layers.len())?),
     }
     Ok(spec)
 }

@@ -13,6 +13,11 @@ const STABLELM: Family = Family {
     class: "StableLmForCausalLM",
     config_class: "StableLmConfig",
     package: "stablelm",
+    gguf: gguf(
+        "stablelm",
+        &DEFAULTS,
+        |spec| json!({"use_qkv_bias": spec.biases().0.qkv, "use_parallel_residual": spec.layers[0].parallel}),
+    ),
     spec,
     ..super::FAMILY
 };
@@ -29,7 +34,11 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
     let mut spec = decoder(family, settings, &DEFAULTS)?;
     let qkv = qkv_bias(settings, QKV_BIAS, false)?;
     spec.set_bias(AttentionBias { qkv, out: false }, false);
-    if settings.flag(PARALLEL_LAYERS)?.unwrap_or(false) {
+    let parallel = match settings.first_layer_holds(FEED_FORWARD_NORM.gguf) {
+        Some(own_norm) => !own_norm,
+        None => settings.flag(PARALLEL_LAYERS)?.unwrap_or(false),
+    };
+    if parallel {
         spec.family = &PARALLEL;
         spec.set_parallel();
     }

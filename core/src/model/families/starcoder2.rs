@@ -7,6 +7,10 @@ pub(super) static FAMILY: Family = Family {
     class: "Starcoder2ForCausalLM",
     config_class: "Starcoder2Config",
     package: "starcoder2",
+    gguf: gguf("starcoder2", &DEFAULTS, |spec| {
+        let window = spec.layers[0].attention.sliding_window;
+        json!({"use_bias": spec.biases().1, "sliding_window": window})
+    }),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,
@@ -38,7 +42,8 @@ const BIAS: Key = key("use_bias", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
-    spec.set_bias(attention_bias(settings, BIAS, true)?, mlp_bias(settings, BIAS, true)?);
+    let bias = every_bias(settings, BIAS, true)?;
+    spec.set_bias(AttentionBias { qkv: bias, out: bias }, bias);
     let window = sliding_window(settings, None)?;
     spec.set_sliding_window(window, |_| true);
     Ok(spec)

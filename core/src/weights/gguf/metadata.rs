@@ -40,7 +40,7 @@ pub enum MetadataArray {
 
 impl MetadataValue {
     /// What it is, for messages: `the string "llama"`, `an array of 3 strings`.
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             MetadataValue::Unsigned(value) => format!("the integer {value}"),
             MetadataValue::Signed(value) => format!("the integer {value}"),
@@ -48,6 +48,20 @@ impl MetadataValue {
             MetadataValue::Bool(value) => format!("{value}"),
             MetadataValue::String(value) => format!("the string {:?}", value.chars().take(40).collect::<String>()),
             MetadataValue::Array(array) => array.describe(),
+        }
+    }
+}
+
+impl MetadataValue {
+    /// Whether it is 0, or holds nothing else.
+    pub(crate) fn is_zero(&self) -> bool {
+        match self {
+            MetadataValue::Unsigned(value) => *value == 0,
+            MetadataValue::Signed(value) => *value == 0,
+            MetadataValue::Float(value) => *value == 0.0,
+            MetadataValue::Array(MetadataArray::Unsigned(values)) => values.iter().all(|value| *value == 0),
+            MetadataValue::Array(MetadataArray::Signed(values)) => values.iter().all(|value| *value == 0),
+            MetadataValue::Bool(_) | MetadataValue::String(_) | MetadataValue::Array(_) => false,
         }
     }
 }
@@ -110,6 +124,21 @@ impl GgufMetadata {
         self.typed(key, "an integer from 0", |value| match value {
             MetadataValue::Unsigned(value) => Some(*value),
             MetadataValue::Signed(value) => u64::try_from(*value).ok(),
+            _ => None,
+        })
+    }
+
+    /// The same, or an array that holds only one integer, again and again.
+    pub(crate) fn same_unsigned(&self, key: &str) -> Result<Option<u64>, WeightsError> {
+        let same = |values: &[u64]| values.first().copied().filter(|first| values.iter().all(|value| value == first));
+        self.typed(key, "an integer from 0, or the same one for every layer", |value| match value {
+            MetadataValue::Unsigned(value) => Some(*value),
+            MetadataValue::Signed(value) => u64::try_from(*value).ok(),
+            MetadataValue::Array(MetadataArray::Unsigned(values)) => same(values),
+            MetadataValue::Array(MetadataArray::Signed(values)) => {
+                let values: Option<Vec<u64>> = values.iter().map(|value| u64::try_from(*value).ok()).collect();
+                same(&values?)
+            }
             _ => None,
         })
     }

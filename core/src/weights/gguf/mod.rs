@@ -17,8 +17,10 @@ pub use metadata::{GgufMetadata, MetadataArray, MetadataValue};
 pub use split::PartName;
 
 const CONTAINER: &str = "GGUF";
-/// Frequency factors of rotary embedding, one for each pair of a head's dimensions.
-const ROPE_FREQS: &str = "rope_freqs.weight";
+/// The tensors of [`RopeFactors`].
+pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
+pub(crate) const ROPE_SHORT: &str = "rope_factors_short.weight";
+pub(crate) const ROPE_LONG: &str = "rope_factors_long.weight";
 
 /// An open GGUF file, or the parts of a split one.
 #[derive(Clone, Debug)]
@@ -27,8 +29,19 @@ pub struct GgufFile {
     pub metadata: GgufMetadata,
     /// The tensors, as the file names and orders them.
     pub weights: Weights,
-    /// `rope_freqs.weight`, which is no weight of the model: what to divide the rotary frequencies by.
-    pub rope_freqs: Option<Vec<f32>>,
+    /// Tensors that are no weights of the model.
+    pub rope_factors: RopeFactors,
+}
+
+/// What to divide the rotary frequencies by, one number for each pair of a head's dimensions.
+#[derive(Clone, Debug, Default)]
+pub struct RopeFactors {
+    /// For every text: `rope_freqs.weight`.
+    pub every: Option<Vec<f32>>,
+    /// For texts within the window of the first training: `rope_factors_short.weight`.
+    pub short: Option<Vec<f32>>,
+    /// For longer ones: `rope_factors_long.weight`.
+    pub long: Option<Vec<f32>>,
 }
 
 /// Reads the header of `first` and checks where every tensor lies. If it is the first part of a split model, the parts that
@@ -53,12 +66,15 @@ pub async fn open(first: Rc<dyn ByteSource>, others: &[Rc<dyn ByteSource>]) -> R
     split::check_tensors(&metadata, readable.len() + unsupported.len())?;
     let sources = [vec![first], others].concat();
     let mut weights = Weights::new(CONTAINER, sources, readable, unsupported, DType::ALL)?;
-    let rope_freqs = match weights.tensors.contains_key(ROPE_FREQS) {
-        true => Some(weights.read_f32(ROPE_FREQS).await?),
-        false => None,
-    };
-    weights.tensors.remove(ROPE_FREQS);
-    Ok(GgufFile { metadata, weights, rope_freqs })
+    let mut rope_factors = RopeFactors::default();
+    let RopeFactors { every, short, long } = &mut rope_factors;
+    for (name, factors) in [(ROPE_FREQS, every), (ROPE_SHORT, short), (ROPE_LONG, long)] {
+        if weights.tensors.contains_key(name) {
+            *factors = Some(weights.read_f32(name).await?);
+            weights.tensors.remove(name);
+        }
+    }
+    Ok(GgufFile { metadata, weights, rope_factors })
 }
 
 fn malformed(file: &str, reason: String) -> WeightsError {
@@ -143,7 +159,16 @@ impl Tensors {
         };
         let offset = data + tensor.offset;
         let (shape, row_order) = (tensor.shape, RowOrder::Stored);
-        self.readable.push(TensorInfo { name, dtype, shape, source: number, offset, bytes, row_order });
+        self.readable.push(TensorInfo {
+            name,
+            dtype,
+            shape,
+            source: number,
+            offset,
+            bytes,
+            row_order,
+            less_one: false,
+        });
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
-use crate::weights::{BytesSource, FloatType};
+use crate::weights::{BytesSource, FloatType, Renamed};
 use pollster::block_on;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -99,7 +99,7 @@ fn llama_weights() -> Weights {
 
 #[test]
 fn a_llama_file_reads_as_the_hugging_face_checkpoint() {
-    let rope_freqs = open_bytes(LLAMA.to_vec()).unwrap().rope_freqs;
+    let rope_freqs = open_bytes(LLAMA.to_vec()).unwrap().rope_factors.every;
     let weights = llama_weights();
     let reference = SafeTensors::deserialize(LLAMA_EXPECTED).unwrap();
     let mut names = reference.names();
@@ -152,7 +152,8 @@ fn any_range_of_rows_is_part_of_the_whole() {
 fn two_tensors_of_one_new_name_are_refused() {
     let writer = Writer::new("x").tensor("a", &[2], 0, 0).tensor("b", &[2], 0, 32).data(&floats(10));
     let weights = open_bytes(writer.bytes()).unwrap().weights;
-    let name = |_: &str| Some(("c".to_string(), RowOrder::Stored));
+    let renamed = Renamed::only("c".to_string());
+    let name = |_: &str| Some(renamed.clone());
     let error = weights.renamed(name).unwrap_err().to_string();
     assert!(error.contains("`c` is there twice") && error.contains("m.gguf"), "{error}");
 }
@@ -386,8 +387,9 @@ fn values_that_are_not_finite_are_named_by_their_hugging_face_row() {
     data[5 * 4..6 * 4].copy_from_slice(&f32::NAN.to_le_bytes());
     let writer = Writer::new("x").tensor("q", &[2, 4], 0, 0).data(&data);
     let name = "q";
-    let order = RowOrder::InterleavedRope { head_dim: 4, rotated: 4 };
-    let weights = open_bytes(writer.bytes()).unwrap().weights.renamed(|_| Some((name.to_string(), order))).unwrap();
+    let row_order = RowOrder::InterleavedRope { head_dim: 4, rotated: 4 };
+    let renamed = Renamed { name: name.to_string(), row_order, less_one: false };
+    let weights = open_bytes(writer.bytes()).unwrap().weights.renamed(|_| Some(renamed.clone())).unwrap();
     match block_on(weights.read_rows(name, 1..3)).unwrap_err() {
         WeightsError::NotFinite { row, value, .. } => assert!(row == 1 && value.is_nan()),
         other => panic!("{other}"),

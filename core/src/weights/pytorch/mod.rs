@@ -151,7 +151,7 @@ async fn open_file(
         };
         starts.insert(key, start);
         let (offset, row_order) = (start + within, RowOrder::Stored);
-        tensors.push(TensorInfo { name, dtype, shape, source: number, offset, bytes, row_order });
+        tensors.push(TensorInfo { name, dtype, shape, source: number, offset, bytes, row_order, less_one: false });
     }
     Ok(())
 }

@@ -1,0 +1,122 @@
+"""Runs the GGUF fixtures of gguf_families.py in llama.cpp and compares its logits with those of transformers.
+
+    python tests/reference/check_llama_cpp.py DIR [NAME ...]
+
+DIR holds llama.cpp's libraries, as for llama_cpp_ids.py; the layout of `llama_context_params` below is that of the same version.
+llama.cpp multiplies weights that are not F32 with rounded activations, so each fixture is written anew with F32 weights. Its first
+window is compared, or as much of it as llama.cpp computes as the model was trained. GELU comes from a table of halves there.
+"""
+
+import ctypes
+import json
+import pathlib
+import sys
+import tempfile
+
+import numpy
+import torch
+from gguf import GGMLQuantizationType as Type
+
+import gguf_families
+import model_io
+from llama_cpp_ids import Llama
+
+FIXTURES = pathlib.Path(__file__).resolve().parent.parent / "fixtures"
+TOLERANCE, GELU_TOLERANCE = 1e-4, 1e-2
+CONTEXT = 128
+# Tokens that are compared, where llama.cpp leaves something out: Phi-3's window, and EXAONE 4's unless there are 64 layers.
+COMPARED = {"gguf-phi3": 13, "gguf-exaone4-sliding": 0}
+
+
+class ContextParams(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_uint32) for name in ("n_ctx", "n_batch", "n_ubatch", "n_seq_max", "n_rs_seq", "n_outputs_max", "n_outputs")],
+        *[(name, ctypes.c_int32) for name in ("n_threads", "n_threads_batch", "ctx_type", "rope", "pooling", "attention", "flash_attn")],
+        *[(name, ctypes.c_float) for name in ("base", "scale", "ext_factor", "attn_factor", "beta_fast", "beta_slow")],
+        ("yarn_orig_ctx", ctypes.c_uint32), ("defrag_thold", ctypes.c_float),
+        ("cb_eval", ctypes.c_void_p), ("cb_eval_user_data", ctypes.c_void_p),
+        ("type_k", ctypes.c_int32), ("type_v", ctypes.c_int32),
+        ("behind", ctypes.c_uint8 * 48),
+    ]  # fmt: skip
+
+
+class Batch(ctypes.Structure):
+    _fields_ = [("n_tokens", ctypes.c_int32)] + [
+        (name, ctypes.c_void_p) for name in ("token", "embd", "pos", "n_seq_id", "seq_id", "logits")
+    ]
+
+
+class Runner(Llama):
+    def __init__(self, folder):
+        super().__init__(folder)
+        library = self.library
+        library.llama_context_default_params.restype = ContextParams
+        library.llama_init_from_model.restype = ctypes.c_void_p
+        library.llama_init_from_model.argtypes = [ctypes.c_void_p, ContextParams]
+        library.llama_batch_init.restype = Batch
+        library.llama_decode.argtypes = [ctypes.c_void_p, Batch]
+        library.llama_get_logits.restype = ctypes.POINTER(ctypes.c_float)
+        library.llama_get_logits.argtypes = [ctypes.c_void_p]
+        library.llama_free.argtypes = library.llama_model_free.argtypes = [ctypes.c_void_p]
+        for backend in folder.glob("libggml-cpu-haswell.so"):
+            library.ggml_backend_load(str(backend).encode())
+
+    def logits(self, path, ids, vocabulary):
+        library = self.library
+        model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
+        if not model:
+            raise SystemExit(f"llama.cpp does not load {path}")
+        params = library.llama_context_default_params()
+        params.n_ctx, params.n_threads, params.flash_attn = CONTEXT, 1, 0
+        params.type_k = params.type_v = 0  # F32
+        context = library.llama_init_from_model(model, params)
+        batch = library.llama_batch_init(len(ids), 0, 1)
+        batch.n_tokens = len(ids)
+        fill = lambda place, kind, values: ctypes.memmove(place, (kind * len(values))(*values), ctypes.sizeof(kind) * len(values))  # noqa: E731
+        fill(batch.token, ctypes.c_int32, ids)
+        fill(batch.pos, ctypes.c_int32, range(len(ids)))
+        fill(batch.n_seq_id, ctypes.c_int32, [1] * len(ids))
+        fill(batch.logits, ctypes.c_int8, [1] * len(ids))
+        for pointer in (ctypes.c_void_p * len(ids)).from_address(batch.seq_id):
+            fill(pointer, ctypes.c_int32, [0])
+        if library.llama_decode(context, batch):
+            raise SystemExit(f"llama.cpp does not run {path}")
+        found = numpy.ctypeslib.as_array(library.llama_get_logits(context), (len(ids), vocabulary)).copy()
+        library.llama_free(context)
+        library.llama_model_free(model)
+        return found
+
+
+def compare(runner, name):
+    """The largest difference of a logit, and the largest logit."""
+    reference = json.loads((FIXTURES / name / "reference.json").read_text(encoding="utf-8"))
+    ids = reference["ids"][: reference["window"]][: COMPARED.get(name)]
+    expected = gguf_families.load_model(name, types=[Type.F32])(torch.tensor([ids])).logits[0].numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.gguf"
+        gguf_families.write(path, name, types=[Type.F32])
+        found = runner.logits(path, ids, expected.shape[1])
+    return float(numpy.abs(found - expected).max()), float(numpy.abs(expected).max()), len(ids)
+
+
+def main():
+    model_io.quiet_and_deterministic()
+    runner = Runner(pathlib.Path(sys.argv[1]))
+    failed = []
+    for name in sys.argv[2:] or gguf_families.FIXTURES:
+        if COMPARED.get(name) == 0:
+            print(f"{name:26} not compared: llama.cpp computes such a model in another way", flush=True)
+            continue
+        difference, largest, tokens = compare(runner, name)
+        print(f"{name:26} {tokens} tokens, logits up to {largest:.2f} differ by {difference:.1e}", flush=True)
+        config = gguf_families.FIXTURES[name]["config"]
+        keys = ("hidden_act", "hidden_activation", "activation")
+        gelu = config["model_type"] == "falcon" or any("gelu" in config.get(key, "") for key in keys)
+        if not difference <= (GELU_TOLERANCE if gelu else TOLERANCE):
+            failed.append(name)
+    if failed:
+        raise SystemExit(f"too far from transformers: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@
 use blockpruner::model::{BlockId, BlockSet, Checkpoint, DeviceModel, device_needs};
 use blockpruner::score::Scorer;
 use blockpruner::text::{CalibrationText, Windows};
-use blockpruner_tests::{Published, QWEN2, Reference, SMOLLM2, TOLERANCE, open, relative};
+use blockpruner_tests::{GEMMA3, Published, QWEN2, Reference, SMOLLM2, TOLERANCE, open, relative};
 use pollster::block_on;
 
 fn compare_with_transformers(model: &Published, reference: &str) {
@@ -42,4 +42,10 @@ fn smollm2_agrees_with_transformers() {
 #[ignore = "downloads 491 MB"]
 fn qwen2_coder_agrees_with_transformers() {
     compare_with_transformers(&QWEN2, include_str!("../reference/qwen2_coder.json"));
+}
+
+#[test]
+#[ignore = "downloads 253 MB"]
+fn gemma3_agrees_with_transformers() {
+    compare_with_transformers(&GEMMA3, include_str!("../reference/gemma3.json"));
 }

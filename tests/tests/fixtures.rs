@@ -18,10 +18,22 @@ const REPRESENTATIVE: [&str; 5] = ["llama-f32", "llama-bf16-tied", "llama-f16-sh
 
 /// One for each variant of a shader that only some families use: caps, post-norms, sliding windows and GELU; blocks without a
 /// norm before them and norms over rows; norms over heads; a part of a head turned; nothing turned; multipliers; layer norms
-/// that parallel blocks share, and a head with a bias; Q, K and V in groups, and GELU itself; the square of what is positive; biases by position,
-/// rounded.
-const VARIANTS: [&str; 10] =
-    ["gemma2", "olmo2", "gemma3", "glm4", "smollm3", "granite", "phi", "falcon-new", "nemotron", "falcon-alibi"];
+/// that parallel blocks share, and a head with a bias; Q, K and V in groups, and GELU itself; the square of what is positive;
+/// biases by position, rounded and not, and a head of rows of length 1; layer norms of each head.
+const VARIANTS: [&str; 12] = [
+    "gemma2",
+    "olmo2",
+    "gemma3",
+    "glm4",
+    "smollm3",
+    "granite",
+    "phi",
+    "falcon-new",
+    "nemotron",
+    "falcon-alibi",
+    "baichuan-alibi",
+    "stablelm-qk-norm",
+];
 
 fn check_losses(name: &str, reference: &Reference, found: &[f32]) {
     let targets = reference.window - 1;

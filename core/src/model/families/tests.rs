@@ -246,7 +246,7 @@ fn what_changes_the_result_and_is_not_built_is_refused_by_name() {
             ["`parallel_attn`", "must be parallel"],
         ),
         ("gpt_neox", json!({"rotary_pct": 1.5}), ["`rotary_pct`", "1.5"]),
-        ("stablelm", json!({"qk_layernorm": true}), ["`qk_layernorm`", "head by head"]),
+        ("phi", json!({"qk_layernorm": true}), ["`qk_layernorm`", "must not be normed"]),
         ("phi", json!({"tie_word_embeddings": true}), ["`tie_word_embeddings`", "bias"]),
     ] {
         let error = refusal(family, keys.clone());
@@ -342,7 +342,7 @@ fn keys() -> Vec<DecidedKey> {
         ("attention_bias", json!(false), &[("seed_oss glm4 gpt_neox", Read)]),
         ("use_qkv_bias", json!(true), &[("stablelm", Read)]),
         ("bias", json!(true), &[("falcon", Read)]),
-        ("qk_layernorm", json!(true), &[("stablelm phi", Refused)]),
+        ("qk_layernorm", json!(true), &[("stablelm", Read), ("phi", Refused)]),
         ("alibi", json!(true), &[("falcon", Read)]),
         ("attention_out_bias", json!(true), &[("seed_oss", Read)]),
         ("mlp_bias", json!(true), &[("llama smollm3 granite seed_oss nemotron", Read)]),

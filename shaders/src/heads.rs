@@ -16,6 +16,8 @@ pub enum Over {
     Head,
     /// All heads of Q together, and all of K.
     Row,
+    /// Each head by itself, with a weight of its own, and its mean is taken off first: layer norms without a bias.
+    EachHead,
 }
 
 /// How heads are laid out.
@@ -103,7 +105,13 @@ impl PanelsParams {
 }
 
 /// Whole texels that are turned with whole texels are read as such.
-pub(crate) fn context(kernel: GemmKernel, head_dim: u32, rotated: u32, normed: bool, to: HeadsTo) -> minijinja::Value {
+pub(crate) fn context(
+    kernel: GemmKernel,
+    head_dim: u32,
+    rotated: u32,
+    normed: Option<Over>,
+    to: HeadsTo,
+) -> minijinja::Value {
     let aligned = rotated.is_multiple_of(8);
     let (lanes, subgroups) = match kernel {
         GemmKernel::Tile { subgroups, .. } => (0, subgroups),
@@ -114,7 +122,8 @@ pub(crate) fn context(kernel: GemmKernel, head_dim: u32, rotated: u32, normed: b
         HEAD_TEXELS => head_texels(head_dim),
         HALF => rotated / 2,
         ALIGNED => aligned,
-        NORMED => normed,
+        NORMED => normed.is_some(),
+        EACH_HEAD => normed == Some(Over::EachHead),
         PANELS => to == HeadsTo::Panels,
         SUBGROUPS => subgroups,
         LANES => lanes,
@@ -137,6 +146,8 @@ pub fn table_row(inv_freq: &[f32], attention_scaling: f32, position: usize) -> V
 /// How the CPU twin norms Q and K.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuNorms<'a> {
+    /// What they are over.
+    pub over: Over,
     /// Weight of Q, `[head_dim]` or `[heads * head_dim]`.
     pub query: &'a [f32],
     /// Weight of K, `[head_dim]` or `[kv_heads * head_dim]`.
@@ -146,7 +157,8 @@ pub struct CpuNorms<'a> {
 }
 
 /// CPU twin: Q, K and V, each `[rows, its heads * head_dim]`, from `qkv [rows, (heads + 2 * kv_heads) * head_dim]`. Row r
-/// takes row r % window of `table [window, rotated / 2]`. A norm is over as many columns as its weight has.
+/// takes row r % window of `table [window, rotated / 2]`. A root mean square norm is over as many columns as its
+/// weight has.
 pub fn cpu<'a>(
     [heads, kv_heads, head_dim]: [usize; 3],
     table: &[[f32; 2]],
@@ -161,6 +173,12 @@ pub fn cpu<'a>(
         let (queries, rest) = values.split_at(heads * head_dim);
         let (keys, values) = rest.split_at(kv_heads * head_dim);
         let normed = |values: &[f32], weight: fn(&CpuNorms<'a>) -> &'a [f32]| match &norms {
+            Some(norms) if norms.over == Over::EachHead => {
+                let heads = values.chunks(head_dim).zip(weight(norms).chunks(head_dim));
+                heads
+                    .flat_map(|(head, weight)| norm::cpu(head, weight, Some(&vec![0.0; head_dim]), norms.epsilon))
+                    .collect()
+            }
             Some(norms) => norm::cpu(values, weight(norms), None, norms.epsilon),
             None => values.to_vec(),
         };

@@ -183,7 +183,7 @@ pub enum Kernel {
     Gemm { kernel: GemmKernel, weight: WeightFormat, residual: bool },
     /// Heads of a fused projection: normed or not, the first `rotated` elements of each turned by its position, to
     /// storage that attention reads. To [`HeadsTo::Rows`], V is only copied.
-    Heads { kernel: GemmKernel, head_dim: u32, rotated: u32, normed: bool, to: HeadsTo },
+    Heads { kernel: GemmKernel, head_dim: u32, rotated: u32, normed: Option<Over>, to: HeadsTo },
     /// Causal attention, to the left side of a product.
     Attention { kernel: GemmKernel, head_dim: u32, scores: Scores },
     /// Activation, gated or not, to the left side of a product.
@@ -234,7 +234,7 @@ impl Kernel {
             }
             Self::Norm { kernel: GemmKernel::Tile { .. }, .. }
             | Self::LogSumExp { kernel: GemmKernel::Tile { .. }, .. }
-            | Self::Heads { kernel: GemmKernel::Tile { .. }, normed: true, .. } => {
+            | Self::Heads { kernel: GemmKernel::Tile { .. }, normed: Some(_), .. } => {
                 parts.push(include_str!("../wgsl/reduce.wgsl"));
             }
             _ => {}
@@ -257,7 +257,11 @@ impl Kernel {
                 format!("{name} head_dim {head_dim}{}", scores.label())
             }
             Self::Heads { head_dim, rotated, normed, to, .. } => {
-                let normed = if normed { ", normed" } else { "" };
+                let normed = match normed {
+                    None => "",
+                    Some(Over::EachHead) => ", each normed",
+                    Some(Over::Head | Over::Row) => ", normed",
+                };
                 format!("{name} head_dim {head_dim}, {rotated} turned{normed}, to {to:?}")
             }
             Self::Norm { kind, rows, .. } => format!("{name} {kind:?} {rows:?}"),
@@ -319,11 +323,11 @@ impl Kernel {
                 match to {
                     HeadsTo::Rows => {
                         bindings.extend([ReadWrite; 3]);
-                        bindings.extend([input; 2].into_iter().filter(|_| normed));
+                        bindings.extend([input; 2].into_iter().filter(|_| normed.is_some()));
                     }
                     HeadsTo::Panels => {
                         bindings.push(TextureWrite);
-                        bindings.extend(normed.then_some(input));
+                        bindings.extend(normed.map(|_| input));
                     }
                 }
                 (if kernel.is_panel() { wgsl!("heads_panel") } else { wgsl!("heads") }, bindings)
@@ -464,7 +468,7 @@ mod tests {
     fn every_heads(kernel: GemmKernel, head_dim: u32) -> Vec<Kernel> {
         let mut kernels = Vec::new();
         for rotated in [0, 2, head_dim / 16 * 8, head_dim] {
-            for normed in [false, true] {
+            for normed in [None, Some(Over::Head), Some(Over::EachHead)] {
                 for to in [HeadsTo::Rows, HeadsTo::Panels].into_iter().take(1 + kernel.is_panel() as usize) {
                     kernels.push(Kernel::Heads { kernel, head_dim, rotated, normed, to });
                 }

@@ -56,6 +56,10 @@ struct Head {
     index: u32,
     // what normed elements are multiplied by
     inverse: f32,
+{% if EACH_HEAD %}
+    // what is taken off them first
+    mean: f32,
+{% endif %}
 }
 
 fn head_of(row: u32, head: u32) -> Head {
@@ -68,18 +72,18 @@ fn head_of(row: u32, head: u32) -> Head {
         part = 1u;
         index = head - params.heads;
     }
-    return Head(row, head * HEAD_DIM, part, index, 1.0);
+    return Head(row, head * HEAD_DIM, part, index, 1.0{% if EACH_HEAD %}, 0.0{% endif %});
 }
 
 fn element(head: Head, i: u32) -> f32 {
     let x = qkv[head.row * params.stride + head.base + i];
 {% if NORMED %}
-    let weight = head.index * (HEAD_DIM - params.span_step) + i;
+    let weight = head.index * {% if EACH_HEAD %}HEAD_DIM{% else %}(HEAD_DIM - params.span_step){% endif %} + i;
     if head.part == 0u {
-        return query_weight[weight] * (x * head.inverse);
+        return query_weight[weight] * ({% if EACH_HEAD %}(x - head.mean){% else %}x{% endif %} * head.inverse);
     }
     if head.part == 1u {
-        return key_weight[weight] * (x * head.inverse);
+        return key_weight[weight] * ({% if EACH_HEAD %}(x - head.mean){% else %}x{% endif %} * head.inverse);
     }
 {% endif %}
     return x;
@@ -129,9 +133,16 @@ fn main(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     if head.part == 2u {
         span = 0u;
     }
+{% if EACH_HEAD %}
+    var total = 0.0;
+    for (var column = lane.index; column < span; column += 64u) {
+        total += qkv[first + column];
+    }
+    head.mean = reduce_add(total, lane) / f32(max(span, 1u));
+{% endif %}
     var sum = 0.0;
     for (var column = lane.index; column < span; column += 64u) {
-        let value = qkv[first + column];
+        let value = qkv[first + column]{{ " - head.mean" if EACH_HEAD }};
         sum += value * value;
     }
     let epsilon = select(params.query_epsilon, params.key_epsilon, head.part == 1u);

@@ -84,6 +84,10 @@ struct Head {
     weight: u32,
     // what normed elements are multiplied by
     inverse: f32,
+{% if EACH_HEAD %}
+    // what is taken off them first
+    mean: f32,
+{% endif %}
 {% if PANELS %}
     // first texel of the output, and from one to the next
     to: u32,
@@ -95,15 +99,16 @@ struct Head {
 {% endif %}
 }
 
+{% set VALUE = "(value - head.mean)" if EACH_HEAD else "value" %}
 fn texel_of(head: Head, texel: u32) -> vec4f {
     let value = textureLoad(qkv, at(head.source + texel * {{ ROWS }}u));
 {% if NORMED %}
 {% if PANELS %}
-    return textureLoad(weight, at(head.weight + texel)) * (value * head.inverse);
+    return textureLoad(weight, at(head.weight + texel)) * ({{ VALUE }} * head.inverse);
 {% else %}
     let query = textureLoad(query_weight, at(head.weight + texel));
     let key = textureLoad(key_weight, at(head.weight + texel));
-    return select(key, query, head.part == 0u) * (value * head.inverse);
+    return select(key, query, head.part == 0u) * ({{ VALUE }} * head.inverse);
 {% endif %}
 {% else %}
     return value;
@@ -125,11 +130,21 @@ fn put(head: Head, texel: u32, value: vec4f) {
 }
 
 {% if NORMED %}
+{% if EACH_HEAD %}
+fn mean_of(source: u32, span: u32) -> f32 {
+    var totals = vec4f(0.0);
+    for (var i = 0u; i < span / 4u; i++) {
+        totals += textureLoad(qkv, at(source + i * {{ ROWS }}u));
+    }
+    return ((totals.x + totals.y) + (totals.z + totals.w)) / f32(span);
+}
+
+{% endif %}
 // What the elements of a span are multiplied by.
-fn inverse_of(source: u32, span: u32, epsilon: f32) -> f32 {
+fn inverse_of(source: u32, span: u32, {% if EACH_HEAD %}mean: f32, {% endif %}epsilon: f32) -> f32 {
     var squares = vec4f(0.0);
     for (var i = 0u; i < span / 4u; i++) {
-        let value = textureLoad(qkv, at(source + i * {{ ROWS }}u));
+        let value = textureLoad(qkv, at(source + i * {{ ROWS }}u)){{ " - mean" if EACH_HEAD }};
         squares += value * value;
     }
     return 1.0 / sqrt(((squares.x + squares.y) + (squares.z + squares.w)) / f32(span) + epsilon);
@@ -195,9 +210,15 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let source = in_block(row, params.first_column / 4u + id.y * {{ HEAD_TEXELS }}u, params.stride / 4u);
 {% if NORMED %}
     let span = in_block(row, (params.first_column + id.y * params.span_step) / 4u, params.stride / 4u);
+{% if EACH_HEAD %}
+    let mean = mean_of(span, params.span);
+    let inverse = inverse_of(span, params.span, mean, params.epsilon);
+    put_all(Head(source, id.x * HALF, id.y * {{ HEAD_TEXELS }}u, inverse, mean, to, params.group));
+{% else %}
     let inverse = inverse_of(span, params.span, params.epsilon);
     let weight = id.y * ({{ HEAD_DIM }}u - params.span_step) / 4u;
     put_all(Head(source, id.x * HALF, weight, inverse, to, params.group));
+{% endif %}
 {% else %}
     put_all(Head(source, id.x * HALF, 0u, 1.0, to, params.group));
 {% endif %}
@@ -213,7 +234,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let keys = params.heads;
     let values = params.heads + params.kv_heads;
     let source = in_block(row, number * {{ HEAD_TEXELS }}u, params.stride / 4u);
-    var head = Head(source, row % params.window * HALF, 0u, 1.0, 2u, 0u);
+    var head = Head(source, row % params.window * HALF, 0u, 1.0, {% if EACH_HEAD %}0.0, {% endif %}2u, 0u);
     if number >= values {
         head.to = ((params.past + row) * params.kv_heads + number - values) * {{ HEAD_TEXELS }}u;
         for (var i = 0u; i < {{ HEAD_TEXELS }}u; i++) {
@@ -235,8 +256,14 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let is_key = head.part == 1u;
     let span = select(params.query_span, params.key_span, is_key);
     let epsilon = select(params.query_epsilon, params.key_epsilon, is_key);
+{% if EACH_HEAD %}
+    head.mean = mean_of(in_block(row, first / 4u, params.stride / 4u), span);
+    head.inverse = inverse_of(in_block(row, first / 4u, params.stride / 4u), span, head.mean, epsilon);
+    head.weight = index * {{ HEAD_TEXELS }}u;
+{% else %}
     head.inverse = inverse_of(in_block(row, first / 4u, params.stride / 4u), span, epsilon);
     head.weight = index * ({{ HEAD_DIM }}u - params.span_step) / 4u;
+{% endif %}
 {% endif %}
     put_all(head);
 }

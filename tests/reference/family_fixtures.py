@@ -171,6 +171,11 @@ STABLELM_PARALLEL = layer_norm_like(
     "stablelm", "StableLm", num_hidden_layers=2, hidden_size=48, hidden_act="silu", partial_rotary_factor=0.25,
     use_qkv_bias=False, qk_layernorm=False, use_parallel_residual=True,
 )
+# Two heads of keys, so that they differ.
+STABLELM_QK_NORM = layer_norm_like(
+    "stablelm", "StableLm", num_hidden_layers=2, hidden_size=48, num_attention_heads=4, num_key_value_heads=2,
+    hidden_act="silu", partial_rotary_factor=0.5, use_qkv_bias=False, qk_layernorm=True, use_parallel_residual=True,
+)
 COHERE2 = layer_norm_like(
     "cohere2", "Cohere2", hidden_act="silu", num_hidden_layers=4, hidden_size=40, num_attention_heads=2,
     attention_bias=False, logit_scale=0.6, sliding_window=9, sliding_window_pattern=4, tie_word_embeddings=True,
@@ -277,6 +282,7 @@ FOLDERS = {
     "nemotron": dict(config=NEMOTRON, window=43, windows=2, greedy=3),
     "stablelm": dict(config=STABLELM, window=43, windows=2, greedy=3),
     "stablelm-parallel": dict(config=STABLELM_PARALLEL, window=43, windows=2, greedy=3),
+    "stablelm-qk-norm": dict(config=STABLELM_QK_NORM, window=43, windows=2, greedy=3),
     "cohere2": dict(config=COHERE2, window=43, windows=2, greedy=3),
     "phi": dict(config=PHI, window=43, windows=2, greedy=3),
     "gpt-neox": dict(config=GPT_NEOX, window=43, windows=2, greedy=3),

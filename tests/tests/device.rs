@@ -34,6 +34,7 @@ fn every_kernel_passes_its_self_test() {
                 needs.attention.extend([
                     AttentionNeed { rotated: 32, over: Some(Over::Head), sliding: true, ..needs.attention[0] },
                     AttentionNeed { rotated: 0, over: Some(Over::Row), soft_cap: true, ..needs.attention[0] },
+                    AttentionNeed { over: Some(Over::EachHead), ..needs.attention[0] },
                     AttentionNeed { rotated: 0, alibi: Some(Alibi::Plain), ..needs.attention[0] },
                     AttentionNeed { rotated: 0, alibi: Some(Alibi::Rounded), ..needs.attention[0] },
                 ]);

@@ -19,8 +19,8 @@ const REPRESENTATIVE: [&str; 5] = ["llama-f32", "llama-bf16-tied", "llama-f16-sh
 /// One for each variant of a shader that only some families use: caps, post-norms, sliding windows and GELU; blocks without a
 /// norm before them and norms over rows; norms over heads; a part of a head turned; nothing turned; multipliers; layer norms
 /// that parallel blocks share, and a head with a bias; Q, K and V in groups, and GELU itself; the square of what is positive;
-/// positions that are added; biases by position, rounded.
-const VARIANTS: [&str; 11] = [
+/// positions that are added; biases by position, rounded and not, and a head of rows of length 1; layer norms of each head.
+const VARIANTS: [&str; 13] = [
     "gemma2",
     "olmo2",
     "gemma3",
@@ -32,6 +32,8 @@ const VARIANTS: [&str; 11] = [
     "nemotron",
     "gpt2",
     "falcon-alibi",
+    "baichuan-alibi",
+    "stablelm-qk-norm",
 ];
 
 fn check_losses(name: &str, reference: &Reference, found: &[f32]) {

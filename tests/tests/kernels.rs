@@ -395,9 +395,10 @@ impl Heads {
         let values = random(12, (window * windows) as usize * columns).iter().map(|x| x * 2.0).collect::<Vec<f32>>();
         let weights = over.map(|over| match over {
             Over::Head => [random(13, head_dim), random(14, head_dim)],
-            Over::Row => [random(13, heads * head_dim), random(14, kv_heads * head_dim)],
+            Over::Row | Over::EachHead => [random(13, heads * head_dim), random(14, kv_heads * head_dim)],
         });
-        let twins = weights.as_ref().map(|[query, key]| CpuNorms { query, key, epsilon: EPSILON });
+        let twins = over.zip(weights.as_ref());
+        let twins = twins.map(|(over, [query, key])| CpuNorms { over, query, key, epsilon: EPSILON });
         let sizes = [heads, kv_heads, head_dim];
         let expected = heads::cpu(sizes, &table, shape.rotated as usize, window as usize, twins, &values);
         let norms = over.zip(weights).map(|(over, [query, key])| HeadNorms {
@@ -540,6 +541,11 @@ fn check_attention_variants(gpu: &Gpu, label: &str) {
         }
         let shape = Attention { scale: 0.3, ..plain(head_dim) };
         check_attention(gpu, label, shape, Some(Over::Row), 43, 2);
+        for rotated in [0, whole] {
+            let shape = Attention { rotated, ..shape };
+            check_attention(gpu, label, shape, Some(Over::EachHead), 43, 2);
+            check_cached(gpu, label, shape, Some(Over::EachHead), [43, 20, 7]);
+        }
     }
     for &head_dim in [24, 128].iter().chain(ragged) {
         // Windows shorter and longer than the text, and no multiple of a block.

@@ -43,7 +43,7 @@ pub fn fixtures() -> anyhow::Result<()> {
 
 /// What is exported: a fixture, the published order of its pruning, and the same blocks as check_export.py takes them.
 /// Every family, from folders and from GGUF files; among them a layer without both blocks and no attention at all.
-const EXPORTS: [(&str, &str, &str); 43] = [
+const EXPORTS: [(&str, &str, &str); 44] = [
     ("llama-f32", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 0]]}"#, "mha:1,mlp:0"),
     ("llama-biases", r#"{"1": [["mlp", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mha:0,mlp:0"),
     ("qwen2-bf16", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 2]]}"#, "mha:0,mlp:2"),
@@ -72,6 +72,7 @@ const EXPORTS: [(&str, &str, &str); 43] = [
     ("nemotron", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 0]]}"#, "mha:1,mlp:0"),
     ("stablelm", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 1]]}"#, "mha:0,mlp:1"),
     ("stablelm-parallel", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 1]]}"#, "mha:1,mlp:1"),
+    ("stablelm-qk-norm", r#"{"1": [["mha", 1]], "2": [["mha", 1], ["mlp", 1]]}"#, "mha:1,mlp:1"),
     ("cohere2", r#"{"1": [["mha", 3]], "2": [["mha", 3], ["mlp", 0]]}"#, "mha:3,mlp:0"),
     ("phi", r#"{"1": [["mlp", 0]], "2": [["mha", 0], ["mlp", 0]]}"#, "mha:0,mlp:0"),
     ("gpt-neox", r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 1]]}"#, "mha:0,mlp:1"),

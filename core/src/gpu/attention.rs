@@ -30,7 +30,7 @@ pub struct Attention {
 /// Norms of Q and K before they are turned.
 #[derive(Clone, Debug)]
 pub struct HeadNorms {
-    /// Of Q; as many columns as `over` says.
+    /// Of Q; as many columns as `over` says, or those of all heads where each has its own.
     pub query: Norm,
     /// Of K.
     pub key: Norm,
@@ -283,9 +283,14 @@ impl Attention {
     /// From the columns that one head is normed over to those of the next.
     fn span_step(&self, norms: &HeadNorms) -> u32 {
         match norms.over {
-            Over::Head => self.head_dim,
+            Over::Head | Over::EachHead => self.head_dim,
             Over::Row => 0,
         }
+    }
+
+    /// Neighbouring columns that are normed together.
+    fn span(&self, norms: &HeadNorms, norm: &Norm) -> u32 {
+        if norms.over == Over::EachHead { self.head_dim } else { norm.columns }
     }
 
     fn rows_params(&self, input: &Projection<'_>, rows: u32, window: u32) -> RowsParams {
@@ -297,8 +302,8 @@ impl Attention {
             kv_heads: self.kv_heads,
             first_head: 0,
             past: 0,
-            query_span: input.norms.map_or(0, |norms| norms.query.columns),
-            key_span: input.norms.map_or(0, |norms| norms.key.columns),
+            query_span: input.norms.map_or(0, |norms| self.span(norms, &norms.query)),
+            key_span: input.norms.map_or(0, |norms| self.span(norms, &norms.key)),
             span_step: input.norms.map_or(0, |norms| self.span_step(norms)),
             query_epsilon: input.norms.map_or(0.0, |norms| norms.query.epsilon),
             key_epsilon: input.norms.map_or(0.0, |norms| norms.key.epsilon),
@@ -314,9 +319,9 @@ impl Attention {
         [q, k, v]: [Resource; 3],
     ) {
         let Self { head_dim, rotated, .. } = *self;
-        let normed = input.norms.is_some();
+        let normed = input.norms.map(|norms| norms.over);
         let kernel = Kernel::Heads { kernel: gpu.gemm(), head_dim, rotated, normed, to: HeadsTo::Rows };
-        let grid = params.grid(gpu.gemm(), head_dim, normed);
+        let grid = params.grid(gpu.gemm(), head_dim, normed.is_some());
         let flops = params.rows as u64 * self.stride() as u64 * 8;
         let (rope, qkv) = (input.rope.clone(), input.qkv.clone());
         match input.norms {
@@ -355,11 +360,11 @@ impl Attention {
                 heads,
                 group,
                 blocks: window.div_ceil(group),
-                span: norm.map_or(0, |norm| norm.columns),
+                span: input.norms.zip(norm).map_or(0, |(norms, norm)| self.span(norms, norm)),
                 span_step: input.norms.map_or(0, |norms| self.span_step(norms)),
                 epsilon: norm.map_or(0.0, |norm| norm.epsilon),
             };
-            let normed = norm.is_some();
+            let normed = input.norms.filter(|_| norm.is_some()).map(|norms| norms.over);
             let kernel = Kernel::Heads { kernel: gpu.gemm(), head_dim, rotated, normed, to: HeadsTo::Panels };
             let grid = params.grid(windows);
             let flops = (params.blocks * group * heads * head_dim) as u64 * windows as u64 * 2;

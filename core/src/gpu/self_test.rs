@@ -278,7 +278,7 @@ async fn check_attention(
     let weights = over.map(|over| {
         let columns = |heads: u32| match over {
             Over::Head => head_dim,
-            Over::Row => heads * head_dim,
+            Over::Row | Over::EachHead => heads * head_dim,
         };
         [values(13, columns(heads) as usize), values(14, columns(kv_heads) as usize)]
     });
@@ -303,7 +303,8 @@ async fn check_attention(
 
     // The twins know no padding of rows.
     let qkv: Vec<f32> = qkv.chunks(width).flat_map(|row| &row[..columns]).copied().collect();
-    let norms = weights.as_ref().map(|[query, key]| CpuNorms { query, key, epsilon: EPSILON });
+    let norms = over.zip(weights.as_ref());
+    let norms = norms.map(|(over, [query, key])| CpuNorms { over, query, key, epsilon: EPSILON });
     let sizes = [heads, kv_heads, head_dim].map(|size| size as usize);
     let [q, k, v] = heads::cpu(sizes, &table, rotated as usize, window as usize, norms, &qkv);
     let twin = CpuAttention {

@@ -213,8 +213,11 @@ impl DeviceModel {
         for block in spec.blocks() {
             // Norms of heads are of the kind that the others are.
             let norms = spec.block_tensors(block).into_iter().filter(|tensor| tensor.role.is_norm() && !tensor.bias);
-            let norms =
-                norms.map(|tensor| Norm::bytes(gpu, spec.final_norm.kind, tensor.rows.len() as u32)).sum::<u64>();
+            let norms: Vec<_> = norms.collect();
+            // Those of heads that have one each lie together.
+            let norms = norms.chunk_by(|a, b| a.role == b.role);
+            let columns = norms.map(|norms| norms.iter().map(|tensor| tensor.rows.len() as u32).sum());
+            let norms = columns.map(|columns| Norm::bytes(gpu, spec.final_norm.kind, columns)).sum::<u64>();
             let block = norms + stacks(&mut Stack::of(spec, block).into_iter())?;
             bytes.blocks += block;
             bytes.largest_block = bytes.largest_block.max(block);

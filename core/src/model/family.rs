@@ -92,11 +92,13 @@ pub(crate) struct Tensor {
     pub plus_one: bool,
     /// Whether a Hugging Face checkpoint holds a matrix by columns, `[in, out]`; several then lie side by side.
     pub transposed: bool,
+    /// Whether a Hugging Face checkpoint holds a tensor of its own for each head, with the head's number behind the module.
+    pub each_head: bool,
 }
 
 /// A row of a table; see [`Tensor`].
 pub(crate) const fn tensor(role: Role, hf: &'static str, gguf: &'static str) -> Tensor {
-    Tensor { role, hf, gguf, interleaved: None, grouped: false, plus_one: false, transposed: false }
+    Tensor { role, hf, gguf, interleaved: None, grouped: false, plus_one: false, transposed: false, each_head: false }
 }
 
 impl Tensor {
@@ -114,6 +116,10 @@ impl Tensor {
 
     pub const fn transposed(self) -> Self {
         Self { transposed: true, ..self }
+    }
+
+    pub const fn each_head(self) -> Self {
+        Self { each_head: true, ..self }
     }
 }
 
@@ -182,11 +188,11 @@ impl Family {
         format!("{}.weight", self.tensor(role).map_or("", |tensor| tensor.hf))
     }
 
-    /// The Hugging Face name of a row of the table; `suffix` is `weight` or `bias`.
-    fn name_of(&self, tensor: &Tensor, layer: Option<usize>, suffix: &str) -> String {
+    /// The Hugging Face name of a tensor of a module; `suffix` is `weight` or `bias`.
+    fn name_of(&self, module: &str, layer: Option<usize>, suffix: &str) -> String {
         match layer {
-            None => format!("{}.{suffix}", tensor.hf),
-            Some(layer) => format!("{}.{layer}.{}.{suffix}", self.layers, tensor.hf),
+            None => format!("{module}.{suffix}"),
+            Some(layer) => format!("{}.{layer}.{module}.{suffix}", self.layers),
         }
     }
 
@@ -243,7 +249,7 @@ impl Family {
     pub(crate) fn hugging_face_name(&self, name: &str, spec: &ModelSpec) -> Option<Renamed> {
         let (tensor, layer, suffix) = self.gguf_tensor(name)?;
         Some(Renamed {
-            name: self.name_of(tensor, layer, suffix),
+            name: self.name_of(tensor.hf, layer, suffix),
             row_order: spec.row_order(tensor, layer, Container::Gguf),
             less_one: tensor.plus_one && suffix == "weight",
         })
@@ -317,7 +323,7 @@ impl ModelSpec {
     /// Name of the head's bias, `[vocab_size]`.
     pub(crate) fn head_bias_name(&self) -> Option<String> {
         let head = self.family.tensor(Role::Head).filter(|_| self.head.bias && !self.head.tied)?;
-        Some(self.family.name_of(head, None, "bias"))
+        Some(self.family.name_of(head.hf, None, "bias"))
     }
 
     /// Whether a checkpoint's tensor `name` is a head that this model does not read.
@@ -342,8 +348,10 @@ impl ModelSpec {
             let Some((rows, columns, has_bias)) = self.shape(role, layer).filter(|_| wanted(role)) else { continue };
             let order = self.row_order(tensor, layer, Container::HuggingFace);
             let parts = [Some(("weight", columns)), has_bias.then_some(("bias", None))];
-            for (suffix, columns) in parts.into_iter().flatten() {
-                let name = self.family.name_of(tensor, layer, suffix);
+            let modules = self.modules(tensor, layer);
+            let parts = modules.iter().flat_map(|module| parts.into_iter().flatten().map(move |part| (module, part)));
+            for (module, (suffix, columns)) in parts {
+                let name = self.family.name_of(module, layer, suffix);
                 let above = tensors.iter().rev().find(|other| other.name == name).map_or(0, |other| other.rows.end);
                 let rows = above..above + rows;
                 let bias = suffix == "bias";
@@ -353,6 +361,17 @@ impl ModelSpec {
             }
         }
         tensors
+    }
+
+    /// The modules that hold a row of the table: one, or one for each head.
+    fn modules(&self, tensor: &Tensor, layer: Option<usize>) -> Vec<String> {
+        match layer.and_then(|layer| self.layers.get(layer)).filter(|_| tensor.each_head) {
+            None => vec![tensor.hf.to_string()],
+            Some(Layer { attention, .. }) => {
+                let heads = if tensor.role == Role::QueryNorm { attention.heads } else { attention.kv_heads };
+                (0..heads).map(|head| format!("{}.{head}", tensor.hf)).collect()
+            }
+        }
     }
 
     /// Rows, elements of a row (None for a vector), and whether there is a bias; None if the model has no such tensor.

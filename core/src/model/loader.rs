@@ -107,13 +107,17 @@ impl<'a> Loader<'a> {
         role: Role,
         norm: spec::Norm,
     ) -> Result<Norm, ForwardError> {
-        let find = |bias| tensors.iter().find(|tensor| tensor.role == role && tensor.bias == bias);
-        let Some(tensor) = find(false) else { unreachable!("only norms that the model has are loaded") };
-        let mut weight = self.vector(&tensor.name).await?;
+        let find = |bias| tensors.iter().filter(move |tensor| tensor.role == role && tensor.bias == bias);
+        let Some(tensor) = find(false).next() else { unreachable!("only norms that the model has are loaded") };
+        // More than one where each head has its own.
+        let mut weight = Vec::new();
+        for tensor in find(false) {
+            weight.extend(self.vector(&tensor.name).await?);
+        }
         if tensor.plus_one {
             weight.iter_mut().for_each(|value| *value += 1.0);
         }
-        let bias = match (find(true), norm.kind) {
+        let bias = match (find(true).next(), norm.kind) {
             (Some(bias), _) => Some(self.vector(&bias.name).await?),
             (None, NormKind::Layer) => Some(vec![0.0; weight.len()]),
             (None, NormKind::Rms) => None,

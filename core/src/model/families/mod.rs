@@ -161,10 +161,6 @@ const INTERLEAVED_TENSORS: &[Tensor] = &[
 /// The norm that the feed-forward block of a parallel layer reads, too.
 const SHARED_NORM: Tensor = tensor(Role::FeedForwardNorm, ATTENTION_NORM.hf, ATTENTION_NORM.gguf);
 
-/// Llama's tensors with such a norm.
-const SHARED_NORM_TENSORS: &[Tensor] =
-    &[EMBEDDING, FINAL_NORM, HEAD, ATTENTION_NORM, QUERY, KEY, VALUE, ATTENTION_OUT, SHARED_NORM, GATE, UP, DOWN];
-
 /// What a family's configuration class assumes for keys that are left out, and how it calls those that families call
 /// differently.
 #[derive(Clone, Copy)]

@@ -1,4 +1,5 @@
-//! StableLM: Llama with layer norms, and a quarter of a head turned.
+//! StableLM: Llama with layer norms, and a quarter of a head turned. With `qk_layernorm` (StableLM 2 12B) each head of Q and of K
+//! has a layer norm of its own, without a bias.
 //!
 //! Its layers may be parallel, x += attention(norm(x)) + feed_forward(norm(x)): then both blocks read the same norm, which
 //! stays until both are gone.
@@ -6,7 +7,7 @@
 use super::*;
 
 pub(super) static FAMILY: Family = STABLELM;
-static PARALLEL: Family = Family { tensors: SHARED_NORM_TENSORS, ..STABLELM };
+static PARALLEL: Family = Family { tensors: &tensors(SHARED_NORM), ..STABLELM };
 
 const STABLELM: Family = Family {
     name: "stablelm",
@@ -18,9 +19,29 @@ const STABLELM: Family = Family {
         &DEFAULTS,
         |spec| json!({"use_qkv_bias": spec.biases().0.qkv, "use_parallel_residual": spec.layers[0].parallel}),
     ),
+    tensors: &tensors(FEED_FORWARD_NORM),
     spec,
     ..super::FAMILY
 };
+
+const fn tensors(feed_forward_norm: Tensor) -> [Tensor; 14] {
+    [
+        EMBEDDING,
+        FINAL_NORM,
+        HEAD,
+        ATTENTION_NORM,
+        QUERY,
+        KEY,
+        VALUE,
+        tensor(Role::QueryNorm, "self_attn.q_layernorm.norms", "").each_head(),
+        tensor(Role::KeyNorm, "self_attn.k_layernorm.norms", "").each_head(),
+        ATTENTION_OUT,
+        feed_forward_norm,
+        GATE,
+        UP,
+        DOWN,
+    ]
+}
 
 const DEFAULTS: Defaults =
     Defaults { kv_heads: Some(32), max_positions: 4096, rotated: Some(0.25), ..LAYER_NORM_DEFAULTS };
@@ -30,10 +51,12 @@ const PARALLEL_LAYERS: Key = key("use_parallel_residual", "");
 const QK_NORM: Key = key("qk_layernorm", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
-    refuse_if_set(settings, QK_NORM, "queries and keys must not be normed head by head")?;
     let mut spec = decoder(family, settings, &DEFAULTS)?;
     let qkv = qkv_bias(settings, QKV_BIAS, false)?;
     spec.set_bias(AttentionBias { qkv, out: false }, false);
+    if settings.flag(QK_NORM)?.unwrap_or(false) {
+        spec.set_qk_norm(Over::EachHead);
+    }
     let parallel = match settings.first_layer_holds(FEED_FORWARD_NORM.gguf) {
         Some(own_norm) => !own_norm,
         None => settings.flag(PARALLEL_LAYERS)?.unwrap_or(false),

@@ -56,7 +56,8 @@ pub enum ExportError {
     NothingToResume { path: String, why: &'static str },
     /// Blocks cannot be left out of the text model of a model of images and text.
     #[error(
-        "a model of images and text cannot be written without the tensors of removed blocks, because no module loads it          so: choose the format hf-zeroed, which any program loads"
+        "a model of images and text cannot be written without the tensors of removed blocks, because no module loads it so: \
+         choose the format hf-zeroed, which any program loads"
     )]
     Composite,
     /// A file name that would leave the output folder.

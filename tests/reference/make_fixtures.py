@@ -209,7 +209,7 @@ def random_weight(random, name, shape, config):
 PUBLISHED = {
     "model.language_model.": "language_model.model.",
     "lm_head.": "language_model.lm_head.",
-    "model.vision_tower.": "vision_tower.",
+    "model.vision_tower.": "vision_tower.vision_model.",
     "model.multi_modal_projector.": "multi_modal_projector.",
 }
 

@@ -527,6 +527,33 @@ mod tests {
         Some(name.to_string())
     }
 
+    /// GPT-2 as it is on the hub: the base class by itself, with the masks that old versions saved.
+    #[test]
+    fn the_base_of_gpt2_is_the_model() {
+        let config = serde_json::json!({
+            "model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 4, "vocab_size": 10,
+        });
+        let spec = ModelSpec::from_config(config.as_object().unwrap()).unwrap();
+        let mut tensors: Vec<(String, Vec<usize>)> = spec.needed_tensors().collect();
+        for (name, _) in &mut tensors {
+            *name = name.strip_prefix("transformer.").unwrap().to_string();
+        }
+        tensors.push(("h.0.attn.bias".to_string(), vec![1, 1, 4, 4]));
+        tensors.push(("h.0.attn.masked_bias".to_string(), vec![]));
+        let zeros = vec![0; 4096];
+        let view = |shape: &[usize]| {
+            let bytes = &zeros[..shape.iter().product::<usize>() * 4];
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap()
+        };
+        let views: Vec<_> = tensors.iter().map(|(name, shape)| (name.clone(), view(shape))).collect();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(SINGLE), safetensors::serialize(views, None).unwrap()).unwrap();
+        std::fs::write(dir.path().join(CONFIG), config.to_string()).unwrap();
+        let checkpoint = block_on(Checkpoint::open(dir.path().to_str().unwrap())).unwrap();
+        assert_eq!(checkpoint.notes, [""; 0]);
+        assert_eq!(checkpoint.weights.get("transformer.h.0.attn.c_attn.weight").unwrap().shape, [8, 24]);
+    }
+
     /// The tiny model's tensors by their usual names, in whatever way a program has saved them.
     #[test]
     fn usual_prefixes_of_names_do_not_matter() {

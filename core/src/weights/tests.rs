@@ -177,3 +177,16 @@ fn the_embedded_model_opens() {
     let values = block_on(weights.read_f32("model.embed_tokens.weight")).unwrap();
     assert_eq!(values.len(), embedding.elements());
 }
+
+#[test]
+fn a_matrix_is_transposed_whatever_its_sides() {
+    for (rows, columns, size) in [(1, 1, 2), (3, 5, 4), (64, 65, 2), (130, 67, 4)] {
+        let matrix: Vec<u8> = (0..rows * columns * size).map(|byte| (byte % 251) as u8).collect();
+        let transposed = transpose(&matrix, rows, columns, size);
+        for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+            let (from, to) = ((row * columns + column) * size, (column * rows + row) * size);
+            assert_eq!(matrix[from..from + size], transposed[to..to + size], "{rows} x {columns}");
+        }
+        assert_eq!(transpose(&transposed, columns, rows, size), matrix);
+    }
+}

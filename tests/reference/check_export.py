@@ -38,7 +38,7 @@ def load_exported(folder, trust_remote_code):
     model, info = model_io.auto_class(config).from_pretrained(
         folder,
         dtype=torch.float32,
-        attn_implementation="eager",
+        attn_implementation=model_io.attention_for(model_io.config_of(folder)),
         trust_remote_code=trust_remote_code,
         output_loading_info=True,
     )

@@ -235,6 +235,15 @@ def auto_class(config):
     return transformers.AutoModelForImageTextToText if "text_config" in config else transformers.AutoModelForCausalLM
 
 
+def config_of(folder):
+    return json.loads((pathlib.Path(folder) / "config.json").read_text(encoding="utf-8"))
+
+
+def attention_for(config, wanted="eager"):
+    """Eager attention of transformers' Falcon adds linear biases twice, in the mask and by itself; the default does not."""
+    return "sdpa" if config.get("alibi") else wanted
+
+
 def load_model(path, attention="eager", trust_remote_code=False):
     """A Hugging Face folder or a .gguf file as an f32 transformers model in evaluation mode."""
     path = pathlib.Path(path)
@@ -242,14 +251,12 @@ def load_model(path, attention="eager", trust_remote_code=False):
         import gguf_io
 
         return gguf_io.load_model(path, attention)
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = config_of(path)
     if config["model_type"] == "baichuan":
         import baichuan_reference
 
         return baichuan_reference.load(path)
-    if config.get("alibi"):
-        # Eager attention of transformers' Falcon adds the biases twice, in the mask and by itself; the default does not.
-        attention = "sdpa"
+    attention = attention_for(config, attention)
     return auto_class(config).from_pretrained(
         path, dtype=torch.float32, attn_implementation=attention, trust_remote_code=trust_remote_code
     ).eval()

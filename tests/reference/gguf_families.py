@@ -1,9 +1,9 @@
 """GGUF fixtures of other families than Llama and Qwen2: what llama.cpp's converter makes of a small Hugging Face model.
 
-The weights are random under their Hugging Face names, as in the other fixtures, rounded to the types that the file stores them
-in; transformers computes the truth from them. For the file they are renamed, put in order and shifted as llama.cpp's
-`conversion/` does it, with the keys that it writes. Configurations are such as the format can hold: what it has no key for has
-the value that llama.cpp assumes.
+The weights are random under their Hugging Face names, as in the other fixtures, rounded to the types that the file stores
+them in; transformers computes the truth from them. For the file they are renamed, put in order and shifted as llama.cpp's
+`conversion/` does it, with the keys that it writes. Configurations are such as the format can hold: what it has no key for
+has the value that llama.cpp assumes. check_llama_cpp.py shows that llama.cpp computes the same from these files.
 """
 
 import gguf
@@ -35,7 +35,7 @@ def small(config, *left_out, **keys):
         "vocab_size": gguf_fixtures.VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None,
         "torch_dtype": "float32",
     }
-    known = {key: value for key, value in sizes.items() if key in config or key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    known = {key: value for key, value in sizes.items() if key in config or key.endswith("_token_id")}
     return {key: value for key, value in {**config, **known, **keys}.items() if key not in left_out}
 
 
@@ -55,7 +55,8 @@ FILES = {
     "gguf-gemma": small(families.GEMMA, head_dim=32),
     "gguf-gemma2": small(families.GEMMA2, head_dim=32, query_pre_attn_scalar=32, num_hidden_layers=3, intermediate_size=32),
     "gguf-gemma3": small(
-        families.GEMMA3, head_dim=16, query_pre_attn_scalar=16, num_hidden_layers=6, intermediate_size=32, sliding_window_pattern=6
+        families.GEMMA3, head_dim=16, query_pre_attn_scalar=16, num_hidden_layers=6, intermediate_size=32,
+        sliding_window_pattern=6,
     ),
     "gguf-phi3": small(families.PHI3),
     "gguf-phi3-longrope": small(families.PHI3_LONGROPE, partial_rotary_factor=0.75),
@@ -102,7 +103,8 @@ def rounded(name, types=TYPES):
     import make_fixtures
 
     spec = FIXTURES[name]
-    tensors = {name: values.numpy() for name, values in make_fixtures.random_tensors(spec["config"], spec["seed"]).items()}
+    drawn = make_fixtures.random_tensors(spec["config"], spec["seed"])
+    tensors = {name: values.numpy() for name, values in drawn.items()}
     by_name = stored_types(tensors, types)
 
     def through(values, type):
@@ -117,9 +119,10 @@ def load_model(name, attention="eager", types=TYPES):
 
     config = transformers.AutoConfig.for_model(**FIXTURES[name]["config"])
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
-    state = {name.replace("embed_out", "lm_head"): torch.from_numpy(values.copy()) for name, values in rounded(name, types)[0].items()}
+    tensors, _ = rounded(name, types)
+    state = {key.replace("embed_out", "lm_head"): torch.from_numpy(values.copy()) for key, values in tensors.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
-    if unexpected or any(name != "lm_head.weight" for name in missing):
+    if unexpected or any(key != "lm_head.weight" for key in missing):
         raise SystemExit(f"{name}: {missing} are missing, {unexpected} unexpected")
     model.tie_weights()
     return model.eval()
@@ -149,28 +152,27 @@ def write(path, name, types=TYPES):
     writer = gguf.GGUFWriter(path, arch)
     # By some names llama.cpp expects the tokens of the published models.
     writer.add_name("small")
-    add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}
+    add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
+    add |= {str: writer.add_string, list: writer.add_array}
     for key, value in parameters(config).items():
         add[type(value)](f"{arch}.{key}", value)
     gguf_fixtures.write_tokenizer(writer, arch)
-    names = gguf.get_tensor_name_map(numbers_of(arch), config["num_hidden_layers"])
+    number = next(number for number, known in gguf.MODEL_ARCH_NAMES.items() if known == arch)
+    names = gguf.get_tensor_name_map(number, config["num_hidden_layers"])
     tensors, by_name = rounded(name, types)
     for hf_name, values in tensors.items():
         new = names.get_name(hf_name, try_suffixes=(".weight", ".bias"))
         if new is None:
             raise SystemExit(f"{name}: GGUF has no name for {hf_name}")
         kind = by_name[hf_name]
-        writer.add_tensor(new, gguf.quants.quantize(numpy.ascontiguousarray(converted(config, hf_name, values)), kind), raw_dtype=kind)
+        values = numpy.ascontiguousarray(converted(config, hf_name, values))
+        writer.add_tensor(new, gguf.quants.quantize(values, kind), raw_dtype=kind)
     for new, factors in rope_factors(config).items():
         writer.add_tensor(new, numpy.array(factors, dtype=numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def numbers_of(arch):
-    return next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
 
 
 def rope_factors(config):

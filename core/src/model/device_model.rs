@@ -130,7 +130,9 @@ fn in_order(checkpoint: &Checkpoint) -> Weights {
     let spec = &checkpoint.spec;
     let tensors = spec.blocks().flat_map(|block| spec.block_tensors(block));
     let moved = tensors.filter(|tensor| tensor.order != RowOrder::Stored);
-    checkpoint.weights.reordered(moved.map(|tensor| (tensor.name, tensor.order)))
+    // Each stored tensor once, though it may hold Q, K and V.
+    let orders: BTreeMap<String, RowOrder> = moved.map(|tensor| (tensor.name, tensor.order)).collect();
+    checkpoint.weights.reordered(orders)
 }
 
 impl DeviceModel {

@@ -130,10 +130,11 @@ impl<'a> Metadata<'a> {
         let name = values.require_string("general.architecture")?;
         let of_name = || families::ALL.iter().copied().filter(|family| family.gguf_architecture() == Some(name));
         let mark = |family: &Family| family.gguf.as_ref().and_then(|gguf| gguf.marked_by);
-        let has = |key: Key| values.get(&format!("{name}.{}", key.gguf)).is_some();
+        let has = |key: Key| values.get(&format!("{name}.{}", key.gguf)).is_some_and(|value| !value.is_zero());
         let marked = of_name().find(|family| mark(family).is_some_and(has));
         let Some(family) = marked.or(of_name().find(|family| mark(family).is_none())) else {
-            let read = families::ALL.iter().filter_map(|family| family.gguf_architecture());
+            let read = families::ALL.iter().filter(|family| mark(family).is_none());
+            let read = read.filter_map(|family| family.gguf_architecture());
             return Err(ModelError::Unsupported {
                 file: values.file().to_string(),
                 key: "general.architecture".to_string(),
@@ -411,7 +412,8 @@ impl Settings for Metadata<'_> {
     }
 
     fn first_layer_holds(&self, tensor: &str) -> Option<bool> {
-        Some(self.holds(|name| gguf_layer(name).is_some_and(|(layer, name)| layer == 0 && name == tensor)))
+        let weight = format!("{tensor}.weight");
+        Some(self.holds(|name| gguf_layer(name) == Some((0, weight.as_str()))))
     }
 
     fn is_null(&self, key: Key) -> bool {

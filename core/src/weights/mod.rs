@@ -306,8 +306,8 @@ impl Weights {
         Self::new(self.container, self.sources, tensors, unsupported, self.supported)
     }
 
-    /// The same tensors, the rows of some handed out in another order.
-    pub(crate) fn reordered(&self, orders: impl Iterator<Item = (String, RowOrder)>) -> Self {
+    /// The same tensors, the rows of some, which are handed out so far as in Hugging Face's files, in another order.
+    pub(crate) fn reordered(&self, orders: BTreeMap<String, RowOrder>) -> Self {
         let mut weights = self.clone();
         for (name, order) in orders {
             if let Some(tensor) = weights.tensors.get_mut(&name) {

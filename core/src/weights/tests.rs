@@ -90,6 +90,37 @@ fn the_interleaved_order_is_a_permutation_within_heads() {
     assert_eq!(rows, [0, 2, 1, 3, 4, 5, 6, 8, 7, 9, 10, 11]);
 }
 
+#[test]
+fn groups_are_put_together_as_they_were_taken_apart() {
+    // Two query heads share each of the three key heads.
+    let heads = Heads { heads: 6, kv_heads: 3, head_dim: 2 };
+    let (apart, together) = (RowOrder::Grouped(heads), RowOrder::Regrouped(heads));
+    assert_eq!(apart.then(apart), apart);
+    assert_eq!(together.then(apart), RowOrder::Stored);
+    for row in 0..24 {
+        assert_eq!(together.stored_row(apart.stored_row(row)), row);
+        assert_eq!(apart.stored_row(together.stored_row(row)), row);
+    }
+    // The first group: its query heads, its key head, which is behind all six, and its value head.
+    let rows: Vec<_> = (0..8).map(|row| together.stored_row(row)).collect();
+    assert_eq!(rows, [0, 1, 2, 3, 12, 13, 18, 19]);
+}
+
+#[test]
+fn values_of_every_float_type_come_less_one() {
+    let stored: [(DType, Vec<u8>); 3] = [
+        (DType::F32, [1.5f32, 0.25].iter().flat_map(|v| v.to_le_bytes()).collect()),
+        (DType::F16, [1.5, 0.25].iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()),
+        (DType::BF16, [1.5, 0.25].iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect()),
+    ];
+    for (dtype, bytes) in stored {
+        let renamed = |_: &str| Some(Renamed { name: "b".into(), row_order: RowOrder::Stored, less_one: true });
+        let weights = weights(bytes, vec![tensor("a", dtype, &[2], 0)]).renamed(renamed).unwrap();
+        assert_eq!(block_on(weights.read_f32("b")).unwrap(), [0.5, -0.75], "{dtype}");
+        assert_eq!(block_on(weights.read_rows("b", 1..2)).unwrap().to_f32(), [-0.75], "{dtype}");
+    }
+}
+
 fn two_tensors() -> Vec<TensorInfo> {
     vec![tensor("a", DType::F32, &[4], 0), tensor("b", DType::F16, &[2, 2], 16)]
 }

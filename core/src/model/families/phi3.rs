@@ -36,6 +36,8 @@ const DEFAULTS: Defaults = Defaults {
     ..super::DEFAULTS
 };
 
+const SCALING: Key = key("rope_scaling", "rope.scaling.type");
+
 fn config(spec: &ModelSpec) -> Value {
     let original = match spec.ropes[0].scaling {
         RopeScaling::LongRope { original_max_positions, .. } => original_max_positions,
@@ -47,6 +49,11 @@ fn config(spec: &ModelSpec) -> Value {
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
+    // In this family's config.json that means longrope.
+    if let RopeScaling::Yarn { .. } = spec.ropes[0].scaling {
+        let supported = "frequencies may be scaled by tensors of factors, or by one factor for all";
+        return Err(settings.unsupported(SCALING, "\"yarn\"".to_string(), supported));
+    }
     spec.restarts_after = spec.ropes[0].longrope_switch();
     let window = sliding_window(settings, None)?;
     spec.set_sliding_window(window, |_| true);

@@ -1,9 +1,9 @@
 // Models from wherever: local files, a hub that behaves, and many that do not.
 
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { after, before, test } from "node:test";
 import { PATIENCE, ROOT, TINY, hub, launch, libraryPage, open, servePatched, shot } from "./harness.mjs";
 
@@ -112,6 +112,26 @@ test("a GGUF file is measured", async () => {
   await page.setInputFiles("#gguf", join(ROOT, "tests/fixtures/gguf-k-quants/model.gguf"));
   assert.ok(number(await outcome(page)));
   await page.close();
+});
+
+test("weights that PyTorch pickled, whole or in shards, are those that safetensors hold", async () => {
+  const fixture = join(ROOT, "tests/fixtures/window-2048");
+  const pickled = join(ROOT, "core/src/model/testdata/pytorch");
+  const shards = readdirSync(pickled).filter((name) => name !== "pytorch_model.bin");
+  const weights = { safetensors: [join(fixture, "model.safetensors")], whole: [join(pickled, "pytorch_model.bin")], shards: shards.map((name) => join(pickled, name)) };
+  const measured = {};
+  for (const [kind, files] of Object.entries(weights)) {
+    const model = join(folder, kind);
+    mkdirSync(model);
+    for (const file of [join(fixture, "config.json"), join(fixture, "tokenizer.json"), ...files]) copyFileSync(file, join(model, basename(file)));
+    const page = await visit();
+    await page.setInputFiles("#folder", model);
+    measured[kind] = await outcome(page);
+    await page.close();
+  }
+  assert.equal(shards.length, 3);
+  assert.ok(number(measured.safetensors), measured.safetensors);
+  for (const [kind, said] of Object.entries(measured)) assert.equal(number(said), number(measured.safetensors), `${kind}: ${said}`);
 });
 
 test("what a hub refuses is named", async () => {

@@ -87,7 +87,7 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
             Form::Stored => self.info.dtype.read_as(),
         };
         match float {
-            FloatType::F32 => less_one(bytes, |bits| f32::from_le_bytes(bits), |value| value.to_le_bytes()),
+            FloatType::F32 => less_one(bytes, f32::from_le_bytes, |value| value.to_le_bytes()),
             FloatType::F16 => less_one(
                 bytes,
                 |bits| half::f16::from_le_bytes(bits).to_f32(),

@@ -60,7 +60,7 @@ fn config(spec: &ModelSpec) -> Value {
 pub(super) fn write_sandwich(config: &mut Value, spec: &ModelSpec) {
     config["attention_bias"] = json!(spec.biases().0.qkv);
     config["final_logit_softcapping"] = json!(spec.head.soft_cap);
-    config["query_pre_attn_scalar"] = json!(f64::from(spec.layers[0].attention.scale).powi(-2).round());
+    config["query_pre_attn_scalar"] = json!(f64::from(spec.layers[0].attention.scale).powi(-2).round() as u64);
 }
 
 const QUERY_SCALAR: Key = key("query_pre_attn_scalar", "");

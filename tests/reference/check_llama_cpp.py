@@ -116,7 +116,7 @@ def main():
         difference, largest, tokens = compare(runner, name)
         print(f"{name:26} {tokens} tokens, logits up to {largest:.2f} differ by {difference:.1e}", flush=True)
         config = gguf_families.FIXTURES[name]["config"]
-        keys = ("hidden_act", "hidden_activation", "activation")
+        keys = ("hidden_act", "hidden_activation", "activation", "activation_function")
         gelu = config["model_type"] == "falcon" or any("gelu" in config.get(key, "") for key in keys)
         if not difference <= (GELU_TOLERANCE if gelu else TOLERANCE):
             failed.append(name)

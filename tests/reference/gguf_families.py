@@ -17,13 +17,17 @@ import gguf_fixtures
 # `general.architecture`, where it is not the `model_type`.
 ARCHITECTURES = {
     "mistral": "mistral3", "gemma3_text": "gemma3", "olmo3": "olmo2", "phi": "phi2", "gpt_neox": "gptneox",
+    # Q, K and V of Baichuan are apart in a file, and nothing else is different in the 7B.
+    "llama": "baichuan",
 }  # fmt: skip
 # Rows of Q and K are put into the order of neighbouring elements.
-PERMUTED = ("llama", "mistral3", "granite", "smollm3")
+PERMUTED = ("baichuan", "mistral3", "granite", "smollm3")
 # Norms get 1 added.
 SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
+# Matrices are transposed.
+TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 # Their parameters are written one by one, not as those of most.
-OWN_PARAMETERS = ("gemma", "gemma2", "phi3", "phi2", "gptneox", "falcon", "stablelm")
+OWN_PARAMETERS = ("gemma", "gemma2", "phi3", "phi2", "gptneox", "falcon", "stablelm", "gpt2")
 
 TYPES = [Type.F16, Type.Q8_0, Type.F32]
 
@@ -41,6 +45,8 @@ def small(config, *left_out, **keys):
 
 FULL, SLIDING = families.FULL, families.SLIDING
 FALCON = dict(hidden_size=32, max_position_embeddings=2048)
+# By the names that other families have, which its configuration takes, too.
+GPT2 = dict(hidden_size=32, num_attention_heads=2, num_hidden_layers=2, max_position_embeddings=64)
 
 # name -> configuration, and what else make_fixtures.make_gguf takes.
 FILES = {
@@ -79,6 +85,14 @@ FILES = {
     ),
     "gguf-falcon": small(families.FALCON, **FALCON),
     "gguf-falcon-new": small(families.FALCON_NEW, "ffn_hidden_size", **FALCON, num_attention_heads=4),
+    # So many layers tell llama.cpp that it is a 7B.
+    "gguf-baichuan": small(
+        families.llama_like("llama", "Llama"), num_hidden_layers=32, num_key_value_heads=2, intermediate_size=32
+    ),
+    "gguf-gpt2": {
+        **families.without(families.GPT2, "n_ctx", "n_embd", "n_head", "n_layer", "n_positions"), **GPT2, "bos_token_id": 1,
+        "eos_token_id": 2, "vocab_size": gguf_fixtures.VOCABULARY,
+    },
     "gguf-falcon-one-norm": small(families.FALCON_ONE_NORM, **FALCON, num_attention_heads=4, bias=False),
 }  # fmt: skip
 # A seed that tells the blocks apart, where the usual one does not.
@@ -86,6 +100,8 @@ SEEDS = {"gguf-mistral": 2}
 FIXTURES = {name: dict(config=config, seed=SEEDS.get(name, 1), window=43) for name, config in FILES.items()}
 FIXTURES["gguf-phi3-longrope"]["window"] = 65
 FIXTURES["gguf-olmo3"]["window"] = 65
+# Of so many blocks, no search.
+FIXTURES["gguf-baichuan"]["greedy"] = 0
 
 
 def architecture(config):
@@ -93,9 +109,9 @@ def architecture(config):
 
 
 def stored_types(tensors, types):
-    """The types in which a file stores tensors: vectors as F32, matrices by turns."""
-    numbers = iter(range(len(tensors)))
-    return {name: types[next(numbers) % len(types)] if values.ndim > 1 else Type.F32 for name, values in tensors.items()}
+    """The types in which a file stores tensors: vectors and positions as F32, matrices by turns."""
+    matrices = [name for name, values in tensors.items() if values.ndim > 1 and not name.endswith("wpe.weight")]
+    return dict.fromkeys(tensors, Type.F32) | {name: types[i % len(types)] for i, name in enumerate(matrices)}
 
 
 def rounded(name, types=TYPES):
@@ -107,10 +123,18 @@ def rounded(name, types=TYPES):
     tensors = {name: values.numpy() for name, values in drawn.items()}
     by_name = stored_types(tensors, types)
 
-    def through(values, type):
-        return gguf.quants.dequantize(gguf.quants.quantize(values, type), type).reshape(values.shape).astype(numpy.float32)
+    def through(name, values):
+        stored, type = transposed(spec["config"], name, values), by_name[name]
+        back = gguf.quants.dequantize(gguf.quants.quantize(stored, type), type).reshape(stored.shape).astype(numpy.float32)
+        return transposed(spec["config"], name, back)
 
-    return {name: through(values, by_name[name]) for name, values in tensors.items()}, by_name
+    return {name: through(name, values) for name, values in tensors.items()}, by_name
+
+
+def transposed(config, name, values):
+    """The matrix that a file stores, of a matrix that a checkpoint does, and the other way round."""
+    is_transposed = architecture(config) == "gpt2" and name.endswith(TRANSPOSED)
+    return numpy.ascontiguousarray(values.T) if is_transposed else values
 
 
 def load_model(name, attention="eager", types=TYPES):
@@ -143,7 +167,7 @@ def converted(config, name, values):
         parts = values.reshape(groups, heads // groups + 2, width, *values.shape[1:])
         queries, keys, value_heads = parts[:, :-2], parts[:, -2], parts[:, -1]
         return numpy.concatenate([part.reshape(-1, *values.shape[1:]) for part in (queries, keys, value_heads)])
-    return values
+    return transposed(config, name, values)
 
 
 def write(path, name, types=TYPES):

@@ -94,7 +94,7 @@ const EXPORTS: [(&str, &str, &str); 44] = [
 const COMPOSITES: [&str; 3] = ["llava", "gemma3-images", "mistral3"];
 
 /// GGUF files of other families, whose config.json is rebuilt; of all, the same blocks go.
-const GGUF_EXPORTS: [&str; 27] = [
+const GGUF_EXPORTS: [&str; 29] = [
     "gguf-mistral",
     "gguf-qwen3",
     "gguf-smollm3",
@@ -122,6 +122,8 @@ const GGUF_EXPORTS: [&str; 27] = [
     "gguf-falcon",
     "gguf-falcon-new",
     "gguf-falcon-one-norm",
+    "gguf-gpt2",
+    "gguf-baichuan",
 ];
 const GGUF_BLOCKS: (&str, &str) = (r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 1]]}"#, "mha:0,mlp:1");
 

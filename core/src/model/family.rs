@@ -90,7 +90,8 @@ pub(crate) struct Tensor {
     pub grouped: bool,
     /// Whether a Hugging Face checkpoint holds a norm's values less 1. GGUF files hold them as they are.
     pub plus_one: bool,
-    /// Whether a Hugging Face checkpoint holds a matrix by columns, `[in, out]`; several then lie side by side.
+    /// Whether a Hugging Face checkpoint holds a matrix by columns, `[in, out]`; several then lie side by side. GGUF files hold
+    /// it by rows, as those of other families.
     pub transposed: bool,
     /// Whether a Hugging Face checkpoint holds a tensor of its own for each head, with the head's number behind the module.
     pub each_head: bool,
@@ -248,10 +249,14 @@ impl Family {
     /// have it.
     pub(crate) fn hugging_face_name(&self, name: &str, spec: &ModelSpec) -> Option<Renamed> {
         let (tensor, layer, suffix) = self.gguf_tensor(name)?;
+        let is_weight = suffix == "weight";
         Some(Renamed {
             name: self.name_of(tensor.hf, layer, suffix),
-            row_order: spec.row_order(tensor, layer, Container::Gguf),
-            less_one: tensor.plus_one && suffix == "weight",
+            row_order: match tensor.transposed && is_weight {
+                true => RowOrder::Transposed,
+                false => spec.row_order(tensor, layer, Container::Gguf),
+            },
+            less_one: tensor.plus_one && is_weight,
         })
     }
 

@@ -83,6 +83,11 @@ impl ModelSpec {
         if let Value::Object(own) = (gguf.config)(self) {
             config.extend(own);
         }
+        for (name, own) in self.family.key_names {
+            if let Some(value) = config.remove(*name) {
+                config.insert(own.to_string(), value);
+            }
+        }
         config
     }
 }
@@ -157,16 +162,17 @@ impl<'a> Metadata<'a> {
             return Err(self.unsupported(&causal, "false".to_string(), "a token must see only what stands before it"));
         }
         let Some(Layer { attention, .. }) = spec.layers.first() else { return Ok(()) };
-        let rotated = spec.ropes.first().map_or(0, |rope| rope.rotated);
+        let rotated = spec.ropes.first().map(|rope| rope.rotated);
         let (same, whole) = ("all heads must have the same width", "the whole head must be turned");
         for (rest, width, supported) in [
-            ("attention.value_length", attention.head_dim, same),
-            ("attention.key_length_swa", attention.head_dim, same),
-            ("attention.value_length_swa", attention.head_dim, same),
+            ("attention.value_length", Some(attention.head_dim), same),
+            ("attention.key_length_swa", Some(attention.head_dim), same),
+            ("attention.value_length_swa", Some(attention.head_dim), same),
+            // Where nothing is turned, it does not matter.
             ("rope.dimension_count", rotated, whole),
             ("rope.dimension_count_swa", rotated, "all layers must turn as many elements of a head"),
         ] {
-            if let Some(found) = self.size(rest, most::HEAD_DIM)?
+            if let (Some(found), Some(width)) = (self.size(rest, most::HEAD_DIM)?, width)
                 && found != width
             {
                 return Err(self.unsupported(&self.key(rest), format!("{found} of {width}"), supported));

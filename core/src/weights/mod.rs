@@ -89,6 +89,8 @@ pub(crate) enum RowOrder {
     Grouped(Heads),
     /// The other way round: the file holds all of Q, then K, then V, and they are handed out group by group.
     Regrouped(Heads),
+    /// The file's columns are handed out as rows. Only whole matrices are read so.
+    Transposed,
 }
 
 /// Heads of Q, K and V in one tensor.
@@ -122,7 +124,7 @@ impl RowOrder {
     /// The file row that holds row `row` as it is handed out.
     fn stored_row(self, row: usize) -> usize {
         match self {
-            RowOrder::Stored => row,
+            RowOrder::Stored | RowOrder::Transposed => row,
             RowOrder::InterleavedRope { head_dim, rotated } => {
                 let (head, within, half) = (row / head_dim, row % head_dim, rotated / 2);
                 if within >= rotated { row } else { head * head_dim + 2 * (within % half) + within / half }
@@ -199,6 +201,13 @@ impl TensorInfo {
     /// Elements of one row: all dimensions but the outermost (1 for vectors and scalars).
     pub fn columns(&self) -> usize {
         self.shape.iter().skip(1).product()
+    }
+
+    /// Where it is handed out with rows for columns: as the file holds it.
+    fn untransposed(&self) -> Option<Self> {
+        let shape = self.shape.iter().rev().copied().collect();
+        let transposed = self.row_order == RowOrder::Transposed;
+        transposed.then(|| Self { shape, row_order: RowOrder::Stored, ..self.clone() })
     }
 
     /// Elements in all.
@@ -297,6 +306,9 @@ impl Weights {
         for tensor in &mut tensors {
             if let Some(Renamed { name, row_order, less_one }) = name(&tensor.name) {
                 (tensor.name, tensor.row_order, tensor.less_one) = (name, row_order, less_one);
+                if row_order == RowOrder::Transposed {
+                    tensor.shape.reverse();
+                }
             }
         }
         let mut unsupported: Vec<UnsupportedTensor> = self.unsupported.into_values().collect();
@@ -317,7 +329,7 @@ impl Weights {
         weights
     }
 
-    /// Some of the matrices with rows for columns, in memory.
+    /// Some of the matrices with rows for columns: in memory, or as the file has them where that is how they lie there.
     ///
     /// # Errors
     /// Those of [`Weights::read_rows`].
@@ -325,6 +337,11 @@ impl Weights {
         let (mut sources, mut tensors): (Vec<Rc<dyn ByteSource>>, _) = (Vec::new(), Vec::new());
         for name in names {
             let info = self.find(name)?;
+            if let Some(stored) = info.untransposed() {
+                tensors.push(TensorInfo { source: sources.len(), ..stored });
+                sources.extend(self.sources.get(info.source).cloned());
+                continue;
+            }
             let Rows { dtype, bytes } = self.read_rows(name, 0..info.rows()).await?;
             let bytes = transpose(&bytes, info.rows(), info.columns(), dtype.bytes());
             tensors.push(TensorInfo {
@@ -429,14 +446,11 @@ impl Weights {
     pub async fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Rows, WeightsError> {
         let tensor = self.tensor(name)?;
         tensor.check_rows(&rows)?;
-        let info = tensor.info;
-        let dtype = info.dtype.read_as();
-        let form = if info.dtype.is_quantised() { Form::F32 } else { Form::Stored };
-        // What a file does not have is not made room for.
-        tensor.check_there(&rows)?;
-        let mut bytes = vec![0; rows.len() * info.columns() * dtype.bytes()];
-        tensor.read(rows, form, &mut Vec::new(), &mut bytes).await?;
-        Ok(Rows { dtype, bytes })
+        let Some(stored) = tensor.info.untransposed() else { return tensor.rows(rows).await };
+        let Rows { dtype, bytes } = Tensor { info: &stored, ..tensor }.rows(0..stored.rows()).await?;
+        let bytes = transpose(&bytes, stored.rows(), stored.columns(), dtype.bytes());
+        let row = stored.rows() * dtype.bytes();
+        Ok(Rows { dtype, bytes: bytes[rows.start * row..rows.end * row].to_vec() })
     }
 
     /// What reads the rows of the tensor of this name.
@@ -477,7 +491,7 @@ impl Weights {
         hash.update(b"blockpruner weights 1\n");
         for info in self.tensors.values() {
             let order = match info.row_order {
-                RowOrder::Stored => 0,
+                RowOrder::Stored | RowOrder::Transposed => 0,
                 RowOrder::InterleavedRope { head_dim, .. } => head_dim,
                 RowOrder::Grouped(heads) | RowOrder::Regrouped(heads) => heads.head_dim,
             };

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{ByteSource, DType, FloatType, RowOrder, TensorInfo, WeightsError, dequantize, source};
+use super::{ByteSource, DType, FloatType, RowOrder, Rows, TensorInfo, WeightsError, dequantize, source};
 
 /// What rows are handed out as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,17 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
             Form::Stored => Some(self.info.dtype.bytes_of(self.info.columns())? as usize),
             Form::F32 => Some(self.info.columns() * 4),
         }
+    }
+
+    /// Some of its rows, as [`super::Weights::read_rows`] hands them out.
+    pub(super) async fn rows(&self, rows: Range<usize>) -> Result<Rows, WeightsError> {
+        let dtype = self.info.dtype.read_as();
+        let form = if self.info.dtype.is_quantised() { Form::F32 } else { Form::Stored };
+        // What a file does not have is not made room for.
+        self.check_there(&rows)?;
+        let mut bytes = vec![0; rows.len() * self.info.columns() * dtype.bytes()];
+        self.read(rows, form, &mut Vec::new(), &mut bytes).await?;
+        Ok(Rows { dtype, bytes })
     }
 
     /// Fills `to` with rows of the tensor in Hugging Face order; [`WeightsError::NotFinite`] if a value is NaN or infinite,

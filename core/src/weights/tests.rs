@@ -210,6 +210,20 @@ fn the_embedded_model_opens() {
 }
 
 #[test]
+fn a_transposed_tensor_has_the_files_columns_for_rows() {
+    let bytes = (0..6u8).flat_map(|value| f32::from(value).to_le_bytes()).collect();
+    let renamed = |_: &str| Some(Renamed { name: "b".into(), row_order: RowOrder::Transposed, less_one: false });
+    let weights = weights(bytes, vec![tensor("a", DType::F32, &[2, 3], 0)]).renamed(renamed).unwrap();
+    assert!(weights.require("b", &[3, 2]).is_ok());
+    assert_eq!(block_on(weights.read_f32("b")).unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+    assert_eq!(block_on(weights.read_rows("b", 1..2)).unwrap().to_f32(), [1.0, 4.0]);
+    assert!(block_on(weights.read_rows("b", 2..4)).is_err());
+    // Transposed once more, it is read as it lies there.
+    let twice = block_on(weights.transposed(&BTreeSet::from(["b"]))).unwrap();
+    assert_eq!(block_on(twice.read_rows("b", 1..2)).unwrap().to_f32(), [3.0, 4.0, 5.0]);
+}
+
+#[test]
 fn a_matrix_is_transposed_whatever_its_sides() {
     for (rows, columns, size) in [(1, 1, 2), (3, 5, 4), (64, 65, 2), (130, 67, 4)] {
         let matrix: Vec<u8> = (0..rows * columns * size).map(|byte| (byte % 251) as u8).collect();

@@ -10,6 +10,8 @@ pub(super) static FAMILY: Family = Family {
     class: "GPT2LMHeadModel",
     config_class: "GPT2Config",
     package: "gpt2",
+    // llama.cpp's converter asks for that key, which nobody else reads.
+    gguf: gguf("gpt2", &DEFAULTS, |spec| json!({"n_ctx": spec.max_positions})),
     key_names: &[
         (HIDDEN_SIZE.hf, "n_embd"),
         (POSITIONS.hf, "n_positions"),

@@ -153,8 +153,8 @@ enum Decision {
 use Decision::{Ignored, Read, Refused};
 
 const EVERY: &str = "llama qwen2 mistral3 qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3 phi3 olmo2 glm4 exaone4 \
-    starcoder2 nemotron stablelm cohere2 phi2 gptneox falcon";
-const LAYER_NORMS: &str = "starcoder2 nemotron stablelm cohere2 phi2 gptneox falcon";
+    starcoder2 nemotron stablelm cohere2 phi2 gptneox falcon gpt2";
+const LAYER_NORMS: &str = "starcoder2 nemotron stablelm cohere2 phi2 gptneox falcon gpt2";
 /// Those with layers that slide.
 const SLIDE: &str = "gemma2 gemma3 olmo2 cohere2 exaone4";
 
@@ -168,6 +168,9 @@ fn cases() -> Vec<Case> {
     const READ: &[(&str, Decision)] = &[(EVERY, Read)];
     const REFUSED: &[(&str, Decision)] = &[(EVERY, Refused)];
     const NONE: &[(&str, Decision)] = &[];
+    // Of how queries and keys are turned, which some do not.
+    const TURNED: &[(&str, Decision)] = &[("gpt2", Ignored), (EVERY, Read)];
+    const UNTURNED: &[(&str, Decision)] = &[("gpt2", Ignored), (EVERY, Refused)];
     let yarn = |key: &'static str, value: MetadataValue| {
         let of = |value| ("rope.scaling.type", value);
         vec![of(string("yarn")), ("rope.scaling.factor", Float(2.0)), (key, value)]
@@ -187,7 +190,7 @@ fn cases() -> Vec<Case> {
         (one("feed_forward_length", integers([48, 48, 64, 48])), REFUSED),
         (one("attention.head_count", Unsigned(2)), READ),
         (one("attention.head_count", integers([4, 4, 2, 4])), REFUSED),
-        (one("attention.head_count_kv", Unsigned(1)), &[("gptneox", Ignored), (EVERY, Read)]),
+        (one("attention.head_count_kv", Unsigned(1)), &[("gptneox gpt2", Ignored), (EVERY, Read)]),
         (one("attention.key_length", Unsigned(16)), READ),
         (one("attention.value_length", Unsigned(16)), REFUSED),
         (one("attention.key_length_swa", Unsigned(16)), REFUSED),
@@ -213,30 +216,30 @@ fn cases() -> Vec<Case> {
         (one("logit_scale", Float(3.0)), &[("granite cohere2", Read)]),
         // A norm of its own tells that of StableLM.
         (one("use_parallel_residual", no.clone()), &[("gptneox", Read)]),
-        (one("rope.freq_base", Float(5.0)), READ),
-        (one("rope.freq_base_swa", Float(5.0)), &[("gemma3", Read), (EVERY, Refused)]),
-        (sliding("rope.freq_base", Float(5.0)), &[("olmo2", Refused), (EVERY, Read)]),
+        (one("rope.freq_base", Float(5.0)), TURNED),
+        (one("rope.freq_base_swa", Float(5.0)), &[("gemma3", Read), ("gpt2", Ignored), (EVERY, Refused)]),
+        (sliding("rope.freq_base", Float(5.0)), &[("olmo2", Refused), ("gpt2", Ignored), (EVERY, Read)]),
         (
             one("rope.dimension_count", Unsigned(4)),
-            &[("phi3 glm4 nemotron stablelm phi2 gptneox", Read), (EVERY, Refused)],
+            &[("phi3 glm4 nemotron stablelm phi2 gptneox", Read), ("gpt2", Ignored), (EVERY, Refused)],
         ),
-        (one("rope.dimension_count", Unsigned(3)), REFUSED),
-        (one("rope.dimension_count_swa", Unsigned(4)), REFUSED),
+        (one("rope.dimension_count", Unsigned(3)), UNTURNED),
+        (one("rope.dimension_count_swa", Unsigned(4)), UNTURNED),
         (one("rope.dimension_sections", integers([1, 1, 2, 0])), REFUSED),
         (one("rope.dimension_sections", integers([0; 4])), NONE),
-        (one("rope.scale_linear", Float(2.0)), READ),
-        (one("rope.scaling.factor", Float(2.0)), READ),
-        (one("rope.scaling.type", string("longrope")), REFUSED),
+        (one("rope.scale_linear", Float(2.0)), TURNED),
+        (one("rope.scaling.factor", Float(2.0)), TURNED),
+        (one("rope.scaling.type", string("longrope")), UNTURNED),
         (one("rope.scaling.finetuned", no), &[("granite", Refused)]),
         (one("rope.scaling.finetuned", yes), NONE),
-        (yarn("rope.scaling.attn_factor", Float(2.0)), READ),
-        (yarn("rope.scaling.original_context_length", Unsigned(64)), READ),
-        (yarn("rope.scaling.yarn_beta_fast", Float(2.0)), READ),
-        (yarn("rope.scaling.yarn_beta_slow", Float(2.0)), READ),
-        (yarn("rope.scaling.yarn_ext_factor", Float(0.5)), REFUSED),
-        (yarn("rope.scaling.yarn_attn_factor", Float(0.5)), REFUSED),
+        (yarn("rope.scaling.attn_factor", Float(2.0)), TURNED),
+        (yarn("rope.scaling.original_context_length", Unsigned(64)), TURNED),
+        (yarn("rope.scaling.yarn_beta_fast", Float(2.0)), TURNED),
+        (yarn("rope.scaling.yarn_beta_slow", Float(2.0)), TURNED),
+        (yarn("rope.scaling.yarn_ext_factor", Float(0.5)), UNTURNED),
+        (yarn("rope.scaling.yarn_attn_factor", Float(0.5)), UNTURNED),
         (yarn("rope.scaling.yarn_attn_factor", Float(f64::from(1.069_314_7f32))), NONE),
-        (yarn("rope.scaling.yarn_log_multiplier", Float(0.5)), REFUSED),
+        (yarn("rope.scaling.yarn_log_multiplier", Float(0.5)), UNTURNED),
         // Beside no stretching there is nothing to correct.
         (one("rope.scaling.yarn_ext_factor", Float(0.5)), NONE),
         (one("expert_count", Unsigned(4)), REFUSED),
@@ -324,6 +327,24 @@ fn metadata_and_tensors_tell_the_family() {
     assert_eq!((scale("gemma2", 4), scale("gemma2", 46)), (0.25, 8f32.powf(-0.5)));
     assert_eq!((scale("gemma3", 46), scale("gemma3", 62)), (0.25, 8f32.powf(-0.5)));
     assert_eq!(scale("granite", 4), 0.25);
+}
+
+#[test]
+fn a_baichuan_of_32_layers_is_a_llama() {
+    let of = |layers| ModelSpec::from_gguf(&file("baichuan", &["output.weight"], &[("block_count", Unsigned(layers))]));
+    let spec = of(32).unwrap();
+    assert_eq!((spec.family.name, spec.layers.len(), spec.ropes.len()), ("llama", 32, 1));
+    assert_eq!(ModelSpec::from_config(&spec.to_config(FloatType::F32)).unwrap(), spec);
+    let error = of(40).unwrap_err().to_string();
+    assert!(error.contains("m.gguf: ") && error.contains("baichuan.block_count") && error.contains("7B"), "{error}");
+}
+
+#[test]
+fn norms_of_stablelms_heads_are_refused() {
+    let opened = file("stablelm", &["blk.0.attn_q_norm.weight"], &[]);
+    let spec = ModelSpec::from_gguf(&opened).unwrap();
+    let error = spec.check_gguf_names("m.gguf", &opened.weights).unwrap_err().to_string();
+    assert!(error.contains("m.gguf: ") && error.contains("blk.0.attn_q_norm.weight"), "{error}");
 }
 
 #[test]

@@ -34,7 +34,6 @@ pub(super) static FAMILY: Family = Family {
         tensor(Role::Down, "mlp.c_proj", "ffn_down").transposed(),
     ],
     spec,
-    ..super::FAMILY
 };
 
 const DEFAULTS: Defaults = Defaults {

@@ -25,7 +25,7 @@ def main():
         **source, dtype="float32", attn_implementation="eager"
     ).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-    ids = tokenizer(SAMPLE.read_text(encoding="utf-8"), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(SAMPLE.read_text(encoding="utf-8"))["input_ids"]
     windows = model_io.cut_windows(ids, 256, count)
     result = {
         "command": f"python tests/reference/real_model.py {path.name} {count}",

@@ -211,7 +211,8 @@ fn with_parallel_layers(name: &str, layers: &[usize]) -> (Rc<Checkpoint>, Window
     (checkpoint, windows)
 }
 
-/// Layers with parallel branches are one step of the sweep: the same choices and bits as the literal loop's, and a layer whose other block is gone is as a sequential one.
+/// Layers with parallel branches are one step of the sweep: the same choices and bits as the literal loop's, and a layer whose
+/// other block is gone is as a sequential one.
 #[test]
 fn parallel_branches_are_searched_exactly() {
     let gpu = open(&GpuOptions::default());

@@ -205,9 +205,10 @@ impl TensorInfo {
 
     /// Where it is handed out with rows for columns: as the file holds it.
     fn untransposed(&self) -> Option<Self> {
-        let shape = self.shape.iter().rev().copied().collect();
-        let transposed = self.row_order == RowOrder::Transposed;
-        transposed.then(|| Self { shape, row_order: RowOrder::Stored, ..self.clone() })
+        (self.row_order == RowOrder::Transposed).then(|| {
+            let shape = self.shape.iter().rev().copied().collect();
+            Self { shape, row_order: RowOrder::Stored, ..self.clone() }
+        })
     }
 
     /// Elements in all.

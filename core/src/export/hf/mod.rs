@@ -184,8 +184,8 @@ const CHUNK_BYTES: usize = 32 << 20;
 /// Writes the model without `options.removed` into `sink`. `progress` is told the tensor bytes written and their total.
 ///
 /// # Errors
-/// A block that the model does not have, a format in which nothing could load the model, a tensor that is missing, misshapen, not finite or too large for
-/// `options.dtype`, and whatever the sink says. The sink must be dropped then.
+/// A block that the model does not have, a format in which nothing could load the model, a tensor that is missing, misshapen,
+/// not finite or too large for `options.dtype`, and whatever the sink says. The sink must be dropped then.
 pub async fn export_hf(
     source: impl Into<HfSource<'_>>,
     options: &HfOptions,

@@ -12,25 +12,21 @@
 
 use super::*;
 
+const PACKED: &str = "self_attn.W_pack";
+
 pub(super) static FAMILY: Family = Family {
     name: "baichuan",
     class: "BaichuanForCausalLM",
     config_class: "BaichuanConfig",
     gguf: gguf("baichuan", &DEFAULTS, |_| json!({})),
-    tensors: &[
-        EMBEDDING,
-        FINAL_NORM,
-        HEAD,
-        ATTENTION_NORM,
-        tensor(Role::Query, "self_attn.W_pack", QUERY.gguf),
-        tensor(Role::Key, "self_attn.W_pack", KEY.gguf),
-        tensor(Role::Value, "self_attn.W_pack", VALUE.gguf),
-        ATTENTION_OUT,
+    tensors: &llama_tensors(
+        [
+            tensor(Role::Query, PACKED, QUERY.gguf),
+            tensor(Role::Key, PACKED, KEY.gguf),
+            tensor(Role::Value, PACKED, VALUE.gguf),
+        ],
         FEED_FORWARD_NORM,
-        GATE,
-        UP,
-        DOWN,
-    ],
+    ),
     spec,
     ..super::FAMILY
 };

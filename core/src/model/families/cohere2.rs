@@ -12,20 +12,7 @@ pub(super) static FAMILY: Family = Family {
     config_class: "Cohere2Config",
     package: "cohere2",
     gguf: gguf("cohere2", &DEFAULTS, config),
-    tensors: &[
-        EMBEDDING,
-        FINAL_NORM,
-        HEAD,
-        ATTENTION_NORM,
-        QUERY.interleaved(Container::HuggingFace),
-        KEY.interleaved(Container::HuggingFace),
-        VALUE,
-        ATTENTION_OUT,
-        SHARED_NORM,
-        GATE,
-        UP,
-        DOWN,
-    ],
+    tensors: &llama_tensors(interleaved(Container::HuggingFace), SHARED_NORM),
     spec,
     ..super::FAMILY
 };

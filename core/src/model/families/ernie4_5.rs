@@ -9,20 +9,7 @@ pub(super) static FAMILY: Family = Family {
     config_class: "Ernie4_5Config",
     package: "ernie4_5",
     gguf: gguf("ernie4_5", &DEFAULTS, |spec| json!({"use_bias": spec.biases().1})),
-    tensors: &[
-        EMBEDDING,
-        FINAL_NORM,
-        HEAD,
-        ATTENTION_NORM,
-        QUERY.interleaved(Container::HuggingFace),
-        KEY.interleaved(Container::HuggingFace),
-        VALUE,
-        ATTENTION_OUT,
-        FEED_FORWARD_NORM,
-        GATE,
-        UP,
-        DOWN,
-    ],
+    tensors: &llama_tensors(interleaved(Container::HuggingFace), FEED_FORWARD_NORM),
     spec,
     ..super::FAMILY
 };

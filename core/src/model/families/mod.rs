@@ -138,25 +138,20 @@ const GATE: Tensor = tensor(Role::Gate, "mlp.gate_proj", "ffn_gate");
 const UP: Tensor = tensor(Role::Up, "mlp.up_proj", "ffn_up");
 const DOWN: Tensor = tensor(Role::Down, "mlp.down_proj", "ffn_down");
 
-/// Those of a family that has just them.
-const LLAMA_TENSORS: &[Tensor] =
-    &[EMBEDDING, FINAL_NORM, HEAD, ATTENTION_NORM, QUERY, KEY, VALUE, ATTENTION_OUT, FEED_FORWARD_NORM, GATE, UP, DOWN];
+/// Those of a family that has just them, though Q, K and V or the norm of the feed-forward block may be kept in another way.
+const fn llama_tensors([query, key, value]: [Tensor; 3], feed_forward_norm: Tensor) -> [Tensor; 12] {
+    [EMBEDDING, FINAL_NORM, HEAD, ATTENTION_NORM, query, key, value, ATTENTION_OUT, feed_forward_norm, GATE, UP, DOWN]
+}
+
+/// Q, K and V, with the rows of Q and K in a container as for turning neighbouring elements.
+const fn interleaved(container: Container) -> [Tensor; 3] {
+    [QUERY.interleaved(container), KEY.interleaved(container), VALUE]
+}
+
+const LLAMA_TENSORS: &[Tensor] = &llama_tensors([QUERY, KEY, VALUE], FEED_FORWARD_NORM);
 
 /// The same, with the rows of Q and K in GGUF files as Llama's.
-const INTERLEAVED_TENSORS: &[Tensor] = &[
-    EMBEDDING,
-    FINAL_NORM,
-    HEAD,
-    ATTENTION_NORM,
-    QUERY.interleaved(Container::Gguf),
-    KEY.interleaved(Container::Gguf),
-    VALUE,
-    ATTENTION_OUT,
-    FEED_FORWARD_NORM,
-    GATE,
-    UP,
-    DOWN,
-];
+const INTERLEAVED_TENSORS: &[Tensor] = &llama_tensors(interleaved(Container::Gguf), FEED_FORWARD_NORM);
 
 /// The norm that the feed-forward block of a parallel layer reads, too.
 const SHARED_NORM: Tensor = tensor(Role::FeedForwardNorm, ATTENTION_NORM.hf, ATTENTION_NORM.gguf);

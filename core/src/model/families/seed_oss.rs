@@ -11,20 +11,10 @@ pub(super) static FAMILY: Family = Family {
         let (attention, mlp) = spec.biases();
         json!({"attention_bias": attention.qkv, "attention_out_bias": attention.out, "mlp_bias": mlp})
     }),
-    tensors: &[
-        EMBEDDING,
-        FINAL_NORM,
-        HEAD,
-        ATTENTION_NORM,
-        QUERY,
-        KEY,
-        VALUE,
-        ATTENTION_OUT,
+    tensors: &llama_tensors(
+        [QUERY, KEY, VALUE],
         tensor(Role::FeedForwardNorm, FEED_FORWARD_NORM.hf, "post_attention_norm"),
-        GATE,
-        UP,
-        DOWN,
-    ],
+    ),
     spec,
     ..super::FAMILY
 };

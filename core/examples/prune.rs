@@ -6,7 +6,6 @@
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use blockpruner::export::HfFormat;
 use blockpruner::model::Checkpoint;
 use blockpruner::search::{self, SearchOptions};
 use blockpruner::session::{Event, OutFolder, Session, WindowOptions, WriteOptions};
@@ -52,7 +51,7 @@ async fn prune(model: &str, text: &str, options: SearchOptions, out: &str) -> Re
             _ => {}
         }
     }
-    let how = WriteOptions::new(HfFormat::Removed);
+    let how = WriteOptions::new(None);
     let written = search.write(&out, how, &mut |_| {}).await?;
     println!("{}: {} bytes of weights", out.path().display(), written.summary.bytes);
     Ok(())

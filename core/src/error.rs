@@ -190,7 +190,7 @@ fn memory(error: &MemoryError) -> ErrorKind {
 fn search(error: &SearchError) -> ErrorKind {
     match error {
         SearchError::Score(error) => score(error),
-        SearchError::TooMany { .. } => ErrorKind::Input,
+        SearchError::TooMany { .. } | SearchError::TypesOfBlocks { .. } => ErrorKind::Input,
         SearchError::NoCandidate { .. } => ErrorKind::NoCandidate,
         SearchError::Stopped => ErrorKind::Stopped,
     }

@@ -3,7 +3,7 @@
 use blockpruner::export::{HfFormat, Plan, parse_order};
 use blockpruner::gpu::{GpuOptions, KernelChoice, Tier};
 use blockpruner::model::{BlockSet, ModelSpec};
-use blockpruner::search::{BlockTypes, Exhaustive, Racing, SearchOptions};
+use blockpruner::search::{BlockTypes, Exhaustive, Racing, SearchOptions, Units};
 use blockpruner::session::WindowOptions;
 use blockpruner::text::TextOptions;
 use blockpruner::weights::FloatType;
@@ -120,6 +120,10 @@ impl TextArgs {
 /// How is searched.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SearchArgs {
+    /// What a step removes: blocks (as published), pairs (an attention and a feed-forward block between which nothing is left) or
+    /// layers; pairs and layers leave an ordinary model, which loads and is faster wherever the original does
+    #[arg(long, value_name = "UNITS", default_value_t, requires = "remove")]
+    pub units: Units,
     /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
     #[arg(long, value_name = "TYPES", default_value_t, requires = "remove")]
     pub block_types: BlockTypes,
@@ -134,7 +138,7 @@ pub struct SearchArgs {
 impl SearchArgs {
     /// A search for so many blocks.
     pub fn options(&self, remove: u32) -> SearchOptions {
-        let options = SearchOptions::remove(remove as usize).block_types(self.block_types);
+        let options = SearchOptions::remove(remove as usize).units(self.units).block_types(self.block_types);
         match (self.exhaustive, self.racing) {
             (true, _) => options.strategy(Exhaustive),
             (_, true) => options.strategy(Racing),
@@ -146,27 +150,25 @@ impl SearchArgs {
 /// How a pruned model is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Hugging Face folder, the blocks gone; loads with trust_remote_code
+    /// Plain where what is left is an ordinary model, else hf
     #[default]
+    Auto,
+    /// Hugging Face folder of an ordinary model with fewer layers; loads anywhere
+    Plain,
+    /// Hugging Face folder, the blocks gone; loads with trust_remote_code
     Hf,
     /// Hugging Face folder, the blocks' outputs zero; loads anywhere, saves no memory
     HfZeroed,
 }
 
 impl Format {
-    /// As the library calls it.
-    pub fn library(self) -> HfFormat {
+    /// As the library calls it; None: what is best for the blocks that go.
+    pub fn library(self) -> Option<HfFormat> {
         match self {
-            Format::Hf => HfFormat::Removed,
-            Format::HfZeroed => HfFormat::Zeroed,
-        }
-    }
-
-    /// As the option spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Format::Hf => "hf",
-            Format::HfZeroed => "hf-zeroed",
+            Format::Auto => None,
+            Format::Plain => Some(HfFormat::Plain),
+            Format::Hf => Some(HfFormat::Removed),
+            Format::HfZeroed => Some(HfFormat::Zeroed),
         }
     }
 }
@@ -244,7 +246,7 @@ fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow:
         let steps = order.get(..step).ok_or_else(|| {
             bad_input(format!("step {step} does not exist: {file} has {} steps; choose 0 to that", order.len()))
         })?;
-        return Ok(steps.iter().copied().collect());
+        return Ok(steps.iter().flat_map(|unit| unit.blocks()).collect());
     }
     let plan = Plan::parse(file, &bytes)?;
     plan.check_model(spec)?;

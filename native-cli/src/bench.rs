@@ -5,7 +5,7 @@ use std::rc::Rc;
 use blockpruner::bench::{DensePass, DeviceRates, KernelTime, Rate, SearchCount, WeightRate, kernels};
 use blockpruner::gpu::DeviceInfo;
 use blockpruner::score::Scorer;
-use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Step};
+use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Step, Units};
 use blockpruner::session::Session;
 use blockpruner::text::Windows;
 use clap::Args;
@@ -83,6 +83,7 @@ struct Memory {
 #[derive(Serialize)]
 struct SearchReport {
     strategy: String,
+    units: Units,
     block_types: BlockTypes,
     /// Whether the result may differ from that of the published loop.
     approximate: bool,
@@ -134,7 +135,8 @@ async fn search_blocks(
     options: SearchOptions,
 ) -> anyhow::Result<SearchReport> {
     let spec = &session.checkpoint().spec;
-    let (strategy, block_types) = (options.strategy.name().to_string(), options.block_types);
+    let (strategy, units, block_types) =
+        (options.strategy.name().to_string(), options.units_of(spec), options.block_types);
     let approximate = options.strategy.is_approximate();
     let mut stage = Stage::none();
     let mut search = session.search(windows.clone(), options, None).await?;
@@ -145,7 +147,14 @@ async fn search_blocks(
     }
     drop(stage);
     let steps = search.state().steps.clone();
-    Ok(SearchReport { strategy, block_types, approximate, count: SearchCount::new(spec, windows, &steps), steps })
+    Ok(SearchReport {
+        strategy,
+        units,
+        block_types,
+        approximate,
+        count: SearchCount::new(spec, windows, &steps),
+        steps,
+    })
 }
 
 impl Memory {

@@ -28,7 +28,7 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         calibration: None,
         remove: 4,
         search: SearchArgs::default(),
-        format: Format::Hf,
+        format: Format::Auto,
         dtype: None,
         out: args.out.clone().unwrap_or_else(fresh_folder),
         resume: false,

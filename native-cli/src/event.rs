@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use blockpruner::gpu::DeviceInfo;
-use blockpruner::model::BlockId;
-use blockpruner::search::CandidateState;
+use blockpruner::model::BlockSet;
+use blockpruner::search::{CandidateState, Unit, Units};
 use serde::Serialize;
 
 use crate::screen::{bytes, duration, grouped, short};
@@ -41,7 +41,9 @@ pub enum Event<'a> {
     /// What a search is going to do.
     Plan {
         remove: usize,
-        /// Blocks of which these are chosen.
+        /// What a step removes.
+        units: Units,
+        /// Of the first step.
         candidates: usize,
         strategy: &'a str,
         /// Whether the result may differ from the published loop's.
@@ -80,7 +82,7 @@ pub enum Event<'a> {
         seconds_left: f64,
     },
     /// A candidate was scored, or dropped.
-    Candidate { step: usize, block: BlockId, state: CandidateState, perplexity: Option<f64>, at_least: Option<f64> },
+    Candidate { step: usize, block: Unit, state: CandidateState, perplexity: Option<f64>, at_least: Option<f64> },
     /// How far a search is.
     Progress {
         step: usize,
@@ -89,11 +91,11 @@ pub enum Event<'a> {
         tokens_per_second: Option<f64>,
         seconds_left: Option<f64>,
     },
-    /// A block was chosen.
+    /// What goes was chosen.
     Step {
         step: usize,
         steps: usize,
-        removed: BlockId,
+        removed: Unit,
         perplexity: f64,
         params_left: u64,
         ratio_removed: f64,
@@ -105,6 +107,8 @@ pub enum Event<'a> {
     },
     /// The model was scored on a text that the search has not seen.
     Evaluation(&'a Evaluation),
+    /// What was found is no ordinary model, but this one is, which is near to it.
+    NearlyPlain(&'a NearlyPlain),
     /// The written model was read back and scored.
     Check {
         perplexity: f64,
@@ -133,6 +137,36 @@ pub enum Event<'a> {
     Stopped { text: String },
     /// It failed; nothing follows.
     Error { text: String, hint: Option<&'a str>, exit_code: u8 },
+}
+
+/// An ordinary model one or two blocks away from what a search found.
+#[derive(Clone, Debug, Serialize)]
+pub struct NearlyPlain {
+    /// Goes, too.
+    pub remove: BlockSet,
+    /// Stays.
+    pub restore: BlockSet,
+    /// All that is gone then.
+    pub removed: BlockSet,
+    /// Layers of the ordinary model.
+    pub layers: usize,
+    /// On the text of the search.
+    pub perplexity: f64,
+}
+
+impl NearlyPlain {
+    fn words(&self) -> String {
+        let Self { remove, restore, removed, layers, perplexity } = self;
+        let how = match (remove.is_empty(), restore.is_empty()) {
+            (false, true) => format!("without {remove} as well"),
+            (true, _) => format!("with {restore} kept"),
+            (false, false) => format!("without {remove} as well, but with {restore}"),
+        };
+        let perplexity = short(*perplexity);
+        format!(
+            "nearly plain: {how}, an ordinary model of {layers} layers has perplexity {perplexity} (export --without {removed})"
+        )
+    }
 }
 
 /// Perplexities on a text that a search has not seen.
@@ -179,10 +213,10 @@ impl Event<'_> {
                 true => format!("device: {name} ({backend}, {driver}; tier {tier}, kernel {kernel})"),
                 false => format!("device: {name}"),
             }),
-            Self::Plan { remove, candidates, approximate, tokens, .. } => {
+            Self::Plan { remove, units, candidates, approximate, tokens, .. } => {
                 let how = if *approximate { ", approximately" } else { "" };
                 let tokens = grouped(*tokens as u64);
-                Some(format!("plan: remove {remove} of {candidates} blocks by the loss on {tokens} tokens{how}"))
+                Some(format!("plan: remove {remove} of {candidates} {units} by the loss on {tokens} tokens{how}"))
             }
             Self::Size { bytes_read, bytes_written, at_most } => {
                 let most = if *at_most { "at most " } else { "" };
@@ -214,6 +248,7 @@ impl Event<'_> {
                 let (found, planned) = (short(*perplexity), short(*planned));
                 Some(format!("check: the written model has perplexity {found}, the search found {planned}{rounded}"))
             }
+            Self::NearlyPlain(found) => Some(found.words()),
             Self::Generated { prompt_tokens, prompt_seconds, new_tokens, tokens_per_second, finish_reason } => {
                 let rate = tokens_per_second.map_or(String::new(), |rate| format!(", then {rate:.1} tokens/s"));
                 Some(format!(

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use blockpruner::export::{DiskFolder, HfOptions};
+use blockpruner::export::{DiskFolder, HfFormat, HfOptions};
 use blockpruner::session::write_model;
 use clap::Args;
 
@@ -47,7 +47,8 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let folder = DiskFolder::create(&args.out).map_err(as_input)?;
     let checkpoint = open::checkpoint(&args.model).await?;
     let removed = args.removed.blocks(&checkpoint.spec)?;
-    let options = HfOptions::new(removed.clone(), args.format.library()).dtype(args.dtype.map(Dtype::library));
+    let format = args.format.library().unwrap_or_else(|| HfFormat::best(&checkpoint, &removed));
+    let options = HfOptions::new(removed.clone(), format).dtype(args.dtype.map(Dtype::library));
     tell_sizes(&checkpoint, &options, false)?;
     let partial = folder.partial().to_path_buf();
     let stopped = |text: &str| tell(&Event::Stopped { text: text.into() });
@@ -71,7 +72,7 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     if args.json {
         return screen::print_json(&serde_json::json!({
             "out": args.out,
-            "format": args.format.as_str(),
+            "format": format.as_str(),
             "step": args.removed.step(),
             "removed": removed,
             "files": summary.files,

@@ -3,8 +3,7 @@
 use std::rc::Rc;
 
 use blockpruner::gpu::Gpu;
-use blockpruner::model::BlockId;
-use blockpruner::search::{self, CandidateState};
+use blockpruner::search::{self, CandidateState, Unit};
 use blockpruner::session::{Preparation, Search, Session, Writing};
 use indicatif::ProgressBar;
 
@@ -93,7 +92,7 @@ pub struct Searching {
 #[derive(Default)]
 struct Step {
     done: usize,
-    best: Option<(BlockId, f64)>,
+    best: Option<(Unit, f64)>,
 }
 
 impl Step {
@@ -102,7 +101,7 @@ impl Step {
             if let (CandidateState::Complete, Some(perplexity)) = (candidate.state, candidate.perplexity)
                 && self.best.is_none_or(|(_, best)| perplexity < best)
             {
-                self.best = Some((candidate.block, perplexity));
+                self.best = Some((candidate.unit, perplexity));
             }
         }
         self.done += candidates.len();
@@ -134,8 +133,7 @@ impl Searching {
         let (Some(cost), state) = (search.cost(), search.state()) else { return };
         let steps = search.options().target.most_steps();
         let step = (state.steps.len() + 1).min(steps);
-        let candidates = search.options().candidates(&search.session().checkpoint().spec).count();
-        let of = (candidates + 1).saturating_sub(step);
+        let of = cost.candidates(step);
         let (done, tokens_per_second, seconds_left) = (cost.done(), cost.tokens_per_second(), cost.seconds_left());
         if let (false, Some(seconds_left)) = (self.told_cost, seconds_left) {
             self.told_cost = true;
@@ -144,7 +142,7 @@ impl Searching {
         let best = self
             .step
             .best
-            .map_or(String::new(), |(block, perplexity)| format!(", best {block} {}", screen::short(perplexity)));
+            .map_or(String::new(), |(unit, perplexity)| format!(", best {unit} {}", screen::short(perplexity)));
         self.bar.set_prefix(format!("step {step}/{steps}: {}/{of}{best}", self.step.done));
         let rate = tokens_per_second.map_or(String::new(), |rate| format!(", {rate:.0} tokens/s"));
         let left = seconds_left.map_or(String::new(), |left| format!(", {} left", screen::duration(left)));
@@ -168,8 +166,8 @@ impl Searching {
             search::Event::Wave { step, candidates, .. } => {
                 self.step.add(candidates);
                 for candidate in candidates {
-                    let search::Candidate { block, state, perplexity, at_least, .. } = candidate;
-                    let (step, block, state) = (*step, *block, *state);
+                    let search::Candidate { unit, state, perplexity, at_least, .. } = candidate;
+                    let (step, block, state) = (*step, *unit, *state);
                     tell(&Event::Candidate { step, block, state, perplexity: *perplexity, at_least: *at_least });
                     if let (CandidateState::Rejected, Some(reason)) = (state, &candidate.reason) {
                         screen::warn(format!("rejected {block}: {reason}"));

@@ -4,16 +4,18 @@ use std::path::PathBuf;
 
 use blockpruner::Error;
 use blockpruner::bench::SearchCount;
-use blockpruner::export::{ExportError, HfOptions, Plan};
-use blockpruner::session::{OutFolder, WriteOptions, Written};
+use blockpruner::export::{ExportError, HfFormat, HfOptions, HfSource, Plan};
+use blockpruner::model::BlockSet;
+use blockpruner::search::{SearchOptions, Units};
+use blockpruner::session::{OutFolder, Search, WriteOptions, Written};
 use clap::Args;
 use serde::Serialize;
 
 use crate::args::{DeviceArgs, Dtype, Format, SearchArgs, TextArgs, block_count};
-use crate::event::{Evaluation, Event};
+use crate::event::{Evaluation, Event, NearlyPlain};
 use crate::exit::{Stopped, as_input, bad_input};
 use crate::held_out::{self, EvalArgs};
-use crate::progress::WritingBars;
+use crate::progress::{Preparing, WritingBars};
 use crate::screen::{self, message, tell};
 use crate::size::{smallest_blocks, tell_sizes};
 use crate::{open, search};
@@ -28,7 +30,7 @@ pub struct PruneArgs {
     /// [default for builtin:tiny: builtin:sample]
     #[arg(long, value_name = "TEXT")]
     pub calibration: Option<String>,
-    /// Blocks to remove; about a third of all is the usual maximum
+    /// Blocks to remove, or what --units says; about a third of all is the usual maximum
     #[arg(long, value_name = "K", value_parser = block_count)]
     pub remove: u32,
     #[command(flatten)]
@@ -74,13 +76,21 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let held_out = args.eval.open(&args.text, &checkpoint, &windows)?;
     tell(&Event::Plan {
         remove: options.target.most_steps(),
-        candidates: options.candidates(&checkpoint.spec).count(),
+        units: options.units_of(&checkpoint.spec),
+        candidates: options.candidates(&checkpoint.spec, &BlockSet::new()).len(),
         strategy: options.strategy.name(),
         approximate: options.strategy.is_approximate(),
         tokens: windows.ids.len(),
     });
     let how = WriteOptions::new(args.format.library()).dtype(args.dtype.map(Dtype::library));
-    let largest = HfOptions::new(smallest_blocks(&checkpoint, &options), how.format);
+    let source = HfSource::from(&checkpoint);
+    if how.format == Some(HfFormat::Plain) {
+        check_plain(&source, &options)?;
+    }
+    // Of the same size as a plain one.
+    let hf = if source.check_removal().is_ok() { HfFormat::Removed } else { HfFormat::Zeroed };
+    let format = how.format.filter(|format| *format != HfFormat::Plain).unwrap_or(hf);
+    let largest = HfOptions::new(smallest_blocks(&checkpoint, &options), format);
     tell_sizes(&checkpoint, &largest.dtype(how.dtype), true)?;
     let session = open::session(&args.device, &checkpoint).await?;
     if let Some(text) = &held_out {
@@ -109,10 +119,14 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         Some(text) => Some(held_out::evaluate(&search, text).await.map_err(failed)?),
         None => None,
     };
+    let nearly_plain = match args.format {
+        Format::Auto if source.check_plain(&BlockSet::new()).is_ok() => nearly_plain(&search).await.map_err(failed)?,
+        _ => Vec::new(),
+    };
     let mut bars = WritingBars::new();
     let written = search.write(&out, how, &mut |writing| bars.tell(writing)).await;
     drop(bars);
-    let Written { plan, summary, planned, perplexity } = written.map_err(|error| match error {
+    let Written { plan, format, summary, planned, perplexity } = written.map_err(|error| match error {
         Error::Export(ExportError::OtherPerplexity { .. } | ExportError::Plan { .. }) => error.into(),
         // Whatever else goes wrong here, the search is saved.
         error => failed(error),
@@ -125,7 +139,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let bytes_read = checkpoint.weights.stored_bytes();
     tell(&Event::Written { out: &args.out, bytes_read, bytes_written: summary.bytes });
     if args.json {
-        return screen::print_json(&Report { plan: &plan, evaluation: evaluation.as_ref() });
+        return screen::print_json(&Report { plan: &plan, evaluation: evaluation.as_ref(), nearly_plain });
     }
     let mut text = screen::steps_table(plan.dense.perplexity, plan.model.parameters, &plan.steps);
     if let Some(evaluation) = &evaluation {
@@ -137,8 +151,19 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     }
     text += &screen::approximate_line(plan.settings.approximate, &count);
     text += &screen::size_line(bytes_read, summary.bytes);
-    text += &format!("wrote {}: plan.json, order.json, model/\n", args.out.display());
+    text += &format!("wrote {}: plan.json, order.json, model/ ({})\n", args.out.display(), format.as_str());
     screen::print_text(&text)
+}
+
+/// Whether a search for plain models will find one.
+fn check_plain(source: &HfSource<'_>, options: &SearchOptions) -> anyhow::Result<()> {
+    if options.units_of(source.spec) == Units::Blocks {
+        return Err(bad_input(
+            "--format plain needs --units pairs or layers: single blocks seldom leave an ordinary model; with --format auto it is \
+             plain where it can be",
+        ));
+    }
+    Ok(source.check_plain(&BlockSet::new())?)
 }
 
 /// What `--json` prints: the plan, and beside its keys what else was asked for.
@@ -149,4 +174,24 @@ struct Report<'a> {
     /// None without --eval-text.
     #[serde(skip_serializing_if = "Option::is_none")]
     evaluation: Option<&'a Evaluation>,
+    /// Where the plan is none of an ordinary model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nearly_plain: Vec<NearlyPlain>,
+}
+
+/// Ordinary models near to what was found.
+async fn nearly_plain(search: &Search) -> Result<Vec<NearlyPlain>, Error> {
+    let mut preparing = Preparing::new(search.session());
+    let found = search.nearly_plain(&mut |preparation| preparing.tell(preparation)).await?;
+    drop(preparing);
+    let found = found.into_iter().map(|near| NearlyPlain {
+        remove: near.change.remove,
+        restore: near.change.restore,
+        removed: near.removed,
+        layers: near.layers,
+        perplexity: near.perplexity,
+    });
+    let found: Vec<_> = found.collect();
+    found.iter().for_each(|near| tell(&Event::NearlyPlain(near)));
+    Ok(found)
 }

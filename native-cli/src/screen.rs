@@ -228,14 +228,16 @@ pub fn notes(written: &HfSummary) {
 
 /// The steps of a search as a table.
 pub fn steps_table(dense: f64, parameters: u64, steps: &[Step]) -> String {
+    // Pairs have longer names.
+    let width = steps.iter().map(|step| step.removed.to_string().len() + 1).max().unwrap_or(0).max(8);
     let mut table =
-        format!("{:>4}  {:<8}{:>12}{:>18}{:>10}\n", "step", "removed", "perplexity", "parameters left", "removed");
-    table += &format!("{:>4}  {:<8}{:>12}{:>18}{:>10}\n", 0, "-", short(dense), grouped(parameters), "0.0 %");
+        format!("{:>4}  {:<width$}{:>12}{:>18}{:>10}\n", "step", "removed", "perplexity", "parameters left", "removed");
+    table += &format!("{:>4}  {:<width$}{:>12}{:>18}{:>10}\n", 0, "-", short(dense), grouped(parameters), "0.0 %");
     for step in steps {
         let share = format!("{:.1} %", step.ratio_removed * 100.0);
         let (perplexity, left) = (short(step.perplexity), grouped(step.params_left));
-        let block = step.removed.to_string();
-        table += &format!("{:>4}  {block:<8}{perplexity:>12}{left:>18}{share:>10}\n", step.step);
+        let unit = step.removed.to_string();
+        table += &format!("{:>4}  {unit:<width$}{perplexity:>12}{left:>18}{share:>10}\n", step.step);
     }
     table
 }

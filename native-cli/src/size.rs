@@ -2,18 +2,28 @@
 
 use blockpruner::export::{HfFormat, HfOptions, HfSource, written_bytes};
 use blockpruner::model::{BlockSet, Checkpoint};
-use blockpruner::search::SearchOptions;
+use blockpruner::search::{SearchOptions, Unit};
 use blockpruner::weights::FloatType;
 
 use crate::event::Event;
 use crate::screen::{self, bytes, tell};
 
-/// The blocks that save the least, as many as a search removes: whatever it finds, the model becomes no larger.
+/// The blocks of the units that save the least, as many as a search removes: whatever it finds, the model becomes no larger.
 pub fn smallest_blocks(checkpoint: &Checkpoint, options: &SearchOptions) -> BlockSet {
     let spec = &checkpoint.spec;
-    let mut blocks: Vec<_> = options.candidates(spec).collect();
-    blocks.sort_by_key(|block| spec.block_parameters(*block));
-    blocks.into_iter().take(options.target.most_steps()).collect()
+    let parameters = |unit: &Unit| -> u64 { unit.blocks().map(|block| spec.block_parameters(block)).sum() };
+    let mut units = options.candidates(spec, &BlockSet::new());
+    units.sort_by_key(parameters);
+    // Pairs have blocks in common; what a search removes has not.
+    let mut smallest = BlockSet::new();
+    let mut left = options.target.most_steps();
+    for unit in units {
+        if left > 0 && unit.blocks().all(|block| !smallest.contains(block)) {
+            smallest.extend(unit.blocks());
+            left -= 1;
+        }
+    }
+    smallest
 }
 
 /// Tells the sizes, and warns of a written model that is larger than what was read. `at_most`: the blocks of `options` stand for

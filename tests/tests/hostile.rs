@@ -245,7 +245,7 @@ fn unfit_texts_and_counts_are_refused() {
     let memory = MemoryPlan::new(model.gpu(), &checkpoint, &windows, Some(&options), None).unwrap();
     let mut observe = |_: Event, _: &SearchState| ControlFlow::Continue(());
     let found = block_on(search(&scorer, &options, &memory, SearchState::default(), &mut observe));
-    assert!(matches!(found, Err(SearchError::TooMany { remove: 5, blocks: 4, .. })), "{found:?}");
+    assert!(matches!(found, Err(SearchError::TooMany { remove: 5, there: 4, .. })), "{found:?}");
 }
 
 #[test]

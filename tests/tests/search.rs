@@ -7,7 +7,9 @@ use blockpruner::export::PlanStatus;
 use blockpruner::gpu::{Gpu, GpuOptions};
 use blockpruner::model::{Checkpoint, DeviceModel, device_needs};
 use blockpruner::score::Scorer;
-use blockpruner::search::{self, Arithmetic, BlockTypes, CandidateState, MemoryError, MemoryPlan, Reason, SearchState};
+use blockpruner::search::{
+    self, Arithmetic, BlockTypes, CandidateState, MemoryError, MemoryPlan, Reason, SearchState, Units,
+};
 use blockpruner::session::{Event, Search, Session};
 use blockpruner::text::{CalibrationText, Windows};
 use blockpruner_tests::{SMOLLM2, fixture, greedy, open, options};
@@ -31,15 +33,15 @@ fn assert_consistent(fast: &SearchState, exhaustive: &SearchState) {
     for (fast, all) in fast.steps.iter().zip(&exhaustive.steps) {
         assert_eq!(fast.candidates.len(), all.candidates.len());
         for (found, expected) in fast.candidates.iter().zip(&all.candidates) {
-            assert_eq!(found.block, expected.block);
+            assert_eq!(found.unit, expected.unit);
             let exact = expected.perplexity.unwrap();
             match found.state {
-                CandidateState::Complete => assert_eq!(found.perplexity, Some(exact), "{}", found.block),
+                CandidateState::Complete => assert_eq!(found.perplexity, Some(exact), "{}", found.unit),
                 CandidateState::Bounded => {
                     let bound = found.at_least.unwrap();
-                    assert!(fast.perplexity < bound && bound <= exact * 1.00001, "{}: {bound}, {exact}", found.block);
+                    assert!(fast.perplexity < bound && bound <= exact * 1.00001, "{}: {bound}, {exact}", found.unit);
                 }
-                other => panic!("{}: {other:?}", found.block),
+                other => panic!("{}: {other:?}", found.unit),
             }
         }
     }
@@ -187,14 +189,14 @@ fn race(window: usize, count: usize) {
     let (mut dropped, mut soonest) = (0, u64::MAX);
     for (exact, raced) in all {
         match raced.state {
-            CandidateState::Complete => assert_eq!(exact.perplexity, raced.perplexity, "{}", raced.block),
+            CandidateState::Complete => assert_eq!(exact.perplexity, raced.perplexity, "{}", raced.unit),
             CandidateState::Raced => {
                 dropped += 1;
                 soonest = soonest.min(raced.head_tokens);
                 assert!(raced.perplexity.is_none() && raced.at_least.is_none());
                 assert!(matches!(raced.reason, Some(Reason::Behind { .. })), "{:?}", raced.reason);
             }
-            other => panic!("{}: {other:?}", raced.block),
+            other => panic!("{}: {other:?}", raced.unit),
         }
     }
     assert!(dropped >= 8, "only {dropped} candidates were dropped");
@@ -234,6 +236,66 @@ fn parallel_branches_are_searched_exactly() {
         let one_of_each = "mlp:0,mha:1,mlp:2";
         assert_eq!(nll(&checkpoint, one_of_each), nll(&sequential, one_of_each));
     }
+}
+
+/// Pairs and layers, too: the literal loop's result whatever the memory, an ordinary model after every step, and a search that
+/// was saved after any wave ends in the same steps.
+#[test]
+fn pairs_and_layers_are_searched_exactly() {
+    let (checkpoint, windows) = tiny(32, 4);
+    let gpu = open(&GpuOptions::default());
+    for units in [Units::Pairs, Units::Layers] {
+        let options = |strategy| options(3, BlockTypes::Mix, strategy).units(units);
+        let search = |strategy, budget| greedy(&gpu, &checkpoint, &windows, &options(strategy), budget);
+        let (_, exhaustive) = search("exhaustive", None);
+        let counts: Vec<_> = exhaustive.steps.iter().map(|step| step.candidates.len()).collect();
+        assert_eq!(counts, if units == Units::Pairs { [23, 21, 19] } else { [12, 11, 10] });
+        for steps in 1..=3 {
+            let removed = exhaustive.steps[..steps].iter().flat_map(|step| step.removed.blocks()).collect();
+            assert_eq!(checkpoint.spec.plain_layers(&removed).unwrap().len(), 12 - steps, "{units}: {removed}");
+        }
+        let (memory, fast) = search("exact", None);
+        assert!(memory.keeps_prefixes && !memory.streamed, "{memory:?}");
+        assert_consistent(&fast, &exhaustive);
+        for budget in budgets(&gpu, &checkpoint, &windows) {
+            let (memory, state) = search("exact", Some(budget));
+            println!("{units}, {budget} bytes: {memory:?}");
+            assert_consistent(&state, &exhaustive);
+        }
+        let (_, raced) = search("racing", None);
+        assert_eq!(raced.steps.len(), 3);
+
+        let session = Rc::new(Session::builder(checkpoint.clone()).with_gpu(gpu.clone()));
+        let start = |saved: Option<&[u8]>| block_on(session.search(windows.clone(), options("exact"), saved)).unwrap();
+        let (mut whole, mut saved) = (start(None), Vec::new());
+        while let Some(event) = block_on(whole.next()).unwrap() {
+            if matches!(event, Event::Found(search::Event::Wave { .. })) {
+                saved.push(whole.save().to_json());
+            }
+        }
+        assert!(saved.len() >= 3, "{} waves", saved.len());
+        for saved in saved.iter().step_by(saved.len().div_ceil(4)) {
+            let mut resumed = start(Some(saved.as_bytes()));
+            while block_on(resumed.next()).unwrap().is_some() {}
+            assert_eq!(result(resumed.state()), result(&fast));
+            let work = |state: &SearchState| state.steps.iter().map(|step| step.work).collect::<Vec<_>>();
+            assert_eq!(work(resumed.state()), work(whole.state()), "{units}");
+        }
+    }
+}
+
+/// Where branches are parallel, pairs are layers.
+#[test]
+fn pairs_of_parallel_branches_are_layers() {
+    let (checkpoint, reference) = fixture("phi");
+    let windows = Windows::from_ids(reference.ids, reference.window, None).unwrap();
+    let gpu = open(&GpuOptions::default());
+    let search = |strategy, units| {
+        greedy(&gpu, &checkpoint, &windows, &options(1, BlockTypes::Mix, strategy).units(units), None).1
+    };
+    let layers = search("exhaustive", Units::Layers);
+    assert_consistent(&search("exact", Units::Pairs), &layers);
+    assert!(checkpoint.spec.plain_layers(&layers.removed()).is_some());
 }
 
 /// What was told is what was done: a search waits between two events, whatever waits natively for the device, so that it can be

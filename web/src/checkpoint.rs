@@ -1,6 +1,7 @@
 //! Models as files: opened and exported, without a device.
 
 use std::rc::Rc;
+use std::str::FromStr;
 
 use blockpruner::export::{HfFormat, HfOptions, export_hf};
 use blockpruner::model::{BlockSet, Checkpoint as CoreCheckpoint, ModelSummary};
@@ -133,9 +134,8 @@ impl Checkpoint {
         let (signal, progress) = (options.signal()?, options.progress()?);
         let ExportSettings { without, format, dtype } = options.settings()?;
         let format = match format.as_deref() {
-            None | Some("hf") => HfFormat::Removed,
-            Some("hf-zeroed") => HfFormat::Zeroed,
-            Some(other) => return Err(Error::Argument(format!("format `{other}`: expected hf or hf-zeroed"))),
+            None => HfFormat::best(&*self.inner, &without),
+            Some(name) => HfFormat::from_str(name).map_err(Error::Argument)?,
         };
         let dtype = match dtype.as_deref() {
             None => None,

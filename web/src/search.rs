@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use blockpruner::export::order_json;
-use blockpruner::search::{self, BlockTypes, SearchOptions};
+use blockpruner::search::{self, BlockTypes, SearchOptions, Units};
 use blockpruner::session::{Search as CoreSearch, Session};
 use blockpruner::text::Windows;
 use futures_util::StreamExt;
@@ -34,6 +34,7 @@ extern "C" {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Settings {
     remove: usize,
+    units: Units,
     block_types: BlockTypes,
     strategy: Option<String>,
 }
@@ -49,8 +50,8 @@ pub struct Search {
 
 /// What is searched for.
 fn wanted(options: Options) -> Result<SearchOptions, Error> {
-    let Settings { remove, block_types, strategy } = options.settings()?;
-    let options = SearchOptions::remove(remove).block_types(block_types);
+    let Settings { remove, units, block_types, strategy } = options.settings()?;
+    let options = SearchOptions::remove(remove).units(units).block_types(block_types);
     Ok(match strategy {
         None => options,
         Some(name) => options.strategy(search::strategy(&name).map_err(Error::Argument)?),

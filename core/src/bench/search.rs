@@ -73,12 +73,14 @@ impl SearchCount {
     pub fn new(spec: &ModelSpec, windows: &Windows, steps: &[Step]) -> Self {
         let blocks = spec.blocks().count();
         let mut count = Self::default();
-        for (gone, step) in steps.iter().enumerate() {
+        let mut gone = 0;
+        for step in steps {
             let state = |state| step.candidates.iter().filter(|candidate| candidate.state == state).count();
             let passes = step.candidates.len() as u64;
             let tokens = (windows.count * (windows.window - 1)) as u64;
+            gone += step.removed.blocks().count();
             let exhaustive = Work {
-                block_tokens: passes * (blocks.saturating_sub(gone + 1) * windows.ids.len()) as u64,
+                block_tokens: passes * (blocks.saturating_sub(gone) * windows.ids.len()) as u64,
                 head_tokens: passes * tokens,
             };
             for candidate in &step.candidates {
@@ -126,15 +128,15 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
     use crate::model::Checkpoint;
-    use crate::search::Candidate;
+    use crate::search::{Candidate, Unit};
 
     #[test]
     fn the_published_loop_is_counted() {
         let checkpoint = pollster::block_on(Checkpoint::open("builtin:tiny")).unwrap();
         let spec = &checkpoint.spec;
         let windows = Windows::from_ids(vec![1; 64], 32, None).unwrap();
-        let candidate = |block, state| Candidate {
-            block,
+        let candidate = |unit, state| Candidate {
+            unit,
             value: None,
             perplexity: None,
             at_least: None,
@@ -142,7 +144,7 @@ mod tests {
             head_tokens: 2,
             reason: None,
         };
-        let blocks: Vec<_> = spec.blocks().collect();
+        let blocks: Vec<Unit> = spec.blocks().map(Unit::Block).collect();
         let step = |step: usize, state: CandidateState| Step {
             step,
             removed: blocks[step],

@@ -60,6 +60,15 @@ pub enum ExportError {
          so: choose the format hf-zeroed, which any program loads"
     )]
     Composite,
+    /// What is left is no ordinary model.
+    #[error(
+        "what is left is no ordinary model, because {alone} stand without the other half of a layer: choose another format, \
+         or search with units that keep a model ordinary (pairs or layers)"
+    )]
+    NotPlain { alone: String },
+    /// Layers that the family's configuration cannot describe.
+    #[error("no config.json of {family} describes the layers that are left: choose another format")]
+    PlainConfig { family: &'static str },
     /// A file name that would leave the output folder.
     #[error("`{name}` is not a plain file name; an export writes into one folder only")]
     FileName { name: String },

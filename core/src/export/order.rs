@@ -7,13 +7,14 @@ use serde_json::Value;
 
 use super::{ExportError, JsonPlace};
 use crate::model::{BlockId, BlockKind};
+use crate::search::Unit;
 
-/// The blocks of `order`, first removed first, in the published format: one line a step.
-pub fn order_json(order: &[BlockId]) -> String {
-    let mut removed: Vec<BlockId> = Vec::with_capacity(order.len());
+/// What was removed, first removed first, in the published format: one line a step.
+pub fn order_json(order: &[Unit]) -> String {
+    let mut removed: Vec<BlockId> = Vec::new();
     let mut lines = Vec::with_capacity(order.len());
-    for (index, &block) in order.iter().enumerate() {
-        removed.push(block);
+    for (index, unit) in order.iter().enumerate() {
+        removed.extend(unit.blocks());
         // Depth sorts by layer, attention first.
         removed.sort_by_key(BlockId::by_layer);
         let blocks: Vec<String> = removed.iter().map(|b| format!("[\"{}\", {}]", b.kind.as_str(), b.layer)).collect();
@@ -22,12 +23,12 @@ pub fn order_json(order: &[BlockId]) -> String {
     format!("{{{}}}\n", lines.join(",\n "))
 }
 
-/// Reads the published format: the removed blocks, first removed first. `file` is the name used in errors.
+/// Reads the published format: what was removed, first removed first. A step may have removed two blocks of two kinds. `file` is the name used in errors.
 ///
 /// # Errors
 /// [`ExportError::Order`] if it is not such an object, if a step number is missing, if a step lacks a block of the step
-/// before, or if it adds none or several.
-pub fn parse_order(file: &str, bytes: &[u8]) -> Result<Vec<BlockId>, ExportError> {
+/// before, or if it adds none or several that are no pair.
+pub fn parse_order(file: &str, bytes: &[u8]) -> Result<Vec<Unit>, ExportError> {
     let error = |place: &str, problem: String| ExportError::Order {
         file: file.to_string(),
         place: JsonPlace(place.to_string()),
@@ -40,14 +41,15 @@ pub fn parse_order(file: &str, bytes: &[u8]) -> Result<Vec<BlockId>, ExportError
     if let Some(key) = steps.keys().find(|key| key.parse::<usize>().map(|n| n.to_string()) != Ok((*key).clone())) {
         return Err(error("", format!("the key `{key}` is not a step number")));
     }
-    let mut order: Vec<BlockId> = Vec::new();
+    let (mut order, mut removed) = (Vec::new(), Vec::new());
     for step in 1..=steps.len() {
         let place = format!("\"{step}\"");
         let blocks = steps
             .get(&step.to_string())
             .ok_or_else(|| error("", format!("step {step} is missing (there are {} steps)", steps.len())))?;
         let set = parse_set(blocks).map_err(|(inner, problem)| error(&format!("{place}{inner}"), problem))?;
-        order.push(added_block(&order, &set).map_err(|problem| error(&place, problem))?);
+        order.push(added_unit(&removed, &set).map_err(|problem| error(&place, problem))?);
+        removed = set;
     }
     Ok(order)
 }
@@ -81,18 +83,18 @@ fn parse_block(entry: &Value) -> Result<BlockId, String> {
     Ok(BlockId { kind, layer })
 }
 
-/// The one block of `set` that is not in `before`.
-fn added_block(before: &[BlockId], set: &[BlockId]) -> Result<BlockId, String> {
+/// What of `set` is not in `before`.
+fn added_unit(before: &[BlockId], set: &[BlockId]) -> Result<Unit, String> {
     if let Some(lost) = before.iter().find(|block| !set.contains(block)) {
         return Err(format!("{lost} was removed before and is not listed any more"));
     }
-    let mut added = set.iter().filter(|block| !before.contains(block));
-    match (added.next(), added.next()) {
-        (Some(&block), None) => Ok(block),
-        (None, _) => Err("no block was added to those before".to_string()),
-        (Some(first), Some(second)) => {
-            Err(format!("{first} and {second} were both added in one step, so their order is unknown"))
-        }
+    let added: Vec<BlockId> = set.iter().copied().filter(|block| !before.contains(block)).collect();
+    match added.as_slice() {
+        [] => Err("no block was added to those before".to_string()),
+        [block] => Ok(Unit::Block(*block)),
+        [first, second, rest @ ..] => Unit::pair(*first, *second)
+            .filter(|_| rest.is_empty())
+            .ok_or_else(|| format!("{first} and {second} were both added in one step, so their order is unknown")),
     }
 }
 
@@ -107,16 +109,16 @@ fn shortened(value: &Value) -> String {
 /// # Errors
 /// A file that cannot be read, and those of [`parse_order`].
 #[cfg(not(target_arch = "wasm32"))]
-pub fn read_order(path: &std::path::Path) -> Result<Vec<BlockId>, ExportError> {
+pub fn read_order(path: &std::path::Path) -> Result<Vec<Unit>, ExportError> {
     parse_order(&path.display().to_string(), &super::sink::read_file(path)?)
 }
 
-/// Writes the blocks of `order`, first removed first, as an order file, whole or not at all.
+/// Writes what was removed, first removed first, as an order file, whole or not at all.
 ///
 /// # Errors
 /// [`ExportError::Write`].
 #[cfg(not(target_arch = "wasm32"))]
-pub fn write_order(path: &std::path::Path, order: &[BlockId]) -> Result<(), ExportError> {
+pub fn write_order(path: &std::path::Path, order: &[Unit]) -> Result<(), ExportError> {
     super::write_atomically(path, order_json(order).as_bytes())
 }
 
@@ -134,15 +136,15 @@ mod tests {
          mha10 mlp18",
     ];
 
-    fn published(list: &str) -> Vec<BlockId> {
+    fn published(list: &str) -> Vec<Unit> {
         list.split_whitespace().map(|b| format!("{}:{}", &b[..3], &b[3..]).parse().unwrap()).collect()
     }
 
     /// What the published program writes: sets sorted by layer, in the spacing of Python's `json.dumps`.
-    fn as_published(order: &[BlockId]) -> String {
+    fn as_published(order: &[Unit]) -> String {
         let steps: Vec<String> = (1..=order.len())
             .map(|n| {
-                let mut set: Vec<_> = order[..n].to_vec();
+                let mut set: Vec<_> = order[..n].iter().flat_map(|unit| unit.blocks()).collect();
                 set.sort_by_key(|b| (b.layer, b.kind));
                 let blocks: Vec<_> = set.iter().map(|b| format!("[\"{}\", {}]", b.kind.as_str(), b.layer)).collect();
                 format!("\"{n}\": [{}]", blocks.join(", "))
@@ -161,21 +163,30 @@ mod tests {
             assert_eq!(parse_order("ours", ours.as_bytes()).unwrap(), order);
             let same: Value = serde_json::from_str(&as_published(&order)).unwrap();
             assert_eq!(serde_json::from_str::<Value>(&ours).unwrap(), same);
-            let (mha, mlp): (Vec<BlockId>, Vec<BlockId>) = order[..17].iter().partition(|b| b.kind == BlockKind::Mha);
+            let first = order[..17].iter().flat_map(|unit| unit.blocks());
+            let (mha, mlp): (Vec<_>, Vec<_>) = first.partition(|b| b.kind == BlockKind::Mha);
             assert_eq!((mha.len(), mlp.len()), (12, 5));
         }
     }
 
     #[test]
     fn attention_stands_before_mlp_of_the_same_layer() {
-        let text = order_json(&[BlockId::mlp(3), BlockId::mha(3), BlockId::mha(1)]);
+        let text = order_json(&[BlockId::mlp(3), BlockId::mha(3), BlockId::mha(1)].map(Unit::Block));
         assert!(text.contains(r#""3": [["mha", 1], ["mha", 3], ["mlp", 3]]"#), "{text}");
         assert_eq!(parse_order("none", order_json(&[]).as_bytes()).unwrap(), []);
     }
 
     #[test]
+    fn steps_may_remove_pairs() {
+        let order = ["mha:4,mlp:3", "mha:0,mlp:0"].map(|unit| unit.parse().unwrap());
+        let text = order_json(&order);
+        assert!(text.contains(r#""1": [["mlp", 3], ["mha", 4]]"#), "{text}");
+        assert_eq!(parse_order("pairs", text.as_bytes()).unwrap(), order);
+    }
+
+    #[test]
     fn step_ten_follows_step_nine_whatever_the_key_order() {
-        let order: Vec<_> = (0..12).map(BlockId::mha).collect();
+        let order: Vec<_> = (0..12).map(BlockId::mha).map(Unit::Block).collect();
         let sorted: std::collections::BTreeMap<String, Value> =
             serde_json::from_str(&order_json(&order)).expect("valid JSON");
         let text = serde_json::to_string(&sorted).unwrap();
@@ -193,7 +204,8 @@ mod tests {
             (r#"{"01": [["mha", 1]]}"#, "", "`01` is not a step number"),
             (r#"{"one": [["mha", 1]]}"#, "", "`one` is not a step number"),
             (r#"{"1": [["mha", 1]], "2": [["mha", 2], ["mha", 3]]}"#, "\"2\"", "mha:1 was removed before"),
-            (r#"{"1": [["mha", 1], ["mlp", 2]]}"#, "\"1\"", "mha:1 and mlp:2 were both added"),
+            (r#"{"1": [["mha", 1], ["mha", 2]]}"#, "\"1\"", "mha:1 and mha:2 were both added"),
+            (r#"{"1": [["mha", 1], ["mlp", 2], ["mlp", 3]]}"#, "\"1\"", "mha:1 and mlp:2 were both added"),
             (r#"{"1": [["mha", 1]], "2": [["mha", 1]]}"#, "\"2\"", "no block was added"),
             (r#"{"1": [["mha", 1], ["mha", 1]]}"#, "\"1\"[1]", "mha:1 is listed twice"),
             (r#"{"1": [["ffn", 1]]}"#, "\"1\"[0]", "\"ffn\" is not a kind of block"),
@@ -225,7 +237,7 @@ mod tests {
         #[test]
         fn any_order_survives(depths in proptest::sample::subsequence((0..64usize).collect::<Vec<_>>(), 0..40).prop_shuffle()) {
             let block = |n: usize| if n.is_multiple_of(2) { BlockId::mha(n / 2) } else { BlockId::mlp(n / 2) };
-            let order: Vec<_> = depths.into_iter().map(block).collect();
+            let order: Vec<_> = depths.into_iter().map(block).map(Unit::Block).collect();
             prop_assert_eq!(parse_order("x", order_json(&order).as_bytes()).unwrap(), order);
         }
 

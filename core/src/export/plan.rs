@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ExportError, JsonPlace};
 use crate::gpu::DeviceInfo;
-use crate::model::{BlockId, BlockSet, ModelSpec};
-use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step, lowest};
+use crate::model::{BlockSet, ModelSpec};
+use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step, Unit, Units, lowest};
 
 /// The value of [`Plan::format`] that this version writes.
 pub const PLAN_FORMAT: &str = "blockpruner-plan/2";
@@ -36,7 +36,7 @@ pub struct Plan {
     pub fingerprint: Fingerprint,
     /// The model as it came.
     pub dense: Dense,
-    /// The removed blocks in order, with every score.
+    /// What was removed, in order, with every score.
     pub steps: Vec<Step>,
 }
 
@@ -96,9 +96,12 @@ pub struct PlanCalibration {
 /// The search settings of a [`Plan`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanSettings {
+    /// What a step removed.
+    #[serde(default)]
+    pub units: Units,
     /// Which blocks were candidates.
     pub block_types: BlockTypes,
-    /// How many blocks were to be removed.
+    /// How many units were to be removed.
     pub remove: usize,
     /// What was measured of them.
     #[serde(default)]
@@ -110,11 +113,15 @@ pub struct PlanSettings {
 }
 
 impl PlanSettings {
-    /// What of the settings must be the same for a resumed search. The number of blocks is not part of it: fewer are the
+    /// What of the settings must be the same for a resumed search. The number of units is not part of it: fewer are the
     /// beginning of more.
     pub(super) fn fingerprint(&self) -> String {
-        let Self { block_types, objective, strategy, .. } = self;
-        format!("block types {block_types}, objective {objective}, strategy {strategy}")
+        let Self { units, block_types, objective, strategy, .. } = self;
+        let candidates = match units {
+            Units::Blocks => format!("block types {block_types}"),
+            Units::Pairs | Units::Layers => format!("units {units}"),
+        };
+        format!("{candidates}, objective {objective}, strategy {strategy}")
     }
 }
 
@@ -265,8 +272,8 @@ impl Plan {
         super::write_atomically(path, self.to_json().as_bytes())
     }
 
-    /// The removed blocks, first removed first.
-    pub fn order(&self) -> Vec<BlockId> {
+    /// What was removed, first removed first.
+    pub fn order(&self) -> Vec<Unit> {
         self.steps.iter().map(|step| step.removed).collect()
     }
 
@@ -277,7 +284,7 @@ impl Plan {
     /// [`ExportError::NoSuchStep`].
     pub fn removed_after(&self, step: usize) -> Result<BlockSet, ExportError> {
         let steps = self.steps.get(..step).ok_or(ExportError::NoSuchStep { step, steps: self.steps.len() })?;
-        Ok(steps.iter().map(|step| step.removed).collect())
+        Ok(steps.iter().flat_map(|step| step.removed.blocks()).collect())
     }
 
     /// Whether the plan was made for this model: same family, size and blocks. It may be another copy of it, or one in
@@ -299,8 +306,8 @@ impl Plan {
         }
     }
 
-    /// Whether the plan agrees with itself: steps numbered from 1, each removing another present block, every candidate
-    /// listed in the published order with what its state promises, the removed one the first of the lowest; as many steps as
+    /// Whether the plan agrees with itself: steps numbered from 1, each removing what is there, every candidate listed in
+    /// the order in which the first of equals wins, with what its state promises, the removed one the first of the lowest; as many steps as
     /// its status says.
     ///
     /// # Errors
@@ -323,7 +330,8 @@ impl Plan {
 
     fn searched(&self) -> Searched<'_> {
         let PlanModel { layers, parameters, ref absent, .. } = self.model;
-        Searched { layers, parameters, absent, block_types: self.settings.block_types }
+        let PlanSettings { units, block_types, .. } = self.settings;
+        Searched { layers, parameters, absent, units, block_types }
     }
 }
 
@@ -332,6 +340,7 @@ pub(super) struct Searched<'a> {
     pub layers: usize,
     pub parameters: u64,
     pub absent: &'a BlockSet,
+    pub units: Units,
     pub block_types: BlockTypes,
 }
 
@@ -354,22 +363,23 @@ impl Searched<'_> {
                 return Err((at("ratio_removed"), format!("{} is not between 0 and 1", step.ratio_removed)));
             }
             self.check_candidates(step, &gone).map_err(|(inner, problem)| (at(&inner), problem))?;
-            gone.insert(step.removed);
+            gone.extend(step.removed.blocks());
             params_before = step.params_left;
         }
         Ok(())
     }
 
     fn check_removed(&self, step: &Step, gone: &BlockSet) -> Result<(), String> {
-        let block = step.removed;
-        if block.layer >= self.layers {
-            return Err(format!("{block} is beyond the {} layers of the model", self.layers));
-        }
-        if gone.contains(block) {
-            return Err(format!("{block} was gone before"));
-        }
-        if !self.block_types.has(block.kind) {
-            return Err(format!("{block} is not among the block types of the settings"));
+        for block in step.removed.blocks() {
+            if block.layer >= self.layers {
+                return Err(format!("{block} is beyond the {} layers of the model", self.layers));
+            }
+            if gone.contains(block) {
+                return Err(format!("{block} was gone before"));
+            }
+            if !self.block_types.has(block.kind) {
+                return Err(format!("{block} is not among the block types of the settings"));
+            }
         }
         Ok(())
     }
@@ -377,32 +387,23 @@ impl Searched<'_> {
     fn check_candidates(&self, step: &Step, gone: &BlockSet) -> Result<(), (String, String)> {
         let mut listed = step.candidates.iter().enumerate();
         // Compared one by one, because the number of layers in a damaged file may be anything.
-        for expected in self.candidates(gone) {
+        for expected in self.units.of(self.block_types, self.layers, gone) {
             match listed.next() {
-                Some((_, candidate)) if candidate.block == expected => {}
+                Some((_, candidate)) if candidate.unit == expected => {}
                 Some((at, candidate)) => {
-                    let problem = format!("found {}, expected {expected}", candidate.block);
+                    let problem = format!("found {}, expected {expected}", candidate.unit);
                     return Err((format!("candidates[{at}].block"), problem));
                 }
                 None => return Err(("candidates".into(), format!("{expected} is missing"))),
             }
         }
         if let Some((at, extra)) = listed.next() {
-            return Err((format!("candidates[{at}]"), format!("{} was no candidate any more", extra.block)));
+            return Err((format!("candidates[{at}]"), format!("{} was no candidate any more", extra.unit)));
         }
         for (at, candidate) in step.candidates.iter().enumerate() {
             check_promise(candidate).map_err(|problem| (format!("candidates[{at}]"), problem))?;
         }
         check_lowest(step)
-    }
-
-    /// The candidates of a step in the published order.
-    fn candidates<'a>(&'a self, gone: &'a BlockSet) -> impl Iterator<Item = BlockId> + 'a {
-        let layers = self.layers;
-        (0..layers)
-            .map(BlockId::mha)
-            .chain((0..layers).map(BlockId::mlp))
-            .filter(|block| self.block_types.has(block.kind) && !gone.contains(*block))
     }
 }
 
@@ -414,23 +415,23 @@ pub(super) fn check_promise(candidate: &Candidate) -> Result<(), String> {
         CandidateState::Bounded if candidate.at_least.is_none() => "a bounded score has a lower bound",
         _ => return Ok(()),
     };
-    Err(format!("{missing}, {} has none", candidate.block))
+    Err(format!("{missing}, {} has none", candidate.unit))
 }
 
-/// The removed block is the first candidate of the lowest value, and its value and perplexity are the step's.
+/// What was removed is the first candidate of the lowest value, and its value and perplexity are the step's.
 fn check_lowest(step: &Step) -> Result<(), (String, String)> {
     let Some(best) = lowest(&step.candidates) else {
         return Err(("candidates".into(), "none has a complete score".into()));
     };
-    let (removed, block) = (step.removed, best.block);
-    if block != removed {
-        return Err(("removed".into(), format!("found {removed}, but {block} has the lowest value")));
+    let (removed, unit) = (step.removed, best.unit);
+    if unit != removed {
+        return Err(("removed".into(), format!("found {removed}, but {unit} has the lowest value")));
     }
     let numbers = [("perplexity", step.perplexity, best.perplexity), ("value", step.value, best.value)];
     match numbers.into_iter().find(|(_, found, candidate)| Some(*found) != *candidate) {
         Some((key, found, candidate)) => {
             let candidate = candidate.unwrap_or(f64::NAN);
-            Err((key.into(), format!("found {found}, but that of {block} is {candidate}")))
+            Err((key.into(), format!("found {found}, but that of {unit} is {candidate}")))
         }
         None => Ok(()),
     }
@@ -440,6 +441,7 @@ fn check_lowest(step: &Step) -> Result<(), (String, String)> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
+    use crate::model::BlockId;
     use crate::search::{Reason, Work};
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -462,6 +464,7 @@ mod tests {
                 seed: Some(u64::MAX),
             },
             settings: PlanSettings {
+                units: Units::Blocks,
                 block_types: BlockTypes::Mix,
                 remove: picks.len(),
                 objective: Objective::Perplexity,
@@ -481,7 +484,8 @@ mod tests {
         };
         let mut gone = plan.model.absent.clone();
         for (index, pick) in picks.iter().enumerate() {
-            let blocks: Vec<_> = plan.searched().candidates(&gone).collect();
+            let PlanSettings { units, block_types, .. } = plan.settings;
+            let blocks: Vec<_> = units.of(block_types, layers, &gone).collect();
             let pick = pick % blocks.len();
             let candidates = blocks.iter().enumerate().map(|(at, &block)| candidate(block, at, pick)).collect();
             plan.steps.push(Step {
@@ -495,14 +499,14 @@ mod tests {
                 ratio_removed: 0.1,
                 seconds: 1.5,
             });
-            gone.insert(blocks[pick]);
+            gone.extend(blocks[pick].blocks());
         }
         plan
     }
 
-    fn candidate(block: BlockId, at: usize, pick: usize) -> Candidate {
+    fn candidate(unit: Unit, at: usize, pick: usize) -> Candidate {
         let candidate = |perplexity, at_least, state, reason| Candidate {
-            block,
+            unit,
             value: perplexity,
             perplexity,
             at_least,
@@ -543,7 +547,7 @@ mod tests {
     fn sets_after_steps() {
         let plan = sample();
         assert!(plan.removed_after(0).unwrap().is_empty());
-        assert_eq!(plan.removed_after(2).unwrap(), plan.order()[..2].iter().copied().collect());
+        assert_eq!(plan.removed_after(2).unwrap(), plan.order()[..2].iter().flat_map(|unit| unit.blocks()).collect());
         assert_eq!(plan.removed_after(3).unwrap().len(), 3);
         let error = plan.removed_after(4).unwrap_err().to_string();
         assert!(error.contains("step 4") && error.contains("has 3 steps"), "{error}");
@@ -622,6 +626,13 @@ mod tests {
             ("/steps/1/removed", Some(json!("mha:1")), "at steps[1].removed: mha:1 was gone before"),
             ("/steps/1/removed", Some(json!("mha:7")), "at steps[1].removed: mha:7 is beyond the 3 layers"),
             ("/steps/1/removed", Some(json!("mlp:2")), "at steps[1].removed: found mlp:2, but mlp:1 has the lowest"),
+            (
+                "/settings/units",
+                Some(json!("pairs")),
+                "at steps[0].candidates[0].block: found mha:0, expected mha:0,mlp:0",
+            ),
+            ("/settings/units", Some(json!("rows")), "at settings.units: unknown variant `rows`"),
+            ("/steps/1/removed", Some(json!("mha:0,mlp:2")), "at steps[1].removed: mha:0 was gone before"),
             ("/steps/1/removed", Some(json!("ffn:2")), "at steps[1].removed: `ffn:2` is not a block"),
             ("/steps/1/perplexity", Some(json!(13.0)), "at steps[1].perplexity: found 13, but that of"),
             ("/steps/1/perplexity", Some(json!(null)), "at steps[1].perplexity: invalid type: null"),

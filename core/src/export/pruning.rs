@@ -34,8 +34,9 @@ impl Pruning<'_> {
     }
 
     fn settings(&self) -> PlanSettings {
-        let SearchOptions { target, block_types, objective, strategy } = self.options;
+        let SearchOptions { target, block_types, objective, strategy, .. } = self.options;
         PlanSettings {
+            units: self.options.units_of(&self.checkpoint.spec),
             block_types: *block_types,
             remove: target.most_steps(),
             objective: *objective,

@@ -1,12 +1,14 @@
 //! An unfinished search as it is kept between two runs: `state/search.json`, or what a page stores.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::plan::{Searched, check_promise};
 use super::{Fingerprint, FingerprintDifference, Plan};
 use crate::digest::hex;
-use crate::model::{BlockSet, ModelSpec};
+use crate::model::ModelSpec;
 use crate::search::{SearchOptions, SearchState};
 
 /// The value of `format` that this version reads and writes.
@@ -119,14 +121,14 @@ fn check(search: &SearchState, spec: &ModelSpec, options: &SearchOptions) -> Res
         layers: spec.layers.len(),
         parameters: spec.parameters(),
         absent: &spec.absent,
+        units: options.units_of(spec),
         block_types: options.block_types,
     };
     searched.check(&search.steps).map_err(|(place, problem)| format!("at {place}: {problem}"))?;
-    let removed = search.removed();
-    let mut open: BlockSet = options.candidates(spec).filter(|block| !removed.contains(*block)).collect();
+    let mut open: BTreeSet<_> = options.candidates(spec, &search.removed()).into_iter().collect();
     for (at, candidate) in search.candidates.iter().enumerate() {
-        if !open.remove(candidate.block) {
-            return Err(format!("at candidates[{at}]: {} is no candidate of the step under way", candidate.block));
+        if !open.remove(&candidate.unit) {
+            return Err(format!("at candidates[{at}]: {} is no candidate of the step under way", candidate.unit));
         }
         check_promise(candidate).map_err(|problem| format!("at candidates[{at}]: {problem}"))?;
     }
@@ -168,7 +170,7 @@ mod tests {
     /// One step is done, one candidate of the second.
     fn saved() -> Value {
         let candidate = |layer, perplexity| Candidate {
-            block: BlockId::mlp(layer),
+            unit: BlockId::mlp(layer).into(),
             value: Some(perplexity),
             perplexity: Some(perplexity),
             at_least: None,
@@ -178,7 +180,7 @@ mod tests {
         };
         let step = Step {
             step: 1,
-            removed: BlockId::mlp(1),
+            removed: BlockId::mlp(1).into(),
             value: 2.0,
             perplexity: 2.0,
             candidates: vec![candidate(0, 3.0), candidate(1, 2.0), candidate(2, 2.0)],

@@ -153,16 +153,22 @@ impl BlockSet {
         self.0.iter().copied()
     }
 
-    /// The set with one more block.
-    pub fn with(&self, block: BlockId) -> Self {
+    /// The set with more blocks.
+    pub fn with(&self, blocks: impl IntoIterator<Item = BlockId>) -> Self {
         let mut set = self.clone();
-        set.insert(block);
+        set.extend(blocks);
         set
     }
 
     /// The blocks of both sets.
     pub fn union(&self, other: &Self) -> Self {
         Self(self.0.union(&other.0).copied().collect())
+    }
+}
+
+impl Extend<BlockId> for BlockSet {
+    fn extend<I: IntoIterator<Item = BlockId>>(&mut self, blocks: I) {
+        self.0.extend(blocks);
     }
 }
 

@@ -234,6 +234,12 @@ impl Family {
         Some((layer.parse().ok()?, BlockKind::ALL.into_iter().find(holds)))
     }
 
+    /// The Hugging Face tensor `name` of a layer, as it is called in another layer.
+    pub(crate) fn in_layer(&self, name: &str, layer: usize) -> Option<String> {
+        let (_, rest) = name.strip_prefix(self.layers)?.strip_prefix('.')?.split_once('.')?;
+        Some(format!("{}.{layer}.{rest}", self.layers))
+    }
+
     /// The table's row, the layer and the suffix of GGUF tensor `name`: `blk.7.attn_q.bias` is that of the queries, 7, `bias`.
     fn gguf_tensor<'n>(&self, name: &'n str) -> Option<(&Tensor, Option<usize>, &'n str)> {
         let (module, suffix) = name.rsplit_once('.').filter(|(_, suffix)| ["weight", "bias"].contains(suffix))?;

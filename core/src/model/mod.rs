@@ -31,7 +31,7 @@ pub use config::PRUNED_TYPE_PREFIX;
 pub use device_model::{DeviceModel, ForwardError, WeightBytes, device_needs};
 pub use error::ModelError;
 pub use family::Family;
-pub use kept::KeptLayer;
+pub use kept::{KeptLayer, PlainChange};
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
 pub use spec::ModelSpec;
 pub use summary::{BlockSummary, ModelSummary};

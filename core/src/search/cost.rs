@@ -1,8 +1,8 @@
 //! What a search takes, foreseen: its arithmetic from the model, the text and the plan of memory, its time from what it has
 //! taken so far.
 
-use super::{Event, MemoryPlan, SearchOptions, SearchState, Work};
-use crate::model::{BlockKind, ModelSpec};
+use super::{Event, MemoryPlan, SearchOptions, SearchState, Units, Work};
+use crate::model::{BlockKind, BlockSet, ModelSpec};
 use crate::text::Windows;
 
 /// A rate is believed when it was measured for so long, in seconds, or on a whole wave of candidates.
@@ -44,8 +44,9 @@ pub struct Cost {
     memory: MemoryPlan,
     /// Of the unpruned model.
     blocks: usize,
+    units: Units,
     /// Of the first step.
-    candidates: usize,
+    first: usize,
     steps: usize,
     tokens: usize,
     targets: usize,
@@ -76,7 +77,8 @@ impl Cost {
             arithmetic: Arithmetic::new(spec, windows.window),
             memory: *memory,
             blocks: spec.blocks().count(),
-            candidates: options.candidates(spec).count(),
+            units: options.units_of(spec),
+            first: options.candidates(spec, &BlockSet::new()).len(),
             steps: options.target.most_steps(),
             tokens: windows.ids.len(),
             targets: windows.count * (windows.window - 1),
@@ -94,11 +96,12 @@ impl Cost {
 
     /// Passes that the published loop runs for all steps: one for every candidate.
     pub fn passes(&self) -> usize {
-        self.candidates_until(self.steps)
+        (1..=self.steps).map(|step| self.candidates(step)).sum()
     }
 
-    fn candidates_until(&self, steps: usize) -> usize {
-        (0..steps).map(|gone| self.candidates.saturating_sub(gone)).sum()
+    /// Candidates of a step, 1-based.
+    pub fn candidates(&self, step: usize) -> usize {
+        self.units.count(self.first, step)
     }
 
     /// Arithmetic of the whole search, in passes of the unpruned model over the text: what it takes where one such pass was
@@ -155,7 +158,7 @@ impl Cost {
         let left = |step: usize| self.complete(step) * self.share(step);
         let mut rest: f64 = (step + 1..=self.steps).map(left).sum();
         if step <= self.steps {
-            let total = self.candidates.saturating_sub(step - 1).max(1);
+            let total = self.candidates(step).max(1);
             // A step that takes more than was foreseen has still its candidates to come.
             let open = (total - scored.min(total)) as f64 / total as f64;
             rest += (left(step) - here).max(left(step) * open * 0.1);
@@ -175,17 +178,20 @@ impl Cost {
 
     /// Arithmetic of a step in which every candidate is scored completely, in flops.
     fn complete(&self, step: usize) -> f64 {
-        let (blocks, candidates) = (self.blocks.saturating_sub(step - 1), self.candidates.saturating_sub(step - 1));
+        let (size, candidates) = (self.units.size(), self.candidates(step));
+        let blocks = self.blocks.saturating_sub(size * (step - 1));
+        // What a candidate runs of the whole model.
+        let rest = blocks.saturating_sub(size) as f64;
         let runs = match (self.memory.needs.together, self.memory.keeps_prefixes) {
-            (false, _) => candidates as f64 * blocks.saturating_sub(1) as f64,
+            (false, _) => candidates as f64 * rest,
             // A candidate runs what is behind it, half of the blocks on average; what is before is run once for all,
-            (true, true) if step == 1 => candidates as f64 * blocks.saturating_sub(1) as f64 / 2.0,
+            (true, true) if step == 1 => candidates as f64 * rest / 2.0,
             // from the block on that the last step removed,
-            (true, true) => (candidates as f64 * blocks.saturating_sub(1) as f64 + blocks as f64) / 2.0,
+            (true, true) => (candidates as f64 * rest + blocks as f64) / 2.0,
             // or up to each wave.
             (true, false) => {
                 let waves = candidates.div_ceil(self.memory.wave.max(1)) as f64;
-                (candidates as f64 * blocks.saturating_sub(1) as f64 + blocks as f64 * (waves + 1.0)) / 2.0
+                (candidates as f64 * rest + blocks as f64 * (waves + 1.0)) / 2.0
             }
         };
         runs * self.tokens as f64 * self.arithmetic.block + (candidates * self.targets) as f64 * self.arithmetic.head

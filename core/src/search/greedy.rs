@@ -7,7 +7,9 @@ use web_time::Instant;
 
 use super::strategy::StepContext;
 use super::sweep::Sweep;
-use super::{BlockTypes, Candidate, CandidateState, MemoryPlan, Reason, SearchOptions, Step, Work, lowest};
+use super::{
+    BlockTypes, Candidate, CandidateState, MemoryPlan, Reason, SearchOptions, Step, Unit, Units, Work, lowest,
+};
 use crate::gpu::GpuError;
 use crate::model::{BlockId, BlockSet, ForwardError, ModelSpec};
 use crate::score::{ScoreError, Scorer};
@@ -58,7 +60,7 @@ pub struct SearchState {
 impl SearchState {
     /// The blocks removed so far.
     pub fn removed(&self) -> BlockSet {
-        self.steps.iter().map(|step| step.removed).collect()
+        self.steps.iter().flat_map(|step| step.removed.blocks()).collect()
     }
 }
 
@@ -98,29 +100,45 @@ pub enum SearchError {
     /// The device, the model or the text.
     #[error(transparent)]
     Score(#[from] ScoreError),
-    /// More blocks should be removed than there are.
-    #[error("cannot remove {remove} blocks: the model has {blocks} of type {block_types}")]
+    /// More should be removed than there is.
+    #[error("cannot remove {remove} {units}: the model has {there}{}", of_type(*.units, *.block_types))]
     TooMany {
         /// Asked for.
         remove: usize,
-        /// Of which kind.
+        /// Of what.
+        units: Units,
+        /// Of which kind, if they are blocks.
         block_types: BlockTypes,
         /// There are.
-        blocks: usize,
+        there: usize,
+    },
+    /// Blocks of one kind, and units that have both.
+    #[error(
+        "{units} have an attention and a feed-forward block each: choose blocks to remove blocks of type {block_types} only"
+    )]
+    TypesOfBlocks {
+        /// What should be removed.
+        units: Units,
+        /// Of which kind.
+        block_types: BlockTypes,
     },
     /// No candidate of a step has a perplexity.
-    #[error("step {step}: no candidate has a finite perplexity; the first one, {block}: {reason}")]
+    #[error("step {step}: no candidate has a finite perplexity; the first one, {unit}: {reason}")]
     NoCandidate {
         /// 1-based.
         step: usize,
         /// The first candidate.
-        block: BlockId,
+        unit: Unit,
         /// Why it was rejected.
         reason: String,
     },
     /// The observer asked to stop.
     #[error("stopped")]
     Stopped,
+}
+
+fn of_type(units: Units, block_types: BlockTypes) -> String {
+    if units == Units::Blocks { format!(" of type {block_types}") } else { String::new() }
 }
 
 /// Tells of events; what it returns says whether to go on.
@@ -144,7 +162,7 @@ pub async fn search(
     let spec = scorer.model().spec();
     options.check(spec)?;
     let sweep = match memory.needs.together {
-        true => Some(Sweep::new(scorer, *memory, state.removed(), options.candidates(spec)).await?),
+        true => Some(Sweep::new(scorer, *memory, state.removed(), &options.candidates(spec, &BlockSet::new())).await?),
         false => None,
     };
     let mut context = StepContext { scorer, sweep, options, memory: *memory, state, observe };
@@ -192,7 +210,7 @@ async fn catch_up(context: &mut StepContext<'_>) -> Result<(), SearchError> {
     let StepContext { sweep: Some(sweep), state, observe, .. } = context else { return Ok(()) };
     let done = state.candidates.len() as f64 / total.max(1) as f64;
     let reached = state.steps.last().map(|step| step.removed).into_iter();
-    let reached = reached.chain(state.candidates.iter().map(|candidate| candidate.block));
+    let reached = reached.chain(state.candidates.iter().map(|candidate| candidate.unit));
     let mut progress = |_, _| observe(Event::Progress { step, done, work: state.work }, state);
     sweep.catch_up(reached, state.steps.is_empty(), &mut progress).await?;
     sweep.take_work();
@@ -202,8 +220,8 @@ async fn catch_up(context: &mut StepContext<'_>) -> Result<(), SearchError> {
 /// Records the candidates that the strategy has left: a step lists every one.
 fn leave_out(context: &mut StepContext<'_>) -> Result<(), SearchError> {
     let reason = Reason::LeftOut { strategy: context.options.strategy.name().into() };
-    let left = context.open().into_iter().map(|block| Candidate {
-        block,
+    let left = context.open().into_iter().map(|unit| Candidate {
+        unit,
         value: None,
         perplexity: None,
         at_least: None,
@@ -217,21 +235,21 @@ fn leave_out(context: &mut StepContext<'_>) -> Result<(), SearchError> {
     }
 }
 
-/// Removes the candidate of lowest value; of equals, the first in the published order.
+/// Removes the candidate of lowest value; of equals, the first.
 fn finish_step(spec: &ModelSpec, state: &mut SearchState) -> Result<Step, SearchError> {
     let step = state.steps.len() + 1;
     let mut candidates = std::mem::take(&mut state.candidates);
-    candidates.sort_by_key(|candidate| candidate.block);
-    let best = lowest(&candidates).and_then(|best| Some((best.block, best.value?, best.perplexity?)));
+    candidates.sort_by_key(|candidate| candidate.unit);
+    let best = lowest(&candidates).and_then(|best| Some((best.unit, best.value?, best.perplexity?)));
     let Some((removed, value, perplexity)) = best else {
         let first = candidates.first();
         return Err(SearchError::NoCandidate {
             step,
-            block: first.map_or(BlockId::mha(0), |candidate| candidate.block),
+            unit: first.map_or(BlockId::mha(0).into(), |candidate| candidate.unit),
             reason: first.and_then(|candidate| Some(candidate.reason.as_ref()?.to_string())).unwrap_or_default(),
         });
     };
-    let (all, left) = (spec.parameters(), spec.parameters_without(&state.removed().with(removed)));
+    let (all, left) = (spec.parameters(), spec.parameters_without(&state.removed().with(removed.blocks())));
     let step = Step {
         step,
         removed,

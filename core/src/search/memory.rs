@@ -7,7 +7,7 @@ use super::likely::LikelyHead;
 use super::strategy::StrategyNeeds;
 use crate::gpu::{DeviceMemory, Gpu};
 use crate::model::forward::Batch;
-use crate::model::{Checkpoint, DeviceModel, ForwardError, ModelSpec};
+use crate::model::{BlockSet, Checkpoint, DeviceModel, ForwardError, ModelSpec};
 use crate::score::{Batching, states_bytes};
 use crate::text::Windows;
 
@@ -81,7 +81,8 @@ impl MemoryPlan {
             options.strategy.needs(windows)
         });
         let StrategyNeeds { together, heats, opening, likely_head: wants_likely } = needs;
-        let candidates = search.filter(|_| together).map_or(0, |options| options.candidates(spec).count());
+        let candidates =
+            search.filter(|_| together).map_or(0, |options| options.candidates(spec, &BlockSet::new()).len());
         let likely = match wants_likely {
             false => 0,
             true => {

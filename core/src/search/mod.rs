@@ -2,9 +2,9 @@
 //! of lowest perplexity, repeat. Knows nothing of files or screens: progress goes to an observer, which may stop it.
 //!
 //! `options` says what is searched for, `greedy` is the loop over steps, `strategy` how a step's candidates are scored. Below
-//! these: `sweep`, the pass that advances many candidates together, `bound`, what lets it stop early without changing the
-//! result, `likely`, the part of the vocabulary that bounds rest on, and `memory`, how much is done at a time. `cost` foresees
-//! what a search will take.
+//! these: `unit`, what a step removes, `sweep`, the pass that advances many candidates together, `bound`, what lets it stop early
+//! without changing the result, `likely`, the part of the vocabulary that bounds rest on, and `memory`, how much is done at a
+//! time. `cost` foresees what a search will take.
 
 mod bound;
 mod cost;
@@ -16,6 +16,7 @@ mod reason;
 mod step;
 mod strategy;
 mod sweep;
+mod unit;
 
 pub use cost::{Arithmetic, Cost};
 use greedy::Observer;
@@ -26,3 +27,4 @@ pub use reason::Reason;
 pub(crate) use step::lowest;
 pub use step::{Candidate, CandidateState, Step, Work};
 pub use strategy::{Exact, Exhaustive, Racing, StepContext, StepFuture, Strategy, StrategyNeeds, strategy};
+pub use unit::{Unit, Units};

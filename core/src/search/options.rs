@@ -7,10 +7,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::strategy::{Exact, Strategy};
-use super::{SearchError, SearchState};
-use crate::model::{BlockId, BlockKind, ModelSpec};
+use super::{SearchError, SearchState, Unit, Units};
+use crate::model::{BlockKind, BlockSet, ModelSpec};
 
-/// Which blocks are candidates.
+/// Which blocks are candidates, where they are so one by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BlockTypes {
@@ -61,15 +61,15 @@ impl FromStr for BlockTypes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
-    /// When so many blocks are removed, the K of the paper.
-    Blocks(usize),
+    /// When so many units are removed: of blocks, the K of the paper.
+    Units(usize),
 }
 
 impl Target {
     /// Steps that it takes at most.
     pub fn most_steps(self) -> usize {
-        let Self::Blocks(blocks) = self;
-        blocks
+        let Self::Units(units) = self;
+        units
     }
 
     /// The search that has come to this target first, of one that may have come further.
@@ -114,7 +114,9 @@ impl fmt::Display for Objective {
 pub struct SearchOptions {
     /// When it is done.
     pub target: Target,
-    /// Which blocks are candidates.
+    /// What a step removes.
+    pub units: Units,
+    /// Which blocks are candidates; all, where units are not blocks.
     pub block_types: BlockTypes,
     /// What is measured of them.
     pub objective: Objective,
@@ -123,14 +125,21 @@ pub struct SearchOptions {
 }
 
 impl SearchOptions {
-    /// Removes `blocks` blocks of any kind by the exact search.
-    pub fn remove(blocks: usize) -> Self {
+    /// Removes so many blocks of any kind, or so many other units, by the exact search.
+    pub fn remove(units: usize) -> Self {
         Self {
-            target: Target::Blocks(blocks),
+            target: Target::Units(units),
+            units: Units::Blocks,
             block_types: BlockTypes::Mix,
             objective: Objective::Perplexity,
             strategy: Rc::new(Exact),
         }
+    }
+
+    /// A step removes this.
+    pub fn units(mut self, units: Units) -> Self {
+        self.units = units;
+        self
     }
 
     /// Only blocks of these types are candidates.
@@ -145,20 +154,37 @@ impl SearchOptions {
         self
     }
 
-    /// The blocks that the first step scores, in the published order.
-    pub fn candidates<'a>(&'a self, spec: &'a ModelSpec) -> impl Iterator<Item = BlockId> + 'a {
-        spec.blocks().filter(|block| self.block_types.has(block.kind))
+    /// What a step removes of this model. Where the branches of layers are parallel, the neighbour of a block is the other one
+    /// of its layer: pairs are layers.
+    pub fn units_of(&self, spec: &ModelSpec) -> Units {
+        let parallel = spec.layers.iter().any(|layer| layer.parallel);
+        if self.units == Units::Pairs && parallel { Units::Layers } else { self.units }
     }
 
-    /// Checks that there are as many blocks as should be removed.
+    /// What a step scores of a model without the blocks in `removed`, in the order in which the first of equals wins.
+    pub fn candidates(&self, spec: &ModelSpec, removed: &BlockSet) -> Vec<Unit> {
+        self.units_of(spec).of(self.block_types, spec.layers.len(), &spec.absent.union(removed)).collect()
+    }
+
+    /// Checks that there is as much as should be removed.
     ///
     /// # Errors
-    /// [`SearchError::TooMany`].
+    /// [`SearchError::TooMany`], [`SearchError::TypesOfBlocks`].
     pub fn check(&self, spec: &ModelSpec) -> Result<(), SearchError> {
-        let (remove, blocks) = (self.target.most_steps(), self.candidates(spec).count());
-        match remove <= blocks {
-            true => Ok(()),
-            false => Err(SearchError::TooMany { remove, block_types: self.block_types, blocks }),
+        let Self { block_types, .. } = *self;
+        let units = self.units_of(spec);
+        if units != Units::Blocks && block_types != BlockTypes::Mix {
+            return Err(SearchError::TypesOfBlocks { units, block_types });
+        }
+        let of_kind = |kind| spec.blocks().filter(|block| block.kind == kind).count();
+        let there = match units {
+            Units::Blocks | Units::Layers => self.candidates(spec, &BlockSet::new()).len(),
+            // As long as there is a block of each kind, there are two neighbours.
+            Units::Pairs => of_kind(BlockKind::Mha).min(of_kind(BlockKind::Mlp)),
+        };
+        match self.target.most_steps() {
+            remove if remove <= there => Ok(()),
+            remove => Err(SearchError::TooMany { remove, units, block_types, there }),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::BlockId;
+use super::Unit;
 
 /// Why a candidate has no complete score. In files it is the sentence that it prints as.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub enum Reason {
     /// Dropped by a race: it is behind the leader.
     Behind {
         /// The best candidate then.
-        leader: BlockId,
+        leader: Unit,
         /// By so many nats a token, to four decimals.
         mean: f64,
         /// Standard error of that, to four decimals.
@@ -136,6 +136,7 @@ fn between<'a>(text: &'a str, words: &[&str]) -> Option<Vec<&'a str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::BlockId;
 
     /// What a resumed search reads is what was saved.
     #[test]
@@ -149,7 +150,7 @@ mod tests {
                 "cannot win by the log-sum-exp over 1031 of 4096 vocabulary entries",
             ),
             (
-                Reason::Behind { leader: BlockId::mlp(3), mean, error, tokens: 448, confidence: 95.0 },
+                Reason::Behind { leader: BlockId::mlp(3).into(), mean, error, tokens: 448, confidence: 95.0 },
                 "approximate: behind mlp:3 by 0.0123 nats a token, standard error 1234.5678, after 448 tokens (95 % \
                  confidence)",
             ),

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Reason;
-use crate::model::BlockId;
+use super::{Reason, Unit};
 
 /// How far the scoring of a candidate went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,12 +18,13 @@ pub enum CandidateState {
     Rejected,
 }
 
-/// One candidate block of a step.
+/// One candidate of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Candidate {
-    /// The block that was left out, besides those removed before.
-    pub block: BlockId,
+    /// What was left out, besides what was removed before.
+    #[serde(rename = "block")]
+    pub unit: Unit,
     /// What the objective measures without it, if every token was scored. The lowest wins.
     #[serde(default)]
     pub value: Option<f64>,
@@ -80,20 +80,20 @@ impl std::ops::AddAssign for Work {
     }
 }
 
-/// One removed block and how it was chosen.
+/// What was removed and how it was chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// 1-based.
     pub step: usize,
-    /// The block of lowest value, removed from here on.
-    pub removed: BlockId,
+    /// The candidate of lowest value, removed from here on.
+    pub removed: Unit,
     /// What the objective measures without all blocks removed so far.
     #[serde(default)]
     pub value: f64,
     /// Perplexity of the model without all blocks removed so far.
     pub perplexity: f64,
-    /// Every candidate in the published order.
+    /// Every candidate, in the order in which the first of equals wins.
     pub candidates: Vec<Candidate>,
     /// Arithmetic done for this step.
     pub work: Work,

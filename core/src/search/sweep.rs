@@ -1,4 +1,4 @@
-//! The layer-major sweep: walks the blocks once for many candidates. A candidate is born at its block, from the states
+//! The layer-major sweep: walks the blocks once for many candidates. A candidate is born at its first block, from the states
 //! before it, by skipping it; from there on all that are born advance together, so that every weight is bound, or
 //! streamed, once for all of them. The states have the same bits as those of a whole pass, because copying them is all that differs.
 
@@ -7,10 +7,10 @@ use std::ops::{ControlFlow, Range};
 
 use super::bound::{Bound, least_sum};
 use super::likely::{LikelyHead, likely_tokens};
-use super::{MemoryPlan, Reason, SearchError, Work};
+use super::{MemoryPlan, Reason, SearchError, Unit, Work};
 use crate::gpu::Recording;
+use crate::model::BlockSet;
 use crate::model::forward::{Batch, Branch, Rows};
-use crate::model::{BlockId, BlockSet};
 use crate::score::{Score, ScoreError, Scorer, states_bytes};
 
 /// What scoring a candidate came to.
@@ -30,7 +30,7 @@ pub(super) enum Outcome {
 /// What a wave found out about one candidate.
 #[derive(Debug)]
 pub(super) struct Scored {
-    pub block: BlockId,
+    pub unit: Unit,
     pub outcome: Result<Outcome, ScoreError>,
     /// As [`super::Candidate::head_tokens`].
     pub head_tokens: u64,
@@ -50,7 +50,7 @@ struct Run {
 /// Hidden states of as many candidates as a dispatch takes, one after the other.
 struct Slab {
     states: wgpu::Buffer,
-    candidates: Vec<BlockId>,
+    candidates: Vec<Unit>,
 }
 
 /// Scores candidates over a scorer's text, without the blocks that were removed before.
@@ -60,7 +60,7 @@ pub(super) struct Sweep<'s> {
     opening: Option<Batch>,
     plan: MemoryPlan,
     removed: BlockSet,
-    /// Sublayers of the blocks that are candidates, or were before they were removed: prefixes are kept before them, so that
+    /// Sublayers that candidates begin at, or began at before they were removed: prefixes are kept before them, so that
     /// a search that is resumed keeps what an uninterrupted one has kept.
     candidates: BTreeSet<usize>,
     /// For every batch, and the opening as the last, states by the sublayer that they have come to: the embeddings at 0,
@@ -75,12 +75,12 @@ pub(super) struct Sweep<'s> {
 }
 
 impl<'s> Sweep<'s> {
-    /// Embeds the text. `candidates` are the blocks that may be scored, those in `removed` among them.
+    /// Embeds the text. `candidates` are those of the unpruned model.
     pub(super) async fn new(
         scorer: &'s Scorer<'s>,
         plan: MemoryPlan,
         removed: BlockSet,
-        candidates: impl Iterator<Item = BlockId>,
+        candidates: &[Unit],
     ) -> Result<Self, ScoreError> {
         let opening = (plan.needs.opening > 0)
             .then(|| Batch::new(scorer.model.gpu(), &scorer.first_window[..plan.needs.opening], plan.needs.opening))
@@ -98,7 +98,7 @@ impl<'s> Sweep<'s> {
             opening,
             plan,
             removed,
-            candidates: candidates.map(|block| scorer.model.spec().sublayer_of(block)).collect(),
+            candidates: candidates.iter().map(|unit| scorer.model.spec().sublayer_of(unit.first())).collect(),
             prefixes,
             likely_head: None,
             free_slabs: Vec::new(),
@@ -122,10 +122,10 @@ impl<'s> Sweep<'s> {
         self.scorer.batches.get(number).or(self.opening.as_ref()).unwrap_or_else(|| unreachable!("batches are counted"))
     }
 
-    /// From here on `block` is left out, too. States that had it are forgotten.
-    pub(super) fn remove(&mut self, block: BlockId) {
-        self.removed.insert(block);
-        let depth = self.scorer.model.spec().sublayer_of(block);
+    /// From here on `unit` is left out, too. States that had it are forgotten.
+    pub(super) fn remove(&mut self, unit: Unit) {
+        self.removed.extend(unit.blocks());
+        let depth = self.scorer.model.spec().sublayer_of(unit.first());
         self.likely_head = None;
         for prefixes in &mut self.prefixes {
             let kept = prefixes.range(..=depth).map(|(depth, _)| *depth).max().unwrap_or(0);
@@ -149,11 +149,11 @@ impl<'s> Sweep<'s> {
         logits.div_ceil((self.scorer.model.spec().vocab_size as u64).max(1))
     }
 
-    /// Keeps the states, if the plan does, that a search has kept which came to the blocks `reached`, in the first step after
+    /// Keeps the states, if the plan does, that a search has kept which came to the units `reached`, in the first step after
     /// its dense pass.
     pub(super) async fn catch_up(
         &mut self,
-        reached: impl Iterator<Item = BlockId>,
+        reached: impl Iterator<Item = Unit>,
         first_step: bool,
         progress: Progress<'_>,
     ) -> Result<(), SearchError> {
@@ -162,7 +162,7 @@ impl<'s> Sweep<'s> {
         }
         let spec = self.scorer.model.spec();
         // States before a sublayer are kept when it is walked.
-        let reached = reached.map(|block| spec.sublayer_of(block) + 1).max().unwrap_or(0);
+        let reached = reached.map(|unit| spec.sublayer_of(unit.first()) + 1).max().unwrap_or(0);
         let text = if first_step { spec.sublayer_count() } else { reached };
         let ends = (0..self.batches()).map(|batch| (batch, text)).chain(self.opening().map(|batch| (batch, reached)));
         for (batch, end) in ends.filter(|(_, end)| *end > 0).collect::<Vec<_>>() {
@@ -200,17 +200,17 @@ impl<'s> Sweep<'s> {
     /// them, shows which tokens are likely, and becomes the incumbent where all of the text runs together.
     pub(super) async fn score(
         &mut self,
-        wave: &[BlockId],
+        wave: &[Unit],
         mut incumbent: Option<Bound>,
-        lead: Option<BlockId>,
+        lead: Option<Unit>,
         progress: Progress<'_>,
     ) -> Result<Vec<Scored>, SearchError> {
-        let mut outcomes: BTreeMap<BlockId, Result<Outcome, ScoreError>> = BTreeMap::new();
-        let mut logits: BTreeMap<BlockId, u64> = BTreeMap::new();
-        let mut nll: BTreeMap<BlockId, Vec<f32>> = wave.iter().map(|block| (*block, Vec::new())).collect();
+        let mut outcomes: BTreeMap<Unit, Result<Outcome, ScoreError>> = BTreeMap::new();
+        let mut logits: BTreeMap<Unit, u64> = BTreeMap::new();
+        let mut nll: BTreeMap<Unit, Vec<f32>> = wave.iter().map(|unit| (*unit, Vec::new())).collect();
         let rounds = self.batches().div_ceil(self.plan.round);
         for index in 0..rounds {
-            let live: Vec<BlockId> = wave.iter().copied().filter(|block| !outcomes.contains_key(block)).collect();
+            let live: Vec<Unit> = wave.iter().copied().filter(|unit| !outcomes.contains_key(unit)).collect();
             if live.is_empty() {
                 break;
             }
@@ -219,24 +219,24 @@ impl<'s> Sweep<'s> {
             let mut part = |done: f64, work| progress((index as f64 + done) / rounds as f64, work);
             let runs = self.advance(round, &live, 0, &mut part).await?;
             let mut order = live.clone();
-            order.sort_by_key(|block| Some(*block) != lead);
-            for block in order {
-                let so_far = nll.entry(block).or_default();
+            order.sort_by_key(|unit| Some(*unit) != lead);
+            for unit in order {
+                let so_far = nll.entry(unit).or_default();
                 for run in &runs {
-                    if Some(block) == lead && self.plan.likely_head && self.likely_head.is_none() {
-                        self.find_likely_tokens(run, block).await?;
+                    if Some(unit) == lead && self.plan.likely_head && self.likely_head.is_none() {
+                        self.find_likely_tokens(run, unit).await?;
                     }
                     let before = self.logits;
-                    let outcome = self.head(run, block, so_far, incumbent).await?;
-                    *logits.entry(block).or_default() += self.logits - before;
+                    let outcome = self.head(run, unit, so_far, incumbent).await?;
+                    *logits.entry(unit).or_default() += self.logits - before;
                     if let Some(outcome) = outcome {
-                        outcomes.insert(block, outcome);
+                        outcomes.insert(unit, outcome);
                         break;
                     }
                 }
                 if rounds == 1
-                    && Some(block) == lead
-                    && let Some(Ok(Outcome::Complete(score))) = outcomes.get(&block)
+                    && Some(unit) == lead
+                    && let Some(Ok(Outcome::Complete(score))) = outcomes.get(&unit)
                 {
                     incumbent = Some(Bound::new(score.mean_nll));
                 }
@@ -250,9 +250,9 @@ impl<'s> Sweep<'s> {
             self.logits += rounded - *logits;
             *logits = rounded;
         }
-        let head_tokens = |block: &BlockId| self.head_tokens(logits.get(block).copied().unwrap_or_default());
+        let head_tokens = |unit: &Unit| self.head_tokens(logits.get(unit).copied().unwrap_or_default());
         let scored =
-            outcomes.into_iter().map(|(block, outcome)| Scored { head_tokens: head_tokens(&block), block, outcome });
+            outcomes.into_iter().map(|(unit, outcome)| Scored { head_tokens: head_tokens(&unit), unit, outcome });
         Ok(scored.collect())
     }
 
@@ -260,16 +260,16 @@ impl<'s> Sweep<'s> {
     pub(super) async fn nll(
         &mut self,
         batch: usize,
-        wave: &[BlockId],
+        wave: &[Unit],
         progress: Progress<'_>,
-    ) -> Result<Vec<(BlockId, Vec<f32>)>, SearchError> {
+    ) -> Result<Vec<(Unit, Vec<f32>)>, SearchError> {
         let runs = self.advance(batch..batch + 1, wave, 0, progress).await?;
         let mut losses = Vec::new();
         for run in &runs {
-            for block in wave {
+            for unit in wave {
                 let mut nll = Vec::new();
-                self.head(run, *block, &mut nll, None).await?;
-                losses.push((*block, nll));
+                self.head(run, *unit, &mut nll, None).await?;
+                losses.push((*unit, nll));
             }
         }
         self.release(runs);
@@ -281,14 +281,14 @@ impl<'s> Sweep<'s> {
     async fn advance(
         &mut self,
         round: Range<usize>,
-        wave: &[BlockId],
+        wave: &[Unit],
         base_end: usize,
         progress: Progress<'_>,
     ) -> Result<Vec<Run>, SearchError> {
         let (scorer, spec) = (self.scorer, self.scorer.model.spec());
-        let mut births: BTreeMap<usize, Vec<BlockId>> = BTreeMap::new();
-        for block in wave {
-            births.entry(spec.sublayer_of(*block)).or_default().push(*block);
+        let mut births: BTreeMap<usize, Vec<Unit>> = BTreeMap::new();
+        for unit in wave {
+            births.entry(spec.sublayer_of(unit.first())).or_default().push(*unit);
         }
         let mut runs = Vec::new();
         for batch in round {
@@ -303,10 +303,10 @@ impl<'s> Sweep<'s> {
         let walk = scorer.model.walk(&mut recording, start..last, &removed, async |recording, depth, branches| {
             for run in &mut runs {
                 for slab in &run.slabs {
-                    self.record(recording, branches, run.batch, &slab.states, 0, slab.candidates.len());
+                    self.record_slab(recording, branches, run.batch, slab);
                 }
-                for block in births.get(&depth).into_iter().flatten() {
-                    self.bear(recording, run, *block, depth, branches)?;
+                for unit in births.get(&depth).into_iter().flatten() {
+                    self.bear(recording, run, *unit, depth, branches)?;
                 }
                 self.keep(recording, run, depth)?;
                 if let Some((base_depth, states)) = &mut run.base
@@ -323,6 +323,22 @@ impl<'s> Sweep<'s> {
         });
         walk.await?;
         Ok(runs)
+    }
+
+    /// Some branches over the candidates of a slab, but for those that a candidate leaves out.
+    fn record_slab(&mut self, recording: &mut Recording, branches: &[Branch], batch: usize, slab: &Slab) {
+        let left = |unit: &Unit| -> Vec<Branch> {
+            branches.iter().filter(|branch| !unit.contains(branch.block)).cloned().collect()
+        };
+        let whole = |unit: &Unit| branches.iter().all(|branch| !unit.contains(branch.block));
+        let rows = self.batch(batch).rows();
+        let mut place = 0;
+        // What all of them run is one dispatch.
+        for alike in slab.candidates.chunk_by(|one, other| whole(one) && whole(other)) {
+            let own = alike.first().map(left).unwrap_or_default();
+            self.record(recording, &own, batch, &slab.states, place * rows, alike.len());
+            place += alike.len() as u32;
+        }
     }
 
     /// Some branches over so many candidates' states of one batch, which lie one after the other from a row on.
@@ -358,12 +374,12 @@ impl<'s> Sweep<'s> {
         Ok(Run { batch, base, slabs: Vec::new() })
     }
 
-    /// Gives a candidate its states: those before its block, and what else its sublayer adds to them.
+    /// Gives a candidate its states: those before its first block, and what else its sublayer adds to them.
     fn bear(
         &mut self,
         recording: &mut Recording,
         run: &mut Run,
-        block: BlockId,
+        unit: Unit,
         depth: usize,
         branches: &[Branch],
     ) -> Result<(), ScoreError> {
@@ -385,8 +401,8 @@ impl<'s> Sweep<'s> {
         let bytes = states_bytes(scorer.model.spec(), rows);
         let place = slab.candidates.len();
         recording.copy(source, &slab.states, place as u64 * bytes, bytes);
-        slab.candidates.push(block);
-        let others: Vec<Branch> = branches.iter().filter(|branch| branch.block != block).cloned().collect();
+        slab.candidates.push(unit);
+        let others: Vec<Branch> = branches.iter().filter(|branch| !unit.contains(branch.block)).cloned().collect();
         self.record(recording, &others, run.batch, &slab.states, (place * rows) as u32, 1);
         Ok(())
     }
@@ -410,22 +426,22 @@ impl<'s> Sweep<'s> {
     async fn head(
         &mut self,
         run: &Run,
-        block: BlockId,
+        unit: Unit,
         nll: &mut Vec<f32>,
         incumbent: Option<Bound>,
     ) -> Result<Option<Result<Outcome, ScoreError>>, ScoreError> {
         if let Some(incumbent) = incumbent
-            && let Some(outcome) = self.bounded(run, block, nll, incumbent).await?
+            && let Some(outcome) = self.bounded(run, unit, nll, incumbent).await?
         {
             return Ok(Some(Ok(outcome)));
         }
-        let (states, first_row) = self.place(run, block);
+        let (states, first_row) = self.place(run, unit);
         nll.extend(self.finish(run.batch, states, first_row).await?);
         let finite = nll.iter().all(|loss| loss.is_finite());
         if finite && nll.len() < self.scorer.targets() {
             return Ok(None);
         }
-        let score = Score::from_nll(nll, self.scorer.kept(), &self.removed.with(block));
+        let score = Score::from_nll(nll, self.scorer.kept(), &self.removed.with(unit.blocks()));
         Ok(Some(score.map(Outcome::Complete)))
     }
 
@@ -433,7 +449,7 @@ impl<'s> Sweep<'s> {
     async fn bounded(
         &mut self,
         run: &Run,
-        block: BlockId,
+        unit: Unit,
         nll: &[f32],
         incumbent: Bound,
     ) -> Result<Option<Outcome>, ScoreError> {
@@ -447,7 +463,7 @@ impl<'s> Sweep<'s> {
             return Ok(Some(Outcome::Bounded { mean_nll: mean(0.0), by: Reason::Windows }));
         }
         let Some(head) = &self.likely_head else { return Ok(None) };
-        let (states, first_row) = self.place(run, block);
+        let (states, first_row) = self.place(run, unit);
         let (mut done, mut logits, mut outcome) = (0, 0, None);
         for end in head.stages.iter().copied() {
             let mut sum = 0.0;
@@ -478,20 +494,20 @@ impl<'s> Sweep<'s> {
     }
 
     /// Where a candidate's final states are: their buffer and first row.
-    fn place<'r>(&self, run: &'r Run, block: BlockId) -> (&'r wgpu::Buffer, u32) {
+    fn place<'r>(&self, run: &'r Run, unit: Unit) -> (&'r wgpu::Buffer, u32) {
         let rows = self.batch(run.batch).rows();
         let place = run.slabs.iter().find_map(|slab| {
-            let position = slab.candidates.iter().position(|candidate| *candidate == block)?;
+            let position = slab.candidates.iter().position(|candidate| *candidate == unit)?;
             Some((&slab.states, position as u32 * rows))
         });
         place.unwrap_or_else(|| unreachable!("every candidate of a wave is born in every run"))
     }
 
     /// The likely tokens of this step, by a candidate's final states.
-    async fn find_likely_tokens(&mut self, run: &Run, block: BlockId) -> Result<(), ScoreError> {
+    async fn find_likely_tokens(&mut self, run: &Run, unit: Unit) -> Result<(), ScoreError> {
         let scorer = self.scorer;
         let Some(part) = self.batch(run.batch).head.first() else { return Ok(()) };
-        let (states, first_row) = self.place(run, block);
+        let (states, first_row) = self.place(run, unit);
         let (likely, logits) = likely_tokens(scorer.model, &scorer.scratch, part, states, first_row).await?;
         self.logits += logits;
         self.likely_head = Some(LikelyHead::new(scorer.model, &scorer.batches, &likely).await?);

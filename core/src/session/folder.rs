@@ -40,16 +40,16 @@ enum Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// How the removed blocks are taken out.
-    pub format: HfFormat,
+    /// How the removed blocks are taken out; None: in the way that is [`HfFormat::best`] for them.
+    pub format: Option<HfFormat>,
     /// Convert the weights; None keeps their types, and quantised ones become bf16.
     pub dtype: Option<FloatType>,
 }
 
 impl WriteOptions {
     /// Weights keep their types.
-    pub fn new(format: HfFormat) -> Self {
-        Self { format, dtype: None }
+    pub fn new(format: impl Into<Option<HfFormat>>) -> Self {
+        Self { format: format.into(), dtype: None }
     }
 
     /// Weights are converted to this type; None: they keep theirs.
@@ -86,6 +86,8 @@ pub enum Writing {
 pub struct Written {
     /// What `plan.json` says.
     pub plan: Plan,
+    /// How the removed blocks were taken out.
+    pub format: HfFormat,
     /// Of the model's folder.
     pub summary: HfSummary,
     /// What the search found for the model, and
@@ -311,7 +313,9 @@ impl Search {
         out.remove_unfinished().map_err(|error| out.unclear(&error))?;
         write_order(&out.path.join("order.json"), &plan.order())?;
         let (path, session) = (out.path.join(MODEL), self.session());
-        let hf = HfOptions::new(self.state().removed(), options.format).dtype(options.dtype);
+        let removed = self.state().removed();
+        let format = options.format.unwrap_or_else(|| HfFormat::best(session.checkpoint(), &removed));
+        let hf = HfOptions::new(removed, format).dtype(options.dtype);
         let (summary, written) = write_model(session.checkpoint(), &hf, DiskFolder::create(&path)?, tell).await?;
         let written = session.with_written(written, self.windows(), self.options())?;
         let mut prepare = |preparation| tell(Writing::Prepare(preparation));
@@ -328,7 +332,7 @@ impl Search {
         if self.is_finished() && !self.is_cut() {
             out.remove_state()?;
         }
-        Ok(Written { plan, summary, planned, perplexity })
+        Ok(Written { plan, format, summary, planned, perplexity })
     }
 }
 

@@ -6,6 +6,7 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 mod folder;
+mod nearly_plain;
 mod search;
 mod text;
 
@@ -22,6 +23,7 @@ use crate::text::Windows;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use folder::{OutFolder, WriteOptions, Writing, Written, write_model};
+pub use nearly_plain::NearlyPlain;
 pub use search::{Event, Search};
 pub use text::WindowOptions;
 

@@ -9,7 +9,7 @@ use blockpruner::export::{
 use blockpruner::gpu::DeviceInfo;
 use blockpruner::model::{BlockId, BlockSet, ModelSpec};
 use blockpruner::search::{
-    BlockTypes, Candidate, CandidateState, Dense, Objective, SearchOptions, SearchState, Step, Work,
+    BlockTypes, Candidate, CandidateState, Dense, Objective, SearchOptions, SearchState, Step, Unit, Units, Work,
 };
 use serde_json::{Map, Value, json};
 
@@ -176,7 +176,7 @@ pub fn fingerprint() -> Fingerprint {
 fn candidate(block: BlockId, perplexity: f64) -> Candidate {
     let state = CandidateState::Complete;
     let perplexity = Some(perplexity);
-    Candidate { block, value: perplexity, perplexity, at_least: None, state, head_tokens: 5, reason: None }
+    Candidate { unit: block.into(), value: perplexity, perplexity, at_least: None, state, head_tokens: 5, reason: None }
 }
 
 /// A finished search of two steps.
@@ -184,7 +184,7 @@ fn searched() -> SearchState {
     let parameters = spec().parameters();
     let step = |step: usize, removed: BlockId, candidates: Vec<Candidate>| Step {
         step,
-        removed,
+        removed: removed.into(),
         value: 13.0,
         perplexity: 13.0,
         candidates,
@@ -242,6 +242,7 @@ fn plan() -> Plan {
             seed: Some(u64::MAX),
         },
         settings: PlanSettings {
+            units: Units::Blocks,
             block_types: BlockTypes::Mix,
             remove: 2,
             objective: Objective::Perplexity,
@@ -275,7 +276,7 @@ pub fn states() -> &'static Bases {
 pub fn orders() -> &'static Bases {
     static BASES: OnceLock<Bases> = OnceLock::new();
     BASES.get_or_init(|| {
-        let order = [BlockId::mha(25), BlockId::mlp(7), BlockId::mha(0), BlockId::mlp(31)];
+        let order = [BlockId::mha(25), BlockId::mlp(7), BlockId::mha(0), BlockId::mlp(31)].map(Unit::Block);
         vec![parsed(&order_json(&order))].into()
     })
 }

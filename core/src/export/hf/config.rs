@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::OutputTensor;
+use crate::model::families::LAYERS;
 use crate::model::{BlockId, BlockKind, BlockSet, Family, ModelSpec, PRUNED_TYPE_PREFIX};
 use crate::weights::FloatType;
 
@@ -62,6 +63,36 @@ pub(super) fn restored(config: &Map<String, Value>, spec: &ModelSpec) -> Map<Str
     if own || !spec.absent.is_empty() {
         for key in GONE_KEYS {
             config.shift_remove(key);
+        }
+    }
+    config
+}
+
+/// Keys that list something for each layer.
+const LISTS_OF_LAYERS: [&str; 2] = ["layer_types", "no_rope_layers"];
+
+/// The configuration of an ordinary model, whose layers take their attention and feed-forward blocks from these layers.
+pub(super) fn of_layers(
+    config: &Map<String, Value>,
+    spec: &ModelSpec,
+    layers: &[(usize, usize)],
+) -> Map<String, Value> {
+    let mut config = restored(config, spec);
+    let own = spec.family.key_names.iter().find(|(name, _)| *name == LAYERS.hf).map_or(LAYERS.hf, |(_, own)| own);
+    // It may go by both names.
+    let there = [LAYERS.hf, own].into_iter().filter(|key| config.contains_key(*key)).collect::<Vec<_>>();
+    for key in if there.is_empty() { vec![own] } else { there } {
+        config.insert(key.to_string(), json!(layers.len()));
+    }
+    let implied = spec.family.gguf.as_ref().map(|gguf| (gguf.config)(&spec.of_layers(layers)));
+    for key in LISTS_OF_LAYERS {
+        // What such a list is about belongs to attention.
+        let listed = config.get(key).and_then(Value::as_array).filter(|list| list.len() >= spec.layers.len());
+        let trimmed = listed.map(|list| layers.iter().map(|(mha, _)| list[*mha].clone()).collect::<Value>());
+        // A rule by a layer's number is not one any more.
+        let implied = implied.as_ref().and_then(|implied| implied.get(key)).cloned();
+        if let Some(list) = trimmed.or(implied) {
+            config.insert(key.to_string(), list);
         }
     }
     config

@@ -1,6 +1,6 @@
 //! Writes a checkpoint without some of its blocks as a Hugging Face folder.
 //!
-//! [`HfFormat::Removed`] leaves the blocks' tensors out and adds the Python module that loads such a folder;
+//! [`HfFormat::Plain`] is an ordinary model of fewer layers; [`HfFormat::Removed`] leaves the blocks' tensors out and adds the Python module that loads such a folder;
 //! [`HfFormat::Zeroed`] keeps every tensor and zeroes what the blocks write, so that any program loads it.
 //! Tensors are streamed in pieces of bounded size; no tensor is ever whole in memory.
 
@@ -10,9 +10,10 @@ mod shards;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
+use std::str::FromStr;
 
 use crate::model::family::{TensorRef, stored};
-use crate::model::{BlockId, BlockSet, Checkpoint, ModelSpec};
+use crate::model::{BlockId, BlockKind, BlockSet, Checkpoint, Family, ModelSpec};
 use crate::weights::{DType, FloatType, Rows, Weights};
 use serde_json::{Map, Value};
 
@@ -27,6 +28,43 @@ pub enum HfFormat {
     Removed,
     /// Its output projection is zero, so it adds nothing. Loads everywhere, saves no memory and no time.
     Zeroed,
+    /// What is left is an ordinary model of fewer layers, which loads everywhere. Only where no block is left without the other
+    /// half of a layer: [`ModelSpec::plain_layers`].
+    Plain,
+}
+
+impl HfFormat {
+    /// `plain`, `hf` or `hf-zeroed`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Removed => "hf",
+            Self::Zeroed => "hf-zeroed",
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Removed, Self::Zeroed];
+
+    /// The best that a model without some blocks can be written in: an ordinary model, one without their tensors, or else one
+    /// in which they are zero.
+    pub fn best<'a>(source: impl Into<HfSource<'a>>, removed: &BlockSet) -> Self {
+        let source = source.into();
+        match (source.plain(removed), source.check_removal()) {
+            (Ok(_), _) => Self::Plain,
+            (Err(_), Ok(())) => Self::Removed,
+            (Err(_), Err(_)) => Self::Zeroed,
+        }
+    }
+}
+
+impl FromStr for HfFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|format| format.as_str() == text);
+        found.ok_or_else(|| format!("format `{text}`: expected plain, hf or hf-zeroed"))
+    }
 }
 
 /// What an export is made from: the parts of an open checkpoint.
@@ -72,6 +110,60 @@ impl HfSource<'_> {
             (false, _) => Err(ExportError::NoClass { family: family.name }),
         }
     }
+
+    /// Whether [`HfFormat::Plain`] can be written without some blocks.
+    ///
+    /// # Errors
+    /// Blocks that are no ordinary model, or one that a config.json of the family cannot describe; a model of images and text.
+    pub fn check_plain(&self, removed: &BlockSet) -> Result<(), ExportError> {
+        self.plain(removed).map(drop)
+    }
+
+    /// The ordinary model that is left without some blocks.
+    ///
+    /// # Errors
+    /// Blocks that are no ordinary model, or one that a config.json of the family cannot describe; a model of images and text.
+    fn plain(&self, removed: &BlockSet) -> Result<Plain, ExportError> {
+        let spec = self.spec;
+        let Some(layers) = spec.plain_layers(removed) else { return Err(not_plain(spec, removed)) };
+        if !self.stored_names.is_empty() {
+            return Err(ExportError::Composite);
+        }
+        let meant = spec.of_layers(&layers);
+        let config = config::of_layers(self.config, spec, &layers);
+        match ModelSpec::from_config(&config) {
+            Ok(found) if found == meant => Ok(Plain { layers, spec: meant, config }),
+            _ => Err(ExportError::PlainConfig { family: spec.family.name }),
+        }
+    }
+}
+
+/// An ordinary model made of some blocks of another one.
+struct Plain {
+    /// Layers that each layer's attention and feed-forward blocks come from.
+    layers: Vec<(usize, usize)>,
+    spec: ModelSpec,
+    config: Map<String, Value>,
+}
+
+impl Plain {
+    /// What the ordinary model calls a tensor; None if it does not have it.
+    fn name(&self, family: &Family, name: &str) -> Option<String> {
+        let Some((layer, kind)) = family.place(name) else { return Some(name.to_string()) };
+        // What belongs to neither block goes with attention.
+        let from = |(mha, mlp): &(usize, usize)| layer == if kind == Some(BlockKind::Mlp) { *mlp } else { *mha };
+        family.in_layer(name, self.layers.iter().position(from)?)
+    }
+}
+
+/// Names the first blocks that are left without the other half of a layer.
+fn not_plain(spec: &ModelSpec, removed: &BlockSet) -> ExportError {
+    let halves = spec.kept_layers(removed).into_iter().filter(|layer| layer.whole().is_none());
+    let alone = halves.filter_map(|layer| layer.mha.map(BlockId::mha).or(layer.mlp.map(BlockId::mlp)));
+    let alone = alone.map(|block| block.to_string()).collect::<Vec<_>>();
+    const LISTED: usize = 4;
+    let more = if alone.len() > LISTED { ", .." } else { "" };
+    ExportError::NotPlain { alone: alone.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ") + more }
 }
 
 /// What to write.
@@ -132,6 +224,9 @@ pub struct HfSummary {
 /// A tensor of the output.
 #[derive(Clone, Debug, PartialEq)]
 struct OutputTensor {
+    /// Its name in the input.
+    source: String,
+    /// Its name in the model that is written.
     name: String,
     /// Its name in the file.
     written: String,
@@ -142,7 +237,7 @@ struct OutputTensor {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Content {
-    /// That of the input's tensor of the same name.
+    /// That of the input's tensor.
     Copied,
     /// One value everywhere.
     Constant(f32),
@@ -168,7 +263,7 @@ impl OutputTensor {
     /// The bytes of some of its rows.
     async fn content(&self, weights: &Weights, rows: Range<usize>) -> Result<Vec<u8>, ExportError> {
         match self.content {
-            Content::Copied => convert(&self.name, weights.read_rows(&self.name, rows).await?, self.dtype),
+            Content::Copied => convert(&self.source, weights.read_rows(&self.source, rows).await?, self.dtype),
             Content::Constant(value) => Ok(encode(self.dtype, &vec![value; rows.len() * self.columns()])),
         }
     }
@@ -224,8 +319,11 @@ pub async fn check_hf(
     let (source, written) = (source.into(), written.into());
     let gone = source.spec.absent.union(&options.removed);
     let tensors = select(&source, options, &gone)?;
-    let absent = if options.format == HfFormat::Zeroed { BlockSet::new() } else { gone };
-    let expected = ModelSpec { absent, ..source.spec.clone() };
+    let expected = match options.format {
+        HfFormat::Plain => source.plain(&gone)?.spec,
+        HfFormat::Zeroed => ModelSpec { absent: BlockSet::new(), ..source.spec.clone() },
+        HfFormat::Removed => ModelSpec { absent: gone, ..source.spec.clone() },
+    };
     if *written.spec != expected {
         let what = format!("its config.json reads as {:?}, expected {expected:?}", written.spec);
         return Err(ExportError::Differs { what });
@@ -267,7 +365,7 @@ async fn export_in_chunks(
         left_out: source.weights.unsupported().map(|tensor| tensor.name.clone()).collect(),
         foreign_code: Vec::new(),
     };
-    for (name, bytes) in small_files(&source, options, &gone, &tensors, &mut summary.foreign_code) {
+    for (name, bytes) in small_files(&source, options, &gone, &tensors, &mut summary.foreign_code)? {
         sink.write_file(&name, &bytes).await?;
         summary.files.push(name);
     }
@@ -296,6 +394,7 @@ fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result
     }
     spec.check(weights)?;
     let zeroed = options.format == HfFormat::Zeroed;
+    let plain = (options.format == HfFormat::Plain).then(|| source.plain(gone)).transpose()?;
     let written = |name: &str| stored_names.get(name).map_or(name, String::as_str).to_string();
     let left = if zeroed { &spec.absent } else { gone };
     let silent = options.removed.iter().filter(|_| zeroed).flat_map(|block| spec.block_tensors(block));
@@ -306,10 +405,18 @@ fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result
         if belongs_to(spec, name, left) || spec.is_unused_head(name) {
             continue;
         }
+        let own = match &plain {
+            None => name.to_string(),
+            Some(plain) => match plain.name(spec.family, name) {
+                Some(own) => own,
+                None => continue,
+            },
+        };
         let silenced = outputs.contains(name);
         tensors.push(OutputTensor {
-            name: name.to_string(),
-            written: written(name),
+            source: name.to_string(),
+            written: written(&own),
+            name: own,
             dtype: options.dtype.unwrap_or(kept_type(info.dtype)),
             shape: info.shape.clone(),
             content: if silenced { Content::Constant(0.0) } else { Content::Copied },
@@ -329,10 +436,11 @@ fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result
                 |tensor: &TensorRef| tensor.name == name && tensor.role.is_norm() && !tensor.bias && !tensor.plus_one;
             let value = if absent.iter().any(norm) { 1.0 } else { 0.0 };
             let written = written(&name);
-            tensors.push(OutputTensor { name, written, dtype, shape, content: Content::Constant(value) });
+            let source = name.clone();
+            tensors.push(OutputTensor { source, name, written, dtype, shape, content: Content::Constant(value) });
         }
-        tensors.sort_by(|a, b| a.name.cmp(&b.name));
     }
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tensors)
 }
 
@@ -343,7 +451,7 @@ fn kept_type(stored: DType) -> FloatType {
 
 /// Whether the tensor's type cannot hold what the input's does.
 fn is_rounded(weights: &Weights, tensor: &OutputTensor) -> bool {
-    let stored = weights.get(&tensor.name).filter(|_| tensor.content == Content::Copied);
+    let stored = weights.get(&tensor.source).filter(|_| tensor.content == Content::Copied);
     stored.is_some_and(|stored| tensor.dtype != FloatType::F32 && tensor.dtype != stored.dtype.read_as())
 }
 
@@ -363,14 +471,17 @@ fn small_files(
     gone: &BlockSet,
     tensors: &[OutputTensor],
     foreign_code: &mut Vec<String>,
-) -> Vec<(String, Vec<u8>)> {
+) -> Result<Vec<(String, Vec<u8>)>, ExportError> {
     let removed = options.format == HfFormat::Removed && !gone.is_empty();
     let mut dropped = |file: &str, json: &mut Map<String, Value>| {
         let keys = config::drop_foreign_code(json);
         foreign_code.extend(keys.iter().map(|key| format!("{key} in {file}")));
         !keys.is_empty()
     };
-    let mut config = config::restored(source.config, source.spec);
+    let mut config = match options.format {
+        HfFormat::Plain => source.plain(gone)?.config,
+        HfFormat::Removed | HfFormat::Zeroed => config::restored(source.config, source.spec),
+    };
     dropped("config.json", &mut config);
     if removed {
         config::mark_removed(&mut config, source.spec.family, gone);
@@ -392,7 +503,7 @@ fn small_files(
     if removed {
         files.push((config::REMOTE_CODE.to_string(), config::remote_code(source.spec.family).into_bytes()));
     }
-    files
+    Ok(files)
 }
 
 async fn write_shard(

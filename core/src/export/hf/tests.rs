@@ -280,6 +280,7 @@ fn no_program_of_the_input_comes_along() {
 fn rows_without_elements_are_written_at_once() {
     for shape in [vec![1 << 62, 0], vec![0, 1 << 62], vec![0], vec![1 << 40, 0, 7]] {
         let empty = OutputTensor {
+            source: String::new(),
             name: String::new(),
             written: String::new(),
             dtype: FloatType::F32,

@@ -99,7 +99,7 @@ const fn gguf(
 
 pub(super) const HIDDEN_SIZE: Key = key("hidden_size", "embedding_length");
 pub(super) const INNER: Key = key("intermediate_size", "feed_forward_length");
-pub(super) const LAYERS: Key = key("num_hidden_layers", "block_count");
+pub(crate) const LAYERS: Key = key("num_hidden_layers", "block_count");
 pub(super) const HEADS: Key = key("num_attention_heads", "attention.head_count");
 pub(super) const KV_HEADS: Key = key("num_key_value_heads", "attention.head_count_kv");
 pub(super) const HEAD_DIM: Key = key("head_dim", "attention.key_length");

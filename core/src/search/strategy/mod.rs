@@ -18,9 +18,9 @@ pub use racing::Racing;
 
 use super::sweep::{Outcome, Scored, Sweep};
 use super::{
-    Candidate, CandidateState, Event, MemoryPlan, Observer, Reason, SearchError, SearchOptions, SearchState, Step,
+    Candidate, CandidateState, Event, MemoryPlan, Observer, Reason, SearchError, SearchOptions, SearchState, Step, Unit,
 };
-use crate::model::{BlockId, BlockSet, ModelSpec};
+use crate::model::{BlockSet, ModelSpec};
 use crate::score::{Score, ScoreError, Scorer};
 use crate::text::Windows;
 
@@ -145,12 +145,12 @@ impl StepContext<'_> {
         &self.state.candidates
     }
 
-    /// Candidates of the step that have none yet, in the published order. Those that a resumed search had scored before it was
-    /// stopped have one.
-    pub fn open(&self) -> Vec<BlockId> {
-        let removed = self.removed();
-        let candidates = self.options.candidates(self.spec()).filter(|block| !removed.contains(*block));
-        candidates.filter(|block| self.scored().iter().all(|scored| scored.block != *block)).collect()
+    /// Candidates of the step that have none yet, in the order in which the first of equals wins. Those that a resumed search
+    /// had scored before it was stopped have one.
+    pub fn open(&self) -> Vec<Unit> {
+        let mut candidates = self.options.candidates(self.spec(), &self.removed());
+        candidates.retain(|unit| self.scored().iter().all(|scored| scored.unit != *unit));
+        candidates
     }
 
     /// How many candidates the step has, scored or not.
@@ -162,12 +162,12 @@ impl StepContext<'_> {
     ///
     /// # Errors
     /// What a device can do wrong, and [`SearchError::Stopped`]. A loss that is not finite is none: it rejects the candidate.
-    pub async fn score(&mut self, blocks: &[BlockId]) -> Result<(), SearchError> {
+    pub async fn score(&mut self, units: &[Unit]) -> Result<(), SearchError> {
         if self.sweep.is_none() {
-            return self.score_alone(blocks).await;
+            return self.score_alone(units).await;
         }
         let mut waves = Waves::new(self);
-        let mut rest = blocks;
+        let mut rest = units;
         while !rest.is_empty() {
             let (wave, after) = rest.split_at(waves.next(rest.len()));
             self.score_wave(wave, None, None, &mut waves).await?;
@@ -177,15 +177,15 @@ impl StepContext<'_> {
     }
 
     /// One whole pass for every candidate.
-    async fn score_alone(&mut self, blocks: &[BlockId]) -> Result<(), SearchError> {
+    async fn score_alone(&mut self, units: &[Unit]) -> Result<(), SearchError> {
         let (removed, scorer) = (self.removed(), self.scorer);
-        for block in blocks {
+        for unit in units {
             let start = Instant::now();
-            let without = removed.with(*block);
+            let without = removed.with(unit.blocks());
             let outcome = scorer.perplexity(&without).await.map(Outcome::Complete);
             let block_tokens = (scorer.blocks(&without) * scorer.tokens()) as u64;
             let head_tokens = scorer.targets() as u64;
-            let candidate = candidate(Scored { block: *block, outcome, head_tokens })?;
+            let candidate = candidate(Scored { unit: *unit, outcome, head_tokens })?;
             self.state.work += super::Work { block_tokens, head_tokens };
             self.state.seconds += start.elapsed().as_secs_f64();
             self.record(vec![candidate])?;
@@ -196,9 +196,9 @@ impl StepContext<'_> {
     /// Scores candidates together, against the incumbent's mean NLL if there is one; see [`Sweep::score`].
     async fn score_wave(
         &mut self,
-        wave: &[BlockId],
+        wave: &[Unit],
         incumbent: Option<super::bound::Bound>,
-        lead: Option<BlockId>,
+        lead: Option<Unit>,
         waves: &mut Waves,
     ) -> Result<(), SearchError> {
         let (start, step, total) = (Instant::now(), self.number(), self.total());
@@ -267,7 +267,7 @@ impl Waves {
 /// A loss that is not finite rejects the candidate, by name; any other error ends the search.
 fn candidate(scored: Scored) -> Result<Candidate, ScoreError> {
     let mut candidate = Candidate {
-        block: scored.block,
+        unit: scored.unit,
         value: None,
         perplexity: None,
         at_least: None,
@@ -299,13 +299,14 @@ fn candidate(scored: Scored) -> Result<Candidate, ScoreError> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
+    use crate::model::BlockId;
 
     /// A bound above the largest perplexity still is a lower bound, which the plan wants.
     #[test]
     fn a_bound_of_any_size_is_kept() {
         for mean_nll in [1.5, 709.0, 710.0, 1e6] {
             let outcome = Ok(Outcome::Bounded { mean_nll, by: Reason::Windows });
-            let candidate = candidate(Scored { block: BlockId::mha(0), outcome, head_tokens: 1 }).unwrap();
+            let candidate = candidate(Scored { unit: BlockId::mha(0).into(), outcome, head_tokens: 1 }).unwrap();
             assert_eq!(candidate.state, CandidateState::Bounded);
             let at_least = candidate.at_least.unwrap();
             assert!(at_least.is_finite() && at_least <= mean_nll.exp(), "{mean_nll}: {at_least}");

@@ -5,10 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::{StepContext, StepFuture, Strategy, StrategyNeeds, candidate};
-use crate::model::BlockId;
 use crate::score::Score;
 use crate::search::sweep::{Outcome, Scored};
-use crate::search::{Candidate, CandidateState, Event, Reason, SearchError};
+use crate::search::{Candidate, CandidateState, Event, Reason, SearchError, Unit};
 use crate::text::Windows;
 
 /// Approximate: candidates that fall behind on the first windows are dropped.
@@ -61,15 +60,15 @@ async fn race(context: &mut StepContext<'_>) -> Result<(), SearchError> {
         // It was saved between the race and its end.
         return Ok(());
     }
-    live.sort_by_key(BlockId::by_layer);
+    live.sort_by_key(Unit::by_layer);
     let (step, removed) = (context.number(), context.removed());
     let mut settled: Vec<Candidate> = Vec::new();
     let StepContext { scorer, sweep: Some(sweep), memory, state, observe, .. } = context else {
         return context.score(&live).await;
     };
     let kept = scorer.kept();
-    let mut nll: BTreeMap<BlockId, Vec<f32>> = BTreeMap::new();
-    let mut head_tokens: BTreeMap<BlockId, u64> = BTreeMap::new();
+    let mut nll: BTreeMap<Unit, Vec<f32>> = BTreeMap::new();
+    let mut head_tokens: BTreeMap<Unit, u64> = BTreeMap::new();
     let heats: Vec<usize> = sweep.opening().into_iter().chain(0..sweep.batches()).collect();
     for (heat, batch) in heats.iter().copied().enumerate() {
         let waves = live.len().div_ceil(memory.wave);
@@ -79,16 +78,16 @@ async fn race(context: &mut StepContext<'_>) -> Result<(), SearchError> {
                 let done = (heat as f64 + part) / heats.len() as f64;
                 observe(Event::Progress { step, done, work: state.work + work }, state)
             };
-            for (block, losses) in sweep.nll(batch, wave, &mut progress).await? {
-                *head_tokens.entry(block).or_default() += losses.len() as u64;
-                nll.entry(block).or_default().extend(losses);
+            for (unit, losses) in sweep.nll(batch, wave, &mut progress).await? {
+                *head_tokens.entry(unit).or_default() += losses.len() as u64;
+                nll.entry(unit).or_default().extend(losses);
             }
         }
-        live.retain(|block| {
-            let Some(error) = Score::from_nll(&nll[block], kept, &removed.with(*block)).err() else {
+        live.retain(|unit| {
+            let Some(error) = Score::from_nll(&nll[unit], kept, &removed.with(unit.blocks())).err() else {
                 return true;
             };
-            settled.extend(candidate(Scored { block: *block, outcome: Err(error), head_tokens: head_tokens[block] }));
+            settled.extend(candidate(Scored { unit: *unit, outcome: Err(error), head_tokens: head_tokens[unit] }));
             false
         });
         if heat + 1 < heats.len() {
@@ -100,38 +99,38 @@ async fn race(context: &mut StepContext<'_>) -> Result<(), SearchError> {
         }
     }
     state.work += sweep.take_work();
-    for block in live {
-        let outcome = Score::from_nll(&nll[&block], kept, &removed.with(block)).map(Outcome::Complete);
-        settled.push(candidate(Scored { block, outcome, head_tokens: head_tokens[&block] })?);
+    for unit in live {
+        let outcome = Score::from_nll(&nll[&unit], kept, &removed.with(unit.blocks())).map(Outcome::Complete);
+        settled.push(candidate(Scored { unit, outcome, head_tokens: head_tokens[&unit] })?);
     }
     context.record(settled)
 }
 
 fn drop_losers(
-    live: &mut Vec<BlockId>,
-    nll: &BTreeMap<BlockId, Vec<f32>>,
-    head_tokens: &BTreeMap<BlockId, u64>,
+    live: &mut Vec<Unit>,
+    nll: &BTreeMap<Unit, Vec<f32>>,
+    head_tokens: &BTreeMap<Unit, u64>,
     settled: &mut Vec<Candidate>,
 ) {
-    let mean = |block: &BlockId| nll[block].iter().map(|loss| *loss as f64).sum::<f64>();
+    let mean = |unit: &Unit| nll[unit].iter().map(|loss| *loss as f64).sum::<f64>();
     let Some(leader) = live.iter().copied().min_by(|a, b| mean(a).total_cmp(&mean(b))) else { return };
-    live.retain(|block| {
-        let behind = Lead::of(&nll[&leader], &nll[block]);
-        if *block == leader || !behind.is_clear() {
+    live.retain(|unit| {
+        let behind = Lead::of(&nll[&leader], &nll[unit]);
+        if *unit == leader || !behind.is_clear() {
             return true;
         }
         settled.push(Candidate {
-            block: *block,
+            unit: *unit,
             value: None,
             perplexity: None,
             at_least: None,
             state: CandidateState::Raced,
-            head_tokens: head_tokens[block],
+            head_tokens: head_tokens[unit],
             reason: Some(Reason::Behind {
                 leader,
                 mean: to_four_decimals(behind.mean),
                 error: to_four_decimals(behind.error),
-                tokens: nll[block].len(),
+                tokens: nll[unit].len(),
                 confidence: CONFIDENCE * 100.0,
             }),
         });

@@ -20,7 +20,7 @@ fn the_table_of_families_is_true() {
         .map(|family| {
             let gguf = if family.gguf_architecture().is_some() { "yes" } else { "no" };
             // What is written without its blocks rests on a class of transformers.
-            let exports = if family.in_transformers() { "`hf`, `hf-zeroed`" } else { "`hf-zeroed`" };
+            let exports = if family.in_transformers() { "`plain`, `hf`, `hf-zeroed`" } else { "`plain`, `hf-zeroed`" };
             vec![format!("`{}`", family.name), "yes".into(), gguf.into(), exports.into()]
         })
         .collect();

@@ -144,7 +144,7 @@ impl Small {
     /// The disk is full at the `n`-th call of the sink; whether there were so many.
     fn full_at(&self, n: usize) -> bool {
         let root = tempfile::tempdir().unwrap();
-        let removed = self.whole.steps.iter().map(|step| step.removed).collect();
+        let removed = self.whole.steps.iter().flat_map(|step| step.removed.blocks()).collect();
         let options = HfOptions::new(removed, HfFormat::Removed);
         let target = root.path().join("model");
         let mut disk = FullDisk { folder: DiskFolder::create(&target).unwrap(), calls: 0, full_at: n };

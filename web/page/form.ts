@@ -45,6 +45,15 @@ async function textSource(): Promise<TextSource | string> {
   }
 }
 
+/** What may be removed, by the values of the form. */
+const CHOICES: Record<string, Pick<Settings, "units" | "blockTypes">> = {
+  mix: { units: "blocks", blockTypes: "mix" },
+  mha: { units: "blocks", blockTypes: "mha" },
+  mlp: { units: "blocks", blockTypes: "mlp" },
+  pairs: { units: "pairs", blockTypes: "mix" },
+  layers: { units: "layers", blockTypes: "mix" },
+};
+
 /** What the form asks for; null, with a complaint, if something is missing. */
 export async function job(): Promise<Job | null> {
   const [source, text] = [modelSource(), await textSource().catch((error: Error) => `The text file cannot be read: ${error.message}`)];
@@ -54,8 +63,7 @@ export async function job(): Promise<Job | null> {
       return null;
     }
   }
-  const blockTypes = $<HTMLSelectElement>("types").value as Settings["blockTypes"];
-  const settings: Settings = { blockTypes, remove: number("remove"), window: number("window") ?? 128, windows: number("windows") };
+  const settings: Settings = { ...CHOICES[$<HTMLSelectElement>("types").value]!, remove: number("remove"), window: number("window") ?? 128, windows: number("windows") };
   return { source: source as ModelSource, text: text as TextSource, settings };
 }
 
@@ -68,14 +76,14 @@ export function savedSource({ model }: SavedJob): ModelSource | null {
   return null;
 }
 
-const KINDS: Record<Settings["blockTypes"], string> = { mix: "both kinds of blocks", mha: "attention blocks", mlp: "feed-forward blocks" };
+const KINDS = { mix: "both kinds of blocks", mha: "attention blocks", mlp: "feed-forward blocks", pairs: "pairs of blocks", layers: "layers" };
 
 export function describe({ model, text, settings, stepsDone, at }: SavedJob): string {
   const name = model.kind === "tiny" ? "the built-in model" : model.kind === "hub" ? model.repository : model.name;
   const from = text.kind === "sample" ? "the built-in sample" : text.name;
   return (
-    `${name}, ${stepsDone} of ${settings.remove} blocks removed, saved ${new Date(at).toLocaleString()}. ` +
-    `It chooses among ${KINDS[settings.blockTypes]} by ${format.count(settings.windows, "window")} of ${format.grouped(settings.window)} tokens of ${from}.`
+    `${name}, ${stepsDone} of ${settings.remove} ${settings.units ?? "blocks"} removed, saved ${new Date(at).toLocaleString()}. ` +
+    `It chooses among ${KINDS[settings.units === "pairs" || settings.units === "layers" ? settings.units : settings.blockTypes]} by ${format.count(settings.windows, "window")} of ${format.grouped(settings.window)} tokens of ${from}.`
   );
 }
 

@@ -11,6 +11,7 @@ import { allIsWell, browsers, complain, question, tellTrouble, withdrawQuestion 
 import type { Job, Reply, Request, SavedJob } from "./protocol";
 import { ResultView } from "./result";
 import { RunView, say } from "./run";
+import { UNIT } from "./units";
 import workerScript from "./worker.ts?worker&url";
 
 let worker: Worker | null = null;
@@ -151,8 +152,8 @@ async function heard(data: Reply): Promise<void> {
       } else if (!run) $("run").hidden = true;
       break;
     case "estimate": {
-      const { remove, windows, window } = data.settings;
-      const text = `Removing ${format.count(remove, "block")}, chosen by ${format.count(windows, "window")} of ${window} tokens, takes about ${format.duration(data.seconds)} on this device, more than the promised minute. Fewer blocks, shorter windows or a smaller model take less.`;
+      const { remove, units, windows, window } = data.settings;
+      const text = `Removing ${format.count(remove, UNIT[units ?? "blocks"])}, chosen by ${format.count(windows, "window")} of ${window} tokens, takes about ${format.duration(data.seconds)} on this device, more than the promised minute. Fewer blocks, shorter windows or a smaller model take less.`;
       say("Waiting for your answer", 0);
       ask({ type: "answer", go: await question({ title: "This takes longer than a minute", text, yes: "Go on", no: "Cancel" }) });
       break;

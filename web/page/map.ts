@@ -1,7 +1,8 @@
 // The map of layers: one column a layer, attention above feed-forward, coloured by the perplexity without the block.
 
-import type { BlockId, Candidate, ModelInfo } from "../pkg/blockpruner_web.js";
+import type { BlockId, Candidate, ModelInfo, Unit } from "../pkg/blockpruner_web.js";
 import { perplexity } from "./format";
+import { blocksOf } from "./units";
 
 /** Of so many scores the scale takes in all, unless the rest lies more than as far beyond them again. */
 const WITHIN = 0.9;
@@ -48,37 +49,44 @@ export class LayerMap {
    * Shows what is known: removed blocks with their step, and the scores of one step, whose base perplexity is given. While
    * the step is under way, the block that would go is marked.
    */
-  show(removed: BlockId[], candidates: Candidate[], base: number, underWay: boolean): void {
-    removed.forEach((block, index) => {
+  show(removed: Unit[], candidates: Candidate[], base: number, underWay: boolean): void {
+    const gone = removed.flatMap((unit, index) => blocksOf(unit).map((block) => ({ block, step: index + 1 })));
+    for (const { block, step } of gone) {
       const cell = this.cells.get(block);
       if (cell) cell.className = "cell gone";
-      this.label(block, `removed in step ${index + 1}`);
-    });
+      this.label(block, `removed in step ${step}`);
+    }
+    const isGone = new Set(gone.map(({ block }) => block));
     // Perplexities span orders of magnitude, so colour follows the logarithm.
     const score = (candidate: Candidate) => candidate.perplexity ?? candidate.atLeast;
     const scores = candidates.map(score).flatMap((value) => (value === null ? [] : [Math.log(value)]));
     const low = Math.min(...scores, Math.log(base));
     const high = Math.max(scaleEnd(scores, low), Math.log(base) + 0.05);
     let best: Candidate | undefined;
-    for (const candidate of candidates) {
-      const cell = this.cells.get(candidate.block);
-      if (!cell || removed.includes(candidate.block)) continue;
+    // Of two pairs that a block belongs to, it shows the better one.
+    const ranked = [...candidates].sort((a, b) => (score(b) ?? Number.POSITIVE_INFINITY) - (score(a) ?? Number.POSITIVE_INFINITY));
+    for (const candidate of ranked) {
       const place = (Math.log(score(candidate) ?? 1) - low) / (high - low);
-      cell.style.setProperty("--t", String(Math.min(place, 1)));
-      if (candidate.perplexity !== null) {
-        cell.className = "cell scored";
-        this.label(candidate.block, `perplexity ${perplexity(candidate.perplexity)} without it`);
-        if (!best || candidate.perplexity < best.perplexity!) best = candidate;
-      } else if (candidate.atLeast !== null) {
-        cell.className = "cell bounded";
-        this.label(candidate.block, `perplexity of at least ${perplexity(candidate.atLeast)} without it`);
-      } else {
-        cell.className = "cell";
-        this.label(candidate.block, candidate.reason ?? "rejected");
+      if (candidate.perplexity !== null && (!best || candidate.perplexity < best.perplexity!)) best = candidate;
+      for (const block of blocksOf(candidate.block)) {
+        const cell = this.cells.get(block);
+        if (!cell || isGone.has(block)) continue;
+        const it = candidate.block === block ? "it" : candidate.block;
+        cell.style.setProperty("--t", String(Math.min(place, 1)));
+        if (candidate.perplexity !== null) {
+          cell.className = "cell scored";
+          this.label(block, `perplexity ${perplexity(candidate.perplexity)} without ${it}`);
+        } else if (candidate.atLeast !== null) {
+          cell.className = "cell bounded";
+          this.label(block, `perplexity of at least ${perplexity(candidate.atLeast)} without ${it}`);
+        } else {
+          cell.className = "cell";
+          this.label(block, candidate.reason ?? "rejected");
+        }
+        cell.classList.toggle("beyond", place > 1);
       }
-      cell.classList.toggle("beyond", place > 1);
     }
-    if (best && underWay) this.cells.get(best.block)?.classList.add("best");
+    if (best && underWay) for (const block of blocksOf(best.block)) this.cells.get(block)?.classList.add("best");
     if (scores.length > 0) {
       this.legend.low.textContent = perplexity(Math.exp(low));
       this.legend.high.textContent = perplexity(Math.exp(high));

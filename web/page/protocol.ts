@@ -1,6 +1,6 @@
 // What the page and its worker say to each other.
 
-import type { BlockId, BlockTypes, Cost, DeviceInfo, ErrorCode, ExportOptions, ModelInfo, SearchEvent, SearchState, WindowsInfo } from "../pkg/blockpruner_web.js";
+import type { BlockId, BlockTypes, Cost, DeviceInfo, ErrorCode, ExportOptions, ModelInfo, SearchEvent, SearchState, Units, WindowsInfo } from "../pkg/blockpruner_web.js";
 
 export type ModelSource =
   | { kind: "tiny" }
@@ -11,8 +11,10 @@ export type TextSource =
   | { kind: "sample" }
   | { kind: "text"; name: string; bytes: Uint8Array; field?: string };
 
-/** What a run does. Without `remove`, one block in six; without `windows`, as much text as a minute allows. */
+/** What a run does. Without `remove`, one unit in six; without `windows`, as much text as a minute allows. */
 export interface Settings {
+  /** Not there in searches that were saved before there was a choice: blocks. */
+  units?: Units;
   blockTypes: BlockTypes;
   remove?: number;
   window: number;
@@ -53,7 +55,7 @@ export type Request =
   | { type: "stop" }
   /** Compares the model after a step with the whole one, until something else is asked for. */
   | { type: "compare"; step: number; prompt: string; maxTokens: number }
-  | { type: "export"; step: number; format: NonNullable<ExportOptions["format"]>; dtype: ExportOptions["dtype"]; folder?: FileSystemDirectoryHandle };
+  | { type: "export"; step: number; format: ExportOptions["format"]; dtype: ExportOptions["dtype"]; folder?: FileSystemDirectoryHandle };
 
 /** A search that has ended or was stopped, with at least one step. */
 export interface Found {

@@ -6,11 +6,12 @@ import * as format from "./format";
 import { notesOn, showNotes } from "./notes";
 import type { Found, Reply, Request } from "./protocol";
 import type { RunView } from "./run";
+import { blocksOf } from "./units";
 
-type Format = NonNullable<ExportOptions["format"]>;
+type Format = ExportOptions["format"];
 type DType = NonNullable<ExportOptions["dtype"]>;
 
-const exportFormat = () => $<HTMLSelectElement>("format").value as Format;
+const exportFormat = () => ($<HTMLSelectElement>("format").value || undefined) as Format;
 const dtype = () => ($<HTMLSelectElement>("dtype").value || undefined) as DType | undefined;
 
 const BYTES: Record<DType, number> = { bf16: 2, f16: 2, f32: 4 };
@@ -130,7 +131,7 @@ export class ResultView {
 
   private tellRun(model: ModelInfo, windows: WindowsInfo, { finished, seconds }: Found): void {
     $("result-title").textContent = finished ? "Result" : "Result so far";
-    const blocks = `${this.steps.length} of ${model.blocks.length} blocks removed`;
+    const blocks = `${this.gone(this.steps.length)} of ${model.blocks.length} blocks removed`;
     const text = `by ${format.grouped(windows.predicted)} predicted tokens (${format.windows(windows)})`;
     $("searched").textContent = finished ? `${blocks} in ${format.duration(seconds)}, chosen ${text}.` : `Stopped with ${blocks}, chosen ${text}. The search can be resumed.`;
     showNotes($("result-notes"), notesOn(model, windows));
@@ -155,11 +156,16 @@ export class ResultView {
     );
   }
 
+  /** How many blocks the first steps have removed. */
+  private gone(steps: number): number {
+    return this.steps.slice(0, steps).flatMap((step) => blocksOf(step.removed)).length;
+  }
+
   private tellStep(): void {
     const step = this.steps[this.step - 1];
     if (!step || !this.model) return;
     $("summary").textContent =
-      `Without ${format.count(step.step, "block")}, ${format.grouped(this.model.parameters)} parameters become ${format.grouped(step.paramsLeft)} ` +
+      `Without ${format.count(this.gone(step.step), "block")}, ${format.grouped(this.model.parameters)} parameters become ${format.grouped(step.paramsLeft)} ` +
       `(${format.percent(step.ratioRemoved)} less), and perplexity ${format.perplexity(this.dense)} becomes ${format.perplexity(step.perplexity)}.`;
     this.tellSize();
   }
@@ -168,7 +174,7 @@ export class ResultView {
     const step = this.steps[this.step - 1];
     if (!step || !this.model) return;
     const before = this.model.bytes;
-    const after = written(this.model, exportFormat() === "hf" ? step.paramsLeft : this.model.parameters);
+    const after = written(this.model, exportFormat() === "hf-zeroed" ? this.model.parameters : step.paramsLeft);
     const larger = after > before ? " That is more than before: the weights were packed, and are written as plain numbers." : "";
     $("size").textContent = `After step ${step.step}: ${format.bytes(before)} of weights become about ${format.bytes(after)}.${larger}`;
   }

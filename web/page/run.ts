@@ -7,6 +7,7 @@ import { LayerMap } from "./map";
 import { notesOn, showNotes } from "./notes";
 import { PerplexityPlot } from "./plot";
 import type { Settings } from "./protocol";
+import { UNIT } from "./units";
 
 export class RunView {
   private map = new LayerMap($("map"), { low: $("legend-low"), high: $("legend-high"), beyond: $("legend-beyond") });
@@ -115,7 +116,7 @@ export class RunView {
     if (tokensPerSecond) $("f-speed").textContent = format.grouped(tokensPerSecond);
     $("f-left").textContent = secondsLeft ? format.duration(secondsLeft) : "–";
     if (Number.isNaN(dense)) say("Scoring the whole model");
-    else say(`Step ${step}: scoring the model without each block`, this.done());
+    else say(`Step ${step}: scoring the model without each ${UNIT[settings.units ?? "blocks"]}`, this.done());
   }
 
   private drawMap(): void {

@@ -12,7 +12,7 @@ const BUDGET = 35;
 const PROMISE = 60;
 /** .. and takes this many windows at most. */
 const MOST_WINDOWS = 64;
-/** One block in so many is removed where the number was left open. */
+/** One unit in so many is removed where the number was left open. */
 const ONE_IN = 6;
 /** Windows that are kept for judging, at most. */
 const MOST_HELD_OUT = 8;
@@ -49,10 +49,11 @@ export function heldOut(source: TextSource, checkpoint: Checkpoint, { window, wi
  * Asks, where even one window would take longer than the page promises; null if the visitor does not want that.
  */
 export async function settle(job: Job, { checkpoint, session }: Loaded, signal: AbortSignal, agreed: () => Promise<boolean>): Promise<Required<Settings> | null> {
-  const { blockTypes, window } = job.settings;
+  const { units = "blocks", blockTypes, window } = job.settings;
   const blocks = checkpoint.info().blocks.filter(({ block }) => blockTypes === "mix" || block.startsWith(blockTypes)).length;
-  const remove = job.settings.remove ?? Math.max(1, Math.floor(blocks / ONE_IN));
-  if (job.settings.windows !== undefined) return { blockTypes, window, remove, windows: job.settings.windows };
+  const all = units === "blocks" ? blocks : blocks / 2;
+  const remove = job.settings.remove ?? Math.max(1, Math.floor(all / ONE_IN));
+  if (job.settings.windows !== undefined) return { units, blockTypes, window, remove, windows: job.settings.windows };
 
   reply({ type: "status", text: "Measuring how fast this device is" });
   const one = cut(job.text, checkpoint, window, 1);
@@ -64,15 +65,15 @@ export async function settle(job: Job, { checkpoint, session }: Loaded, signal: 
   let seconds = await pass();
   // The first one still finds something cold; where that matters, there is time for another.
   if (seconds < 2) seconds = await pass();
-  const perWindow = seconds * session.cost(one, { remove, blockTypes }).wholePasses;
+  const perWindow = seconds * session.cost(one, { remove, units, blockTypes }).wholePasses;
   one.free();
   const fit = Math.max(1, Math.min(Math.floor(BUDGET / perWindow), MOST_WINDOWS));
-  const all = cut(job.text, checkpoint, window, fit + heldOutFor(fit));
-  const there = all.info().windows;
-  all.free();
+  const text = cut(job.text, checkpoint, window, fit + heldOutFor(fit));
+  const there = text.info().windows;
+  text.free();
   // Of a short text a fifth is kept for judging.
   const windows = Math.max(1, Math.min(fit, there - Math.max(1, Math.floor(there / 5))));
-  const settings = { blockTypes, window, remove, windows };
+  const settings = { units, blockTypes, window, remove, windows };
   if (perWindow * windows <= PROMISE) return settings;
   reply({ type: "estimate", seconds: perWindow * windows, settings });
   return (await agreed()) ? settings : null;

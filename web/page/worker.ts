@@ -53,7 +53,7 @@ async function start(job: Job, signal: AbortSignal, { replace, saved }: { replac
     const info = windows.info();
     const exact = { ...settings, windows: info.windows };
     reply({ type: "status", text: "Preparing the search" });
-    const search = await here.session.search(windows, { remove: settings.remove, blockTypes: settings.blockTypes }, saved);
+    const search = await here.session.search(windows, { remove: settings.remove, units: settings.units, blockTypes: settings.blockTypes }, saved);
     windows.free();
     signal.throwIfAborted();
     last = { here, search, job: { ...job, settings: exact } };

@@ -15,7 +15,7 @@ use web_sys::Blob;
 use crate::abort::abortable;
 use crate::error::Error;
 use crate::export::{JsFolder, Sink};
-use crate::options::{Options, Stage};
+use crate::options::{Options, Stage, blocks};
 use crate::source::BlobSource;
 use crate::text::{CalibrationText, Windows};
 use crate::{describe, remote, to_js};
@@ -38,6 +38,7 @@ struct ModelInfo<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct ExportSettings {
+    #[serde(deserialize_with = "blocks")]
     without: BlockSet,
     format: Option<String>,
     dtype: Option<String>,

@@ -1,10 +1,12 @@
 //! What a call is given besides its subject: one object with settings, which JSON can hold, and with functions and a signal,
 //! which it cannot.
 
+use blockpruner::model::BlockSet;
+use blockpruner::search::Unit;
 use blockpruner::session::Preparation;
 use js_sys::{Function, JSON, Object, Reflect};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortSignal;
 
@@ -62,6 +64,12 @@ impl Options {
         let json = JSON::stringify(&self.0).map_err(|error| wrong(describe(&error)))?;
         serde_json::from_str(&String::from(json)).map_err(|error| wrong(error.to_string()))
     }
+}
+
+/// The blocks of a list of units, such as a search's order.
+pub fn blocks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BlockSet, D::Error> {
+    let units = Vec::<Unit>::deserialize(deserializer)?;
+    Ok(units.into_iter().flat_map(Unit::blocks).collect())
 }
 
 fn wrong(problem: String) -> Error {

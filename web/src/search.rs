@@ -146,7 +146,7 @@ impl Search {
     }
 
     /// The removed blocks, first removed first.
-    #[wasm_bindgen(unchecked_return_type = "BlockId[]")]
+    #[wasm_bindgen(unchecked_return_type = "Unit[]")]
     pub fn order(&self) -> Result<JsValue, Error> {
         to_js(&self.inner.borrow().plan().order())
     }

@@ -13,7 +13,7 @@ use wasm_bindgen::prelude::*;
 use crate::abort::abortable;
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
-use crate::options::{Options, Stage};
+use crate::options::{Options, Stage, blocks};
 use crate::search;
 use crate::text::Windows;
 use crate::to_js;
@@ -54,6 +54,7 @@ struct Score {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct ScoreSettings {
+    #[serde(deserialize_with = "blocks")]
     without: BlockSet,
 }
 
@@ -61,6 +62,7 @@ struct ScoreSettings {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct GenerateSettings {
     max_tokens: Option<usize>,
+    #[serde(deserialize_with = "blocks")]
     without: BlockSet,
 }
 

@@ -28,6 +28,10 @@ export interface BlockPrunerError extends Error {
 export type BlockId = `mha:${number}` | `mlp:${number}`;
 export type Strategy = "exact" | "exhaustive" | "racing";
 export type BlockTypes = "mix" | "mha" | "mlp";
+/** What a step removes: a block, a pair of neighbours, or both blocks of a layer; pairs and layers leave an ordinary model. */
+export type Units = "blocks" | "pairs" | "layers";
+/** What a step has removed: `mha:25`, or `mha:4,mlp:3`. */
+export type Unit = BlockId | `mha:${number},mlp:${number}`;
 
 /** What a call is doing before its own work, or while it writes a model. */
 export type Progress =
@@ -150,7 +154,7 @@ export interface AdapterInfo extends DeviceInfo {
 
 export interface ScoreOptions extends CallOptions {
   /** Blocks to leave out. */
-  without?: BlockId[];
+  without?: Unit[];
 }
 
 export interface Score {
@@ -162,8 +166,11 @@ export interface Score {
 }
 
 export interface SearchOptions {
-  /** Blocks to remove. */
+  /** Units to remove. */
   remove: number;
+  /** `blocks` by default. */
+  units?: Units;
+  /** Which blocks may go, one by one. */
   blockTypes?: BlockTypes;
   /** `exact` by default; `exhaustive` runs the published loop literally, `racing` is approximate. */
   strategy?: Strategy;
@@ -172,7 +179,7 @@ export interface SearchOptions {
 }
 
 export interface Candidate {
-  block: BlockId;
+  block: Unit;
   /** What the objective measures without it, if every token was scored: the perplexity. */
   value: number | null;
   /** Perplexity without it, if every token was scored. */
@@ -188,7 +195,7 @@ export interface Candidate {
 export interface Step {
   /** From 1. */
   step: number;
-  removed: BlockId;
+  removed: Unit;
   /** What the objective measures without all blocks removed so far. */
   value: number;
   /** Without all blocks removed so far. */
@@ -241,16 +248,16 @@ export interface Plan {
   status: "searching" | "stopped" | "finished";
   model: { name: string; family: string; layers: number; parameters: number; absent: BlockId[] };
   calibration: { source: string; rows: number; tokens: number; windows: number; window: number };
-  settings: { block_types: BlockTypes; remove: number; objective: "perplexity"; strategy: Strategy; approximate: boolean };
+  settings: { units: Units; block_types: BlockTypes; remove: number; objective: "perplexity"; strategy: Strategy; approximate: boolean };
   device: { name: string; backend: string; driver: string; tier: string; kernel: string };
   dense: { perplexity: number; mean_nll: number };
   steps: {
     step: number;
-    removed: BlockId;
+    removed: Unit;
     value: number;
     perplexity: number;
     candidates: {
-      block: BlockId;
+      block: Unit;
       value: number | null;
       perplexity: number | null;
       at_least: number | null;
@@ -274,9 +281,12 @@ export interface FolderSink {
 
 export interface ExportOptions extends CallOptions {
   /** Blocks to take out. */
-  without?: BlockId[];
-  /** `hf`: really gone; `hf-zeroed`: loads anywhere, saves nothing. */
-  format?: "hf" | "hf-zeroed";
+  without?: Unit[];
+  /**
+   * `plain`: an ordinary model of fewer layers, where what is left is one; `hf`: the blocks are gone, loads with a program beside
+   * it; `hf-zeroed`: loads anywhere, saves nothing. By default the first of these that is possible.
+   */
+  format?: "plain" | "hf" | "hf-zeroed";
   /** Convert all tensors; by default they keep their type, and quantised ones become bf16. */
   dtype?: "bf16" | "f16" | "f32";
 }

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::OutputTensor;
-use crate::model::families::LAYERS;
+use crate::model::families::{LAYER_TYPES, LAYERS, layer_types};
+use crate::model::spec::Layer;
 use crate::model::{BlockId, BlockKind, BlockSet, Family, ModelSpec, PRUNED_TYPE_PREFIX};
 use crate::weights::FloatType;
 
@@ -69,7 +70,14 @@ pub(super) fn restored(config: &Map<String, Value>, spec: &ModelSpec) -> Map<Str
 }
 
 /// Keys that list something for each layer.
-const LISTS_OF_LAYERS: [&str; 2] = ["layer_types", "no_rope_layers"];
+const LISTS_OF_LAYERS: [&str; 2] = [LAYER_TYPES.hf, "no_rope_layers"];
+
+/// The types of a plain model's layers, where some of those that they were taken from slide and some do not.
+fn types(from: &ModelSpec, plain: &ModelSpec) -> Option<Value> {
+    let slides = |layer: &Layer| layer.attention.sliding_window.is_some();
+    let mixed = from.layers.iter().any(slides) && !from.layers.iter().all(slides);
+    mixed.then(|| layer_types(plain.layers.iter().map(slides)))
+}
 
 /// The configuration of an ordinary model, whose layers take their attention and feed-forward blocks from these layers.
 pub(super) fn of_layers(
@@ -84,14 +92,16 @@ pub(super) fn of_layers(
     for key in if there.is_empty() { vec![own] } else { there } {
         config.insert(key.to_string(), json!(layers.len()));
     }
-    let implied = spec.family.gguf.as_ref().map(|gguf| (gguf.config)(&spec.of_layers(layers)));
+    let plain = spec.of_layers(layers);
+    let implied = spec.family.gguf.as_ref().map(|gguf| (gguf.config)(&plain));
     for key in LISTS_OF_LAYERS {
         // What such a list is about belongs to attention.
         let listed = config.get(key).and_then(Value::as_array).filter(|list| list.len() >= spec.layers.len());
         let trimmed = listed.map(|list| layers.iter().map(|(mha, _)| list[*mha].clone()).collect::<Value>());
         // A rule by a layer's number is not one any more.
         let implied = implied.as_ref().and_then(|implied| implied.get(key)).cloned();
-        if let Some(list) = trimmed.or(implied) {
+        let slide = || (key == LAYER_TYPES.hf).then(|| types(spec, &plain)).flatten();
+        if let Some(list) = trimmed.or(implied).or_else(slide) {
             config.insert(key.to_string(), list);
         }
     }

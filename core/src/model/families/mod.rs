@@ -112,7 +112,7 @@ const HIDDEN_ACT: Key = key("hidden_act", "");
 const SLIDING_WINDOW: Key = key("sliding_window", "attention.sliding_window");
 const USE_SLIDING_WINDOW: Key = key("use_sliding_window", "");
 /// In GGUF a list, or the number of layers after which one does not slide.
-pub(super) const LAYER_TYPES: Key = key("layer_types", "attention.sliding_window_pattern");
+pub(crate) const LAYER_TYPES: Key = key("layer_types", "attention.sliding_window_pattern");
 /// The number of layers after which one does not slide.
 const PATTERN: Key = key("sliding_window_pattern", LAYER_TYPES.gguf);
 /// The same of families whose configurations do not say.
@@ -508,14 +508,18 @@ fn slide_but_every(
     slide_by_type(spec, settings, window, |layer| !(layer + 1).is_multiple_of(every))
 }
 
+/// What config.json calls layers that slide or do not.
+pub(crate) fn layer_types(slide: impl Iterator<Item = bool>) -> Value {
+    slide.map(|slides| if slides { "sliding_attention" } else { "full_attention" }).collect()
+}
+
 /// What config.json says of windows, where the layers for which `slides` have them.
 fn windows(spec: &ModelSpec, slides: impl Fn(&Attention) -> bool) -> Value {
     let layers = || spec.layers.iter().map(|layer| &layer.attention);
     // A window that is never filled is none to the model; the layers are of that type all the same.
     let unfilled = layers().any(&slides).then_some(spec.max_positions as u32);
     let window = layers().find_map(|attention| attention.sliding_window).or(unfilled);
-    let name = |attention| if slides(attention) { "sliding_attention" } else { "full_attention" };
-    json!({"sliding_window": window, "layer_types": layers().map(name).collect::<Vec<_>>()})
+    json!({"sliding_window": window, "layer_types": layer_types(layers().map(slides))})
 }
 
 fn refuse_bidirectional(settings: &dyn Settings) -> Result<(), ModelError> {

@@ -24,7 +24,7 @@ impl Strategy for Half {
     fn step<'a>(&'a self, step: &'a mut StepContext<'_>) -> StepFuture<'a> {
         Box::pin(async move {
             let mut half = step.open();
-            half.retain(|block| block.layer % 2 == step.number() % 2);
+            half.retain(|unit| unit.first().layer % 2 == step.number() % 2);
             // What is not scored here is listed in the plan as left out.
             step.score(&half).await
         })

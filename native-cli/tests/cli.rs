@@ -316,6 +316,50 @@ fn steps_of_a_plan_are_exported() {
 }
 
 /// A written model without blocks is pruned on: its blocks keep their numbers, and the steps are those of one search.
+/// Pairs leave an ordinary model, which is written as one; of a plan that is nearly one, the way there is told.
+#[test]
+fn pairs_leave_an_ordinary_model() {
+    let root = tempfile::tempdir().unwrap();
+    let out = |name: &str| root.path().join(name).to_str().unwrap().to_string();
+    let search = |out: &str, more: &[&str]| json(&[&["prune", "--json", "--out", out], &SMALL[..], more].concat());
+    let (pairs, blocks) = (out("pairs"), out("blocks"));
+    let plan = search(&pairs, &["--remove", "2", "--units", "pairs"]);
+    assert_eq!(plan["settings"]["units"], "pairs");
+    let removed = plan["steps"][0]["removed"].as_str().unwrap();
+    assert!(removed.starts_with("mha:") && removed.contains(",mlp:"), "{removed}");
+    let config = read_config(&format!("{pairs}/model"));
+    assert_eq!((&config["num_hidden_layers"], &config["model_type"]), (&10.into(), &"llama".into()));
+    assert!(!Path::new(&format!("{pairs}/model/modeling_blockpruner.py")).exists());
+    let step = out("step");
+    let plan_file = format!("{pairs}/plan.json");
+    let export = ["export", "--model", "builtin:tiny", "--step", "1", "--json", "--out", &step, "--plan"];
+    assert_eq!(json(&[&export[..], &[&plan_file]].concat())["format"], "plain");
+    assert_eq!(read_config(&step)["num_hidden_layers"], 11);
+
+    let plan = search(&blocks, &["--remove", "1"]);
+    assert_eq!(read_config(&format!("{blocks}/model"))["model_type"], "blockpruner_llama");
+    let near = plan["nearly_plain"].as_array().unwrap();
+    assert_eq!(near.len(), 3, "the block stays, or a neighbour goes: {near:?}");
+    for near in near {
+        let removed: Vec<&str> =
+            near["removed"].as_array().unwrap().iter().map(|block| block.as_str().unwrap()).collect();
+        let removed = removed.join(",");
+        let text = ["--text", "builtin:sample", "--window", "32", "--max-windows", "2"];
+        let model = ["perplexity", "--json", "--model", "builtin:tiny", "--without", &removed];
+        assert_eq!(json(&[&model[..], &text].concat())["perplexity"], near["perplexity"]);
+    }
+    let refused = out("refused");
+    let types = ["prune", "--remove", "1", "--units", "layers", "--block-types", "mha", "--out", &refused];
+    failure(&[&types[..], &SMALL].concat(), 2, "layers have an attention and a feed-forward block each");
+    let plain = ["prune", "--remove", "1", "--format", "plain", "--out", &refused];
+    failure(&[&plain[..], &SMALL].concat(), 2, "--format plain needs --units pairs or layers");
+    failure(
+        &["export", "--model", "builtin:tiny", "--without", "mha:3", "--format", "plain", "--out", &refused],
+        2,
+        "beside mlp:3 the other half of a layer is missing",
+    );
+}
+
 #[test]
 fn pruning_goes_on_from_a_pruned_folder() {
     let root = tempfile::tempdir().unwrap();

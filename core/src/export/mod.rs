@@ -62,7 +62,7 @@ pub enum ExportError {
     Composite,
     /// What is left is no ordinary model.
     #[error(
-        "what is left is no ordinary model, because {alone} stand without the other half of a layer: choose another format, \
+        "what is left is no ordinary model: beside {alone} the other half of a layer is missing; choose another format, \
          or search with units that keep a model ordinary (pairs or layers)"
     )]
     NotPlain { alone: String },

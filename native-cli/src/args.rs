@@ -1,6 +1,6 @@
 //! Arguments that several commands take.
 
-use blockpruner::export::{HfFormat, Plan, parse_order};
+use blockpruner::export::{HfFormat, Plan, Provenance, parse_order};
 use blockpruner::gpu::{GpuOptions, KernelChoice, Tier};
 use blockpruner::model::{BlockSet, ModelSpec};
 use blockpruner::search::{BlockTypes, Exhaustive, Racing, SearchOptions, Units};
@@ -212,16 +212,21 @@ pub struct RemovedArgs {
 impl RemovedArgs {
     /// The blocks, all of which the model has.
     pub fn blocks(&self, spec: &ModelSpec) -> anyhow::Result<BlockSet> {
-        let removed = match (&self.without, &self.plan, self.step) {
-            (Some(blocks), _, _) => blocks.clone(),
+        Ok(self.found(spec)?.0)
+    }
+
+    /// The blocks, and how they were found.
+    pub fn found(&self, spec: &ModelSpec) -> anyhow::Result<(BlockSet, Provenance)> {
+        let (removed, provenance) = match (&self.without, &self.plan, self.step) {
+            (Some(blocks), _, _) => (blocks.clone(), Provenance::default()),
             (None, Some(plan), step) => removed_by_plan(plan, step, spec)?,
-            (None, None, None | Some(0)) => BlockSet::new(),
+            (None, None, None | Some(0)) => (BlockSet::new(), Provenance::default()),
             (None, None, Some(step)) => {
                 return Err(bad_input(format!("--step {step} of which pruning? Give its plan.json with --plan")));
             }
         };
         spec.check_blocks(&removed)?;
-        Ok(removed)
+        Ok((removed, provenance))
     }
 
     /// The step that was asked for.
@@ -235,9 +240,9 @@ impl RemovedArgs {
     }
 }
 
-/// The blocks that the first `step` steps of a plan file remove (all steps without `step`). `order.json` files, the
-/// published ones too, are read as well.
-fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow::Result<BlockSet> {
+/// The blocks that the first `step` steps of a plan file remove (all steps without `step`), and how they were found.
+/// `order.json` files, the published ones too, are read as well.
+fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow::Result<(BlockSet, Provenance)> {
     let bytes =
         std::fs::read(file).map_err(|error| bad_input(format!("cannot read {file}: {error}; give a plan.json")))?;
     if is_order(&bytes) {
@@ -246,11 +251,12 @@ fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow:
         let steps = order.get(..step).ok_or_else(|| {
             bad_input(format!("step {step} does not exist: {file} has {} steps; choose 0 to that", order.len()))
         })?;
-        return Ok(steps.iter().flat_map(|unit| unit.blocks()).collect());
+        return Ok((steps.iter().flat_map(|unit| unit.blocks()).collect(), Provenance::default()));
     }
     let plan = Plan::parse(file, &bytes)?;
     plan.check_model(spec)?;
-    Ok(plan.removed_after(step.unwrap_or(plan.steps.len()))?)
+    let step = step.unwrap_or(plan.steps.len());
+    Ok((plan.removed_after(step)?, Provenance::of_plan(&plan, step)))
 }
 
 /// Whether the file is a published order: an object whose keys are step numbers.

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use blockpruner::export::HeldOut;
 use blockpruner::gpu::DeviceInfo;
 use blockpruner::model::BlockSet;
 use blockpruner::search::{CandidateState, Unit, Units};
@@ -184,6 +185,12 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// As the model card has it.
+    pub fn of_card(&self) -> HeldOut {
+        let Self { text, tokens, dense_perplexity: dense, perplexity: pruned, .. } = self.clone();
+        HeldOut { text, tokens, dense, pruned }
+    }
+
     /// As the table's last lines.
     pub fn words(&self) -> String {
         let Self { text, windows, window, .. } = self;

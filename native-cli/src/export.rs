@@ -13,7 +13,7 @@ use crate::exit::{as_input, bad_input};
 use crate::progress::WritingBars;
 use crate::screen::tell;
 use crate::size::tell_sizes;
-use crate::{open, screen};
+use crate::{command_line, open, screen};
 
 /// Arguments of `export`.
 #[derive(Args)]
@@ -46,9 +46,10 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     }
     let folder = DiskFolder::create(&args.out).map_err(as_input)?;
     let checkpoint = open::checkpoint(&args.model).await?;
-    let removed = args.removed.blocks(&checkpoint.spec)?;
+    let (removed, provenance) = args.removed.found(&checkpoint.spec)?;
     let format = args.format.library().unwrap_or_else(|| HfFormat::best(&checkpoint, &removed));
     let options = HfOptions::new(removed.clone(), format).dtype(args.dtype.map(Dtype::library));
+    let options = options.provenance(provenance.command(command_line::shown()));
     tell_sizes(&checkpoint, &options, false)?;
     let partial = folder.partial().to_path_buf();
     let stopped = |text: &str| tell(&Event::Stopped { text: text.into() });

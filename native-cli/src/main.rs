@@ -3,6 +3,7 @@
 
 mod args;
 mod bench;
+mod command_line;
 mod completions;
 mod ctrl_c;
 mod demo;

@@ -18,7 +18,7 @@ use crate::held_out::{self, EvalArgs};
 use crate::progress::{Preparing, WritingBars};
 use crate::screen::{self, message, tell};
 use crate::size::{smallest_blocks, tell_sizes};
-use crate::{open, search};
+use crate::{command_line, open, search};
 
 /// Arguments of `prune`.
 #[derive(Args)]
@@ -124,6 +124,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         _ => Vec::new(),
     };
     let mut bars = WritingBars::new();
+    let how = how.command(command_line::shown()).held_out(evaluation.as_ref().map(Evaluation::of_card));
     let written = search.write(&out, how, &mut |writing| bars.tell(writing)).await;
     drop(bars);
     let Written { plan, format, summary, planned, perplexity } = written.map_err(|error| match error {

@@ -4,6 +4,7 @@
 //! into a [`FolderSink`], a folder on disk or whatever the embedding program streams into. Nothing here
 //! decides which block goes.
 
+mod card;
 mod hf;
 #[cfg(not(target_arch = "wasm32"))]
 mod lock;
@@ -13,6 +14,7 @@ mod pruning;
 mod saved;
 mod sink;
 
+pub use card::{HeldOut, Provenance, SearchProvenance};
 pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf, written_bytes};
 #[cfg(not(target_arch = "wasm32"))]
 pub use lock::FolderLock;

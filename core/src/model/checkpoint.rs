@@ -14,6 +14,7 @@ use super::folder::{
     TOKENIZER_CONFIG, file_error, is_carried, is_weights, kind_of, read_all,
 };
 use super::keys::Keys;
+use super::origin::{CARD, Origin};
 use super::spec::ModelSpec;
 use crate::file_kind::FileKind;
 use crate::json;
@@ -52,6 +53,8 @@ pub struct Checkpoint {
     pub side_files: Vec<(String, Vec<u8>)>,
     /// Whether it was a GGUF file.
     pub from_gguf: bool,
+    /// Where it was published, if its files say.
+    pub origin: Origin,
     /// Of a text model that is a part of a model of images and text: what the files call its tensors, by the names that they have
     /// here. Empty if it is the whole model.
     pub stored_names: BTreeMap<String, String>,
@@ -81,7 +84,9 @@ impl Checkpoint {
         if path.is_dir() {
             let name = if name.is_empty() || name == "." { "model".to_string() } else { name };
             let (files, elsewhere) = on_disk::files(&on_disk::snapshot(path)?)?;
-            return Self::from_folder(Folder { name: &name, files, elsewhere }).await;
+            let opened = Self::from_folder(Folder { name: &name, files, elsewhere }).await?;
+            let folder = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+            return Ok(Self { origin: opened.origin.at(&folder), ..opened });
         }
         if !path.exists() {
             return Err(no_such_path(model));
@@ -144,7 +149,7 @@ impl Checkpoint {
     /// The file names that a Hugging Face folder may have of which something is read, its shards left out: what to look
     /// for where a folder cannot be listed.
     pub fn usual_files() -> impl Iterator<Item = &'static str> {
-        [CONFIG, SINGLE, INDEX].into_iter().chain(CARRIED)
+        [CONFIG, SINGLE, INDEX, CARD].into_iter().chain(CARRIED)
     }
 
     /// The same of a folder without `.safetensors` files and their index: PyTorch's weights and their index.
@@ -210,6 +215,11 @@ impl Checkpoint {
             side_files.push((TOKENIZER.to_string(), tokenizer.to_json().into_bytes()));
             side_files.sort();
         }
+        // Of the card only what it says of the licence.
+        let origin = match folder.get(CARD) {
+            Some(card) => Origin::from_card(&String::from_utf8_lossy(&read_all(card.as_ref()).await?)),
+            None => Origin::default(),
+        };
         let name = folder.name.to_string();
         Ok(Self {
             name,
@@ -220,6 +230,7 @@ impl Checkpoint {
             config,
             side_files,
             from_gguf: false,
+            origin,
             stored_names,
             notes,
         })
@@ -263,6 +274,7 @@ impl Checkpoint {
             config,
             side_files,
             from_gguf: true,
+            origin: Origin::from_gguf(&file.metadata)?,
             stored_names,
             notes,
         })

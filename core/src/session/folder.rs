@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::{Preparation, Search, Session};
 use crate::Error;
 use crate::export::{
-    DiskFolder, ExportError, FolderLock, HfFormat, HfOptions, HfSummary, JsonPlace, Plan, PlanStatus, check_hf,
-    export_hf, write_atomically, write_order,
+    DiskFolder, ExportError, FolderLock, HeldOut, HfFormat, HfOptions, HfSummary, JsonPlace, Plan, PlanStatus,
+    Provenance, check_hf, export_hf, write_atomically, write_order,
 };
 use crate::model::{BlockSet, Checkpoint};
 use crate::search::{MemoryError, MemoryPlan, SearchOptions, Target};
@@ -37,19 +37,35 @@ enum Found {
 }
 
 /// How a model is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct WriteOptions {
     /// How the removed blocks are taken out; None: in the way that is [`HfFormat::best`] for them.
     pub format: Option<HfFormat>,
     /// Convert the weights; None keeps their types, and quantised ones become bf16.
     pub dtype: Option<FloatType>,
+    /// The command that is run, for the model card.
+    pub command: Option<String>,
+    /// What the search did to another text, for the same.
+    pub held_out: Option<HeldOut>,
 }
 
 impl WriteOptions {
     /// Weights keep their types.
     pub fn new(format: impl Into<Option<HfFormat>>) -> Self {
-        Self { format: format.into(), dtype: None }
+        Self { format: format.into(), dtype: None, command: None, held_out: None }
+    }
+
+    /// The model card names this command.
+    pub fn command(mut self, command: impl Into<Option<String>>) -> Self {
+        self.command = command.into();
+        self
+    }
+
+    /// The model card has these perplexities, too.
+    pub fn held_out(mut self, held_out: impl Into<Option<HeldOut>>) -> Self {
+        self.held_out = held_out.into();
+        self
     }
 
     /// Weights are converted to this type; None: they keep theirs.
@@ -315,7 +331,9 @@ impl Search {
         let (path, session) = (out.path.join(MODEL), self.session());
         let removed = self.state().removed();
         let format = options.format.unwrap_or_else(|| HfFormat::best(session.checkpoint(), &removed));
-        let hf = HfOptions::new(removed, format).dtype(options.dtype);
+        let provenance =
+            Provenance::of_plan(&plan, plan.steps.len()).held_out(options.held_out).command(options.command);
+        let hf = HfOptions::new(removed, format).dtype(options.dtype).provenance(provenance);
         let (summary, written) = write_model(session.checkpoint(), &hf, DiskFolder::create(&path)?, tell).await?;
         let written = session.with_written(written, self.windows(), self.options())?;
         let mut prepare = |preparation| tell(Writing::Prepare(preparation));

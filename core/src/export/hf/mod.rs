@@ -13,11 +13,12 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 use crate::model::family::{TensorRef, stored};
-use crate::model::{BlockId, BlockKind, BlockSet, Checkpoint, Family, ModelSpec};
+use crate::model::{BlockId, BlockKind, BlockSet, Checkpoint, Family, ModelSpec, Origin};
 use crate::weights::{DType, FloatType, Rows, Weights};
 use serde_json::{Map, Value};
 
-use super::{ExportError, FolderSink};
+use super::card::{CARD, Subject};
+use super::{ExportError, FolderSink, Provenance};
 use shards::Shard;
 
 /// How a removed block is written.
@@ -70,6 +71,10 @@ impl FromStr for HfFormat {
 /// What an export is made from: the parts of an open checkpoint.
 #[derive(Clone, Copy)]
 pub struct HfSource<'a> {
+    /// What the model is called.
+    pub name: &'a str,
+    /// Where it was published.
+    pub origin: &'a Origin,
     /// The architecture, with the blocks that are absent already.
     pub spec: &'a ModelSpec,
     /// The tensors.
@@ -92,8 +97,8 @@ impl<'a> From<&'a Rc<Checkpoint>> for HfSource<'a> {
 
 impl<'a> From<&'a Checkpoint> for HfSource<'a> {
     fn from(checkpoint: &'a Checkpoint) -> Self {
-        let Checkpoint { spec, weights, config, side_files, from_gguf, stored_names, .. } = checkpoint;
-        Self { spec, weights, config, side_files, from_gguf: *from_gguf, stored_names }
+        let Checkpoint { name, origin, spec, weights, config, side_files, from_gguf, stored_names, .. } = checkpoint;
+        Self { name, origin, spec, weights, config, side_files, from_gguf: *from_gguf, stored_names }
     }
 }
 
@@ -178,17 +183,25 @@ pub struct HfOptions {
     pub dtype: Option<FloatType>,
     /// A weight file is closed before it grows beyond this, except for one tensor that alone is larger.
     pub shard_bytes: u64,
+    /// How the blocks were found, for the model card.
+    pub provenance: Provenance,
 }
 
 impl HfOptions {
     /// Tensors keep their type; weight files of at most 5 GB, as is usual.
     pub fn new(removed: BlockSet, format: HfFormat) -> Self {
-        Self { removed, format, dtype: None, shard_bytes: 5_000_000_000 }
+        Self { removed, format, dtype: None, shard_bytes: 5_000_000_000, provenance: Provenance::default() }
     }
 
     /// All tensors are converted to this type; None: they keep theirs.
     pub fn dtype(mut self, dtype: impl Into<Option<FloatType>>) -> Self {
         self.dtype = dtype.into();
+        self
+    }
+
+    /// The model card says how the blocks were found.
+    pub fn provenance(mut self, provenance: Provenance) -> Self {
+        self.provenance = provenance;
         self
     }
 
@@ -503,7 +516,41 @@ fn small_files(
     if removed {
         files.push((config::REMOTE_CODE.to_string(), config::remote_code(source.spec.family).into_bytes()));
     }
+    let subject = Subject {
+        name: source.name,
+        spec: source.spec,
+        origin: source.origin,
+        gone,
+        provenance: &options.provenance,
+        library: "transformers",
+        loading: loading(source.spec.family, options.format, removed),
+    };
+    files.push((CARD.to_string(), subject.card().into_bytes()));
     Ok(files)
+}
+
+/// How the card says that a folder is loaded.
+fn loading(family: &Family, format: HfFormat, removed: bool) -> &'static str {
+    match (format, removed, family.in_transformers()) {
+        (HfFormat::Plain, _, true) | (HfFormat::Removed, false, true) => {
+            "It is an ordinary model: it loads wherever models of its family do, for example in transformers:\n\n```python\nfrom \
+             transformers import AutoModelForCausalLM, AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained(FOLDER)\ntokenizer = \
+             AutoTokenizer.from_pretrained(FOLDER)\n```"
+        }
+        (HfFormat::Plain, ..) | (HfFormat::Removed, false, false) => {
+            "It loads wherever the original model does, in transformers with the Python files that come with that."
+        }
+        (HfFormat::Removed, true, _) => {
+            "The blocks' tensors are gone, so that transformers loads it by the module `modeling_blockpruner.py` in this folder, which \
+             you may read first:\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\nmodel = \
+             AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)\ntokenizer = \
+             AutoTokenizer.from_pretrained(FOLDER)\n```\n\nBlockPruner on WebGPU loads it, too. Other programs do not: export it as `hf-zeroed` for \
+             those."
+        }
+        (HfFormat::Zeroed, ..) => {
+            "It loads wherever the original model does. What the removed blocks write is zero: they still take memory and time."
+        }
+    }
 }
 
 async fn write_shard(

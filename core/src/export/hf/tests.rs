@@ -531,7 +531,10 @@ fn quantised_tensors_become_floats_and_the_configuration_says_so() {
     let config = config.as_object().unwrap();
     let spec = ModelSpec::from_config(config).unwrap();
     let weights = spec.renamed(weights).unwrap();
+    let origin = Origin::default();
     let source = HfSource {
+        name: "model",
+        origin: &origin,
         spec: &spec,
         weights: &weights,
         config,

@@ -69,6 +69,9 @@ pub enum Event<'a> {
     },
     /// So much of something is done; without `total` nobody knows how long it takes.
     Stage { what: &'a str, done: u64, total: Option<u64> },
+    /// So many bytes of a model's file were downloaded.
+    #[cfg(feature = "hub")]
+    Download { file: &'a str, done: u64, total: u64 },
     /// The unpruned model was scored.
     Dense { perplexity: f64 },
     /// What a search takes, as soon as candidates were measured.
@@ -228,6 +231,8 @@ impl Event<'_> {
                 let hint = hint.map_or(String::new(), |hint| format!("\n{hint}"));
                 Some(format!("error: {text}{hint}"))
             }
+            #[cfg(feature = "hub")]
+            Self::Download { .. } => None,
             // Bars and the result show these.
             Self::Stage { total: Some(_), .. }
             | Self::Candidate { .. }

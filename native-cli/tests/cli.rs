@@ -80,7 +80,7 @@ fn bad_input_exits_2_and_writes_nothing() {
     failure(&prune(path, &["--remove", "2", "--eval-text", "nowhere.txt"]), 2, "nowhere.txt");
     failure(&["prune", "--model", "../assets/tiny", "--remove", "2", "--out", path], 2, "--calibration is missing");
     failure(&[&prune(path, &["--remove", "2"])[..], &["--memory-budget", "1000"]].concat(), 2, "need at least 5 MiB");
-    failure(&["inspect", "--model", "org/name"], 2, "`hf download org/name --local-dir DIR`");
+    failure(&["inspect", "--model", "no/such/folder"], 2, "no such folder or file");
     failure(&prune(path, &["--remove", "13", "--block-types", "mlp"]), 2, "12 of type mlp");
     let short = root.path().join("short.txt");
     fs::write(&short, "In the beginning.").unwrap();

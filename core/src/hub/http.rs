@@ -24,6 +24,8 @@ pub(super) struct Http {
     /// Scheme, host and port of the server that the token is for.
     origin: Option<Origin>,
     token: Option<String>,
+    /// Whether the system has any certificates.
+    trusting: bool,
 }
 
 type Origin = (String, String);
@@ -55,7 +57,8 @@ impl Http {
             .user_agent(concat!("blockpruner/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Self { agent, origin: endpoint.parse().ok().and_then(|uri| origin(&uri)), token }
+        let origin = endpoint.parse().ok().and_then(|uri| origin(&uri));
+        Self { agent, origin, token, trusting: !found.is_empty() }
     }
 
     /// What the server says of the file at `url`: the first one that knows it, before those that only store it.
@@ -102,7 +105,13 @@ impl Http {
             if let Some(token) = self.token.as_ref().filter(|_| self.origin.is_some() && origin(&uri) == self.origin) {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }
-            let response = request.call().map_err(|error| format!("no answer ({error})"))?;
+            let response = request.call().map_err(|error| match uri.scheme_str() {
+                Some("https") if !self.trusting => {
+                    let advice = "install them (on Debian: ca-certificates), or set SSL_CERT_FILE";
+                    format!("no answer ({error}): this system has no certificates to know servers by; {advice}")
+                }
+                _ => format!("no answer ({error})"),
+            })?;
             linked.etag = linked.etag.or_else(|| value(&response, "x-linked-etag"));
             linked.size = linked.size.or_else(|| value(&response, "x-linked-size"));
             let Some(location) = value(&response, "location").filter(|_| response.status().is_redirection()) else {

@@ -41,7 +41,8 @@ impl<F: Fetch> RemoteSource<F> {
         let answer = once(self.fetch.as_ref(), &self.url, Some(start..end)).await?;
         if answer.status != 206 {
             return Err(FetchError::Unexpected(format!(
-                "the server answers with status {} where a part of the file was asked for",
+                "the server answers with status {} where a part of the file was asked for; download the \
+                 whole file and open that",
                 answer.status
             )));
         }

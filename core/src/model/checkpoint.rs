@@ -748,6 +748,7 @@ mod tests {
         let check = |checkpoint: Checkpoint| {
             let names: Vec<&str> = checkpoint.side_files.iter().map(|(name, _)| name.as_str()).collect();
             assert_eq!(names, [TOKENIZER]);
+            assert_eq!(checkpoint.name, "someone/tiny");
             assert!(
                 checkpoint.notes.iter().any(|note| note.starts_with("LICENSE is a link")),
                 "{:?}",

@@ -359,7 +359,7 @@ fn the_program_takes_names_for_models() {
     let (first, said) = run(false, &[&perplexity[..], &["--progress", "jsonl"]].concat());
     let downloads: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let whole = |event: &&Value| event["type"] == "download" && event["file"] == "model.safetensors";
-    let last = downloads.iter().filter(whole).next_back().unwrap();
+    let last = downloads.iter().rfind(whole).unwrap();
     assert_eq!((last["done"].as_u64(), last["total"].as_u64()), (Some(607_016), Some(607_016)));
     assert!(said.contains("downloaded ") && said.contains("models--org--tiny"), "{said}");
 

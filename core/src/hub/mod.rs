@@ -1,8 +1,8 @@
 //! Models by their names, from the Hugging Face hub or a server like it.
 //!
 //! What a model is made of, what a server's answers mean and when to ask again is decided here for every face; requests
-//! themselves are made by whatever implements [`Fetch`]. With the feature `hub`, natively, [`Hub`] downloads models into the cache
-//! that Hugging Face's own programs use. Nothing here opens a model but [`Hub::open`].
+//! themselves are made by whatever implements [`Fetch`]. With the feature `hub`, natively, `Hub` downloads models into the cache
+//! that Hugging Face's own programs use. Nothing here opens a model but `Hub::open`.
 
 #[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
 mod cache;

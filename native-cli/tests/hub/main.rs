@@ -6,7 +6,7 @@ mod server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use blockpruner::block_on;
@@ -131,17 +131,6 @@ fn a_broken_download_is_gone_on_with() {
     assert_eq!(ranges.len(), weights.len().div_ceil(100_000));
     assert_eq!(ranges[0], None);
     assert!(ranges[1..].iter().all(Option::is_some), "{ranges:?}");
-
-    // What a program has left that was killed is taken up, too.
-    let (server, cache) = (tiny(Fault::None), tempfile::tempdir().unwrap());
-    let unfinished = blobs(&cache).join(format!("{}.incomplete", sha256(&weights)));
-    fs::create_dir_all(blobs(&cache)).unwrap();
-    fs::write(&unfinished, &weights[..400_000]).unwrap();
-    let path = fetch(&server, &cache, "org/tiny").unwrap();
-    assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), weights);
-    let ranges: Vec<_> = server.store_requests().into_iter().map(|request| request.range.unwrap()).collect();
-    assert_eq!(ranges, ["bytes=400000-"]);
-    assert!(!unfinished.exists());
 }
 
 #[test]
@@ -320,8 +309,8 @@ fn two_processes_download_once() {
     }
 }
 
-/// Runs the program with a server and a cache.
-fn program(server: &str, cache: &TempDir, offline: bool, args: &[&str]) -> Output {
+/// The program with a server and a cache.
+fn program(server: &str, cache: &TempDir, offline: bool, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_blockpruner"));
     for variable in ["HF_HOME", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY"]
     {
@@ -332,7 +321,7 @@ fn program(server: &str, cache: &TempDir, offline: bool, args: &[&str]) -> Outpu
     if offline {
         command.env("HF_HUB_OFFLINE", "1");
     }
-    command.output().unwrap()
+    command
 }
 
 fn stderr(output: &Output) -> String {
@@ -343,7 +332,7 @@ fn stderr(output: &Output) -> String {
 fn the_program_takes_names_for_models() {
     let (server, cache) = (tiny(Fault::None), tempfile::tempdir().unwrap());
     let run = |offline, args: &[&str]| {
-        let output = program(&server.url, &cache, offline, args);
+        let output = program(&server.url, &cache, offline, args).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", stderr(&output));
         (serde_json::from_slice::<Value>(&output.stdout).unwrap(), stderr(&output))
     };
@@ -370,10 +359,33 @@ fn the_program_takes_names_for_models() {
 }
 
 #[test]
+fn what_a_killed_program_has_left_is_taken_up() {
+    const ARRIVED: usize = 400_000;
+    let (server, cache) = (tiny(Fault::Stalls(ARRIVED)), tempfile::tempdir().unwrap());
+    let args = ["perplexity", "--model", "org/tiny", "--text", "builtin:sample"];
+    let mut running = program(&server.url, &cache, false, &args).stderr(Stdio::null()).spawn().unwrap();
+    let weights = weights();
+    let unfinished = blobs(&cache).join(format!("{}.incomplete", sha256(&weights)));
+    let start = Instant::now();
+    while fs::metadata(&unfinished).map_or(0, |file| file.len()) < ARRIVED as u64 {
+        assert!(start.elapsed() < Duration::from_secs(60), "the download does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let server = tiny(Fault::None);
+    let path = fetch(&server, &cache, "org/tiny").unwrap();
+    assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), weights);
+    let ranges: Vec<_> = server.store_requests().into_iter().map(|request| request.range.unwrap()).collect();
+    assert_eq!(ranges, [format!("bytes={ARRIVED}-")]);
+    assert!(!unfinished.exists());
+}
+
+#[test]
 fn exit_codes_tell_bad_names_from_bad_lines() {
     let (server, cache) = (tiny(Fault::None), tempfile::tempdir().unwrap());
     let failure = |url: &str, offline, model: &str, code, parts: &[&str]| {
-        let output = program(url, &cache, offline, &["inspect", "--model", model]);
+        let output = program(url, &cache, offline, &["inspect", "--model", model]).output().unwrap();
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(output.stdout.is_empty() && parts.iter().all(|part| said.contains(part)), "{said}");
@@ -387,7 +399,7 @@ fn exit_codes_tell_bad_names_from_bad_lines() {
     failure(&format!("http://{closed}"), false, "org/tiny", 1, &["no answer", "HF_ENDPOINT", "HF_HUB_OFFLINE=1"]);
     let (server, cache) = (tiny(Fault::OtherBytes), tempfile::tempdir().unwrap());
     let args = ["perplexity", "--model", "org/tiny", "--text", "builtin:sample"];
-    let output = program(&server.url, &cache, false, &args);
+    let output = program(&server.url, &cache, false, &args).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("SHA-256"), "{}", stderr(&output));
 }

@@ -28,11 +28,13 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// After so many bytes of the body the connection is closed.
     pub cut: Option<usize>,
+    /// Or nothing more comes.
+    pub stalls: bool,
 }
 
 impl Reply {
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), cut: None }
+        Self { status, headers: Vec::new(), body: Vec::new(), cut: None, stalls: false }
     }
 
     pub fn header(mut self, name: &str, value: impl ToString) -> Self {
@@ -101,7 +103,7 @@ fn connection(stream: TcpStream, log: &Log, answer: &(impl Fn(&Request) -> Reply
             }
         }
         log.lock().unwrap().push(request.clone());
-        let Reply { status, headers, body, cut } = answer(&request);
+        let Reply { status, headers, body, cut, stalls } = answer(&request);
         let mut head = format!("HTTP/1.1 {status} Said\r\nContent-Length: {}\r\n", body.len());
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
@@ -110,6 +112,10 @@ fn connection(stream: TcpStream, log: &Log, answer: &(impl Fn(&Request) -> Reply
         if request.method != "HEAD" {
             writer.write_all(&body[..cut.unwrap_or(body.len()).min(body.len())]).ok()?;
             if cut.is_some_and(|cut| cut < body.len()) {
+                if stalls {
+                    // Until the other side goes away.
+                    let _ = reader.read_line(&mut String::new());
+                }
                 let _ = writer.shutdown(std::net::Shutdown::Both);
                 return None;
             }
@@ -123,6 +129,8 @@ pub enum Fault {
     None,
     /// Every connection to the store is closed after so many bytes.
     BreaksOff(usize),
+    /// The store sends nothing more after so many bytes.
+    Stalls(usize),
     /// The store sends other bytes, as many.
     OtherBytes,
     /// The store sends more than was announced.
@@ -276,6 +284,7 @@ fn from_store(repositories: &[Repository], request: &Request) -> Reply {
     let reply = Reply::file(request, &bytes, repository.fault != Fault::NoRanges);
     match repository.fault {
         Fault::BreaksOff(after) => Reply { cut: Some(after), ..reply },
+        Fault::Stalls(after) => Reply { cut: Some(after), stalls: true, ..reply },
         _ => reply,
     }
 }

@@ -66,7 +66,7 @@ pub struct Answer<B> {
     pub status: u16,
     /// Which part of the file it is, by `Content-Range`, if the server says so.
     pub part: Option<Part>,
-    /// When to ask again, by `Retry-After`.
+    /// When to ask again, by `Retry-After` or, if it is asked too often, by `RateLimit`.
     pub retry_after: Option<Duration>,
     /// Which of its errors it is, by `X-Error-Code`, which the hub sends.
     pub code: Option<String>,
@@ -93,8 +93,12 @@ impl<B> Answer<B> {
             let (start, _) = range.split_once('-')?;
             Some(Part { start: start.trim().parse().ok()?, total: total.trim().parse().ok()? })
         });
-        let retry_after =
-            header("retry-after").and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
+        let seconds = |text: &str| text.trim().parse().ok().map(Duration::from_secs);
+        let retry_after = header("retry-after").and_then(|time| seconds(&time)).or_else(|| {
+            // `"api";r=0;t=55`: the hub's only word on it (draft-ietf-httpapi-ratelimit-headers).
+            let limit = header("ratelimit").filter(|_| status == 429)?;
+            limit.split(';').find_map(|field| seconds(field.trim().strip_prefix("t=")?))
+        });
         Self { status, part, retry_after, code: header("x-error-code"), body }
     }
 
@@ -216,6 +220,9 @@ mod tests {
             assert_eq!(part(wrong), None, "{wrong}");
         }
         assert_eq!(answer(429, &[("retry-after", "7")]).retry_after, Some(Duration::from_secs(7)));
+        assert_eq!(answer(429, &[("ratelimit", "\"api\";r=0;t=55")]).retry_after, Some(Duration::from_secs(55)));
+        assert_eq!(answer(200, &[("ratelimit", "\"api\";r=9;t=55")]).retry_after, None);
+        assert_eq!(answer(429, &[("ratelimit", "\"api\"")]).retry_after, None);
         assert_eq!(answer(429, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]).retry_after, None);
     }
 

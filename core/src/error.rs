@@ -6,6 +6,8 @@ use std::error::Error as StdError;
 use crate::export::{ExportError, ResumeError};
 use crate::generate::GenerateError;
 use crate::gpu::GpuError;
+#[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
+use crate::hub::HubError;
 use crate::model::{ForwardError, ModelError, ParseBlockError};
 use crate::score::ScoreError;
 use crate::search::{MemoryError, SearchError};
@@ -52,6 +54,10 @@ pub enum Error {
     /// The name of a block.
     #[error(transparent)]
     Block(#[from] ParseBlockError),
+    /// Downloading a model.
+    #[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
+    #[error(transparent)]
+    Hub(#[from] HubError),
 }
 
 /// What an error is about.
@@ -86,6 +92,8 @@ pub enum ErrorKind {
     Write,
     /// The search was asked to stop.
     Stopped,
+    /// The network or a server failed, or what came through it is damaged.
+    Network,
 }
 
 impl Error {
@@ -102,6 +110,8 @@ impl Error {
             Self::Generate(error) => generate(error),
             Self::Export(error) => export(error),
             Self::Resume(_) => ErrorKind::CannotResume,
+            #[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
+            Self::Hub(error) => hub(error),
         }
     }
 
@@ -129,6 +139,10 @@ impl ErrorKind {
     pub fn of(error: &(dyn StdError + 'static)) -> Option<Self> {
         fn is<E: StdError + 'static>(error: &(dyn StdError + 'static), kind: fn(&E) -> ErrorKind) -> Option<ErrorKind> {
             error.downcast_ref().map(kind)
+        }
+        #[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
+        if let Some(kind) = is(error, hub) {
+            return Some(kind);
         }
         is(error, Error::kind)
             .or_else(|| is(error, gpu))
@@ -213,6 +227,15 @@ fn export(error: &ExportError) -> ErrorKind {
             ErrorKind::Write
         }
         _ => ErrorKind::Input,
+    }
+}
+
+#[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
+fn hub(error: &HubError) -> ErrorKind {
+    match error {
+        HubError::Refused { .. } | HubError::Weights(_) => ErrorKind::Input,
+        HubError::Network { .. } | HubError::Damaged { .. } => ErrorKind::Network,
+        HubError::Cache { .. } => ErrorKind::Write,
     }
 }
 

@@ -35,6 +35,7 @@
 //!
 //! Data flows one way: [`weights`] and [`text`] -> [`model`] -> [`score`] -> [`search`] -> [`export`] -> [`session`]; and from
 //! [`model`] to [`generate`].
+//! [`hub`] brings models from the Hugging Face hub.
 //! [`gpu`] knows nothing of models, [`model`] nothing of searching, [`search`] nothing of files or screens.
 
 #![warn(clippy::missing_errors_doc)]
@@ -46,6 +47,7 @@ pub mod export;
 mod file_kind;
 pub mod generate;
 pub mod gpu;
+pub mod hub;
 mod json;
 pub mod model;
 pub mod score;

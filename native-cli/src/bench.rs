@@ -22,7 +22,7 @@ const TOKENS: usize = 2048;
 /// Arguments of `bench`.
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Hugging Face folder, .gguf file or builtin:tiny
+    /// Hugging Face folder, .gguf file, builtin:tiny or a name on the Hugging Face hub, ORG/NAME[@REVISION]
     #[arg(long, default_value = "builtin:tiny")]
     model: String,
     /// Text, JSON or JSONL file, or builtin:sample

@@ -72,6 +72,9 @@ pub enum Event<'a> {
     },
     /// So much of something is done; without `total` nobody knows how long it takes.
     Stage { what: &'a str, done: u64, total: Option<u64> },
+    /// So many bytes of a model's file were downloaded.
+    #[cfg(feature = "hub")]
+    Download { file: &'a str, done: u64, total: u64 },
     /// The unpruned model was scored.
     Dense { perplexity: f64 },
     /// What a search takes, as soon as candidates were measured.
@@ -109,7 +112,18 @@ pub enum Event<'a> {
     /// The model was scored on a text that the search has not seen.
     Evaluation(&'a Evaluation),
     /// What was found is no ordinary model, but this one is, which is near to it.
-    NearlyPlain(&'a NearlyPlain),
+    NearlyPlain {
+        /// Goes, too.
+        remove: &'a BlockSet,
+        /// Stays.
+        restore: &'a BlockSet,
+        /// All that is gone then.
+        removed: &'a BlockSet,
+        /// Of the ordinary model.
+        layers: usize,
+        /// On the text of the search.
+        perplexity: f64,
+    },
     /// The written model was read back and scored.
     Check {
         perplexity: f64,
@@ -138,36 +152,6 @@ pub enum Event<'a> {
     Stopped { text: String },
     /// It failed; nothing follows.
     Error { text: String, hint: Option<&'a str>, exit_code: u8 },
-}
-
-/// An ordinary model one or two blocks away from what a search found.
-#[derive(Clone, Debug, Serialize)]
-pub struct NearlyPlain {
-    /// Goes, too.
-    pub remove: BlockSet,
-    /// Stays.
-    pub restore: BlockSet,
-    /// All that is gone then.
-    pub removed: BlockSet,
-    /// Layers of the ordinary model.
-    pub layers: usize,
-    /// On the text of the search.
-    pub perplexity: f64,
-}
-
-impl NearlyPlain {
-    fn words(&self) -> String {
-        let Self { remove, restore, removed, layers, perplexity } = self;
-        let how = match (remove.is_empty(), restore.is_empty()) {
-            (false, true) => format!("without {remove} as well"),
-            (true, _) => format!("with {restore} kept"),
-            (false, false) => format!("without {remove} as well, but with {restore}"),
-        };
-        let perplexity = short(*perplexity);
-        format!(
-            "nearly plain: {how}, an ordinary model of {layers} layers has perplexity {perplexity} (export --without {removed})"
-        )
-    }
 }
 
 /// Perplexities on a text that a search has not seen.
@@ -255,7 +239,18 @@ impl Event<'_> {
                 let (found, planned) = (short(*perplexity), short(*planned));
                 Some(format!("check: the written model has perplexity {found}, the search found {planned}{rounded}"))
             }
-            Self::NearlyPlain(found) => Some(found.words()),
+            Self::NearlyPlain { remove, restore, removed, layers, perplexity } => {
+                let how = match (remove.is_empty(), restore.is_empty()) {
+                    (false, true) => format!("without {remove} as well"),
+                    (true, _) => format!("with {restore} kept"),
+                    (false, false) => format!("without {remove} as well, but with {restore}"),
+                };
+                let perplexity = short(*perplexity);
+                Some(format!(
+                    "nearly plain: {how}, an ordinary model of {layers} layers has perplexity {perplexity} (export --without \
+                     {removed})"
+                ))
+            }
             Self::Generated { prompt_tokens, prompt_seconds, new_tokens, tokens_per_second, finish_reason } => {
                 let rate = tokens_per_second.map_or(String::new(), |rate| format!(", then {rate:.1} tokens/s"));
                 Some(format!(
@@ -270,6 +265,8 @@ impl Event<'_> {
                 let hint = hint.map_or(String::new(), |hint| format!("\n{hint}"));
                 Some(format!("error: {text}{hint}"))
             }
+            #[cfg(feature = "hub")]
+            Self::Download { .. } => None,
             // Bars and the result show these.
             Self::Stage { total: Some(_), .. }
             | Self::Candidate { .. }

@@ -18,7 +18,8 @@ use crate::{command_line, open, screen};
 /// Arguments of `export`.
 #[derive(Args)]
 pub struct ExportArgs {
-    /// The model that the plan was made for: Hugging Face folder, .gguf file or builtin:tiny
+    /// The model that the plan was made for: Hugging Face folder, .gguf file, builtin:tiny or a name on the Hugging Face hub,
+    /// ORG/NAME[@REVISION]
     #[arg(long)]
     model: String,
     #[command(flatten)]

@@ -16,7 +16,7 @@ use crate::{open, screen};
 /// Arguments of `generate`.
 #[derive(Args)]
 pub struct GenerateArgs {
-    /// Hugging Face folder, .gguf file or builtin:tiny
+    /// Hugging Face folder, .gguf file, builtin:tiny or a name on the Hugging Face hub, ORG/NAME[@REVISION]
     #[arg(long)]
     model: String,
     /// Text to continue; empty to begin with the token that begins a text

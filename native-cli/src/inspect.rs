@@ -14,7 +14,7 @@ use crate::screen::{self, grouped};
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub struct InspectArgs {
-    /// Hugging Face folder, .gguf file or builtin:tiny
+    /// Hugging Face folder, .gguf file, builtin:tiny or a name on the Hugging Face hub, ORG/NAME[@REVISION]
     #[arg(long)]
     model: String,
     /// Print one JSON object on stdout
@@ -48,7 +48,7 @@ struct Memory {
 
 /// Shows what is in a model.
 pub async fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let checkpoint = crate::open::checkpoint(&args.model).await?;
+    let checkpoint = crate::open::outline(&args.model).await?;
     let memory = match memory(&checkpoint).await {
         Ok(memory) => Some(memory),
         Err(error) if matches!(kind(&error), Some(ErrorKind::NoDevice | ErrorKind::UnusableDevice)) => {

@@ -1,5 +1,5 @@
-//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `size`, `progress`, `event`, `screen`,
-//! `exit` and `ctrl_c`. Results go to stdout, everything else is told on stderr, as an [`event::Event`].
+//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `hub`, `size`, `progress`, `event`,
+//! `screen`, `exit` and `ctrl_c`. Results go to stdout, everything else is told on stderr, as an [`event::Event`].
 
 mod args;
 mod bench;
@@ -13,6 +13,8 @@ mod exit;
 mod export;
 mod generate;
 mod held_out;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspect;
 mod kept_pipelines;
 mod open;

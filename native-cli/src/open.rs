@@ -10,11 +10,34 @@ use blockpruner::text::{CalibrationText, Windows};
 use crate::args::{DeviceArgs, TextArgs};
 use crate::event::Event;
 use crate::exit::bad_input;
+#[cfg(feature = "hub")]
+use crate::hub;
 use crate::screen::{self, Stage, tell};
 
-/// Opens a model.
+/// Opens a model: what is at a path, or else a model of the Hugging Face hub, which is downloaded.
 pub async fn checkpoint(model: &str) -> anyhow::Result<Rc<Checkpoint>> {
-    let checkpoint = Checkpoint::open(model).await.with_context(|| format!("cannot open the model {model}"))?;
+    #[cfg(feature = "hub")]
+    if let Some(name) = hub::name(model) {
+        let path = hub::download(&name).await.with_context(|| format!("cannot download the model {model}"))?;
+        return opened(model, Checkpoint::open(&path.to_string_lossy()).await);
+    }
+    opened(model, Checkpoint::open(model).await)
+}
+
+/// Opens a model of whose weights little more is wanted than which they are: those of the hub are not downloaded.
+pub async fn outline(model: &str) -> anyhow::Result<Rc<Checkpoint>> {
+    #[cfg(feature = "hub")]
+    if let Some(name) = hub::name(model) {
+        return opened(model, hub::outline(&name).await);
+    }
+    checkpoint(model).await
+}
+
+fn opened<E: std::error::Error + Send + Sync + 'static>(
+    model: &str,
+    checkpoint: Result<Checkpoint, E>,
+) -> anyhow::Result<Rc<Checkpoint>> {
+    let checkpoint = checkpoint.with_context(|| format!("cannot open the model {model}"))?;
     let spec = &checkpoint.spec;
     tell(&Event::Model {
         model,

@@ -9,7 +9,7 @@ use crate::{open, screen};
 /// Arguments of `perplexity`.
 #[derive(Args)]
 pub struct PerplexityArgs {
-    /// Hugging Face folder, .gguf file or builtin:tiny
+    /// Hugging Face folder, .gguf file, builtin:tiny or a name on the Hugging Face hub, ORG/NAME[@REVISION]
     #[arg(long)]
     model: String,
     /// Text, JSON or JSONL file, or builtin:sample

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 
 use blockpruner::gpu::Gpu;
+#[cfg(feature = "hub")]
+use blockpruner::hub;
 use blockpruner::search::{self, CandidateState, Unit};
 use blockpruner::session::{Preparation, Search, Session, Writing};
 use indicatif::ProgressBar;
@@ -70,6 +72,75 @@ impl WritingBars {
             // What it takes was told of the search already.
             _ => {}
         }
+    }
+}
+
+/// Shows how a model is downloaded.
+#[cfg(feature = "hub")]
+pub struct Downloading {
+    /// Until the first file begins.
+    asking: Stage,
+    bar: ProgressBar,
+    file: String,
+    percent: u64,
+    /// Bytes of the file that were there at first, and that are there now.
+    first: u64,
+    last: u64,
+    /// Bytes of the files before it that have arrived.
+    arrived: u64,
+}
+
+#[cfg(feature = "hub")]
+impl Downloading {
+    /// The hub is being asked what there is.
+    pub fn new() -> Self {
+        let asking = Stage::spinner("asking the hub for its files");
+        Self { asking, bar: ProgressBar::hidden(), file: String::new(), percent: 0, first: 0, last: 0, arrived: 0 }
+    }
+
+    /// Shows what is being done.
+    pub fn tell(&mut self, progress: hub::Progress<'_>) {
+        match progress {
+            hub::Progress::File { file, done, total } => {
+                let percent = done * 100 / total.max(1);
+                let begins = self.file != file;
+                if begins {
+                    self.asking = Stage::none();
+                    self.finish();
+                    (self.file, self.first) = (file.to_string(), done);
+                    self.bar = screen::bar("{prefix} {bar:32} {bytes} of {total_bytes}, {eta} left", total);
+                    self.bar.set_prefix(screen::printable(file));
+                }
+                // A server that cannot go on with a file begins it again.
+                self.first = self.first.min(done);
+                self.last = done;
+                if begins || percent != self.percent {
+                    self.percent = percent;
+                    tell(&Event::Download { file, done, total });
+                }
+                self.bar.set_position(done);
+            }
+            hub::Progress::Waiting { file } => {
+                screen::message(format!("another process is downloading {file}: waiting for it"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Clears the bar. Returns how many bytes have arrived in all.
+    pub fn finish(&mut self) -> u64 {
+        self.asking = Stage::none();
+        self.bar.finish_and_clear();
+        self.arrived += self.last - self.first;
+        (self.first, self.last) = (0, 0);
+        self.arrived
+    }
+}
+
+#[cfg(feature = "hub")]
+impl Drop for Downloading {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use blockpruner::Error;
 use blockpruner::bench::SearchCount;
 use blockpruner::export::{ExportError, HfFormat, HfOptions, HfSource, Plan};
-use blockpruner::model::BlockSet;
+use blockpruner::model::{BlockSet, PlainChange};
 use blockpruner::search::{SearchOptions, Units};
-use blockpruner::session::{OutFolder, Search, WriteOptions, Written};
+use blockpruner::session::{NearlyPlain, OutFolder, Search, WriteOptions, Written};
 use clap::Args;
 use serde::Serialize;
 
 use crate::args::{DeviceArgs, Dtype, Format, SearchArgs, TextArgs, block_count};
-use crate::event::{Evaluation, Event, NearlyPlain};
+use crate::event::{Evaluation, Event};
 use crate::exit::{Stopped, as_input, bad_input};
 use crate::held_out::{self, EvalArgs};
 use crate::progress::{Preparing, WritingBars};
@@ -23,7 +23,7 @@ use crate::{command_line, open, search};
 /// Arguments of `prune`.
 #[derive(Args)]
 pub struct PruneArgs {
-    /// Hugging Face folder, .gguf file or builtin:tiny
+    /// Hugging Face folder, .gguf file, builtin:tiny or a name on the Hugging Face hub, ORG/NAME[@REVISION]
     #[arg(long)]
     pub model: String,
     /// Text that the loss is measured on, like those that the model is for: text, JSON or JSONL file, or builtin:sample
@@ -119,10 +119,9 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         Some(text) => Some(held_out::evaluate(&search, text).await.map_err(failed)?),
         None => None,
     };
-    let nearly_plain = match args.format {
-        Format::Auto if source.check_plain(&BlockSet::new()).is_ok() => nearly_plain(&search).await.map_err(failed)?,
-        _ => Vec::new(),
-    };
+    if args.format == Format::Auto && source.check_plain(&BlockSet::new()).is_ok() {
+        tell_nearly_plain(&search).await.map_err(failed)?;
+    }
     let mut bars = WritingBars::new();
     let how = how.command(command_line::shown()).held_out(evaluation.as_ref().map(Evaluation::of_card));
     let written = search.write(&out, how, &mut |writing| bars.tell(writing)).await;
@@ -140,7 +139,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let bytes_read = checkpoint.weights.stored_bytes();
     tell(&Event::Written { out: &args.out, bytes_read, bytes_written: summary.bytes });
     if args.json {
-        return screen::print_json(&Report { plan: &plan, evaluation: evaluation.as_ref(), nearly_plain });
+        return screen::print_json(&Report { plan: &plan, evaluation: evaluation.as_ref() });
     }
     let mut text = screen::steps_table(plan.dense.perplexity, plan.model.parameters, &plan.steps);
     if let Some(evaluation) = &evaluation {
@@ -175,24 +174,17 @@ struct Report<'a> {
     /// None without --eval-text.
     #[serde(skip_serializing_if = "Option::is_none")]
     evaluation: Option<&'a Evaluation>,
-    /// Where the plan is none of an ordinary model.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    nearly_plain: Vec<NearlyPlain>,
 }
 
-/// Ordinary models near to what was found.
-async fn nearly_plain(search: &Search) -> Result<Vec<NearlyPlain>, Error> {
+/// Tells of ordinary models that are near to what was found.
+async fn tell_nearly_plain(search: &Search) -> Result<(), Error> {
     let mut preparing = Preparing::new(search.session());
     let found = search.nearly_plain(&mut |preparation| preparing.tell(preparation)).await?;
     drop(preparing);
-    let found = found.into_iter().map(|near| NearlyPlain {
-        remove: near.change.remove,
-        restore: near.change.restore,
-        removed: near.removed,
-        layers: near.layers,
-        perplexity: near.perplexity,
-    });
-    let found: Vec<_> = found.collect();
-    found.iter().for_each(|near| tell(&Event::NearlyPlain(near)));
-    Ok(found)
+    for near in &found {
+        let NearlyPlain { change, removed, layers, perplexity, .. } = near;
+        let PlainChange { remove, restore } = change;
+        tell(&Event::NearlyPlain { remove, restore, removed, layers: *layers, perplexity: *perplexity });
+    }
+    Ok(())
 }

@@ -2,16 +2,18 @@
 //!
 //! What was fetched is kept as `Blob`s, which the browser moves to disk when there are many: every byte is downloaded
 //! once, though loading, fingerprint and export all read it. A server that ignores ranges or refuses them sends the
-//! file whole, into one `Blob`.
+//! file whole, into one `Blob`. Which files a model needs and what answers mean, the library's `hub` says.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
+use blockpruner::hub::{
+    Answer, Fetch, FetchError, Kept, Listing, Part, Place, RemoteSource, ask, encoded, folder_files,
+};
 use blockpruner::model::Checkpoint;
-use blockpruner::weights::{ByteSource, ReadFuture, WeightsError, pytorch, safetensors};
+use blockpruner::weights::{ByteSource, NamedSources};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use serde::Deserialize;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Blob, Request, RequestInit, Response};
@@ -24,8 +26,6 @@ use crate::source::{BlobSource, read_blob};
 const PIECE: u64 = 4 << 20;
 /// So many files are looked for at a time, as browsers themselves limit it on HTTP/1.
 const FILES_AT_ONCE: usize = 6;
-/// A request that fails is made this often in all.
-const ATTEMPTS: u32 = 3;
 
 #[wasm_bindgen]
 extern "C" {
@@ -35,11 +35,9 @@ extern "C" {
     fn set_timeout(callback: &js_sys::Function, milliseconds: u32) -> JsValue;
 }
 
-type NamedSource = (String, Rc<dyn ByteSource>);
-
 /// The files of the model at `url`: a `.gguf` file with the other parts if it is split, or a folder as Hugging Face lays it out, of
 /// which `listed` are there if the caller knows.
-pub async fn open(url: &str, listed: Option<Vec<String>>) -> Result<Vec<NamedSource>, Error> {
+pub async fn open(url: &str, listed: Option<Vec<String>>) -> Result<NamedSources, Error> {
     let (path, query) = url.split_at(url.find(['?', '#']).unwrap_or(url.len()));
     if path.to_ascii_lowercase().ends_with(".gguf") {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -59,27 +57,9 @@ pub async fn open(url: &str, listed: Option<Vec<String>>) -> Result<Vec<NamedSou
         None => hub_listing(&folder).await,
     };
     // Where nobody lists the folder, each file that a model may have is asked for, and some are not there.
-    let there = |name: &&str| listed.as_ref().is_none_or(|listed| listed.iter().any(|there| there == name));
-    let mut found = files(&folder, Checkpoint::usual_files().filter(there).map(str::to_string).collect()).await?;
+    let found = folder_files(listed.as_deref(), async |names| files(&folder, names).await).await?;
     if found.is_empty() {
         return Err(missing(&folder));
-    }
-    let has = |found: &[NamedSource], end: &str| found.iter().any(|(name, _)| name.ends_with(end));
-    if !has(&found, ".safetensors") && !has(&found, ".safetensors.index.json") {
-        let pytorch = Checkpoint::usual_pytorch_files().filter(there).map(str::to_string).collect();
-        found.extend(files(&folder, pytorch).await?);
-    }
-    if !has(&found, ".safetensors")
-        && !has(&found, ".bin")
-        && let Some((name, index)) = found.iter().find(|(name, _)| name.ends_with(".index.json"))
-    {
-        let text = index.read(0, index.len() as usize).await?;
-        let shards = match name.ends_with(".bin.index.json") {
-            true => pytorch::shard_files(&text)?,
-            false => safetensors::shard_files(&text)?,
-        };
-        // One that is not there is named by the library, which knows what it is for.
-        found.extend(files(&folder, shards).await?);
     }
     Ok(found)
 }
@@ -87,25 +67,8 @@ pub async fn open(url: &str, listed: Option<Vec<String>>) -> Result<Vec<NamedSou
 /// The names of a repository's files, as a hub lists them: that of `HUB/OWNER/NAME/resolve/REVISION/`. None for other
 /// addresses, and where the hub does not say.
 async fn hub_listing(folder: &str) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Listing {
-        siblings: Vec<Sibling>,
-    }
-    #[derive(Deserialize)]
-    struct Sibling {
-        rfilename: String,
-    }
-    let (repository, revision) = folder.split_once("/resolve/")?;
-    let revision = revision.strip_suffix('/').filter(|revision| !revision.contains('/'))?;
-    let mut parts = repository.rsplitn(3, '/');
-    let (name, owner, hub) = (parts.next()?, parts.next()?, parts.next()?);
-    let response = fetch(&format!("{hub}/api/models/{owner}/{name}/revision/{revision}"), None).await.ok()?;
-    if !response.ok() {
-        return None;
-    }
-    let text = JsFuture::from(response.text().ok()?).await.ok()?.as_string()?;
-    let Listing { siblings } = serde_json::from_str(&text).ok()?;
-    Some(siblings.into_iter().map(|file| file.rfilename).collect())
+    let Listing { files, .. } = Place::of_folder(folder)?.listing(&Browser).await.ok()?;
+    Some(files)
 }
 
 fn missing(url: &str) -> Error {
@@ -115,172 +78,95 @@ fn missing(url: &str) -> Error {
 
 /// Those files of a folder that are there, looked for some at a time. Whatever characters a name has, none of them is syntax of
 /// the address.
-async fn files(folder: &str, names: Vec<String>) -> Result<Vec<NamedSource>, Error> {
+async fn files(folder: &str, names: Vec<String>) -> Result<NamedSources, Error> {
     let look = |name: String| async move {
-        let url = format!("{folder}{}", String::from(js_sys::encode_uri_component(&name)));
-        let source = file(&url, &format!("{folder}{name}")).await?;
+        let source = file(&format!("{folder}{}", encoded(&name)), &format!("{folder}{name}")).await?;
         Ok::<_, Error>(source.map(|source| (name, source)))
     };
-    let found: Vec<Option<NamedSource>> = stream::iter(names).map(look).buffered(FILES_AT_ONCE).try_collect().await?;
+    let found: Vec<Option<_>> = stream::iter(names).map(look).buffered(FILES_AT_ONCE).try_collect().await?;
     Ok(found.into_iter().flatten().collect())
 }
 
 /// The file at `url`, if it is there; messages call it `name`.
 async fn file(url: &str, name: &str) -> Result<Option<Rc<dyn ByteSource>>, Error> {
-    let network = |reason: String| Error::Network { url: name.to_string(), reason };
-    let first = retried(|| fetch(url, Some((0, 1)))).await.map_err(network)?;
-    let source: Rc<dyn ByteSource> = match first.status() {
-        404 | 410 => return Ok(None),
-        206 => match length(&first) {
-            Some(len) => {
-                let (url, name) = (url.to_string(), name.to_string());
-                Rc::new(RangeSource { url, name, len, pieces: RefCell::default() })
-            }
+    let network = |error: FetchError| Error::Network { url: name.to_string(), reason: error.to_string() };
+    let source: Rc<dyn ByteSource> = match ask(&Browser, url, Some(0..1)).await {
+        Err(FetchError::Missing { .. }) => return Ok(None),
+        Ok(answer) if answer.status == 206 => match answer.part {
+            Some(Part { total, .. }) => Rc::new(RemoteSource::new(Rc::new(Browser), url, name, total, PIECE)),
             // Content-Range is not among the headers that a page may see unless the server says so.
-            None => whole(name, fetch(url, None).await.map_err(network)?).await?,
+            None => whole(name, ask(&Browser, url, None).await.map_err(network)?).await?,
         },
-        200 => whole(name, first).await?,
-        401 | 403 => {
-            let reason = format!("the server refuses it (status {}): is the model private or gated?", first.status());
-            return Err(network(reason));
-        }
+        Ok(answer) => whole(name, answer).await?,
         // Some servers answer a range request with an error instead of ignoring the range.
-        status => match fetch(url, None).await.map_err(network)? {
-            response if response.ok() => whole(name, response).await?,
-            _ => return Err(network(format!("the server answers with status {status}"))),
+        Err(error @ FetchError::Status { .. }) => match ask(&Browser, url, None).await {
+            Ok(answer) => whole(name, answer).await?,
+            Err(_) => return Err(network(error)),
         },
+        Err(error) => return Err(network(error)),
     };
     Ok(Some(source))
 }
 
-/// The whole file of a response, as the browser keeps it.
-async fn whole(name: &str, response: Response) -> Result<Rc<dyn ByteSource>, Error> {
-    let failed = |reason: String| Error::Network { url: name.to_string(), reason };
-    if !response.ok() {
-        return Err(failed(format!("the server answers with status {}", response.status())));
-    }
-    let blob =
-        blob(&response).await.map_err(|reason| failed(format!("the download broke off ({reason}); try again")))?;
+/// The whole file of an answer, as the browser keeps it.
+async fn whole(name: &str, answer: Answer<Response>) -> Result<Rc<dyn ByteSource>, Error> {
+    let Piece(blob) = Browser
+        .keep(answer.body, u64::MAX)
+        .await
+        .map_err(|reason| Error::Network { url: name.to_string(), reason: FetchError::BrokeOff(reason).to_string() })?;
     Ok(Rc::new(BlobSource::new(name, blob)))
 }
 
-/// The total after the slash of `Content-Range: bytes 0-0/1234`.
-fn length(response: &Response) -> Option<u64> {
-    let range = response.headers().get("content-range").ok()??;
-    range.rsplit_once('/')?.1.parse().ok()
-}
+/// The browser's `fetch`.
+struct Browser;
 
-async fn blob(response: &Response) -> Result<Blob, String> {
-    let promise = response.blob().map_err(|error| describe(&error))?;
-    let blob = JsFuture::from(promise).await.map_err(|error| describe(&error))?;
-    blob.dyn_into::<Blob>().map_err(|_| "no data".to_string())
-}
+/// Bytes that the browser keeps.
+struct Piece(Blob);
 
-/// One request; with `range`, for its bytes `start .. end`.
-async fn fetch(url: &str, range: Option<(u64, u64)>) -> Result<Response, String> {
-    let request = Request::new_with_str_and_init(url, &RequestInit::new()).map_err(|error| describe(&error))?;
-    if let Some((start, end)) = range {
-        let header = request.headers().set("Range", &format!("bytes={start}-{}", end - 1));
-        header.map_err(|error| describe(&error))?;
-    }
-    let response = JsFuture::from(fetch_request(&request)).await.map_err(|error| {
-        format!(
-            "no answer ({}): check the address and the network; a server of another site must allow cross-origin requests",
-            describe(&error)
-        )
-    })?;
-    response.dyn_into::<Response>().map_err(|_| "no response".to_string())
-}
+impl Fetch for Browser {
+    type Body = Response;
+    type Kept = Piece;
 
-/// Tries again after 0.5 and 1 seconds.
-async fn retried<T, F: Future<Output = Result<T, String>>>(attempt: impl Fn() -> F) -> Result<T, String> {
-    let mut number = 1;
-    loop {
-        match attempt().await {
-            Err(_) if number < ATTEMPTS => sleep(500 * number).await,
-            result => return result,
+    async fn get(&self, url: &str, range: Option<Range<u64>>) -> Result<Answer<Response>, String> {
+        let request = Request::new_with_str_and_init(url, &RequestInit::new()).map_err(|error| describe(&error))?;
+        if let Some(Range { start, end }) = range {
+            let header = request.headers().set("Range", &format!("bytes={start}-{}", end.saturating_sub(1)));
+            header.map_err(|error| describe(&error))?;
         }
-        number += 1;
-    }
-}
-
-async fn sleep(milliseconds: u32) {
-    let promise = js_sys::Promise::new(&mut |resolve, _| {
-        set_timeout(&resolve, milliseconds);
-    });
-    // Never rejected.
-    let _ = JsFuture::from(promise).await;
-}
-
-/// A file of known length on a server that honours ranges.
-struct RangeSource {
-    url: String,
-    /// What messages call it, with the file's own name at the end.
-    name: String,
-    len: u64,
-    /// By number: bytes from `number * PIECE` on.
-    pieces: RefCell<BTreeMap<u64, Blob>>,
-}
-
-impl RangeSource {
-    async fn piece(&self, number: u64) -> Result<Blob, String> {
-        if let Some(piece) = self.pieces.borrow().get(&number) {
-            return Ok(piece.clone());
-        }
-        let (start, end) = (number * PIECE, self.len.min((number + 1) * PIECE));
-        let piece = retried(|| self.download(start, end)).await?;
-        self.pieces.borrow_mut().insert(number, piece.clone());
-        Ok(piece)
+        let response = JsFuture::from(fetch_request(&request)).await.map_err(|error| {
+            format!(
+                "no answer ({}): check the address and the network; a server of another site must allow cross-origin \
+                 requests",
+                describe(&error)
+            )
+        })?;
+        let response = response.dyn_into::<Response>().map_err(|_| "no response".to_string())?;
+        let headers = response.headers();
+        Ok(Answer::new(response.status(), |name| headers.get(name).ok().flatten(), response))
     }
 
-    async fn download(&self, start: u64, end: u64) -> Result<Blob, String> {
-        let response = fetch(&self.url, Some((start, end))).await?;
-        if response.status() != 206 {
-            return Err(format!("the server answers with status {} where it sent ranges before", response.status()));
-        }
-        if length(&response).is_some_and(|len| len != self.len) {
-            return Err("the file changed meanwhile; load it again".to_string());
-        }
-        let piece = blob(&response).await?;
-        match piece.size() as u64 == end - start {
-            true => Ok(piece),
-            false => Err(format!("{} bytes arrived instead of {}", piece.size(), end - start)),
-        }
+    async fn keep(&self, body: Response, _most: u64) -> Result<Piece, String> {
+        let promise = body.blob().map_err(|error| describe(&error))?;
+        let blob = JsFuture::from(promise).await.map_err(|error| describe(&error))?;
+        blob.dyn_into().map(Piece).map_err(|_| "no data".to_string())
+    }
+
+    async fn wait(&self, time: Duration) {
+        let milliseconds = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        let promise = js_sys::Promise::new(&mut |resolve, _| {
+            set_timeout(&resolve, milliseconds);
+        });
+        // Never rejected.
+        let _ = JsFuture::from(promise).await;
+    }
+}
+
+impl Kept for Piece {
+    fn size(&self) -> u64 {
+        self.0.size() as u64
     }
 
     async fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, String> {
-        let end = offset + len as u64;
-        let mut bytes = Vec::with_capacity(len);
-        for number in offset / PIECE..end.div_ceil(PIECE) {
-            let piece = self.piece(number).await?;
-            let start = number * PIECE;
-            let within = offset.max(start) - start..end.min(start + PIECE) - start;
-            bytes.extend(read_blob(&piece, within.start, (within.end - within.start) as usize).await?);
-        }
-        Ok(bytes)
-    }
-}
-
-impl ByteSource for RangeSource {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read<'a>(&'a self, offset: u64, len: usize) -> ReadFuture<'a> {
-        Box::pin(async move {
-            if len == 0 {
-                return Ok(Vec::new());
-            }
-            self.read(offset, len).await.map_err(|reason| WeightsError::Read {
-                file: self.name.clone(),
-                offset,
-                len: len as u64,
-                reason,
-            })
-        })
+        read_blob(&self.0, offset, len).await
     }
 }

@@ -17,6 +17,8 @@ use super::keys::Keys;
 use super::origin::{CARD, Origin};
 use super::spec::ModelSpec;
 use crate::file_kind::FileKind;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::hub::ModelName;
 use crate::json;
 use crate::text::Tokenizer;
 use crate::weights::{ByteSource, FloatType, Weights, gguf};
@@ -82,11 +84,17 @@ impl Checkpoint {
         let path = std::path::Path::new(model);
         let name = path.file_name().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned());
         if path.is_dir() {
-            let name = if name.is_empty() || name == "." { "model".to_string() } else { name };
-            let (files, elsewhere) = on_disk::files(&on_disk::snapshot(path)?)?;
-            let opened = Self::from_folder(Folder { name: &name, files, elsewhere }).await?;
-            let folder = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-            return Ok(Self { origin: opened.origin.at(&folder), ..opened });
+            let folder = on_disk::snapshot(path)?;
+            let repository = on_disk::repository(&folder);
+            let name = match &repository {
+                Some(repository) => repository.clone(),
+                None if name.is_empty() || name == "." => "model".to_string(),
+                None => name,
+            };
+            let (files, elsewhere) = on_disk::files(&folder)?;
+            let mut opened = Self::from_folder(Folder { name: &name, files, elsewhere }).await?;
+            opened.origin.repository = repository.or(opened.origin.repository);
+            return Ok(opened);
         }
         if !path.exists() {
             return Err(no_such_path(model));
@@ -346,19 +354,13 @@ fn matrix_type(spec: &ModelSpec, weights: &Weights) -> FloatType {
 
 #[cfg(not(target_arch = "wasm32"))]
 fn no_such_path(model: &str) -> ModelError {
-    let plain = |part: &str| {
-        let name = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-        !part.is_empty() && !part.starts_with('.') && part.bytes().all(name)
+    let advice = match ModelName::parse(model) {
+        Some(ModelName { repository, .. }) => format!(
+            "if it is a model of the Hugging Face hub, download it with `hf download {repository} --local-dir DIR` and give \
+             DIR; programs built with the feature `hub` of the crate blockpruner download it themselves"
+        ),
+        None => "give a Hugging Face folder, a .gguf file or builtin:tiny".to_string(),
     };
-    let hub = model.split_once('/').is_some_and(|(organisation, name)| plain(organisation) && plain(name));
-    if hub && !model.ends_with(".gguf") && !model.ends_with(".safetensors") {
-        let advice = format!(
-            "downloading from the Hugging Face hub is not built yet: fetch it with \
-            `hf download {model} --local-dir DIR` and give DIR"
-        );
-        return file_error(model, "there is no such folder or file", advice);
-    }
-    let advice = "give a Hugging Face folder, a .gguf file or builtin:tiny";
     file_error(model, "there is no such folder or file", advice)
 }
 
@@ -759,6 +761,7 @@ mod tests {
         let check = |checkpoint: Checkpoint| {
             let names: Vec<&str> = checkpoint.side_files.iter().map(|(name, _)| name.as_str()).collect();
             assert_eq!(names, [TOKENIZER]);
+            assert_eq!(checkpoint.name, "someone/tiny");
             assert!(
                 checkpoint.notes.iter().any(|note| note.starts_with("LICENSE is a link")),
                 "{:?}",
@@ -786,7 +789,7 @@ mod tests {
     #[test]
     fn what_is_no_model_is_explained() {
         let cases = [
-            ("HuggingFaceTB/SmolLM2-135M", ["not built yet", "hf download HuggingFaceTB/SmolLM2-135M"]),
+            ("HuggingFaceTB/SmolLM2-135M@main", ["no such folder", "hf download HuggingFaceTB/SmolLM2-135M "]),
             ("no/such/folder", ["no such folder", "builtin:tiny"]),
             ("./models/none.gguf", ["no such folder", "a .gguf file"]),
             ("builtin:large", ["no such embedded model", "builtin:tiny"]),

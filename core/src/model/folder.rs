@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use super::error::ModelError;
 use crate::file_kind::FileKind;
-use crate::weights::{ByteSource, Weights, pytorch, safetensors};
+use crate::weights::{ByteSource, NamedSources, Weights, pytorch, safetensors};
 
-pub(super) const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
@@ -16,7 +16,14 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 pub(super) const PYTORCH_SINGLE: &str = "pytorch_model.bin";
 pub(super) const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 /// What makes a folder one of an adapter, which changes another model.
-const ADAPTER: &str = "adapter_config.json";
+pub(crate) const ADAPTER: &str = "adapter_config.json";
+/// What to do with such a folder.
+pub(crate) const ADAPTER_ADVICE: &str = "merge it into its model first (PEFT: merge_and_unload(), then \
+    save_pretrained(folder)), and give that folder";
+
+/// What models' folders in the hub's cache begin with, before `org--name`.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) const CACHED: &str = "models--";
 
 /// Files that an exported folder takes over as they are. Not README.md: it describes another model.
 pub(super) const CARRIED: [&str; 13] = [
@@ -35,9 +42,6 @@ pub(super) const CARRIED: [&str; 13] = [
     "processor_config.json",
     "video_preprocessor_config.json",
 ];
-
-/// Files by their names without the folder.
-pub(super) type NamedSources = Vec<(String, Rc<dyn ByteSource>)>;
 
 /// Files with weights, and the text of their index if they are shards.
 type WeightFiles = (Vec<Rc<dyn ByteSource>>, Option<Vec<u8>>);
@@ -88,9 +92,8 @@ impl Folder<'_> {
     }
 
     fn adapter(&self) -> ModelError {
-        let advice = "merge it into its model first (PEFT: merge_and_unload(), then save_pretrained(folder)), and give \
-            that folder";
-        file_error(self.name, format!("the folder holds an adapter (LoRA, by its {ADAPTER}), not a model"), advice)
+        let problem = format!("the folder holds an adapter (LoRA, by its {ADAPTER}), not a model");
+        file_error(self.name, problem, ADAPTER_ADVICE)
     }
 
     /// One `model.safetensors`, or the shards of an index, or the only `.safetensors` file there is; if there is none of them, the
@@ -151,7 +154,7 @@ impl Folder<'_> {
 }
 
 /// Whether a file is one of a folder's weights, by its name.
-pub(super) fn is_weights(file: &str) -> bool {
+pub(crate) fn is_weights(file: &str) -> bool {
     is_safetensors(file) || is_pytorch(file)
 }
 
@@ -174,7 +177,7 @@ fn is_unfinished(file: &str) -> bool {
 }
 
 /// Whether a file is one that an exported folder takes over.
-pub(super) fn is_carried(file: &str) -> bool {
+pub(crate) fn is_carried(file: &str) -> bool {
     CARRIED.contains(&file) || is_licence(file)
 }
 
@@ -266,10 +269,19 @@ pub(super) mod on_disk {
 
     /// The folder to which what is in it may link: itself, or in the hub's cache (`models--../snapshots/..`) the model's.
     fn home(folder: &Path) -> PathBuf {
+        cached_model(folder).unwrap_or(folder).to_path_buf()
+    }
+
+    /// `org/name`, where the folder is a snapshot of that repository in the hub's cache.
+    pub fn repository(folder: &Path) -> Option<String> {
+        let name = cached_model(folder)?.file_name()?.to_str()?;
+        Some(name.strip_prefix(CACHED)?.replacen("--", "/", 1))
+    }
+
+    /// Of a snapshot in the hub's cache, the folder of its model.
+    fn cached_model(folder: &Path) -> Option<&Path> {
         let model = folder.parent().filter(|parent| parent.ends_with("snapshots")).and_then(Path::parent);
-        let cached =
-            |model: &&Path| model.file_name().is_some_and(|name| name.to_string_lossy().starts_with("models--"));
-        model.filter(cached).unwrap_or(folder).to_path_buf()
+        model.filter(|model| model.file_name().is_some_and(|name| name.to_string_lossy().starts_with(CACHED)))
     }
 }
 

@@ -32,6 +32,9 @@ pub use config::PRUNED_TYPE_PREFIX;
 pub use device_model::{DeviceModel, ForwardError, WeightBytes, device_needs};
 pub use error::ModelError;
 pub use family::Family;
+pub(crate) use folder::is_carried;
+#[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
+pub(crate) use folder::{ADAPTER, ADAPTER_ADVICE, CACHED, CONFIG, is_weights};
 pub use kept::{KeptLayer, PlainChange};
 pub use origin::Origin;
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};

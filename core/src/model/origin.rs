@@ -1,5 +1,6 @@
 //! Where a model comes from, as far as its files say: what the card of a model that is made from it has to name.
 
+use crate::hub::ModelName;
 use crate::weights::WeightsError;
 use crate::weights::gguf::GgufMetadata;
 
@@ -57,15 +58,6 @@ impl Origin {
             license_link: text("general.license.link")?,
         })
     }
-
-    /// By where the hub's cache keeps it: `models--organisation--name/snapshots/REVISION`.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(super) fn at(self, folder: &std::path::Path) -> Self {
-        let names: Vec<_> = folder.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-        let cached = names.windows(2).rev().find(|pair| pair[1] == "snapshots");
-        let repository = cached.and_then(|pair| Some(pair[0].strip_prefix("models--")?.replacen("--", "/", 1)));
-        Self { repository: repository.filter(|name| is_repository(name)).or(self.repository), ..self }
-    }
 }
 
 /// A value that says something.
@@ -77,15 +69,7 @@ fn said(value: &str) -> Option<String> {
 /// The repository of an address of the hub.
 fn on_hub(url: &str) -> Option<String> {
     let path = url.strip_prefix("https://huggingface.co/")?.trim_end_matches('/');
-    is_repository(path).then(|| path.to_string())
-}
-
-fn is_repository(name: &str) -> bool {
-    let is_name = |part: &str| {
-        let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        !part.is_empty() && part.bytes().all(usual)
-    };
-    name.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name))
+    ModelName::parse(path).is_some_and(|name| name.repository == path).then(|| path.to_string())
 }
 
 #[cfg(test)]
@@ -104,11 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_of_the_hub_names_its_repository() {
-        let at = |path: &str| Origin::default().at(std::path::Path::new(path)).repository;
-        assert_eq!(at("/c/hub/models--org--a--b/snapshots/0123").as_deref(), Some("org/a--b"));
-        assert_eq!(at("/c/models--org--name"), None);
-        assert_eq!(at("/c/snapshots/0123"), None);
+    fn addresses_of_the_hub_name_repositories() {
         assert_eq!(on_hub("https://huggingface.co/org/name/").as_deref(), Some("org/name"));
         for other in ["https://example.com/org/name", "https://huggingface.co/name", "https://huggingface.co/a/b c"] {
             assert_eq!(on_hub(other), None, "{other}");

@@ -25,7 +25,10 @@ pub use dtype::{DType, FloatType};
 pub(crate) use rows::{Form, Tensor};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::FileSource;
-pub use source::{ByteSource, BytesSource, ReadFuture, ReadIntoFuture, SharedSource};
+#[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
+pub(crate) use source::base_name;
+pub(crate) use source::check_range;
+pub use source::{ByteSource, BytesSource, NamedSources, ReadFuture, ReadIntoFuture, SharedSource};
 
 #[cfg(target_endian = "big")]
 compile_error!("checkpoints and GPU buffers are little-endian, and rows are handed on without swapping bytes");

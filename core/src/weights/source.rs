@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::future::{Future, ready};
 use std::pin::Pin;
+use std::rc::Rc;
 
 use super::WeightsError;
 
@@ -52,16 +53,19 @@ pub trait ByteSource {
     }
 }
 
+/// Files by their names without their folder.
+pub type NamedSources = Vec<(String, Rc<dyn ByteSource>)>;
+
 /// A [`ByteSource`] that several threads read from at a time.
 pub type SharedSource = dyn ByteSource + Send + Sync;
 
 /// A source's name without its folder.
-pub(super) fn base_name(path: &str) -> &str {
+pub(crate) fn base_name(path: &str) -> &str {
     path.rsplit(['/', '\\']).next().unwrap_or(path)
 }
 
 /// [`WeightsError::Read`] unless a file of `available` bytes has these.
-pub(super) fn check_range(name: &str, available: u64, offset: u64, len: u64) -> Result<(), WeightsError> {
+pub(crate) fn check_range(name: &str, available: u64, offset: u64, len: u64) -> Result<(), WeightsError> {
     match offset.checked_add(len) {
         Some(end) if end <= available => Ok(()),
         _ => Err(WeightsError::Read {

@@ -298,7 +298,7 @@ fn the_dense_model_is_a_plain_folder() {
         let folder = export(&model, &HfOptions::new(BlockSet::new(), format)).unwrap();
         assert_eq!(folder.json("config.json"), Value::Object(model.config.clone()));
         let names: Vec<_> = folder.files.keys().map(String::as_str).collect();
-        assert_eq!(names, ["config.json", "generation_config.json", "model.safetensors"]);
+        assert_eq!(names, ["README.md", "config.json", "generation_config.json", "model.safetensors"]);
         assert_eq!(folder.tensors().len(), model.weights.names().count() - 1);
     }
 }

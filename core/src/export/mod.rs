@@ -4,6 +4,7 @@
 //! into a [`FolderSink`], a folder on disk or whatever the embedding program streams into. Nothing here
 //! decides which block goes.
 
+mod gguf;
 mod hf;
 #[cfg(not(target_arch = "wasm32"))]
 mod lock;
@@ -13,6 +14,10 @@ mod pruning;
 mod saved;
 mod sink;
 
+pub use gguf::{
+    GgufForm, GgufFormat, GgufOptions, GgufQuantisation, GgufSource, GgufSummary, check_gguf, export_gguf,
+    written_gguf_bytes,
+};
 pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf, written_bytes};
 #[cfg(not(target_arch = "wasm32"))]
 pub use lock::FolderLock;
@@ -29,7 +34,7 @@ pub use sink::{DiskFolder, write_atomically};
 pub use sink::{FolderSink, SinkFuture};
 
 use crate::model::ModelError;
-use crate::weights::{FloatType, WeightsError};
+use crate::weights::{DType, FloatType, WeightsError};
 
 /// What went wrong while writing or reading the files of a pruning.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +106,12 @@ pub enum ExportError {
          inspection, do not use it"
     )]
     OtherPerplexity { path: String, perplexity: f64, planned: f64 },
+    /// Blocks of few bits that were to be converted again.
+    #[error(
+        "tensor `{tensor}` is quantised already ({dtype}), and would lose precision a second time: leave the type out, and \
+         its blocks are copied as they are"
+    )]
+    Requantised { tensor: String, dtype: DType },
     /// A tensor could not be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),

@@ -18,6 +18,7 @@ use super::spec::ModelSpec;
 use crate::file_kind::FileKind;
 use crate::json;
 use crate::text::Tokenizer;
+use crate::weights::gguf::GgufFile;
 use crate::weights::{ByteSource, FloatType, Weights, gguf};
 
 /// The name of the embedded model.
@@ -57,6 +58,8 @@ pub struct Checkpoint {
     pub stored_names: BTreeMap<String, String>,
     /// What in the files does not count, or counts against what another one says; for people.
     pub notes: Vec<String>,
+    /// The GGUF file as it is, if it was one.
+    pub(crate) gguf: Option<GgufFile>,
 }
 
 impl Checkpoint {
@@ -222,6 +225,7 @@ impl Checkpoint {
             from_gguf: false,
             stored_names,
             notes,
+            gguf: None,
         })
     }
 
@@ -265,6 +269,7 @@ impl Checkpoint {
             from_gguf: true,
             stored_names,
             notes,
+            gguf: Some(file),
         })
     }
 

@@ -9,6 +9,9 @@
 //! load there.
 
 use serde_json::{Value, json};
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
+
+use super::guard::guarded;
 
 /// English contractions in either case. Not `(?i:..)`, under which `s` would also be U+017F.
 macro_rules! contractions {
@@ -375,6 +378,13 @@ impl WordRules {
         WORD_RULES.iter().find(|rules| rules.names.contains(&name))
     }
 
+    /// The rules that split texts as a tokenizer.json's `pre_tokenizer` does.
+    pub fn splitting_as(pre_tokenizer: &Value, texts: &[&str]) -> Vec<&'static Self> {
+        let Some(wanted) = words(pre_tokenizer, texts) else { return Vec::new() };
+        let same = |rules: &&Self| words(&rules.pre_tokenizer(), texts).as_ref() == Some(&wanted);
+        WORD_RULES.iter().filter(same).collect()
+    }
+
     /// All names, with commas between them.
     pub fn known() -> String {
         WORD_RULES.iter().flat_map(|rules| rules.names).copied().collect::<Vec<_>>().join(", ")
@@ -395,4 +405,21 @@ impl WordRules {
         let steps: Vec<Value> = digits.into_iter().chain(splits).chain([bytes]).collect();
         json!({ "type": "Sequence", "pretokenizers": steps })
     }
+}
+
+/// Where the words of texts begin and end, in bytes; None if the steps cannot be run.
+fn words(pre_tokenizer: &Value, texts: &[&str]) -> Option<Vec<(usize, usize)>> {
+    let steps: PreTokenizerWrapper = serde_json::from_value(pre_tokenizer.clone()).ok()?;
+    let mut words = Vec::new();
+    for text in texts {
+        let split = || {
+            let mut split = PreTokenizedString::from(*text);
+            steps.pre_tokenize(&mut split).map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })?;
+            Ok(split)
+        };
+        let split = guarded(split).ok()?;
+        let places = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        words.extend(places.into_iter().map(|(_, place, _)| place));
+    }
+    Some(words)
 }

@@ -415,7 +415,7 @@ async fn write_shard(
 }
 
 /// Rows in another float type, rounded to nearest, ties to even. Values that would become infinite are an error.
-fn convert(tensor: &str, rows: Rows, to: FloatType) -> Result<Vec<u8>, ExportError> {
+pub(super) fn convert(tensor: &str, rows: Rows, to: FloatType) -> Result<Vec<u8>, ExportError> {
     if rows.dtype == to {
         return Ok(rows.bytes);
     }

@@ -99,7 +99,9 @@ pub enum ModelError {
         most: usize,
     },
     /// What a GGUF file cannot hold, as llama.cpp reads it.
-    #[error("a GGUF file cannot hold this model, as llama.cpp reads it: {what}; export a Hugging Face folder (hf, hf-zeroed)")]
+    #[error(
+        "a GGUF file cannot hold this model, as llama.cpp reads it: {what}; export a Hugging Face folder (hf, hf-zeroed)"
+    )]
     NotInGguf {
         /// What of the model, and why.
         what: String,

@@ -5,7 +5,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{BlockId, BlockKind, BlockSet};
 use super::config::most;
 use super::error::ModelError;
 use super::families::{self, EXPERTS, HEAD_DIM, HEADS, HIDDEN_SIZE, KV_HEADS, LAYER_TYPES, LAYERS, POSITIONS};
@@ -14,6 +13,7 @@ use super::keys::Keys;
 use super::rope::{RopeRequest, RopeScaling, RopeSpec};
 use super::settings::{Key, Settings};
 use super::spec::{Layer, ModelSpec};
+use super::{BlockId, BlockKind, BlockSet};
 use crate::weights::gguf::{GgufFile, GgufMetadata, MetadataArray, MetadataValue, RopeFactors};
 use crate::weights::{FloatType, Weights, gguf};
 
@@ -234,8 +234,7 @@ impl<'a> Metadata<'a> {
     /// differ.
     fn of_layers_with_block(&self, rest: &str, key: &str) -> Result<Option<u64>, ModelError> {
         let of = |setting: Key, kind| (setting.gguf == rest).then_some(kind);
-        let kind =
-            of(HEADS, BlockKind::Mha).or(of(KV_HEADS, BlockKind::Mha)).or(of(families::INNER, BlockKind::Mlp));
+        let kind = of(HEADS, BlockKind::Mha).or(of(KV_HEADS, BlockKind::Mha)).or(of(families::INNER, BlockKind::Mlp));
         let Some(kind) = kind.filter(|_| self.family.gguf.is_some_and(|gguf| gguf.by_layer)) else { return Ok(None) };
         let Some(MetadataValue::Array(_)) = self.values.get(key) else { return Ok(None) };
         let stubs = self.stubs(kind)?;

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::gguf_tokenizer::{
-    ADD_BOS, ADD_EOS, ADD_SPACE_PREFIX, BOS, CHAT_TEMPLATE, EOS, MERGES, MODEL, PADDING, PRE, SCORES, TOKEN_TYPES, TOKENS,
-    UNKNOWN,
+    ADD_BOS, ADD_EOS, ADD_SPACE_PREFIX, BOS, CHAT_TEMPLATE, EOS, MERGES, MODEL, PADDING, PRE, SCORES, TOKEN_TYPES,
+    TOKENS, UNKNOWN,
 };
 use super::special_tokens::{self, named};
 use super::vocabulary::TokenType;
@@ -266,4 +266,161 @@ fn is_byte(token: &str) -> bool {
 fn is_byte_level(pre_tokenizer: &Value) -> bool {
     let steps = pre_tokenizer["pretokenizers"].as_array();
     pre_tokenizer["type"] == "ByteLevel" || steps.is_some_and(|steps| steps.iter().any(is_byte_level))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use serde_json::json;
+
+    use super::*;
+    use crate::weights::gguf::{MetadataArray, MetadataValue};
+
+    /// What llama.cpp makes of texts by every name of rules; see `tests/reference/llama_cpp_ids.py`.
+    fn reference() -> Value {
+        serde_json::from_slice(&std::fs::read("../tests/reference/llama_cpp_ids.json").unwrap()).unwrap()
+    }
+
+    fn texts(reference: &Value) -> Vec<String> {
+        serde_json::from_value(reference["texts"].clone()).unwrap()
+    }
+
+    fn spec(vocab_size: usize) -> ModelSpec {
+        let config = json!({
+            "model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "vocab_size": vocab_size, "bos_token_id": 0, "eos_token_id": [1, 2],
+        });
+        ModelSpec::from_config(config.as_object().unwrap()).unwrap()
+    }
+
+    fn strings(values: &Value) -> MetadataValue {
+        MetadataValue::Array(MetadataArray::String(serde_json::from_value(values.clone()).unwrap()))
+    }
+
+    fn integers(values: &Value) -> MetadataValue {
+        MetadataValue::Array(MetadataArray::Signed(serde_json::from_value(values.clone()).unwrap()))
+    }
+
+    fn tokenizer(entries: Vec<(&str, MetadataValue)>) -> Tokenizer {
+        let entries = entries.into_iter().map(|(key, value)| (key.to_string(), value));
+        Tokenizer::from_gguf(&GgufMetadata::new("m.gguf", entries)).unwrap()
+    }
+
+    /// What is read of entries that were written.
+    fn read(entries: &Entries) -> Tokenizer {
+        let values = entries.iter().map(|(key, value)| (key.clone(), value.value().unwrap()));
+        Tokenizer::from_gguf(&GgufMetadata::new("written.gguf", values)).unwrap()
+    }
+
+    fn value<'a>(entries: &'a Entries, key: &str) -> &'a StoredValue {
+        &entries.iter().find(|(other, _)| other == key).unwrap().1
+    }
+
+    #[test]
+    fn every_way_to_split_words_is_found_again() {
+        let reference = reference();
+        let (texts, byte_level) = (texts(&reference), &reference["byte_level"]);
+        for group in reference["groups"].as_array().unwrap() {
+            let name = group["names"][0].as_str().unwrap();
+            let source = tokenizer(vec![
+                (MODEL, MetadataValue::String("gpt2".into())),
+                (PRE, MetadataValue::String(name.into())),
+                (TOKENS, strings(&byte_level["tokens"])),
+                (TOKEN_TYPES, integers(&byte_level["types"])),
+                (MERGES, strings(&byte_level["merges"])),
+                (BOS, MetadataValue::Unsigned(0)),
+                (EOS, MetadataValue::Unsigned(1)),
+            ]);
+            let tokens = byte_level["tokens"].as_array().unwrap().len();
+            let (entries, note) = gguf_entries(Some(&source), |_| None, &spec(tokens + 3));
+            assert_eq!(note, None, "{name}");
+            let again = read(&entries);
+            for text in &texts {
+                assert_eq!(again.encode(text).unwrap(), source.encode(text).unwrap(), "{name}: {text:?}");
+            }
+            let StoredValue::Strings(names) = value(&entries, TOKENS) else { panic!("{name}") };
+            assert_eq!((names.len(), names[tokens].clone()), (tokens + 3, format!("[PAD{tokens}]")));
+            // What no row is for has no place.
+            let (entries, note) = gguf_entries(Some(&source), |_| None, &spec(tokens - 1));
+            assert_eq!(value(&entries, MODEL), &StoredValue::String(NONE.into()));
+            assert!(note.unwrap().contains(&format!("the embedding {} rows", tokens - 1)));
+        }
+    }
+
+    #[test]
+    fn published_pre_tokenizers_have_their_names() {
+        let bytes = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+        let sequence = |steps: [Value; 2]| json!({"type": "Sequence", "pretokenizers": steps});
+        let split = |regex: &str| {
+            let pattern = json!({"Regex": regex});
+            let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
+            sequence([split, bytes(false)])
+        };
+        // As the tokenizer.json files of Llama 3 and Qwen2 spell it.
+        let words = |digits: &str| {
+            format!(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+            )
+        };
+        let digits = json!({"type": "Digits", "individual_digits": true});
+        for (pre_tokenizer, name) in [
+            (bytes(true), "gpt-2"),
+            (sequence([digits, bytes(true)]), "smollm"),
+            (split(&words(r"\p{N}{1,3}")), "llama-bpe"),
+            (split(&words(r"\p{N}")), "qwen2"),
+        ] {
+            let rules = WordRules::splitting_as(&pre_tokenizer, &PAGE);
+            assert!(rules.iter().any(|rules| rules.names[0] == name), "{name}: {rules:?}");
+        }
+        let none = split("[aeiou]");
+        assert!(WordRules::splitting_as(&none, &PAGE).is_empty() && is_byte_level(&none));
+    }
+
+    #[test]
+    fn sentence_piece_keeps_its_ids_and_its_space() {
+        let reference = reference();
+        let (texts, model) = (texts(&reference), &reference["sentence_piece"]);
+        let scores: Vec<f64> = serde_json::from_value(model["scores"].clone()).unwrap();
+        for prefix in [true, false] {
+            let source = tokenizer(vec![
+                (MODEL, MetadataValue::String("llama".into())),
+                (TOKENS, strings(&model["tokens"])),
+                (TOKEN_TYPES, integers(&model["types"])),
+                (SCORES, MetadataValue::Array(MetadataArray::Float(scores.clone()))),
+                (ADD_SPACE_PREFIX, MetadataValue::Bool(prefix)),
+            ]);
+            let files = [("tokenizer_config.json", br#"{"eos_token": "</s>", "chat_template": "{{ x }}"}"#.as_slice())];
+            let find = |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes);
+            let (entries, note) = gguf_entries(Some(&source), find, &spec(scores.len()));
+            assert_eq!(note, None, "prefix {prefix}");
+            assert_eq!(value(&entries, ADD_SPACE_PREFIX), &StoredValue::Bool(prefix));
+            assert_eq!(value(&entries, ADD_BOS), &StoredValue::Bool(true));
+            assert_eq!(value(&entries, CHAT_TEMPLATE), &StoredValue::String("{{ x }}".into()));
+            assert_eq!(
+                value(&entries, TOKEN_TYPES),
+                &StoredValue::I32s(serde_json::from_value(model["types"].clone()).unwrap())
+            );
+            let again = read(&entries);
+            for text in &texts {
+                assert_eq!(again.encode(text).unwrap(), source.encode(text).unwrap(), "prefix {prefix}: {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_llama_cpp_does_not_run_is_left_out_with_a_reason() {
+        let words = json!({
+            "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"},
+            "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"},
+        });
+        let source = Tokenizer::from_json(words.to_string().as_bytes()).unwrap();
+        for (tokenizer, reason) in [(None, "there is none"), (Some(&source), "it is a WordLevel model")] {
+            let (entries, note) = gguf_entries(tokenizer, |_| None, &spec(4));
+            assert!(note.as_ref().unwrap().contains(reason), "{note:?}");
+            let expected =
+                [text(MODEL, NONE), (BOS.to_string(), StoredValue::U32(0)), (EOS.to_string(), StoredValue::U32(1))];
+            assert_eq!(entries, expected);
+        }
+    }
 }

@@ -414,7 +414,9 @@ fn words(pre_tokenizer: &Value, texts: &[&str]) -> Option<Vec<(usize, usize)>> {
     for text in texts {
         let split = || {
             let mut split = PreTokenizedString::from(*text);
-            steps.pre_tokenize(&mut split).map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })?;
+            steps
+                .pre_tokenize(&mut split)
+                .map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })?;
             Ok(split)
         };
         let split = guarded(split).ok()?;

@@ -286,7 +286,9 @@ pub(super) fn unloadable(target: &ModelSpec) -> Option<String> {
     let narrow = gguf.whole_width && attention.query_width() != target.hidden_size;
     narrow.then(|| {
         let (found, expected) = (attention.query_width(), target.hidden_size);
-        format!("llama.cpp wants the heads of the architecture {architecture} to be {expected} wide together, not {found}")
+        format!(
+            "llama.cpp wants the heads of the architecture {architecture} to be {expected} wide together, not {found}"
+        )
     })
 }
 
@@ -304,8 +306,9 @@ pub(super) fn misread(target: &ModelSpec) -> Option<String> {
         ));
     }
     let (layers, wanted) = (target.layers.len(), exaone4::WINDOWED);
-    (target.family.name == "exaone4" && layers != wanted)
-        .then(|| format!("llama.cpp computes the windows of EXAONE 4 in models of {wanted} layers only, not of {layers}"))
+    (target.family.name == "exaone4" && layers != wanted).then(|| {
+        format!("llama.cpp computes the windows of EXAONE 4 in models of {wanted} layers only, not of {layers}")
+    })
 }
 
 /// In what two models differ that are to compute the same; None if in nothing. Which tokens begin and end a text does not

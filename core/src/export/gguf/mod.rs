@@ -205,10 +205,7 @@ pub async fn export_gguf(
 ///
 /// # Errors
 /// As [`export_gguf`], as far as no value has to be read.
-pub async fn written_gguf_bytes(
-    source: impl Into<GgufSource<'_>>,
-    options: &GgufOptions,
-) -> Result<u64, ExportError> {
+pub async fn written_gguf_bytes(source: impl Into<GgufSource<'_>>, options: &GgufOptions) -> Result<u64, ExportError> {
     Ok(Plan::new(&source.into(), options).await?.bytes())
 }
 
@@ -538,6 +535,3 @@ impl Entries {
 
 /// A value of metadata.
 type Entry = (String, StoredValue);
-
-#[cfg(test)]
-mod tests;

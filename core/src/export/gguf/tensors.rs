@@ -312,7 +312,10 @@ impl Output {
         self.shape[0] += piece.rows.len();
         let Content::Stored(pieces) = &mut self.content else { return };
         match pieces.last_mut() {
-            Some(last) if (Piece { rows: last.rows.clone(), ..piece.clone() }) == *last && last.rows.end == piece.rows.start => {
+            Some(last)
+                if (Piece { rows: last.rows.clone(), ..piece.clone() }) == *last
+                    && last.rows.end == piece.rows.start =>
+            {
                 last.rows.end = piece.rows.end;
             }
             _ => pieces.push(piece),

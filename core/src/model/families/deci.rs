@@ -64,7 +64,11 @@ pub(crate) fn of_spec(spec: &ModelSpec) -> Option<ModelSpec> {
     };
     let outside = spec.embedding == Embedding { scale: 1.0, positions: None }
         && spec.head == Head { tied: spec.head.tied, bias: false, unit_rows: false, scale: 1.0, soft_cap: None };
-    let fits = outside && rms(spec.final_norm) && spec.ropes.len() == 1 && spec.restarts_after.is_none() && spec.layers.iter().all(layer);
+    let fits = outside
+        && rms(spec.final_norm)
+        && spec.ropes.len() == 1
+        && spec.restarts_after.is_none()
+        && spec.layers.iter().all(layer);
     let family = of_biases(first.attention.bias, first.dense().bias).unwrap_or(&FAMILY);
     fits.then(|| ModelSpec { family, ..spec.clone() })
 }

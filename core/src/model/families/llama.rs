@@ -10,7 +10,10 @@ pub(super) const LLAMA: Family = Family {
     class: "LlamaForCausalLM",
     config_class: "LlamaConfig",
     package: "llama",
-    gguf: biased(gguf("llama", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv, "mlp_bias": spec.biases().1})), Biases::Any),
+    gguf: biased(
+        gguf("llama", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv, "mlp_bias": spec.biases().1})),
+        Biases::Any,
+    ),
     tensors: INTERLEAVED_TENSORS,
     spec,
     ..super::FAMILY

@@ -48,7 +48,10 @@ impl ModelSpec {
             match config.get(*hf) {
                 Some(Value::Bool(flag)) => set(gguf, StoredValue::Bool(*flag)),
                 Some(Value::Number(found)) if found.is_u64() => {
-                    set(gguf, number(found.as_u64().and_then(|found| usize::try_from(found).ok()).unwrap_or(usize::MAX)));
+                    set(
+                        gguf,
+                        number(found.as_u64().and_then(|found| usize::try_from(found).ok()).unwrap_or(usize::MAX)),
+                    );
                 }
                 Some(Value::Number(found)) => set(gguf, StoredValue::F32(found.as_f64().unwrap_or(0.0) as f32)),
                 _ => {}

@@ -247,8 +247,20 @@ mod tests {
         assert_eq!((numbers.len(), numbers.text()), (Some(4), None));
         assert_eq!(numbers.picked(&[3, 0]).unwrap(), raw(StoredValue::I32s(vec![8, 5])));
         assert!(numbers.picked(&[4]).is_none(), "there is no fifth");
-        let flags = StoredValue::Raw([9u32.to_le_bytes(), 7u32.to_le_bytes()].concat().into_iter().chain(2u64.to_le_bytes()).chain([1, 0]).collect());
-        let expected: Vec<u8> = [9u32.to_le_bytes(), 7u32.to_le_bytes()].concat().into_iter().chain(1u64.to_le_bytes()).chain([0]).collect();
+        let flags = StoredValue::Raw(
+            [9u32.to_le_bytes(), 7u32.to_le_bytes()]
+                .concat()
+                .into_iter()
+                .chain(2u64.to_le_bytes())
+                .chain([1, 0])
+                .collect(),
+        );
+        let expected: Vec<u8> = [9u32.to_le_bytes(), 7u32.to_le_bytes()]
+            .concat()
+            .into_iter()
+            .chain(1u64.to_le_bytes())
+            .chain([0])
+            .collect();
         assert_eq!(flags.picked(&[1]).unwrap().bytes(), expected);
         let texts = raw(StoredValue::Strings(vec!["a".to_string()]));
         assert!(texts.len() == Some(1) && texts.picked(&[0]).is_none());

@@ -1,8 +1,9 @@
 //! A tokenizer as the metadata of a GGUF file, as far as such a file can hold it.
 //!
-//! llama.cpp knows by a name how a byte-level vocabulary splits words. Which one is found by trying: the rules that split a
-//! page of awkward text as the tokenizer does. What comes of it is read back, and has to give the tokenizer's own ids of that page;
-//! a tokenizer for which nothing does is not written.
+//! llama.cpp knows by a name how a byte-level vocabulary splits words. Which one is found by trying: the rules that split texts
+//! as the tokenizer does, plain ones all and of awkward ones the most. What comes of it is read back and has to give the
+//! tokenizer's own ids; where it does not for awkward texts, that is said, and where it does not for plain ones, the tokenizer is
+//! not written.
 
 use std::collections::HashMap;
 
@@ -25,19 +26,29 @@ type Entries = Vec<(String, StoredValue)>;
 /// What a tokenizer that is none is called.
 const NONE: &str = "none";
 
-/// Texts that tell tokenizers apart: contractions in either case, runs of digits and spaces, capitals within words, scripts
-/// with and without cases or spaces, combining marks, symbols, code. All in form C, which some tokenizers bring texts to and
-/// llama.cpp does not.
-pub(super) const PAGE: [&str; 9] = [
+/// Texts that a file's tokenizer has to turn into the same tokens: contractions in either case, runs of digits and spaces,
+/// capitals within words, code, all in ASCII.
+pub(super) const PLAIN: [&str; 4] = [
     "The king didn't say 1234567 words; SHE'LL count 12, 345 and 6 of them, won't she? I'M sure we've",
     " leading,  two   three    four spaces \n\n\n and\tlines\r\n  with \t tabs \n end ",
     "HTTPServer camelCase snake_case XMLHttpRequest2 iPhone15 a1b22c333d4444 v1.2.3-rc4",
+    "fn main() {\n    let x = vec![1, 2];\n\tprintln!(\"{}\", x.len() * 10_000);\n}\n\n\n",
+];
+
+/// Texts that tell the rest apart: scripts with and without cases or spaces, combining marks, symbols, and what lies between them.
+/// All in form C, which some tokenizers bring texts to and llama.cpp does not. Some published tokenizers and llama.cpp do not
+/// agree on all of them.
+pub(super) const AWKWARD: [&str; 10] = [
     "Gr\u{fc}\u{df}e aus K\u{f6}ln \u{2014} \u{ab}d\u{e9}j\u{e0} vu\u{bb} na\u{ef}ve \u{130}stanbul \u{15a}wi\u{119}to \u{41f}\u{440}\u{438}\u{432}\u{435}\u{442}, \u{43c}\u{438}\u{440}! \u{393}\u{3b5}\u{3b9}\u{3ac} 99",
     "\u{4e16}\u{754c}\u{3001}\u{4f60}\u{597d}123\u{3002}\u{3053}\u{3093}\u{306b}\u{3061}\u{306f}\u{30c6}\u{30b9}\u{30c8} \u{c548}\u{b155} \u{d55c}\u{ad6d}\u{c5b4} \u{e2a}\u{e27}\u{e31}\u{e2a}\u{e14}\u{e35}",
     "\u{645}\u{631}\u{62d}\u{628}\u{627} \u{661}\u{662}\u{663} \u{5e9}\u{5dc}\u{5d5}\u{5dd} \u{928}\u{92e}\u{938}\u{94d}\u{924}\u{947} \u{967}\u{968}\u{969} a\u{30b}b x\u{b2}\u{bd} \u{2167}",
     "\u{1f642}\u{1f469}\u{200d}\u{1f4bb} $5+3<=9 ~`^|\\ {[(<>)]} \"quoted\" 'single' #!/bin/sh @user %20 &amp; a/b//c ... !!! ?!",
-    "fn main() {\n    let x = vec![1, 2];\n\tprintln!(\"{}\", x.len() * 10_000);\n}\n\n\n",
     "\u{3000}wide\u{a0}space\u{2003}em 's 'S 'lL's ''s don\u{2019}t 3's it'd",
+    "\r+123\u{200d}_a_e1234\u{e9}\u{301}\u{bd}\n\n\n\u{4e2d}   123,\u{30a2}\u{c9}\u{20ac}\u{1f642}123\t",
+    "def f(x: int) -> str:\n    return f'{x!r}'  # <b>html</b>\n\tif (a && b || !c) { x += 1; }\n\n    }\n",
+    "d\n \u{0}\u{2026}9\u{3000}\u{2019}d\u{1f642}\u{e01}-?a\u{6587}\u{663}\u{3042}+\u{a0}\u{20ac}\u{1c5}..a",
+    "\r\r\n \r \n\n \t\n\u{b}\u{c} x",
+    "\u{2b0}\u{60c}\u{20ac}aS\u{1c5}\n\u{a0}D Sds\u{1f642}\\!\u{c9}\u{2b0}\u{200d}-!  r'LL",
 ];
 
 /// The entries of a tokenizer for a model, and what is to be said where they are not all that it is. `read` has the files beside
@@ -55,7 +66,12 @@ pub(crate) fn gguf_entries<'a>(
         },
     };
     let (mut entries, note) = match written {
-        Ok(entries) => (entries, None),
+        Ok((entries, true)) => (entries, None),
+        Ok((entries, false)) => {
+            let note = "llama.cpp makes other tokens of some texts than the model's own tokenizer does, of scripts or signs beyond \
+                        ASCII";
+            (entries, Some(note.to_string()))
+        }
         Err(reason) => {
             let note = format!("the tokenizer is not in the file, which is one of token ids alone: {reason}");
             let mut entries = vec![text(MODEL, NONE)];
@@ -64,7 +80,7 @@ pub(crate) fn gguf_entries<'a>(
             (entries, Some(note))
         }
     };
-    if note.is_none()
+    if entries.first() != Some(&text(MODEL, NONE))
         && let Some(template) = chat_template(&read)
     {
         entries.push(text(CHAT_TEMPLATE, &template));
@@ -99,8 +115,12 @@ struct Source<'a> {
     spec: &'a ModelSpec,
 }
 
+/// So many names are tried of those that split alike.
+const TRIED: usize = 4;
+
 impl Source<'_> {
-    fn entries(&self) -> Result<Entries, String> {
+    /// The entries, and whether they give the same tokens of awkward texts, too.
+    fn entries(&self) -> Result<(Entries, bool), String> {
         let file: Value = serde_json::from_str(&self.tokenizer.to_json()).map_err(|error| error.to_string())?;
         let model = &file["model"];
         let kind = model["type"].as_str().unwrap_or("BPE");
@@ -115,17 +135,16 @@ impl Source<'_> {
         }
         let types = self.types(&tokens, Some(model));
         let scores = StoredValue::F32s(scores(&tokens, &types, &merges));
+        let mut candidates = Vec::new();
         for prefix in [true, false] {
             let mut entries = vec![text(MODEL, "llama"), text(PRE, "default")];
             entries.extend(vocabulary(&tokens, &types));
             entries.push((SCORES.to_string(), scores.clone()));
             entries.extend(common.iter().cloned());
             entries.push((ADD_SPACE_PREFIX.to_string(), StoredValue::Bool(prefix)));
-            if self.reads_back(&entries) {
-                return Ok(entries);
-            }
+            candidates.push(entries);
         }
-        Err("llama.cpp would make other tokens of a text".to_string())
+        self.first_that_reads_back(candidates)
     }
 
     fn byte_level(
@@ -134,24 +153,36 @@ impl Source<'_> {
         tokens: &[Option<String>],
         merges: Vec<(String, String)>,
         common: &Entries,
-    ) -> Result<Entries, String> {
+    ) -> Result<(Entries, bool), String> {
         let merges: Vec<String> = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
         let whole_words = file["model"]["ignore_merges"].as_bool().unwrap_or(false);
-        let mut rules = WordRules::splitting_as(&file["pre_tokenizer"], &PAGE);
+        let mut rules = WordRules::splitting_as(&file["pre_tokenizer"], &PLAIN, &AWKWARD);
         if rules.is_empty() {
             return Err("llama.cpp has no name for how it splits words".to_string());
         }
-        rules.sort_by_key(|rules| rules.whole_words != whole_words);
-        for rules in rules {
+        rules.sort_by_key(|(alike, rules)| (std::cmp::Reverse(*alike), rules.whole_words != whole_words));
+        let types = self.types(tokens, None);
+        let candidates = rules.into_iter().take(TRIED).map(|(_, rules)| {
             let mut entries = vec![text(MODEL, "gpt2"), text(PRE, rules.names[0])];
-            entries.extend(vocabulary(tokens, &self.types(tokens, None)));
+            entries.extend(vocabulary(tokens, &types));
             entries.push((MERGES.to_string(), StoredValue::Strings(merges.clone())));
             entries.extend(common.iter().cloned());
-            if self.reads_back(&entries) {
-                return Ok(entries);
+            entries
+        });
+        self.first_that_reads_back(candidates)
+    }
+
+    /// The first that gives the same ids of all texts, or else of plain ones.
+    fn first_that_reads_back(&self, candidates: impl IntoIterator<Item = Entries>) -> Result<(Entries, bool), String> {
+        let mut plain = None;
+        for entries in candidates {
+            match self.reads_back(&entries) {
+                (true, true) => return Ok((entries, true)),
+                (true, false) if plain.is_none() => plain = Some((entries, false)),
+                _ => {}
             }
         }
-        Err("llama.cpp would make other tokens of a text".to_string())
+        plain.ok_or_else(|| "llama.cpp would make other tokens of plain texts".to_string())
     }
 
     /// The tokens by their ids, one for each row of the embedding; None where there is none.
@@ -207,18 +238,16 @@ impl Source<'_> {
         Ok(special.chain(flags).collect())
     }
 
-    /// Whether the tokenizer that these entries say gives the same ids.
-    fn reads_back(&self, entries: &Entries) -> bool {
+    /// Whether the tokenizer that these entries say gives the same ids of plain texts, and of awkward ones.
+    fn reads_back(&self, entries: &Entries) -> (bool, bool) {
         let values = entries.iter().filter_map(|(key, value)| Some((key.clone(), value.value()?)));
-        let same = |read: Tokenizer| {
-            let agree = |text: &&str| match (read.encode(text), self.tokenizer.encode(text)) {
-                (Ok(found), Ok(wanted)) => found == wanted,
-                _ => false,
-            };
-            PAGE.iter().all(agree)
-        };
         let read: Result<Tokenizer, TextError> = Tokenizer::from_gguf(&GgufMetadata::new("tokenizer", values));
-        read.is_ok_and(same)
+        let Ok(read) = read else { return (false, false) };
+        let agree = |text: &&str| match (read.encode(text), self.tokenizer.encode(text)) {
+            (Ok(found), Ok(wanted)) => found == wanted,
+            _ => false,
+        };
+        (PLAIN.iter().all(agree), AWKWARD.iter().all(agree))
     }
 }
 
@@ -369,11 +398,12 @@ mod tests {
             (split(&words(r"\p{N}{1,3}")), "llama-bpe"),
             (split(&words(r"\p{N}")), "qwen2"),
         ] {
-            let rules = WordRules::splitting_as(&pre_tokenizer, &PAGE);
-            assert!(rules.iter().any(|rules| rules.names[0] == name), "{name}: {rules:?}");
+            let rules = WordRules::splitting_as(&pre_tokenizer, &PLAIN, &AWKWARD);
+            let most = rules.iter().map(|(alike, _)| *alike).max().unwrap();
+            assert!(rules.iter().any(|(alike, rules)| rules.names[0] == name && *alike == most), "{name}: {rules:?}");
         }
         let none = split("[aeiou]");
-        assert!(WordRules::splitting_as(&none, &PAGE).is_empty() && is_byte_level(&none));
+        assert!(WordRules::splitting_as(&none, &PLAIN, &AWKWARD).is_empty() && is_byte_level(&none));
     }
 
     #[test]

@@ -378,11 +378,21 @@ impl WordRules {
         WORD_RULES.iter().find(|rules| rules.names.contains(&name))
     }
 
-    /// The rules that split texts as a tokenizer.json's `pre_tokenizer` does.
-    pub fn splitting_as(pre_tokenizer: &Value, texts: &[&str]) -> Vec<&'static Self> {
-        let Some(wanted) = words(pre_tokenizer, texts) else { return Vec::new() };
-        let same = |rules: &&Self| words(&rules.pre_tokenizer(), texts).as_ref() == Some(&wanted);
-        WORD_RULES.iter().filter(same).collect()
+    /// The rules that split plain texts as a tokenizer.json's `pre_tokenizer` does, and how many of the awkward ones.
+    pub fn splitting_as(pre_tokenizer: &Value, plain: &[&str], awkward: &[&str]) -> Vec<(usize, &'static Self)> {
+        let all = |steps: &Value, texts: &[&str]| texts.iter().map(|text| words(steps, text)).collect::<Vec<_>>();
+        let (wanted, more) = (all(pre_tokenizer, plain), all(pre_tokenizer, awkward));
+        if wanted.contains(&None) {
+            return Vec::new();
+        }
+        let alike = |rules: &'static Self| {
+            let steps = rules.pre_tokenizer();
+            let same = all(&steps, plain) == wanted;
+            same.then(|| {
+                (all(&steps, awkward).iter().zip(&more).filter(|(found, wanted)| found == wanted).count(), rules)
+            })
+        };
+        WORD_RULES.iter().filter_map(alike).collect()
     }
 
     /// All names, with commas between them.
@@ -407,21 +417,15 @@ impl WordRules {
     }
 }
 
-/// Where the words of texts begin and end, in bytes; None if the steps cannot be run.
-fn words(pre_tokenizer: &Value, texts: &[&str]) -> Option<Vec<(usize, usize)>> {
+/// Where the words of a text begin and end, in bytes; None if the steps cannot be run.
+fn words(pre_tokenizer: &Value, text: &str) -> Option<Vec<(usize, usize)>> {
     let steps: PreTokenizerWrapper = serde_json::from_value(pre_tokenizer.clone()).ok()?;
-    let mut words = Vec::new();
-    for text in texts {
-        let split = || {
-            let mut split = PreTokenizedString::from(*text);
-            steps
-                .pre_tokenize(&mut split)
-                .map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })?;
-            Ok(split)
-        };
-        let split = guarded(split).ok()?;
-        let places = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
-        words.extend(places.into_iter().map(|(_, place, _)| place));
-    }
-    Some(words)
+    let split = || {
+        let mut split = PreTokenizedString::from(text);
+        steps.pre_tokenize(&mut split).map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })?;
+        Ok(split)
+    };
+    let split = guarded(split).ok()?;
+    let places = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
+    Some(places.into_iter().map(|(_, place, _)| place).collect())
 }

@@ -42,9 +42,8 @@ fn q8_0(values: &[f32; BLOCK]) -> [u8; 34] {
 fn q4_0(values: &[f32; BLOCK]) -> [u8; 18] {
     let largest = values.iter().fold(0.0f32, |most, value| if value.abs() > most.abs() { *value } else { most });
     let scale = largest / -8.0;
-    let factor = f64::from(reciprocal(scale));
-    // The sum is rounded to f32 before it is cut off.
-    let nibble = |value: f32| ((f64::from(value) * factor + 8.5) as f32).trunc().clamp(0.0, 15.0) as u8;
+    let factor = reciprocal(scale);
+    let nibble = |value: f32| (value * factor + 8.5).trunc().clamp(0.0, 15.0) as u8;
     let mut block = [0; 18];
     block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
     let (low, high) = values.split_at(BLOCK / 2);

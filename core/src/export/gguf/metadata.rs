@@ -281,7 +281,7 @@ pub(super) fn unloadable(target: &ModelSpec) -> Option<String> {
     };
     let architecture = gguf.architecture;
     if !fits {
-        return Some(format!("llama.cpp loads files of the architecture {architecture} with {expected} only"));
+        return Some(format!("the architecture {architecture} has {expected} in llama.cpp"));
     }
     let narrow = gguf.whole_width && attention.query_width() != target.hidden_size;
     narrow.then(|| {

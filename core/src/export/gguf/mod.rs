@@ -464,8 +464,12 @@ fn candidates(
             found.push(Candidate { form: GgufForm::Plain, target, layers: kept.clone() });
         }
     }
-    if wanted(GgufFormat::Deci) && !kept.is_empty() {
+    let both = kept.iter().any(|kept| kept.mha.is_some()) && kept.iter().any(|kept| kept.mlp.is_some());
+    if wanted(GgufFormat::Deci) {
         match as_deci {
+            _ if !both => {
+                notes.push("not written as a deci: blocks of one kind are all gone, and their sizes with them".to_string());
+            }
             Some(deci) => {
                 let target = deci_target(&deci, &kept);
                 found.push(Candidate { form: GgufForm::Deci, target, layers: kept });
@@ -496,13 +500,15 @@ fn own_families(source: &GgufSource<'_>) -> Vec<&'static Family> {
     let by_layer = spec.family.gguf.is_some_and(|gguf| gguf.by_layer);
     let own = if by_layer { families::named(spec.family.name) } else { Some(spec.family) };
     let own = own.filter(|family| family.gguf.is_some());
-    let llama = families::named("llama").filter(|_| AS_LLAMA.contains(&spec.family.name));
-    let llama = llama.filter(|_| families::deci::of_spec(spec).is_some());
-    match source.gguf {
-        // A file stays what it is, if it can.
-        Some(_) => own.into_iter().chain(llama).collect(),
-        None => llama.into_iter().chain(own).collect(),
+    // A Llama in all but name is one where its own architecture has no place for its biases, too.
+    let llama = families::named("llama").filter(|_| families::deci::of_spec(spec).is_some());
+    let mut families: Vec<&Family> = own.into_iter().chain(llama).collect();
+    families.dedup();
+    // A file stays what it is, if it can.
+    if source.gguf.is_none() && AS_LLAMA.contains(&spec.family.name) {
+        families.reverse();
     }
+    families
 }
 
 /// The model of a `deci` of these layers, as it reads back.

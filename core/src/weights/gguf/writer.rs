@@ -223,7 +223,7 @@ mod tests {
             }
             let read = block_on(super::super::open(Rc::new(BytesSource::new("m.gguf", file.clone())), &[])).unwrap();
             for (key, value) in &entries {
-                prop_assert_eq!(read.metadata.get(key), value.value().as_ref());
+                prop_assert_eq!(read.metadata.get(key).cloned(), value.value());
             }
             let stored = block_on(read.stored_entries()).unwrap();
             let bytes = |entries: &[(String, StoredValue)]| {

@@ -1,6 +1,6 @@
 //! Arguments that several commands take.
 
-use blockpruner::export::{HfFormat, Plan, Provenance, parse_order};
+use blockpruner::export::{GgufFormat, GgufQuantisation, HfFormat, ModelFormat, Plan, Provenance, parse_order};
 use blockpruner::gpu::{GpuOptions, KernelChoice, Tier};
 use blockpruner::model::{BlockSet, ModelSpec};
 use blockpruner::search::{BlockTypes, Exhaustive, Racing, SearchOptions, Units};
@@ -159,17 +159,24 @@ pub enum Format {
     Hf,
     /// Hugging Face folder, the blocks' outputs zero; loads anywhere, saves no memory
     HfZeroed,
+    /// One GGUF file for llama.cpp: an ordinary model where what is left is one, else an architecture whose layers may lack a
+    /// block, else zeroed
+    Gguf,
+    /// One GGUF file, the blocks' outputs zero
+    GgufZeroed,
 }
 
 impl Format {
     /// As the library calls it; None: what is best for the blocks that go.
-    pub fn library(self) -> Option<HfFormat> {
-        match self {
-            Format::Auto => None,
-            Format::Plain => Some(HfFormat::Plain),
-            Format::Hf => Some(HfFormat::Removed),
-            Format::HfZeroed => Some(HfFormat::Zeroed),
-        }
+    pub fn library(self) -> Option<ModelFormat> {
+        Some(match self {
+            Format::Auto => return None,
+            Format::Plain => HfFormat::Plain.into(),
+            Format::Hf => HfFormat::Removed.into(),
+            Format::HfZeroed => HfFormat::Zeroed.into(),
+            Format::Gguf => GgufFormat::Auto.into(),
+            Format::GgufZeroed => GgufFormat::Zeroed.into(),
+        })
     }
 }
 
@@ -191,6 +198,27 @@ impl Dtype {
             Dtype::Bf16 => FloatType::BF16,
             Dtype::F16 => FloatType::F16,
             Dtype::F32 => FloatType::F32,
+        }
+    }
+}
+
+/// Type of few bits of the written tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Quantize {
+    /// 8 bits a weight and a half
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4 bits a weight and a half; 8 for the head
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+impl Quantize {
+    /// As the library calls it.
+    pub fn library(self) -> GgufQuantisation {
+        match self {
+            Quantize::Q8_0 => GgufQuantisation::Q8_0,
+            Quantize::Q4_0 => GgufQuantisation::Q4_0,
         }
     }
 }

@@ -30,6 +30,7 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         search: SearchArgs::default(),
         format: Format::Auto,
         dtype: None,
+        quantize: None,
         out: args.out.clone().unwrap_or_else(fresh_folder),
         resume: false,
         eval: EvalArgs::default(),

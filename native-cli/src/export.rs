@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use blockpruner::export::{DiskFolder, HfFormat, HfOptions};
+use blockpruner::export::{DiskFolder, ModelOptions};
 use blockpruner::session::write_model;
 use clap::Args;
 
-use crate::args::{Dtype, Format, RemovedArgs};
+use crate::args::{Dtype, Format, Quantize, RemovedArgs};
 use crate::event::Event;
 use crate::exit::{as_input, bad_input};
 use crate::progress::WritingBars;
@@ -27,9 +27,12 @@ pub struct ExportArgs {
     /// How the removed blocks are written
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Convert the weights [default: keep their type; quantised ones become bf16]
+    /// Convert the written weights [default: keep their type; quantised ones become bf16, but not in a GGUF file]
     #[arg(long, value_enum)]
     dtype: Option<Dtype>,
+    /// Quantise the written weights, for --format gguf
+    #[arg(long, value_enum, conflicts_with = "dtype")]
+    quantize: Option<Quantize>,
     /// Folder to write; must be new or empty
     #[arg(long)]
     out: PathBuf,
@@ -48,10 +51,10 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let folder = DiskFolder::create(&args.out).map_err(as_input)?;
     let checkpoint = open::checkpoint(&args.model).await?;
     let (removed, provenance) = args.removed.found(&checkpoint.spec)?;
-    let format = args.format.library().unwrap_or_else(|| HfFormat::best(&checkpoint, &removed));
-    let options = HfOptions::new(removed.clone(), format).dtype(args.dtype.map(Dtype::library));
-    let options = options.provenance(provenance.command(command_line::shown()));
-    tell_sizes(&checkpoint, &options, false)?;
+    let options = ModelOptions::new(removed.clone(), args.format.library()).dtype(args.dtype.map(Dtype::library));
+    let options =
+        options.quantize(args.quantize.map(Quantize::library)).provenance(provenance.command(command_line::shown()));
+    tell_sizes(&checkpoint, &options, false).await?;
     let partial = folder.partial().to_path_buf();
     let stopped = |text: &str| tell(&Event::Stopped { text: text.into() });
     ctrlc::set_handler(move || {
@@ -74,7 +77,7 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     if args.json {
         return screen::print_json(&serde_json::json!({
             "out": args.out,
-            "format": format.as_str(),
+            "format": summary.format.to_string(),
             "step": args.removed.step(),
             "removed": removed,
             "files": summary.files,

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use blockpruner::Error;
 use blockpruner::bench::SearchCount;
-use blockpruner::export::{ExportError, HfFormat, HfOptions, HfSource, Plan};
+use blockpruner::export::{ExportError, HfFormat, HfSource, ModelOptions, Plan, folder_format};
 use blockpruner::model::{BlockSet, PlainChange};
 use blockpruner::search::{SearchOptions, Units};
 use blockpruner::session::{NearlyPlain, OutFolder, Search, WriteOptions, Written};
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::{DeviceArgs, Dtype, Format, SearchArgs, TextArgs, block_count};
+use crate::args::{DeviceArgs, Dtype, Format, Quantize, SearchArgs, TextArgs, block_count};
 use crate::event::{Evaluation, Event};
 use crate::exit::{Stopped, as_input, bad_input};
 use crate::held_out::{self, EvalArgs};
@@ -38,9 +38,12 @@ pub struct PruneArgs {
     /// How the smaller model is written
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Convert the written weights [default: keep their type; quantised ones become bf16]
+    /// Convert the written weights [default: keep their type; quantised ones become bf16, but not in a GGUF file]
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
+    /// Quantise the written weights, for --format gguf
+    #[arg(long, value_enum, conflicts_with = "dtype")]
+    pub quantize: Option<Quantize>,
     /// Folder for plan.json, order.json and the model; must be new or empty
     #[arg(long)]
     pub out: PathBuf,
@@ -82,16 +85,21 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         approximate: options.strategy.is_approximate(),
         tokens: windows.ids.len(),
     });
-    let how = WriteOptions::new(args.format.library()).dtype(args.dtype.map(Dtype::library));
+    let how = WriteOptions::new(args.format.library())
+        .dtype(args.dtype.map(Dtype::library))
+        .quantize(args.quantize.map(Quantize::library));
     let source = HfSource::from(&checkpoint);
-    if how.format == Some(HfFormat::Plain) {
+    if args.format == Format::Plain {
         check_plain(&source, &options)?;
     }
     // Of the same size as a plain one.
-    let hf = if source.check_removal().is_ok() { HfFormat::Removed } else { HfFormat::Zeroed };
-    let format = how.format.filter(|format| *format != HfFormat::Plain).unwrap_or(hf);
-    let largest = HfOptions::new(smallest_blocks(&checkpoint, &options), format);
-    tell_sizes(&checkpoint, &largest.dtype(how.dtype), true)?;
+    let size = match args.format {
+        Format::Auto | Format::Plain => Some(folder_format(&checkpoint).into()),
+        _ => how.format,
+    };
+    let largest =
+        ModelOptions::new(smallest_blocks(&checkpoint, &options), size).dtype(how.dtype).quantize(how.quantize);
+    tell_sizes(&checkpoint, &largest, true).await?;
     let session = open::session(&args.device, &checkpoint).await?;
     if let Some(text) = &held_out {
         // That it fits shows before the search.
@@ -126,7 +134,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let how = how.command(command_line::shown()).held_out(evaluation.as_ref().map(Evaluation::of_card));
     let written = search.write(&out, how, &mut |writing| bars.tell(writing)).await;
     drop(bars);
-    let Written { plan, format, summary, planned, perplexity } = written.map_err(|error| match error {
+    let Written { plan, summary, planned, perplexity } = written.map_err(|error| match error {
         Error::Export(ExportError::OtherPerplexity { .. } | ExportError::Plan { .. }) => error.into(),
         // Whatever else goes wrong here, the search is saved.
         error => failed(error),
@@ -151,7 +159,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     }
     text += &screen::approximate_line(plan.settings.approximate, &count);
     text += &screen::size_line(bytes_read, summary.bytes);
-    text += &format!("wrote {}: plan.json, order.json, model/ ({})\n", args.out.display(), format.as_str());
+    text += &format!("wrote {}: plan.json, order.json, model/ ({})\n", args.out.display(), summary.format);
     screen::print_text(&text)
 }
 

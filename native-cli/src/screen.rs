@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use blockpruner::bench::SearchCount;
-use blockpruner::export::HfSummary;
+use blockpruner::export::ModelSummary;
 use blockpruner::model::BlockKind;
 use blockpruner::search::{MemoryPlan, Step};
 use clap::{Args, ValueEnum};
@@ -217,13 +217,8 @@ pub fn write(text: &str) -> anyhow::Result<()> {
 }
 
 /// Tells what of the input is not in a written model.
-pub fn notes(written: &HfSummary) {
-    for tensor in &written.left_out {
-        note(format!("{tensor} is not part of the architecture and was left out"));
-    }
-    for key in &written.foreign_code {
-        note(format!("{key} names a program that comes with the input, and was left out"));
-    }
+pub fn notes(written: &ModelSummary) {
+    written.notes.iter().for_each(note);
 }
 
 /// The steps of a search as a table.

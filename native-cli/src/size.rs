@@ -1,6 +1,6 @@
 //! The size of a model as it was read and as it will be written, told before the work.
 
-use blockpruner::export::{HfFormat, HfOptions, HfSource, written_bytes};
+use blockpruner::export::{GgufFormat, HfFormat, ModelFormat, ModelOptions, folder_format, model_bytes};
 use blockpruner::model::{BlockSet, Checkpoint};
 use blockpruner::search::{SearchOptions, Unit};
 use blockpruner::weights::FloatType;
@@ -31,26 +31,39 @@ pub fn smallest_blocks(checkpoint: &Checkpoint, options: &SearchOptions) -> Bloc
 ///
 /// # Errors
 /// Weights that cannot be written so.
-pub fn tell_sizes(checkpoint: &Checkpoint, options: &HfOptions, at_most: bool) -> anyhow::Result<()> {
-    let (read, written) = (checkpoint.weights.stored_bytes(), written_bytes(checkpoint, options)?);
+pub async fn tell_sizes(checkpoint: &Checkpoint, options: &ModelOptions, at_most: bool) -> anyhow::Result<()> {
+    let (read, written) = (checkpoint.weights.stored_bytes(), model_bytes(checkpoint, options).await?);
     tell(&Event::Size { bytes_read: read, bytes_written: written, at_most });
     if written <= read {
         return Ok(());
     }
-    let with = |other: HfOptions| -> anyhow::Result<_> {
-        let smaller = written_bytes(checkpoint, &other)?;
+    let with = async |other: ModelOptions| -> anyhow::Result<_> {
+        let smaller = model_bytes(checkpoint, &other).await?;
         // A norm or two that become smaller are not worth a word.
         Ok((smaller < written / 4 * 3).then(|| bytes(smaller)))
     };
-    let halves = with(options.clone().dtype(FloatType::BF16))?;
-    let without = match HfSource::from(checkpoint).check_removal() {
-        Ok(()) => with(HfOptions::new(options.removed.clone(), HfFormat::Removed).dtype(options.dtype))?,
-        Err(_) => None,
+    let is_quantised = checkpoint.weights.iter().any(|tensor| tensor.dtype.is_quantised());
+    let gguf = match options.format_for(checkpoint) {
+        ModelFormat::Folder(_) if is_quantised => {
+            let gguf = ModelOptions::new(options.removed.clone(), Some(GgufFormat::Auto.into()));
+            // Not every model can be one.
+            with(gguf).await.unwrap_or_default()
+        }
+        _ => None,
     };
-    let advice = match (halves, without) {
-        (Some(size), _) => format!("--dtype bf16 makes it {size}"),
-        (None, Some(size)) => format!("--format hf leaves removed blocks out, which makes it {size}"),
-        (None, None) => "quantised weights can be written as bf16 or f16 (--dtype) only, not quantised again".into(),
+    let halves = with(options.clone().dtype(FloatType::BF16).quantize(None)).await?;
+    let without = match folder_format(checkpoint) {
+        HfFormat::Removed => {
+            let removed = ModelOptions::new(options.removed.clone(), Some(HfFormat::Removed.into()));
+            with(removed.dtype(options.dtype)).await?
+        }
+        _ => None,
+    };
+    let advice = match (gguf, halves, without) {
+        (Some(size), ..) => format!("--format gguf keeps them quantised, which makes it {size}"),
+        (None, Some(size), _) => format!("--dtype bf16 makes it {size}"),
+        (None, None, Some(size)) => format!("--format hf leaves removed blocks out, which makes it {size}"),
+        (None, None, None) => "quantised weights can be written as bf16 or f16 (--dtype), or as GGUF".into(),
     };
     let most = if at_most { "up to " } else { "" };
     screen::warn(format!(

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::str::FromStr;
 
-use blockpruner::export::{HfFormat, HfOptions, export_hf};
+use blockpruner::export::{GgufQuantisation, ModelFormat, ModelOptions, export_model};
 use blockpruner::model::{BlockSet, Checkpoint as CoreCheckpoint, ModelSummary};
 use blockpruner::session::WindowOptions;
 use blockpruner::weights::{ByteSource, FloatType};
@@ -42,6 +42,7 @@ struct ExportSettings {
     without: BlockSet,
     format: Option<String>,
     dtype: Option<String>,
+    quantize: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -123,7 +124,7 @@ impl Checkpoint {
         Ok(Windows { too_long: self.inner.too_long(&windows), inner: Rc::new(windows) })
     }
 
-    /// Streams the model without some blocks into `folder`, as a Hugging Face folder. After an error it is up to the
+    /// Streams the model without some blocks into `folder`, as a Hugging Face folder or a GGUF file. After an error it is up to the
     /// caller that nothing half-written stays.
     #[wasm_bindgen(unchecked_return_type = "ExportSummary")]
     pub async fn export(
@@ -133,10 +134,13 @@ impl Checkpoint {
     ) -> Result<JsValue, Error> {
         let options = Options::new(options)?;
         let (signal, progress) = (options.signal()?, options.progress()?);
-        let ExportSettings { without, format, dtype } = options.settings()?;
-        let format = match format.as_deref() {
-            None => HfFormat::best(&*self.inner, &without),
-            Some(name) => HfFormat::from_str(name).map_err(Error::Argument)?,
+        let ExportSettings { without, format, dtype, quantize } = options.settings()?;
+        let format = format.map(|name| ModelFormat::from_str(&name)).transpose().map_err(Error::Argument)?;
+        let quantize = match quantize.as_deref() {
+            None => None,
+            Some("q8_0") => Some(GgufQuantisation::Q8_0),
+            Some("q4_0") => Some(GgufQuantisation::Q4_0),
+            Some(other) => return Err(Error::Argument(format!("quantize `{other}`: expected q8_0 or q4_0"))),
         };
         let dtype = match dtype.as_deref() {
             None => None,
@@ -145,10 +149,10 @@ impl Checkpoint {
             Some("f32") => Some(FloatType::F32),
             Some(other) => return Err(Error::Argument(format!("dtype `{other}`: expected bf16, f16 or f32"))),
         };
-        let options = HfOptions::new(without, format).dtype(dtype);
+        let options = ModelOptions::new(without, format).dtype(dtype).quantize(quantize);
         let mut tell = |done, total| progress.tell(Stage::Write { done, total });
         let mut sink = Sink::new(folder);
-        let writing = async { Ok(export_hf(&*self.inner, &options, &mut sink, &mut tell).await?) };
+        let writing = async { Ok(export_model(&self.inner, &options, &mut sink, &mut tell).await?) };
         let summary = abortable(signal.as_ref(), writing).await?;
         to_js(&ExportSummary { files: summary.files, tensors: summary.tensors, bytes: summary.bytes })
     }

@@ -1,13 +1,15 @@
 //! What a search leaves behind: the plan, the published order file and pruned checkpoints.
 //!
-//! `plan` and `order` turn the steps of a search into files and back. `hf` writes a checkpoint without the removed blocks
-//! into a [`FolderSink`], a folder on disk or whatever the embedding program streams into. Nothing here
-//! decides which block goes.
+//! `plan` and `order` turn the steps of a search into files and back. `model` writes a checkpoint without the removed blocks
+//! into a [`FolderSink`], a folder on disk or whatever the embedding program streams into: by `hf` as a Hugging Face folder, or by
+//! `gguf` as a file for llama.cpp, with a `card`. Nothing here decides which block goes.
 
 mod card;
+mod gguf;
 mod hf;
 #[cfg(not(target_arch = "wasm32"))]
 mod lock;
+mod model;
 mod order;
 mod plan;
 mod pruning;
@@ -15,9 +17,14 @@ mod saved;
 mod sink;
 
 pub use card::{HeldOut, Provenance, SearchProvenance};
+pub use gguf::{
+    GgufForm, GgufFormat, GgufOptions, GgufQuantisation, GgufSource, GgufSummary, check_gguf, export_gguf,
+    written_gguf_bytes,
+};
 pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf, written_bytes};
 #[cfg(not(target_arch = "wasm32"))]
 pub use lock::FolderLock;
+pub use model::{ModelFormat, ModelOptions, ModelSummary, check_model, export_model, folder_format, model_bytes};
 pub use order::{order_json, parse_order};
 #[cfg(not(target_arch = "wasm32"))]
 pub use order::{read_order, write_order};
@@ -31,7 +38,7 @@ pub use sink::{DiskFolder, write_atomically};
 pub use sink::{FolderSink, SinkFuture};
 
 use crate::model::ModelError;
-use crate::weights::{FloatType, WeightsError};
+use crate::weights::{DType, FloatType, WeightsError};
 
 /// What went wrong while writing or reading the files of a pruning.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +78,9 @@ pub enum ExportError {
     /// Layers that the family's configuration cannot describe.
     #[error("no config.json of {family} describes the layers that are left: choose another format")]
     PlainConfig { family: &'static str },
+    /// Quantised weights in a folder.
+    #[error("only GGUF files hold quantised weights: choose --format gguf, or --dtype for a folder")]
+    QuantisedFolder,
     /// A file name that would leave the output folder.
     #[error("`{name}` is not a plain file name; an export writes into one folder only")]
     FileName { name: String },
@@ -112,6 +122,12 @@ pub enum ExportError {
          inspection, do not use it"
     )]
     OtherPerplexity { path: String, perplexity: f64, planned: f64 },
+    /// Blocks of few bits that were to be converted again.
+    #[error(
+        "tensor `{tensor}` is quantised already ({dtype}), and would lose precision a second time: leave the type out, and \
+         its blocks are copied as they are"
+    )]
+    Requantised { tensor: String, dtype: DType },
     /// A tensor could not be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),

@@ -21,6 +21,7 @@ use crate::file_kind::FileKind;
 use crate::hub::ModelName;
 use crate::json;
 use crate::text::Tokenizer;
+use crate::weights::gguf::GgufFile;
 use crate::weights::{ByteSource, FloatType, Weights, gguf};
 
 /// The name of the embedded model.
@@ -62,6 +63,8 @@ pub struct Checkpoint {
     pub stored_names: BTreeMap<String, String>,
     /// What in the files does not count, or counts against what another one says; for people.
     pub notes: Vec<String>,
+    /// The GGUF file as it is, if it was one.
+    pub(crate) gguf: Option<GgufFile>,
 }
 
 impl Checkpoint {
@@ -241,6 +244,7 @@ impl Checkpoint {
             origin,
             stored_names,
             notes,
+            gguf: None,
         })
     }
 
@@ -285,6 +289,7 @@ impl Checkpoint {
             origin: Origin::from_gguf(&file.metadata)?,
             stored_names,
             notes,
+            gguf: Some(file),
         })
     }
 

@@ -98,6 +98,14 @@ pub enum ModelError {
         /// Positions of the model.
         most: usize,
     },
+    /// What a GGUF file cannot hold, as llama.cpp reads it.
+    #[error(
+        "a GGUF file cannot hold this model, as llama.cpp reads it: {what}; export a Hugging Face folder (hf, hf-zeroed)"
+    )]
+    NotInGguf {
+        /// What of the model, and why.
+        what: String,
+    },
     /// Text was to be tokenised and the model has no usable tokenizer.
     #[error("{model}: there is no tokenizer to turn text into tokens: {problem}")]
     NoTokenizer {

@@ -124,14 +124,39 @@ impl Tensor {
     }
 }
 
+/// Which biases of attention's output and of the feed-forward projections llama.cpp loads in an architecture, beside those of Q, K
+/// and V, of which it needs none. It does not load files with others, or without those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Biases {
+    /// None, nor any other one.
+    None,
+    /// None of these.
+    Queries,
+    /// Those that are there, but for the feed-forward projections.
+    Attention,
+    /// Those that are there.
+    Any,
+    /// All, and those of Q, K and V, too.
+    All,
+}
+
 /// How GGUF files hold a family.
+#[derive(Clone, Copy)]
 pub(crate) struct Gguf {
     /// `general.architecture`.
     pub architecture: &'static str,
     /// Where another family has the same architecture: the key that only files of this one have.
     pub marked_by: Option<Key>,
+    /// Whether files say layer by layer which blocks there are: one of no heads, or of width 0, is not there.
+    pub by_layer: bool,
     /// How the family calls the settings that all families have in config.json.
     pub defaults: &'static Defaults,
+    /// The biases that llama.cpp loads.
+    pub biases: Biases,
+    /// Whether llama.cpp wants all heads together to be as wide as the states.
+    pub whole_width: bool,
+    /// Settings that not all families have, and that a file may state.
+    pub keys: &'static [Key],
     /// Keys of a config.json that such a file implies, besides those.
     pub config: fn(&ModelSpec) -> serde_json::Value,
 }
@@ -189,11 +214,12 @@ impl Family {
         format!("{}.weight", self.tensor(role).map_or("", |tensor| tensor.hf))
     }
 
-    /// The Hugging Face name of a tensor of a module; `suffix` is `weight` or `bias`.
-    fn name_of(&self, module: &str, layer: Option<usize>, suffix: &str) -> String {
-        match layer {
-            None => format!("{module}.{suffix}"),
-            Some(layer) => format!("{}.{layer}.{module}.{suffix}", self.layers),
+    /// A container's name of a tensor of a module; `suffix` is `weight` or `bias`.
+    fn name_of(&self, module: &str, layer: Option<usize>, suffix: &str, container: Container) -> String {
+        match (layer, container) {
+            (None, _) => format!("{module}.{suffix}"),
+            (Some(layer), Container::HuggingFace) => format!("{}.{layer}.{module}.{suffix}", self.layers),
+            (Some(layer), Container::Gguf) => format!("{GGUF_LAYER}{layer}.{module}.{suffix}"),
         }
     }
 
@@ -257,7 +283,7 @@ impl Family {
         let (tensor, layer, suffix) = self.gguf_tensor(name)?;
         let is_weight = suffix == "weight";
         Some(Renamed {
-            name: self.name_of(tensor.hf, layer, suffix),
+            name: self.name_of(tensor.hf, layer, suffix, Container::HuggingFace),
             row_order: match tensor.transposed && is_weight {
                 true => RowOrder::Transposed,
                 false => spec.row_order(tensor, layer, Container::Gguf),
@@ -295,11 +321,11 @@ impl fmt::Display for Family {
     }
 }
 
-/// A tensor of one model: where a Hugging Face checkpoint holds it, and how the forward pass wants it.
+/// A tensor of one model: where a checkpoint holds it, Hugging Face's if nothing else is said, and how the forward pass wants it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TensorRef {
     pub role: Role,
-    /// Hugging Face name of the tensor that holds it, which may hold others, too.
+    /// Name of the tensor that holds it, which may hold others, too.
     pub name: String,
     /// Its rows there.
     pub rows: Range<usize>,
@@ -334,7 +360,7 @@ impl ModelSpec {
     /// Name of the head's bias, `[vocab_size]`.
     pub(crate) fn head_bias_name(&self) -> Option<String> {
         let head = self.family.tensor(Role::Head).filter(|_| self.head.bias && !self.head.tied)?;
-        Some(self.family.name_of(head.hf, None, "bias"))
+        Some(self.family.name_of(head.hf, None, "bias", Container::HuggingFace))
     }
 
     /// Whether a checkpoint's tensor `name` is a head that this model does not read.
@@ -344,30 +370,45 @@ impl ModelSpec {
 
     /// The tensors outside the layers.
     pub(crate) fn outer_tensors(&self) -> Vec<TensorRef> {
-        self.tensors(None, |_| true)
+        self.tensors(Container::HuggingFace, None, |_| true)
     }
 
     /// The tensors of a block, its norms among them. A removed block takes all of them with it.
     pub(crate) fn block_tensors(&self, block: BlockId) -> Vec<TensorRef> {
-        self.tensors(Some(block.layer), |role| role.kind() == Some(block.kind))
+        self.block_tensors_in(Container::HuggingFace, block)
     }
 
-    fn tensors(&self, layer: Option<usize>, wanted: impl Fn(Role) -> bool) -> Vec<TensorRef> {
+    /// The tensors of a block as a container holds them.
+    pub(crate) fn block_tensors_in(&self, container: Container, block: BlockId) -> Vec<TensorRef> {
+        self.tensors(container, Some(block.layer), |role| role.kind() == Some(block.kind))
+    }
+
+    /// The tensors outside the layers as a container holds them.
+    pub(crate) fn outer_tensors_in(&self, container: Container) -> Vec<TensorRef> {
+        self.tensors(container, None, |_| true)
+    }
+
+    fn tensors(&self, container: Container, layer: Option<usize>, wanted: impl Fn(Role) -> bool) -> Vec<TensorRef> {
         let mut tensors: Vec<TensorRef> = Vec::new();
         for tensor in self.family.tensors {
             let role = tensor.role;
             let Some((rows, columns, has_bias)) = self.shape(role, layer).filter(|_| wanted(role)) else { continue };
             let order = self.row_order(tensor, layer, Container::HuggingFace);
+            let order = match container {
+                Container::HuggingFace => order,
+                Container::Gguf => self.row_order(tensor, layer, container).then(order),
+            };
             let parts = [Some(("weight", columns)), has_bias.then_some(("bias", None))];
-            let modules = self.modules(tensor, layer);
+            let modules = self.modules(tensor, layer, container);
             let parts = modules.iter().flat_map(|module| parts.into_iter().flatten().map(move |part| (module, part)));
             for (module, (suffix, columns)) in parts {
-                let name = self.family.name_of(module, layer, suffix);
+                let name = self.family.name_of(module, layer, suffix, container);
                 let above = tensors.iter().rev().find(|other| other.name == name).map_or(0, |other| other.rows.end);
                 let rows = above..above + rows;
                 let bias = suffix == "bias";
-                let plus_one = tensor.plus_one && !bias;
-                let transposed = tensor.transposed && columns.is_some();
+                let hugging_face = container == Container::HuggingFace;
+                let plus_one = tensor.plus_one && !bias && hugging_face;
+                let transposed = tensor.transposed && columns.is_some() && hugging_face;
                 tensors.push(TensorRef { role, name, rows, columns, bias, order, plus_one, transposed });
             }
         }
@@ -375,7 +416,10 @@ impl ModelSpec {
     }
 
     /// The modules that hold a row of the table: one, or one for each head.
-    fn modules(&self, tensor: &Tensor, layer: Option<usize>) -> Vec<String> {
+    fn modules(&self, tensor: &Tensor, layer: Option<usize>, container: Container) -> Vec<String> {
+        if container == Container::Gguf {
+            return vec![tensor.gguf.to_string()];
+        }
         match layer.and_then(|layer| self.layers.get(layer)).filter(|_| tensor.each_head) {
             None => vec![tensor.hf.to_string()],
             Some(Layer { attention, .. }) => {

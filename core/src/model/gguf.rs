@@ -5,15 +5,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::BlockSet;
 use super::config::most;
 use super::error::ModelError;
-use super::families::{self, EXPERTS, HEAD_DIM, HEADS, HIDDEN_SIZE, LAYER_TYPES, LAYERS, POSITIONS};
+use super::families::{self, EXPERTS, HEAD_DIM, HEADS, HIDDEN_SIZE, KV_HEADS, LAYER_TYPES, LAYERS, POSITIONS};
 use super::family::{Family, Role, gguf_layer};
 use super::keys::Keys;
 use super::rope::{RopeRequest, RopeScaling, RopeSpec};
 use super::settings::{Key, Settings};
 use super::spec::{Layer, ModelSpec};
+use super::{BlockId, BlockKind, BlockSet};
 use crate::weights::gguf::{GgufFile, GgufMetadata, MetadataArray, MetadataValue, RopeFactors};
 use crate::weights::{FloatType, Weights, gguf};
 
@@ -92,6 +92,10 @@ impl ModelSpec {
     }
 }
 
+/// The layers of which a file that says layer by layer what there is holds blocks that add zeros: keys of our own.
+pub(crate) const STUBS: [(BlockKind, &str); 2] =
+    [(BlockKind::Mha, "blockpruner.attention_stubs"), (BlockKind::Mlp, "blockpruner.feed_forward_stubs")];
+
 /// The base of rotary embeddings that llama.cpp assumes for every family.
 const THETA: f64 = 10_000.0;
 /// The base for layers that slide.
@@ -133,12 +137,13 @@ impl<'a> Metadata<'a> {
         let values = &file.metadata;
         refuse_others(values)?;
         let name = values.require_string("general.architecture")?;
-        let of_name = || families::ALL.iter().copied().filter(|family| family.gguf_architecture() == Some(name));
+        let all = || families::ALL.iter().chain(families::ONLY_GGUF).copied();
+        let of_name = || all().filter(|family| family.gguf_architecture() == Some(name));
         let mark = |family: &Family| family.gguf.as_ref().and_then(|gguf| gguf.marked_by);
         let has = |key: Key| values.get(&format!("{name}.{}", key.gguf)).is_some_and(|value| !value.is_zero());
         let marked = of_name().find(|family| mark(family).is_some_and(has));
         let Some(family) = marked.or(of_name().find(|family| mark(family).is_none())) else {
-            let read = families::ALL.iter().filter(|family| mark(family).is_none());
+            let read = all().filter(|family| mark(family).is_none());
             let read = read.filter_map(|family| family.gguf_architecture());
             return Err(ModelError::Unsupported {
                 file: values.file().to_string(),
@@ -216,9 +221,50 @@ impl<'a> Metadata<'a> {
     /// A list of one number for each layer, all the same, stands for that number.
     fn size(&self, rest: &str, most: usize) -> Result<Option<usize>, ModelError> {
         let key = self.key(rest);
-        let Some(value) = self.values.same_unsigned(&key)? else { return Ok(None) };
+        let value = match self.of_layers_with_block(rest, &key)? {
+            Some(value) => Some(value),
+            None => self.values.same_unsigned(&key)?,
+        };
+        let Some(value) = value else { return Ok(None) };
         let size = usize::try_from(value).ok().filter(|size| (1..=most).contains(size));
         size.map(Some).ok_or_else(|| self.wrong(&key, value.to_string(), format!("a whole number from 1 to {most}")))
+    }
+
+    /// The number that a list says of all layers that have the block it belongs to, in files where some have none; None if they
+    /// differ.
+    fn of_layers_with_block(&self, rest: &str, key: &str) -> Result<Option<u64>, ModelError> {
+        let of = |setting: Key, kind| (setting.gguf == rest).then_some(kind);
+        let kind = of(HEADS, BlockKind::Mha).or(of(KV_HEADS, BlockKind::Mha)).or(of(families::INNER, BlockKind::Mlp));
+        let Some(kind) = kind.filter(|_| self.family.gguf.is_some_and(|gguf| gguf.by_layer)) else { return Ok(None) };
+        let Some(MetadataValue::Array(_)) = self.values.get(key) else { return Ok(None) };
+        let stubs = self.stubs(kind)?;
+        let values = self.values.integers(key)?.unwrap_or_default();
+        let mut there = (0..).zip(values).filter(|(layer, value)| *value > 0 && !stubs.contains(layer));
+        let first = there.next().map(|(_, value)| value as u64);
+        Ok(first.filter(|first| there.all(|(_, value)| value as u64 == *first)))
+    }
+
+    /// The layers in which a block of this kind adds zeros.
+    fn stubs(&self, kind: BlockKind) -> Result<Vec<usize>, ModelError> {
+        let key = STUBS.iter().find(|(other, _)| *other == kind).map_or("", |(_, key)| key);
+        let layers = self.values.integers(key)?.unwrap_or_default();
+        Ok(layers.into_iter().filter_map(|layer| usize::try_from(layer).ok()).collect())
+    }
+
+    /// The blocks of a kind that a list says there are not, by the number that it has for each layer.
+    fn absent_of(&self, kind: BlockKind, setting: Key, layers: usize) -> Result<Vec<BlockId>, ModelError> {
+        let key = self.key(setting.gguf);
+        let mut absent = self.stubs(kind)?;
+        if let Some(MetadataValue::Array(_)) = self.values.get(&key) {
+            let values = self.values.integers(&key)?.unwrap_or_default();
+            if values.len() != layers {
+                let expected = format!("one number for each of the {layers} layers");
+                return Err(self.wrong(&key, format!("a list of {}", values.len()), expected));
+            }
+            absent.extend((0..).zip(values).filter(|(_, value)| *value == 0).map(|(layer, _)| layer));
+        }
+        absent.retain(|layer| *layer < layers);
+        Ok(absent.into_iter().map(|layer| BlockId { kind, layer }).collect())
     }
 
     fn positive(&self, rest: &str) -> Result<Option<f64>, ModelError> {
@@ -508,10 +554,24 @@ impl Settings for Metadata<'_> {
         Ok((self.token_id("tokenizer.ggml.bos_token_id")?, end.into_iter().collect()))
     }
 
-    fn absent(&self, _: &Family, _: usize) -> Result<BlockSet, ModelError> {
-        Ok(BlockSet::new())
+    fn absent(&self, family: &Family, layers: usize) -> Result<BlockSet, ModelError> {
+        if !family.gguf.is_some_and(|gguf| gguf.by_layer) {
+            return Ok(BlockSet::new());
+        }
+        let heads = self.absent_of(BlockKind::Mha, HEADS, layers)?;
+        // Heads without keys are one matrix for all of attention, which nothing here computes.
+        let linear = self.absent_of(BlockKind::Mha, KV_HEADS, layers)?;
+        if let Some(block) = linear.iter().find(|block| !heads.contains(block)) {
+            let found = format!("0 in layer {}, which has heads", block.layer);
+            let supported = "attention must have keys, or no heads either";
+            return Err(self.unsupported(&self.key(KV_HEADS.gguf), found, supported));
+        }
+        let widths = self.absent_of(BlockKind::Mlp, families::INNER, layers)?;
+        Ok(heads.into_iter().chain(widths).collect())
     }
 }
+
+mod written;
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ pub mod families;
 pub(crate) mod family;
 mod folder;
 pub(crate) mod forward;
-mod gguf;
+pub(crate) mod gguf;
 mod kept;
 mod keys;
 mod loader;

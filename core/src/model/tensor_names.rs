@@ -106,7 +106,13 @@ impl ModelSpec {
                 let expected = format!("more than {layer}, because there is a tensor `{name}`");
                 return Err(ModelError::Key { file: file.to_string(), key, found: layers.to_string(), expected });
             }
-            let known = self.family.hugging_face_name(name, self).is_some_and(|renamed| needed.contains(&renamed.name));
+            // Those of a block that adds zeros, which counts as absent.
+            let absent = |name: &str| match self.family.place(name) {
+                Some((layer, Some(kind))) => self.absent.contains(BlockId { kind, layer }),
+                _ => false,
+            };
+            let renamed = self.family.hugging_face_name(name, self);
+            let known = renamed.is_some_and(|renamed| needed.contains(&renamed.name) || absent(&renamed.name));
             if !known && !name.ends_with(".attn_rot_embd.weight") {
                 return Err(ModelError::Unsupported {
                     file: file.to_string(),

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::{Preparation, Search, Session};
 use crate::Error;
 use crate::export::{
-    DiskFolder, ExportError, FolderLock, HeldOut, HfFormat, HfOptions, HfSummary, JsonPlace, Plan, PlanStatus,
-    Provenance, check_hf, export_hf, write_atomically, write_order,
+    DiskFolder, ExportError, FolderLock, GgufQuantisation, HeldOut, JsonPlace, ModelFormat, ModelOptions, ModelSummary,
+    Plan, PlanStatus, Provenance, check_model, export_model, write_atomically, write_order,
 };
 use crate::model::{BlockSet, Checkpoint};
 use crate::search::{MemoryError, MemoryPlan, SearchOptions, Target};
@@ -40,10 +40,12 @@ enum Found {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// How the removed blocks are taken out; None: in the way that is [`HfFormat::best`] for them.
-    pub format: Option<HfFormat>,
+    /// How; None: as the best Hugging Face folder that can be.
+    pub format: Option<ModelFormat>,
     /// Convert the weights; None keeps their types, and quantised ones become bf16.
     pub dtype: Option<FloatType>,
+    /// Quantise the weights, which only a GGUF file can hold.
+    pub quantize: Option<GgufQuantisation>,
     /// The command that is run, for the model card.
     pub command: Option<String>,
     /// What the search did to another text, for the same.
@@ -52,8 +54,14 @@ pub struct WriteOptions {
 
 impl WriteOptions {
     /// Weights keep their types.
-    pub fn new(format: impl Into<Option<HfFormat>>) -> Self {
-        Self { format: format.into(), dtype: None, command: None, held_out: None }
+    pub fn new(format: impl Into<Option<ModelFormat>>) -> Self {
+        Self { format: format.into(), dtype: None, quantize: None, command: None, held_out: None }
+    }
+
+    /// Weights are quantised; None: they are not.
+    pub fn quantize(mut self, quantize: impl Into<Option<GgufQuantisation>>) -> Self {
+        self.quantize = quantize.into();
+        self
     }
 
     /// The model card names this command.
@@ -102,10 +110,8 @@ pub enum Writing {
 pub struct Written {
     /// What `plan.json` says.
     pub plan: Plan,
-    /// How the removed blocks were taken out.
-    pub format: HfFormat,
     /// Of the model's folder.
-    pub summary: HfSummary,
+    pub summary: ModelSummary,
     /// What the search found for the model, and
     pub planned: f64,
     /// what the written model has.
@@ -330,11 +336,11 @@ impl Search {
         write_order(&out.path.join("order.json"), &plan.order())?;
         let (path, session) = (out.path.join(MODEL), self.session());
         let removed = self.state().removed();
-        let format = options.format.unwrap_or_else(|| HfFormat::best(session.checkpoint(), &removed));
         let provenance =
             Provenance::of_plan(&plan, plan.steps.len()).held_out(options.held_out).command(options.command);
-        let hf = HfOptions::new(removed, format).dtype(options.dtype).provenance(provenance);
-        let (summary, written) = write_model(session.checkpoint(), &hf, DiskFolder::create(&path)?, tell).await?;
+        let model = ModelOptions::new(removed, options.format).dtype(options.dtype).quantize(options.quantize);
+        let model = model.provenance(provenance);
+        let (summary, written) = write_model(session.checkpoint(), &model, DiskFolder::create(&path)?, tell).await?;
         let written = session.with_written(written, self.windows(), self.options())?;
         let mut prepare = |preparation| tell(Writing::Prepare(preparation));
         let perplexity = written.perplexity(self.windows(), &BlockSet::new(), &mut prepare).await?.perplexity;
@@ -350,26 +356,27 @@ impl Search {
         if self.is_finished() && !self.is_cut() {
             out.remove_state()?;
         }
-        Ok(Written { plan, format, summary, planned, perplexity })
+        Ok(Written { plan, summary, planned, perplexity })
     }
 }
 
 /// Writes a model's folder, whole or not at all, and opens and compares what is there: it is given back.
 ///
 /// # Errors
-/// Those of [`export_hf`], [`check_hf`] and of opening a model.
+/// Those of [`export_model`], [`check_model`] and of opening a model.
 pub async fn write_model(
     checkpoint: &Checkpoint,
-    options: &HfOptions,
+    options: &ModelOptions,
     mut folder: DiskFolder,
     tell: &mut dyn FnMut(Writing),
-) -> Result<(HfSummary, Checkpoint), Error> {
+) -> Result<(ModelSummary, Checkpoint), Error> {
     let mut progress = |done, total| tell(Writing::Write { done, total });
-    let summary = export_hf(checkpoint, options, &mut folder, &mut progress).await?;
+    let summary = export_model(checkpoint, options, &mut folder, &mut progress).await?;
     let path = folder.finish()?;
+    let path = summary.gguf_file().map_or(path.clone(), |file| path.join(file));
     let written = Checkpoint::open(&path.to_string_lossy()).await?;
     let mut progress = |done, total| tell(Writing::Compare { done, total });
-    check_hf(checkpoint, options, &written, &mut progress).await?;
+    check_model(checkpoint, options, &written, &mut progress).await?;
     Ok((summary, written))
 }
 

@@ -7,6 +7,7 @@
 mod byte_level_files;
 mod calibration;
 mod gguf_tokenizer;
+mod gguf_written;
 mod guard;
 mod rows;
 mod sentence_piece_file;
@@ -19,6 +20,7 @@ mod windows;
 mod word_rules;
 
 pub use calibration::{CalibrationText, TextOptions};
+pub(crate) use gguf_written::gguf_entries;
 pub use tokenizer::{DecodeStream, Tokenizer};
 pub use windows::Windows;
 

@@ -1,5 +1,7 @@
 //! The tokenizer: text to ids and back, by the `tokenizers` crate, so that ids agree with Hugging Face.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -183,6 +185,16 @@ impl Tokenizer {
             return Ok(String::new());
         }
         guarded(|| self.inner.decode(ids, true).map_err(failed))
+    }
+
+    /// All tokens with their ids.
+    pub(super) fn vocabulary(&self) -> impl Iterator<Item = (String, u32)> {
+        self.inner.get_vocab(true).into_iter()
+    }
+
+    /// The ids of the tokens that are looked for in a text before anything else is done to it, and whether each is a special one.
+    pub(super) fn added_tokens(&self) -> HashMap<u32, bool> {
+        self.inner.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.special)).collect()
     }
 
     /// SHA-256, in hexadecimal, of the `tokenizer.json`.

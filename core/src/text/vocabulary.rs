@@ -37,6 +37,17 @@ impl TokenType {
             _ => Self::Normal,
         }
     }
+
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Normal => 1,
+            Self::Unknown => 2,
+            Self::Control => 3,
+            Self::UserDefined => 4,
+            Self::Unused => 5,
+            Self::Byte => 6,
+        }
+    }
 }
 
 /// How the tokens of a vocabulary come together.

@@ -9,6 +9,9 @@
 //! load there.
 
 use serde_json::{Value, json};
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
+
+use super::guard::guarded;
 
 /// English contractions in either case. Not `(?i:..)`, under which `s` would also be U+017F.
 macro_rules! contractions {
@@ -375,6 +378,23 @@ impl WordRules {
         WORD_RULES.iter().find(|rules| rules.names.contains(&name))
     }
 
+    /// The rules that split plain texts as a tokenizer.json's `pre_tokenizer` does, and how many of the awkward ones.
+    pub fn splitting_as(pre_tokenizer: &Value, plain: &[&str], awkward: &[&str]) -> Vec<(usize, &'static Self)> {
+        let all = |steps: &Value, texts: &[&str]| texts.iter().map(|text| words(steps, text)).collect::<Vec<_>>();
+        let (wanted, more) = (all(pre_tokenizer, plain), all(pre_tokenizer, awkward));
+        if wanted.contains(&None) {
+            return Vec::new();
+        }
+        let alike = |rules: &'static Self| {
+            let steps = rules.pre_tokenizer();
+            let same = all(&steps, plain) == wanted;
+            same.then(|| {
+                (all(&steps, awkward).iter().zip(&more).filter(|(found, wanted)| found == wanted).count(), rules)
+            })
+        };
+        WORD_RULES.iter().filter_map(alike).collect()
+    }
+
     /// All names, with commas between them.
     pub fn known() -> String {
         WORD_RULES.iter().flat_map(|rules| rules.names).copied().collect::<Vec<_>>().join(", ")
@@ -395,4 +415,17 @@ impl WordRules {
         let steps: Vec<Value> = digits.into_iter().chain(splits).chain([bytes]).collect();
         json!({ "type": "Sequence", "pretokenizers": steps })
     }
+}
+
+/// Where the words of a text begin and end, in bytes; None if the steps cannot be run.
+fn words(pre_tokenizer: &Value, text: &str) -> Option<Vec<(usize, usize)>> {
+    let steps: PreTokenizerWrapper = serde_json::from_value(pre_tokenizer.clone()).ok()?;
+    let split = || {
+        let mut split = PreTokenizedString::from(text);
+        steps.pre_tokenize(&mut split).map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })?;
+        Ok(split)
+    };
+    let split = guarded(split).ok()?;
+    let places = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
+    Some(places.into_iter().map(|(_, place, _)| place).collect())
 }

@@ -9,6 +9,7 @@ mod dtype;
 pub(crate) mod gguf;
 mod index;
 pub mod pytorch;
+pub(crate) mod quantize;
 mod rows;
 pub mod safetensors;
 mod source;
@@ -87,6 +88,13 @@ pub(crate) enum RowOrder {
         /// Those that are permuted, an even number.
         rotated: usize,
     },
+    /// The other way round: make that permutation.
+    Interleaved {
+        /// Rows of one head, a divisor of the row count.
+        head_dim: usize,
+        /// Those that are permuted, an even number.
+        rotated: usize,
+    },
     /// The file holds Q, K and V group by group: the query heads that share a key head, that, and its value head. Handed out
     /// are all of Q, then K, then V.
     Grouped(Heads),
@@ -132,6 +140,10 @@ impl RowOrder {
                 let (head, within, half) = (row / head_dim, row % head_dim, rotated / 2);
                 if within >= rotated { row } else { head * head_dim + 2 * (within % half) + within / half }
             }
+            RowOrder::Interleaved { head_dim, rotated } => {
+                let (head, within, half) = (row / head_dim, row % head_dim, rotated / 2);
+                if within >= rotated { row } else { head * head_dim + within % 2 * half + within / 2 }
+            }
             RowOrder::Grouped(Heads { heads, kv_heads, head_dim }) => {
                 let (head, within, shared) = (row / head_dim, row % head_dim, heads / kv_heads);
                 let (group, place) = match head.checked_sub(heads) {
@@ -154,11 +166,23 @@ impl RowOrder {
     }
 
     /// This order, and then another one on what is handed out.
-    fn then(self, next: Self) -> Self {
+    pub(crate) fn then(self, next: Self) -> Self {
         match (self, next) {
-            (RowOrder::Regrouped(first), RowOrder::Grouped(second)) if first == second => RowOrder::Stored,
+            (first, RowOrder::Stored) => first,
+            (first, next) if next == first.inverse() => RowOrder::Stored,
             // Nothing else is put in order twice.
             _ => next,
+        }
+    }
+
+    /// What undoes it.
+    pub(crate) fn inverse(self) -> Self {
+        match self {
+            RowOrder::Stored | RowOrder::Transposed => self,
+            RowOrder::InterleavedRope { head_dim, rotated } => RowOrder::Interleaved { head_dim, rotated },
+            RowOrder::Interleaved { head_dim, rotated } => RowOrder::InterleavedRope { head_dim, rotated },
+            RowOrder::Grouped(heads) => RowOrder::Regrouped(heads),
+            RowOrder::Regrouped(heads) => RowOrder::Grouped(heads),
         }
     }
 
@@ -242,6 +266,11 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Rows whose bytes are little-endian f32.
+    pub(crate) fn of_f32(bytes: Vec<u8>) -> Self {
+        Self { dtype: FloatType::F32, bytes }
+    }
+
     /// The elements as f32, converted exactly.
     pub fn to_f32(&self) -> Vec<f32> {
         // Floats have blocks of one element, and `bytes` holds whole elements.
@@ -405,6 +434,11 @@ impl Weights {
         })
     }
 
+    /// The type of the tensor of this name; else [`WeightsError::MissingTensor`] or [`WeightsError::UnsupportedType`].
+    pub(crate) fn require_type(&self, name: &str) -> Result<DType, WeightsError> {
+        Ok(self.find(name)?.dtype)
+    }
+
     /// Names of all readable tensors, sorted.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -457,6 +491,35 @@ impl Weights {
         Ok(Rows { dtype, bytes: bytes[rows.start * row..rows.end * row].to_vec() })
     }
 
+    /// Rows `rows` of what `order` makes of a tensor as the file has it, in `form`. In [`Form::Stored`] quantised rows stay so;
+    /// a quantised vector, whose rows are no whole blocks, cannot be had in it, nor a quantised matrix with rows for columns.
+    ///
+    /// # Errors
+    /// Those of [`Weights::read_rows`].
+    pub(crate) async fn read_in_order(
+        &self,
+        name: &str,
+        order: RowOrder,
+        rows: Range<usize>,
+        form: Form,
+    ) -> Result<Vec<u8>, WeightsError> {
+        let Tensor { info, source } = self.tensor(name)?;
+        let mut stored = info.untransposed().unwrap_or_else(|| info.clone());
+        stored.less_one = false;
+        if order != RowOrder::Transposed {
+            stored.row_order = order;
+            return Tensor { info: &stored, source }.in_form(rows, form).await;
+        }
+        stored.row_order = RowOrder::Stored;
+        let bytes = Tensor { info: &stored, source }.in_form(0..stored.rows(), form).await?;
+        let element = bytes.len() / stored.elements().max(1);
+        let row = stored.rows() * element;
+        let transposed = transpose(&bytes, stored.rows(), stored.columns(), element);
+        let there = TensorInfo { shape: vec![stored.columns(), stored.rows()], ..stored };
+        Tensor { info: &there, source }.check_rows(&rows)?;
+        Ok(transposed[rows.start * row..rows.end * row].to_vec())
+    }
+
     /// What reads the rows of the tensor of this name.
     pub(crate) fn tensor(&self, name: &str) -> Result<Tensor<'_, dyn ByteSource>, WeightsError> {
         let info = self.find(name)?;
@@ -496,7 +559,7 @@ impl Weights {
         for info in self.tensors.values() {
             let order = match info.row_order {
                 RowOrder::Stored | RowOrder::Transposed => 0,
-                RowOrder::InterleavedRope { head_dim, .. } => head_dim,
+                RowOrder::InterleavedRope { head_dim, .. } | RowOrder::Interleaved { head_dim, .. } => head_dim,
                 RowOrder::Grouped(heads) | RowOrder::Regrouped(heads) => heads.head_dim,
             };
             hash.update(format!("{:?} {} {:?} {order}\n", info.name, info.dtype, info.shape));

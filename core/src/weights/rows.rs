@@ -40,11 +40,18 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
     pub(super) async fn rows(&self, rows: Range<usize>) -> Result<Rows, WeightsError> {
         let dtype = self.info.dtype.read_as();
         let form = if self.info.dtype.is_quantised() { Form::F32 } else { Form::Stored };
+        Ok(Rows { dtype, bytes: self.in_form(rows, form).await? })
+    }
+
+    /// Some of its rows in a form; see [`Tensor::read`].
+    pub(super) async fn in_form(&self, rows: Range<usize>, form: Form) -> Result<Vec<u8>, WeightsError> {
+        self.check_rows(&rows)?;
         // What a file does not have is not made room for.
         self.check_there(&rows)?;
-        let mut bytes = vec![0; rows.len() * self.info.columns() * dtype.bytes()];
+        let row_bytes = self.row_bytes(form).ok_or_else(|| self.no_such_rows(&rows))?;
+        let mut bytes = vec![0; rows.len() * row_bytes];
         self.read(rows, form, &mut Vec::new(), &mut bytes).await?;
-        Ok(Rows { dtype, bytes })
+        Ok(bytes)
     }
 
     /// Fills `to` with rows of the tensor in Hugging Face order; [`WeightsError::NotFinite`] if a value is NaN or infinite,

@@ -235,3 +235,25 @@ fn a_matrix_is_transposed_whatever_its_sides() {
         assert_eq!(transpose(&transposed, columns, rows, size), matrix);
     }
 }
+
+/// An order and what undoes it, one after the other, leave every row where it is.
+#[test]
+fn orders_of_rows_are_undone_by_their_inverses() {
+    let heads = Heads { heads: 4, kv_heads: 2, head_dim: 6 };
+    let orders = [
+        (RowOrder::Stored, 48),
+        (RowOrder::InterleavedRope { head_dim: 12, rotated: 12 }, 48),
+        (RowOrder::InterleavedRope { head_dim: 12, rotated: 8 }, 48),
+        (RowOrder::Grouped(heads), 48),
+    ];
+    for (order, rows) in orders {
+        for (order, inverse) in [(order, order.inverse()), (order.inverse(), order)] {
+            assert_eq!((order.then(inverse), order.then(RowOrder::Stored)), (RowOrder::Stored, order));
+            // What is handed out as row `n` of the second is row `stored_row(n)` of what the first hands out.
+            let both = |row| order.stored_row(inverse.stored_row(row));
+            assert!((0..rows).all(|row| both(row) == row), "{order:?}");
+            assert!(order == RowOrder::Stored || (0..rows).any(|row| order.stored_row(row) != row), "{order:?}");
+        }
+    }
+    assert_eq!(RowOrder::Transposed.then(RowOrder::Transposed), RowOrder::Stored);
+}

@@ -42,7 +42,7 @@ fn files() -> &'static [File] {
 
 fn take_apart(bytes: &[u8]) -> File {
     let opened = block_on(open_gguf(Rc::new(BytesSource::new("base.gguf", bytes.to_vec())), &[]));
-    let GgufFile { metadata, weights, rope_factors } = opened.unwrap_or_else(|e| panic!("{e}"));
+    let GgufFile { metadata, weights, rope_factors, .. } = opened.unwrap_or_else(|e| panic!("{e}"));
     let start = weights.iter().map(|info| info.offset).min().unwrap_or(0);
     let mut tensors: Vec<Tensor> = weights
         .iter()

@@ -10,7 +10,6 @@ mod shards;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
-use std::str::FromStr;
 
 use crate::model::family::{TensorRef, stored};
 use crate::model::{BlockId, BlockKind, BlockSet, Checkpoint, Family, ModelSpec, Origin};
@@ -44,9 +43,6 @@ impl HfFormat {
         }
     }
 
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Removed, Self::Zeroed];
-
     /// The best that a model without some blocks can be written in: an ordinary model, one without their tensors, or else one
     /// in which they are zero.
     pub fn best<'a>(source: impl Into<HfSource<'a>>, removed: &BlockSet) -> Self {
@@ -56,15 +52,6 @@ impl HfFormat {
             (Err(_), Ok(())) => Self::Removed,
             (Err(_), Err(_)) => Self::Zeroed,
         }
-    }
-}
-
-impl FromStr for HfFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|format| format.as_str() == text);
-        found.ok_or_else(|| format!("format `{text}`: expected plain, hf or hf-zeroed"))
     }
 }
 
@@ -573,7 +560,7 @@ async fn write_shard(
 }
 
 /// Rows in another float type, rounded to nearest, ties to even. Values that would become infinite are an error.
-fn convert(tensor: &str, rows: Rows, to: FloatType) -> Result<Vec<u8>, ExportError> {
+pub(super) fn convert(tensor: &str, rows: Rows, to: FloatType) -> Result<Vec<u8>, ExportError> {
     if rows.dtype == to {
         return Ok(rows.bytes);
     }

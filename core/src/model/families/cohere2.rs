@@ -11,7 +11,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Cohere2ForCausalLM",
     config_class: "Cohere2Config",
     package: "cohere2",
-    gguf: gguf("cohere2", &DEFAULTS, config),
+    gguf: gguf_with("cohere2", &DEFAULTS, &[LOGIT_SCALE, SLIDING_WINDOW], config),
     tensors: &llama_tensors(interleaved(Container::HuggingFace), SHARED_NORM),
     spec,
     ..super::FAMILY

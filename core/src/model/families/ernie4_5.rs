@@ -8,7 +8,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Ernie4_5ForCausalLM",
     config_class: "Ernie4_5Config",
     package: "ernie4_5",
-    gguf: gguf("ernie4_5", &DEFAULTS, |spec| json!({"use_bias": spec.biases().1})),
+    gguf: biased(gguf("ernie4_5", &DEFAULTS, |spec| json!({"use_bias": spec.biases().1})), Biases::Attention),
     tensors: &llama_tensors(interleaved(Container::HuggingFace), FEED_FORWARD_NORM),
     spec,
     ..super::FAMILY

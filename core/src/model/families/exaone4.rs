@@ -8,13 +8,16 @@ pub(super) static FAMILY: Family = Family {
     class: "Exaone4ForCausalLM",
     config_class: "Exaone4Config",
     package: "exaone4",
-    gguf: gguf("exaone4", &DEFAULTS, config),
+    gguf: whole_width(gguf_with("exaone4", &DEFAULTS, &[SLIDING_WINDOW], config)),
     tensors: olmo2::POST_NORM_TENSORS,
     spec,
     ..super::FAMILY
 };
 
 const DEFAULTS: Defaults = Defaults { kv_heads: Some(32), ..olmo2::DEFAULTS };
+
+/// llama.cpp computes windows, and turns some layers only, in a model of so many layers: the 32B.
+pub(crate) const WINDOWED: usize = 64;
 
 fn config(spec: &ModelSpec) -> Value {
     // If there is a layer that turns nothing, the others slide, though the window may never be filled.

@@ -20,7 +20,7 @@ const FALCON: Family = Family {
     class: "FalconForCausalLM",
     config_class: "FalconConfig",
     package: "falcon",
-    gguf: gguf("falcon", &DEFAULTS, config),
+    gguf: biased(gguf("falcon", &DEFAULTS, config), Biases::None),
     layers: "transformer.h",
     spec,
     ..super::FAMILY

@@ -9,7 +9,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma2ForCausalLM",
     config_class: "Gemma2Config",
     package: "gemma2",
-    gguf: gguf("gemma2", &DEFAULTS, config),
+    gguf: gguf_with("gemma2", &DEFAULTS, &[SCORE_CAP, LOGIT_CAP, SLIDING_WINDOW], config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),
@@ -65,7 +65,7 @@ pub(super) fn write_sandwich(config: &mut Value, spec: &ModelSpec) {
 
 const QUERY_SCALAR: Key = key("query_pre_attn_scalar", "");
 const SCORE_CAP: Key = key("attn_logit_softcapping", "attn_logit_softcapping");
-const LOGIT_CAP: Key = key("final_logit_softcapping", "final_logit_softcapping");
+pub(super) const LOGIT_CAP: Key = key("final_logit_softcapping", "final_logit_softcapping");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = sandwich(family, settings, &DEFAULTS, LARGEST)?;

@@ -8,7 +8,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Gemma3ForCausalLM",
     config_class: "Gemma3TextConfig",
     package: "gemma3",
-    gguf: gguf("gemma3", &DEFAULTS, config),
+    gguf: gguf_with("gemma3", &DEFAULTS, &[gemma2::LOGIT_CAP, SLIDING_WINDOW], config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),

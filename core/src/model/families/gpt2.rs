@@ -11,7 +11,7 @@ pub(super) static FAMILY: Family = Family {
     config_class: "GPT2Config",
     package: "gpt2",
     // llama.cpp's converter asks for that key, which nobody else reads.
-    gguf: gguf("gpt2", &DEFAULTS, |spec| json!({"n_ctx": spec.max_positions})),
+    gguf: biased(gguf("gpt2", &DEFAULTS, |spec| json!({"n_ctx": spec.max_positions})), Biases::All),
     key_names: &[
         (HIDDEN_SIZE.hf, "n_embd"),
         (POSITIONS.hf, "n_positions"),

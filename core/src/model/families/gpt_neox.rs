@@ -13,7 +13,7 @@ pub(super) static FAMILY: Family = Family {
     class: "GPTNeoXForCausalLM",
     config_class: "GPTNeoXConfig",
     package: "gpt_neox",
-    gguf: gguf("gptneox", &DEFAULTS, config),
+    gguf: biased(gguf_with("gptneox", &DEFAULTS, &[PARALLEL_LAYERS], config), Biases::All),
     layers: "gpt_neox.layers",
     tensors: &[
         tensor(Role::Embedding, "gpt_neox.embed_in", "token_embd"),

@@ -7,7 +7,7 @@ pub(super) static FAMILY: Family = Family {
     class: "GraniteForCausalLM",
     config_class: "GraniteConfig",
     package: "granite",
-    gguf: gguf("granite", &DEFAULTS, config),
+    gguf: biased(gguf_with("granite", &DEFAULTS, KEYS, config), Biases::Any),
     tensors: INTERLEAVED_TENSORS,
     spec,
     ..super::FAMILY
@@ -17,6 +17,7 @@ const EMBEDDING_MULTIPLIER: Key = key("embedding_multiplier", "embedding_scale")
 const ATTENTION_MULTIPLIER: Key = key("attention_multiplier", "attention.scale");
 const RESIDUAL_MULTIPLIER: Key = key("residual_multiplier", "residual_scale");
 const LOGITS_SCALING: Key = key("logits_scaling", "logit_scale");
+const KEYS: &[Key] = &[EMBEDDING_MULTIPLIER, ATTENTION_MULTIPLIER, RESIDUAL_MULTIPLIER, LOGITS_SCALING];
 /// In GGUF files of this family, whether anything is turned by its position.
 const TURNS: Key = key("", "rope.scaling.finetuned");
 

@@ -4,12 +4,16 @@
 
 use super::*;
 
-pub(super) static FAMILY: Family = Family {
+pub(super) static FAMILY: Family = LLAMA;
+pub(super) const LLAMA: Family = Family {
     name: "llama",
     class: "LlamaForCausalLM",
     config_class: "LlamaConfig",
     package: "llama",
-    gguf: gguf("llama", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv, "mlp_bias": spec.biases().1})),
+    gguf: biased(
+        gguf("llama", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv, "mlp_bias": spec.biases().1})),
+        Biases::Any,
+    ),
     tensors: INTERLEAVED_TENSORS,
     spec,
     ..super::FAMILY

@@ -9,7 +9,15 @@ pub(super) static FAMILY: Family = Family {
     class: "MistralForCausalLM",
     config_class: "MistralConfig",
     package: "mistral",
-    gguf: gguf("mistral3", &DEFAULTS, |spec| json!({"sliding_window": spec.layers[0].attention.sliding_window})),
+    gguf: biased(
+        gguf_with(
+            "mistral3",
+            &DEFAULTS,
+            &[SLIDING_WINDOW],
+            |spec| json!({"sliding_window": spec.layers[0].attention.sliding_window}),
+        ),
+        Biases::Any,
+    ),
     tensors: INTERLEAVED_TENSORS,
     spec,
     ..super::FAMILY

@@ -5,8 +5,9 @@
 
 mod baichuan;
 mod cohere2;
+pub(crate) mod deci;
 mod ernie4_5;
-mod exaone4;
+pub(crate) mod exaone4;
 mod falcon;
 mod gemma;
 mod gemma2;
@@ -35,7 +36,7 @@ use serde_json::{Value, json};
 
 use super::config::most;
 use super::error::{ModelError, shown};
-use super::family::{Container, Family, Gguf, Role, Tensor, tensor};
+use super::family::{Biases, Container, Family, Gguf, Role, Tensor, tensor};
 use super::gguf::shortest;
 use super::rope::{RopeRequest, RopeScaling, RopeSpec};
 use super::settings::{Key, Settings, key};
@@ -75,6 +76,14 @@ pub static ALL: &[&Family] = &[
     &baichuan::FAMILY,
 ];
 
+/// What only GGUF files are called, beside those: such a model is read as one of these.
+pub(super) static ONLY_GGUF: &[&Family] = &[&deci::FAMILY];
+
+/// A family of [`ALL`], by its name.
+pub(crate) fn named(name: &str) -> Option<&'static Family> {
+    ALL.iter().copied().find(|family| family.name == name)
+}
+
 /// What a family's file need not say.
 const FAMILY: Family = Family {
     name: "",
@@ -94,7 +103,34 @@ const fn gguf(
     defaults: &'static Defaults,
     config: fn(&ModelSpec) -> Value,
 ) -> Option<Gguf> {
-    Some(Gguf { architecture, marked_by: None, defaults, config })
+    gguf_with(architecture, defaults, &[], config)
+}
+
+/// The same of a family whose files state settings that not all families have.
+const fn gguf_with(
+    architecture: &'static str,
+    defaults: &'static Defaults,
+    keys: &'static [Key],
+    config: fn(&ModelSpec) -> Value,
+) -> Option<Gguf> {
+    let (biases, whole_width) = (Biases::Queries, false);
+    Some(Gguf { architecture, marked_by: None, by_layer: false, defaults, biases, whole_width, keys, config })
+}
+
+/// The same with other biases than those of Q, K and V.
+const fn biased(gguf: Option<Gguf>, biases: Biases) -> Option<Gguf> {
+    match gguf {
+        Some(gguf) => Some(Gguf { biases, ..gguf }),
+        None => None,
+    }
+}
+
+/// The same with heads that are together as wide as the states.
+const fn whole_width(gguf: Option<Gguf>) -> Option<Gguf> {
+    match gguf {
+        Some(gguf) => Some(Gguf { whole_width: true, ..gguf }),
+        None => None,
+    }
 }
 
 pub(super) const HIDDEN_SIZE: Key = key("hidden_size", "embedding_length");

@@ -8,11 +8,10 @@ pub(super) static FAMILY: Family = Family {
     class: "NemotronForCausalLM",
     config_class: "NemotronConfig",
     package: "nemotron",
-    gguf: gguf(
-        "nemotron",
-        &DEFAULTS,
-        |spec| json!({"attention_bias": spec.biases().0.qkv, "mlp_bias": spec.biases().1}),
-    ),
+    gguf: whole_width(biased(
+        gguf("nemotron", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv, "mlp_bias": spec.biases().1})),
+        Biases::Any,
+    )),
     tensors: &[
         EMBEDDING,
         FINAL_NORM.plus_one(),

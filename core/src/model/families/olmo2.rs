@@ -9,7 +9,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Olmo2ForCausalLM",
     config_class: "Olmo2Config",
     package: "olmo2",
-    gguf: gguf("olmo2", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv})),
+    gguf: whole_width(gguf("olmo2", &DEFAULTS, |spec| json!({"attention_bias": spec.biases().0.qkv}))),
     tensors: POST_NORM_TENSORS,
     spec,
     ..super::FAMILY

@@ -7,7 +7,16 @@ pub(super) static FAMILY: Family = Family {
     class: "Olmo3ForCausalLM",
     config_class: "Olmo3Config",
     package: "olmo3",
-    gguf: Some(Gguf { architecture: "olmo2", marked_by: Some(SLIDING_WINDOW), defaults: &DEFAULTS, config }),
+    gguf: Some(Gguf {
+        architecture: "olmo2",
+        marked_by: Some(SLIDING_WINDOW),
+        by_layer: false,
+        defaults: &DEFAULTS,
+        biases: Biases::Queries,
+        whole_width: true,
+        keys: &[SLIDING_WINDOW],
+        config,
+    }),
     tensors: olmo2::POST_NORM_TENSORS,
     spec,
     ..super::FAMILY

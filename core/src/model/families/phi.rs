@@ -11,7 +11,7 @@ pub(super) static FAMILY: Family = Family {
     class: "PhiForCausalLM",
     config_class: "PhiConfig",
     package: "phi",
-    gguf: gguf("phi2", &DEFAULTS, |_| json!({})),
+    gguf: biased(gguf("phi2", &DEFAULTS, |_| json!({})), Biases::All),
     tensors: &[
         EMBEDDING,
         tensor(Role::FinalNorm, "model.final_layernorm", "output_norm"),

@@ -9,7 +9,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Phi3ForCausalLM",
     config_class: "Phi3Config",
     package: "phi3",
-    gguf: gguf("phi3", &DEFAULTS, config),
+    gguf: gguf_with("phi3", &DEFAULTS, &[SLIDING_WINDOW], config),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,

@@ -2,7 +2,8 @@
 
 use super::*;
 
-pub(super) static FAMILY: Family = Family {
+pub(super) static FAMILY: Family = QWEN2;
+pub(super) const QWEN2: Family = Family {
     name: "qwen2",
     class: "Qwen2ForCausalLM",
     config_class: "Qwen2Config",

@@ -2,7 +2,8 @@
 
 use super::*;
 
-pub(super) static FAMILY: Family = Family {
+pub(super) static FAMILY: Family = SEED_OSS;
+pub(super) const SEED_OSS: Family = Family {
     name: "seed_oss",
     class: "SeedOssForCausalLM",
     config_class: "SeedOssConfig",

@@ -14,9 +14,11 @@ const STABLELM: Family = Family {
     class: "StableLmForCausalLM",
     config_class: "StableLmConfig",
     package: "stablelm",
-    gguf: gguf(
+    // llama.cpp's converter writes that key, which nobody needs.
+    gguf: gguf_with(
         "stablelm",
         &DEFAULTS,
+        &[PARALLEL_LAYERS],
         |spec| json!({"use_qkv_bias": spec.biases().0.qkv, "use_parallel_residual": spec.layers[0].parallel}),
     ),
     tensors: &tensors(FEED_FORWARD_NORM),
@@ -47,7 +49,7 @@ const DEFAULTS: Defaults =
     Defaults { kv_heads: Some(32), max_positions: 4096, rotated: Some(0.25), ..LAYER_NORM_DEFAULTS };
 
 const QKV_BIAS: Key = key("use_qkv_bias", "");
-const PARALLEL_LAYERS: Key = key("use_parallel_residual", "");
+const PARALLEL_LAYERS: Key = key("use_parallel_residual", "use_parallel_residual");
 const QK_NORM: Key = key("qk_layernorm", "");
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {

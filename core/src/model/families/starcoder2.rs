@@ -7,10 +7,13 @@ pub(super) static FAMILY: Family = Family {
     class: "Starcoder2ForCausalLM",
     config_class: "Starcoder2Config",
     package: "starcoder2",
-    gguf: gguf("starcoder2", &DEFAULTS, |spec| {
-        let window = spec.layers[0].attention.sliding_window;
-        json!({"use_bias": spec.biases().1, "sliding_window": window})
-    }),
+    gguf: biased(
+        gguf_with("starcoder2", &DEFAULTS, &[SLIDING_WINDOW], |spec| {
+            let window = spec.layers[0].attention.sliding_window;
+            json!({"use_bias": spec.biases().1, "sliding_window": window})
+        }),
+        Biases::All,
+    ),
     tensors: &[
         EMBEDDING,
         FINAL_NORM,

@@ -5,6 +5,7 @@
 //! known that the file is long enough to hold that much.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::{MetadataArray, MetadataValue, malformed, read_exact};
 use crate::weights::{ByteSource, DType, WeightsError};
@@ -21,6 +22,8 @@ const MAX_ARRAY_DEPTH: usize = 3;
 /// What the header says.
 pub(super) struct Header {
     pub metadata: BTreeMap<String, MetadataValue>,
+    /// Where in the file each entry's type and value are, in the order of the file.
+    pub places: Vec<(String, Range<u64>)>,
     pub tensors: Vec<StoredTensor>,
     /// First byte after the header.
     pub end: u64,
@@ -214,19 +217,22 @@ fn parse(cursor: &mut Cursor<'_>) -> Result<Header, Stop> {
     cursor.check_room(entry_count, 8 + 4 + 1, "the metadata")?;
     cursor.check_room(tensor_count, 8 + 4 + 4 + 8, "the table of tensors")?;
     let mut metadata = BTreeMap::new();
+    let mut places = Vec::new();
     for _ in 0..entry_count {
         let key = cursor.string("a metadata key")?;
+        let start = cursor.position as u64;
         let type_id = cursor.u32("a metadata type")?;
         let entry = value(cursor, type_id, &format!("metadata `{key}`"))?;
         if metadata.insert(key.clone(), entry).is_some() {
             return stop(format!("metadata key `{key}` is there twice"));
         }
+        places.push((key, start..cursor.position as u64));
     }
     let mut tensors = Vec::new();
     for _ in 0..tensor_count {
         tensors.push(tensor(cursor)?);
     }
-    Ok(Header { metadata, tensors, end: cursor.position as u64 })
+    Ok(Header { metadata, places, tensors, end: cursor.position as u64 })
 }
 
 fn check_version(cursor: &mut Cursor<'_>) -> Result<(), Stop> {

@@ -1,12 +1,15 @@
 //! The GGUF container (versions 2 and 3, little-endian): metadata and quantised tensors in one file, or in several
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 //!
-//! `header.rs` parses, `metadata.rs` holds what was parsed for others to ask, `split.rs` knows the parts of a split model.
+//! `header.rs` parses, `metadata.rs` holds what was parsed for others to ask, `split.rs` knows the parts of a split model, and
+//! `writer.rs` makes the header of a new file.
 
 mod header;
 mod metadata;
 mod split;
+mod writer;
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::source::{ByteSource, read_exact};
@@ -15,8 +18,11 @@ pub use header::type_id;
 use header::{Header, StoredTensor};
 pub use metadata::{GgufMetadata, MetadataArray, MetadataValue};
 pub use split::PartName;
+pub(crate) use writer::{ALIGNMENT, StoredValue, TensorRow, header};
 
 const CONTAINER: &str = "GGUF";
+/// The key of what tensors begin at multiples of, where that is not [`ALIGNMENT`].
+pub(crate) const ALIGNMENT_KEY: &str = "general.alignment";
 /// The tensors of [`RopeFactors`].
 pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 pub(crate) const ROPE_SHORT: &str = "rope_factors_short.weight";
@@ -31,6 +37,24 @@ pub struct GgufFile {
     pub weights: Weights,
     /// Tensors that are no weights of the model.
     pub rope_factors: RopeFactors,
+    /// Where in the (first) file the type and value of each metadata entry are, in the order of the file.
+    places: Vec<(String, Range<u64>)>,
+}
+
+impl GgufFile {
+    /// The metadata as the (first) file stores them, in its order: keys, and the bytes of type and value.
+    ///
+    /// # Errors
+    /// [`WeightsError::Read`].
+    pub(crate) async fn stored_entries(&self) -> Result<Vec<(String, StoredValue)>, WeightsError> {
+        let mut entries = Vec::with_capacity(self.places.len());
+        for (key, place) in &self.places {
+            let Some(source) = self.weights.sources.first() else { break };
+            let bytes = read_exact(source.as_ref(), place.start, place.end - place.start).await?;
+            entries.push((key.clone(), StoredValue::Raw(bytes)));
+        }
+        Ok(entries)
+    }
 }
 
 /// What to divide the rotary frequencies by, one number for each pair of a head's dimensions.
@@ -54,7 +78,8 @@ pub struct RopeFactors {
 /// that are missing or of another model.
 pub async fn open(first: Rc<dyn ByteSource>, others: &[Rc<dyn ByteSource>]) -> Result<GgufFile, WeightsError> {
     let mut tensors = Tensors::default();
-    let header = header::read(first.as_ref()).await?;
+    let mut header = header::read(first.as_ref()).await?;
+    let places = std::mem::take(&mut header.places);
     let metadata = tensors.add(0, first.as_ref(), header)?;
     let others = split::other_parts(&metadata, others)?;
     for (number, part) in (1..).zip(&others) {
@@ -74,7 +99,7 @@ pub async fn open(first: Rc<dyn ByteSource>, others: &[Rc<dyn ByteSource>]) -> R
             weights.tensors.remove(name);
         }
     }
-    Ok(GgufFile { metadata, weights, rope_factors })
+    Ok(GgufFile { metadata, weights, rope_factors, places })
 }
 
 fn malformed(file: &str, reason: String) -> WeightsError {
@@ -83,7 +108,7 @@ fn malformed(file: &str, reason: String) -> WeightsError {
 
 /// The first byte that tensor offsets count from: the end of the header, aligned.
 fn data_start(source: &dyn ByteSource, metadata: &GgufMetadata, end: u64) -> Result<u64, WeightsError> {
-    let alignment = metadata.unsigned("general.alignment")?.unwrap_or(32);
+    let alignment = metadata.unsigned(ALIGNMENT_KEY)?.unwrap_or(ALIGNMENT);
     if !alignment.is_power_of_two() || alignment > 1 << 30 {
         let reason = format!("`general.alignment` is {alignment}, expected a power of two");
         return Err(malformed(source.name(), reason));
@@ -138,7 +163,7 @@ impl Tensors {
         tensor: StoredTensor,
     ) -> Result<(), WeightsError> {
         let bad = |reason: String| malformed(source.name(), format!("tensor `{}` {reason}", tensor.name));
-        let alignment = metadata.unsigned("general.alignment")?.unwrap_or(32);
+        let alignment = metadata.unsigned(ALIGNMENT_KEY)?.unwrap_or(ALIGNMENT);
         if !tensor.offset.is_multiple_of(alignment) {
             return Err(bad(format!("lies at offset {}, which is no multiple of {alignment}", tensor.offset)));
         }

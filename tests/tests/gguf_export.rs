@@ -257,6 +257,10 @@ fn what_is_kept_is_written_in_a_form_that_holds_it() {
                 let metadata = raw(&path).metadata;
                 let key = format!("{}.block_count", summary.architecture);
                 assert_eq!(metadata.get(&key), Some(&MetadataValue::Unsigned(summary.layers as u64)), "{what}");
+                // Every block goes so in the same way.
+                if plan != "mha:1" {
+                    continue;
+                }
                 let zeroed =
                     written(source, &plain(plan, GgufFormat::Zeroed), &root.path().join(format!("{what} zeroed")));
                 assert_eq!(zeroed.1.form, GgufForm::Zeroed);

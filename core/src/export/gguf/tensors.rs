@@ -273,13 +273,9 @@ impl Selection<'_> {
     /// A type for a matrix of zeros: that of floats where the file has such, so that it can be quantised like others, and
     /// one of few bits beside others of few bits.
     fn zeros_type(&self, columns: usize) -> DType {
-        let written = self.outputs.iter().filter(|output| output.shape.len() > 1).map(|output| output.dtype);
+        let mut written = self.outputs.iter().filter(|output| output.shape.len() > 1).map(|output| output.dtype);
         let few_bits = written.clone().any(DType::is_quantised) && columns.is_multiple_of(DType::Q4_0.block_elements());
-        if few_bits {
-            DType::Q4_0
-        } else {
-            written.filter(|dtype| !dtype.is_quantised()).next_back().unwrap_or(DType::F32)
-        }
+        if few_bits { DType::Q4_0 } else { written.rfind(|dtype| !dtype.is_quantised()).unwrap_or(DType::F32) }
     }
 
     /// A feed-forward block of `deci` that adds zeros.

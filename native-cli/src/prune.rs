@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use blockpruner::Error;
 use blockpruner::bench::SearchCount;
-use blockpruner::export::{ExportError, HfFormat, HfSource, ModelOptions, Plan, folder_format};
+use blockpruner::export::{ExportError, HfSource, ModelOptions, Plan, folder_format};
 use blockpruner::model::{BlockSet, PlainChange};
 use blockpruner::search::{SearchOptions, Units};
 use blockpruner::session::{NearlyPlain, OutFolder, Search, WriteOptions, Written};

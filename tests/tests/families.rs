@@ -20,8 +20,9 @@ fn the_table_of_families_is_true() {
         .map(|family| {
             let gguf = if family.gguf_architecture().is_some() { "yes" } else { "no" };
             // What is written without its blocks rests on a class of transformers.
-            let exports = if family.in_transformers() { "`plain`, `hf`, `hf-zeroed`" } else { "`plain`, `hf-zeroed`" };
-            vec![format!("`{}`", family.name), "yes".into(), gguf.into(), exports.into()]
+            let hf = if family.in_transformers() { "`plain`, `hf`, `hf-zeroed`" } else { "`plain`, `hf-zeroed`" };
+            let exports = if gguf == "yes" { format!("{hf}, `gguf`") } else { hf.to_string() };
+            vec![format!("`{}`", family.name), "yes".into(), gguf.into(), exports]
         })
         .collect();
     let found: Vec<Vec<String>> =

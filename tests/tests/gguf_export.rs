@@ -147,6 +147,7 @@ fn a_folder_becomes_the_file_that_it_was() {
                 "tensor_data_layout",
                 "rope.scaling.type",
                 "attention.layer_norm_rms_epsilon",
+                "rope.scaling.yarn_attn_factor",
                 "rope.scaling.original_context_length",
                 "attention.sliding_window_pattern",
                 "attention.sliding_window",

@@ -104,12 +104,10 @@ fn a_folder_becomes_the_file_that_it_was() {
         let folder = as_folder(&file, &root.path().join(format!("{name} folder")));
         let (again, summary, path) = written(&folder, &plain("", GgufFormat::Auto), &root.path().join(&name));
         assert_eq!(summary.form, GgufForm::Plain, "{name}");
-        let misread = summary.notes.iter().any(|note| note.contains("64 layers"));
-        assert_eq!(
-            (summary.notes.len(), misread),
-            if name == "gguf-exaone4-sliding" { (1, true) } else { (0, false) },
-            "{name}"
-        );
+        // What llama.cpp leaves out of windows.
+        let misread = summary.notes.iter().filter(|note| note.starts_with("llama.cpp computes ")).count();
+        let windowed = ["gguf-exaone4-sliding", "gguf-phi3", "gguf-phi3-longrope"].contains(&name.as_str());
+        assert!(misread == summary.notes.len() && misread <= windowed as usize, "{name}: {:?}", summary.notes);
         assert_eq!(again.spec.layers, file.spec.layers, "{name}");
         assert_eq!(again.spec.head, file.spec.head, "{name}");
         assert_eq!(again.spec.bos_token_id, file.spec.bos_token_id, "{name}");

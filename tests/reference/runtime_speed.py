@@ -1,11 +1,11 @@
 """Tokens a second, memory and size of models in llama.cpp and in transformers, as a table in Markdown.
 
-    python tests/reference/runtime_speed.py DIR TEXT WHAT=FILE [WHAT=FOLDER ..] [--threads 2] [--rounds 3]
+    python tests/reference/runtime_speed.py DIR TEXT WHAT=FILE [WHAT=FOLDER ..] [--threads 1] [--rounds 3]
 
 DIR holds llama.cpp's libraries, as for llama_cpp_ids.py; FILE is a GGUF file, which llama.cpp runs, FOLDER a Hugging Face folder, which
 transformers does, in the type of its weights. The first tokens of TEXT are the prompt; its logits decide the first of the tokens
 that are generated, one after another, by the greatest logit. Every measurement has a process of its own, after a run that does
-not count. Rounds go through all the models, so that what else the machine does meets all of them; the median counts.
+not count. One thread waits for no other, which a busy machine would hold up. Rounds go through all the models, so that what else the machine does meets all of them; the median counts.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def main():
     parser.add_argument("libraries", type=pathlib.Path)
     parser.add_argument("text", type=pathlib.Path)
     parser.add_argument("models", nargs="+", metavar="WHAT=PATH")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", action="store_true", help="measure the one model here, and print JSON")
     arguments = parser.parse_args()

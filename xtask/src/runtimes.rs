@@ -21,6 +21,10 @@ const BY_NUMBER: [&str; 2] = ["gguf-gemma2", "gguf-smollm3"];
 const DECI: [&str; 7] =
     ["gguf-legacy", "gguf-rope-freqs", "gguf-qwen2", "gguf-mistral", "gguf-ernie4-5", "gguf-seed-oss", "gguf-baichuan"];
 
+/// By how much perplexities of quantised files may differ, relatively. llama.cpp multiplies such weights with activations that it
+/// rounds to 8 bits: of the file as published its perplexity is 0.6 % off, of the same without two layers 1.3 %.
+const QUANTISED: f64 = 2e-2;
+
 /// SmolLM2's text that is scored, in tokens and windows.
 const WINDOW: u32 = 128;
 const WINDOWS: u32 = 4;
@@ -35,7 +39,10 @@ pub fn check() -> anyhow::Result<()> {
     fs::write(&plan, UNPRUNED).context("cannot write the order")?;
     for name in FIRST_FAMILIES.into_iter().chain(GGUF_EXPORTS).filter(|name| *name != LEFT_OUT) {
         // Files of quantised weights are copied as they are; a folder of F32 in between lets llama.cpp compute exactly.
-        let whole = work.join("whole").join(name);
+        // It is called otherwise than the fixture: of a model with `phi3` in its name llama.cpp expects certain tokens.
+        let folder = work.join("whole").join(name);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let whole = folder.join("model");
         let mut export = blockpruner(&["export", "--step", "0", "--format", "plain", "--dtype", "f32"]);
         export.arg("--model").arg(root().join("tests/fixtures").join(name).join("model.gguf"));
         run(export.arg("--plan").arg(&plan).arg("--out").arg(&whole))?;
@@ -79,6 +86,10 @@ struct Models {
     free: String,
 }
 
+/// What of SmolLM2 goes where perplexities are compared: little, as what is hardly a model any more multiplies roundings.
+const TWO_LAYERS: &str = "mha:20,mlp:20,mha:24,mlp:24";
+const TWO_BLOCKS: &str = "mlp:6,mha:18";
+
 impl Models {
     fn write(dense: &Path, plan: &Path, work: &Path) -> anyhow::Result<Self> {
         let blocks =
@@ -106,8 +117,13 @@ impl Models {
         whole("hf-f32", "plain", &["--dtype", "f32"])?;
         without("hf-plain", "plain", &models.layers, &[])?;
         without("hf-zeroed", "hf-zeroed", &models.layers, &[])?;
-        let mut export = blockpruner(&["export", "--format", "gguf", "--without", &models.layers]);
-        run(export.arg("--model").arg(models.folder("hf-f32")).arg("--out").arg(models.folder("f32")))?;
+        without("plain-q4", "gguf", TWO_LAYERS, &[])?;
+        without("zeroed-q4", "gguf-zeroed", TWO_LAYERS, &[])?;
+        without("deci-q4", "gguf", TWO_BLOCKS, &[])?;
+        for (out, blocks) in [("plain-f32", TWO_LAYERS), ("deci-f32", TWO_BLOCKS)] {
+            let mut export = blockpruner(&["export", "--format", "gguf", "--without", blocks]);
+            run(export.arg("--model").arg(models.folder("hf-f32")).arg("--out").arg(models.folder(out)))?;
+        }
         Ok(models)
     }
 
@@ -126,13 +142,15 @@ impl Models {
 
     /// What check_real_gguf.py compares.
     fn cases(&self) -> anyhow::Result<Value> {
-        let layers = self.perplexity(&self.layers)?;
-        let free = self.perplexity(&self.free)?;
+        let (layers, free) = (self.perplexity(TWO_LAYERS)?, self.perplexity(TWO_BLOCKS)?);
         let mut cases = Vec::new();
-        // Quantised weights llama.cpp multiplies with activations of 8 bits.
-        for (name, perplexity, tolerance) in
-            [("plain", layers, 5e-3), ("zeroed", layers, 5e-3), ("deci", free, 5e-3), ("f32", layers, 1e-3)]
-        {
+        for (name, perplexity, tolerance) in [
+            ("plain-f32", layers, 1e-3),
+            ("deci-f32", free, 1e-3),
+            ("plain-q4", layers, QUANTISED),
+            ("zeroed-q4", layers, QUANTISED),
+            ("deci-q4", free, QUANTISED),
+        ] {
             cases.push(json!({ "file": self.gguf(name)?, "perplexity": perplexity, "tolerance": tolerance }));
         }
         let text = root().join("assets/tiny/calibration.txt");

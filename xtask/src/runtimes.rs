@@ -116,7 +116,6 @@ impl Models {
         whole("hf-dense", "plain", &[] as &[&str])?;
         whole("hf-f32", "plain", &["--dtype", "f32"])?;
         without("hf-plain", "plain", &models.layers, &[])?;
-        without("hf-zeroed", "hf-zeroed", &models.layers, &[])?;
         without("plain-q4", "gguf", TWO_LAYERS, &[])?;
         without("zeroed-q4", "gguf-zeroed", TWO_LAYERS, &[])?;
         without("deci-q4", "gguf", TWO_BLOCKS, &[])?;
@@ -173,7 +172,7 @@ impl Models {
         for name in ["plain", "deci", "zeroed"] {
             named.push(format!("{name}, Q4_1={}", self.gguf(name)?.display()));
         }
-        for name in ["hf-dense", "hf-plain", "hf-zeroed"] {
+        for name in ["hf-dense", "hf-plain"] {
             let what = name.trim_start_matches("hf-");
             named.push(format!("{what}, bf16={}", self.folder(name).display()));
         }

@@ -350,7 +350,36 @@ fn pairs_leave_an_ordinary_model() {
         let model = ["perplexity", "--json", "--model", "builtin:tiny", "--without", &removed];
         assert_eq!(json(&[&model[..], &text].concat())["perplexity"], near["perplexity"]);
     }
+    // As a GGUF file it is one of an ordinary model, too; without a single block, one whose layers lack a block.
+    let scored = |model: &str, more: &[&str]| {
+        let text = ["--text", "builtin:sample", "--window", "32", "--max-windows", "2", "--json"];
+        json(&[&["perplexity", "--model", model], more, &text].concat())["perplexity"].clone()
+    };
+    for (blocks, layers) in [("mlp:3,mha:4", 11), ("mha:3", 12)] {
+        let gguf = out(blocks);
+        let export =
+            ["export", "--model", "builtin:tiny", "--without", blocks, "--format", "gguf", "--json", "--out", &gguf];
+        let written = json(&export);
+        assert_eq!((&written["format"], &written["files"][1]), (&"gguf".into(), &"README.md".into()));
+        let file = format!("{gguf}/{}", written["files"][0].as_str().unwrap());
+        assert_eq!(json(&["inspect", "--model", &file, "--json"])["layers"], layers);
+        assert_eq!(scored(&file, &[]), scored("builtin:tiny", &["--without", blocks]), "{blocks}");
+    }
+    let gguf = out("gguf");
+    let args = ["--remove", "1", "--units", "layers", "--format", "gguf", "--quantize", "q8_0"];
+    search(&gguf, &args);
+    let card = fs::read_to_string(format!("{gguf}/model/README.md")).unwrap();
+    assert!(
+        card.contains("library_name: gguf") && card.contains("blockpruner prune --json --out gguf --model"),
+        "{card}"
+    );
+
     let refused = out("refused");
+    failure(
+        &["export", "--model", "builtin:tiny", "--without", "mha:3", "--quantize", "q8_0", "--out", &refused],
+        2,
+        "only GGUF files hold quantised weights",
+    );
     let types = ["prune", "--remove", "1", "--units", "layers", "--block-types", "mha", "--out", &refused];
     failure(&[&types[..], &SMALL].concat(), 2, "layers have an attention and a feed-forward block each");
     let plain = ["prune", "--remove", "1", "--format", "plain", "--out", &refused];
@@ -617,8 +646,8 @@ fn written_models_do_not_grow_unnoticed() {
     let [_, model, ..] = &arguments;
     let mut bytes = Vec::new();
     for (name, more, warned) in [
-        ("bf16", &[][..], Some("as bf16 or f16 (--dtype) only, not quantised again")),
-        ("f32", &["--dtype", "f32"][..], Some("--dtype bf16 makes it ")),
+        ("bf16", &[][..], Some("--format gguf keeps them quantised, which makes it 140.2 KiB")),
+        ("f32", &["--dtype", "f32"][..], Some("--format gguf keeps them quantised")),
     ] {
         let folder = out(name);
         let args = [&["export", "--model", model, "--step", "0", "--json", "--out", &folder][..], more].concat();

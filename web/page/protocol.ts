@@ -1,6 +1,6 @@
 // What the page and its worker say to each other.
 
-import type { BlockId, BlockTypes, Cost, DeviceInfo, ErrorCode, ExportOptions, ModelInfo, SearchEvent, SearchState, Units, WindowsInfo } from "../pkg/blockpruner_web.js";
+import type { BlockTypes, Cost, DeviceInfo, ErrorCode, ExportOptions, ModelInfo, SearchEvent, SearchState, Unit, Units, WindowsInfo } from "../pkg/blockpruner_web.js";
 
 export type ModelSource =
   | { kind: "tiny" }
@@ -62,7 +62,7 @@ export interface Found {
   finished: boolean;
   planJson: string;
   orderJson: string;
-  order: BlockId[];
+  order: Unit[];
   seconds: number;
 }
 

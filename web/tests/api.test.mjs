@@ -191,6 +191,12 @@ test("text, windows, URL, continuation and export", async () => {
     };
     let progress;
     const summary = await remote.export(folder, { without: ["mha:1"], dtype: "f32", onProgress: (told) => (progress = told) });
+    const plain = [];
+    // What is left of pairs is an ordinary model.
+    const pairs = await session.search(remote.windows(api.CalibrationText.sample(), { window: 16, maxWindows: 1 }), { remove: 1, units: "pairs" });
+    for await (const event of pairs) void event;
+    const listed = { beginFile: async (name) => void plain.push(name), write: async () => {}, endFile: async () => {} };
+    await remote.export(listed, { without: pairs.order() });
     const full = await remote
       .export({ beginFile: async () => {}, write: async () => Promise.reject(new DOMException("the disk is full", "QuotaExceededError")), endFile: async () => {} })
       .catch((error) => [error.code, error.message]);
@@ -199,7 +205,7 @@ test("text, windows, URL, continuation and export", async () => {
     const scores = [await session.perplexity(first), await session.perplexity(behind)];
     session.destroy();
     const infos = [rows, same].map((text) => remote.windows(text, { window: 2 }).info());
-    return { infos, text, streamed, tokens, finishReason, written, summary, progress, full, scores, adapters: await api.adapters(), names: Object.keys(api) };
+    return { pairs: pairs.order(), units: pairs.plan().settings.units, plain, infos, text, streamed, tokens, finishReason, written, summary, progress, full, scores, adapters: await api.adapters(), names: Object.keys(api) };
   });
   const { text, tokens } = await native(["generate", "--model", "builtin:tiny", "--prompt", "In the beginning", "--max-tokens", "8"], { kernel: "panel" });
   assert.deepEqual([found.text, found.streamed, found.tokens, found.finishReason], [text, text, tokens, "max_tokens"]);
@@ -207,6 +213,9 @@ test("text, windows, URL, continuation and export", async () => {
   assert.deepEqual(found.infos[0], found.infos[1]);
   assert.ok(found.written["model.safetensors"] > found.summary.bytes && found.written["config.json"] > 0);
   assert.deepEqual(found.progress, { stage: "write", done: found.summary.bytes, total: found.summary.bytes });
+  assert.match(found.pairs[0], /^mha:\d+,mlp:\d+$/);
+  assert.equal(found.units, "pairs");
+  assert.ok(found.plain.includes("README.md") && !found.plain.includes("modeling_blockpruner.py"), `${found.plain}`);
   assert.equal(found.full[0], "write");
   assert.match(found.full[1], /the disk is full.*free some space/s);
   // The windows after the first two are the third.

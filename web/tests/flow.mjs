@@ -104,14 +104,19 @@ test("one button prunes the built-in model, and the native program agrees", asyn
   assert.match(await page.textContent("#size"), /^After step 4: 5\.\d MiB of weights become about [34]\.\d MiB\.$/);
 
   // What comes out loads in the native program, with the same perplexity.
-  const formats = ["hf", "hf-zeroed"];
+  const formats = ["hf", "hf-zeroed", "gguf"];
   for (const format of formats) {
     await page.selectOption("#format", format);
     const zip = await download(page, "#zip", `${format}.zip`);
     execFileSync("unzip", ["-q", zip, "-d", join(folder, format)]);
     assert.deepEqual(JSON.parse(readFileSync(join(folder, format, "plan.json"))), plan);
   }
-  const score = (format) => native(["perplexity", "--model", join(folder, format, "model"), "--text", "builtin:sample", ...text], { kernel });
+  // A folder, or one file beside its card.
+  const modelIn = (format) => {
+    const model = join(folder, format, "model");
+    return join(model, readdirSync(model).find((file) => file.endsWith(".gguf")) ?? "");
+  };
+  const score = (format) => native(["perplexity", "--model", modelIn(format), "--text", "builtin:sample", ...text], { kernel });
   for (const [index, { perplexity }] of (await Promise.all(formats.map(score))).entries()) {
     close(perplexity, plan.steps.at(-1).perplexity, 1e-5, `perplexity of the ${formats[index]} download`);
   }

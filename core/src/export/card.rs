@@ -7,9 +7,6 @@ use super::{Plan, PlanCalibration};
 use crate::model::{BlockKind, BlockSet, ModelSpec, Origin};
 use crate::search::Unit;
 
-/// The file.
-pub(super) const CARD: &str = "README.md";
-
 /// How it was found which blocks go: what a card says of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]

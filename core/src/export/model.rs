@@ -3,12 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::card::{CARD, Subject};
+use super::card::Subject;
 use super::{
     ExportError, FolderSink, GgufForm, GgufFormat, GgufOptions, GgufQuantisation, GgufSummary, HfFormat, HfOptions,
     HfSource, HfSummary, Provenance, check_gguf, check_hf, export_gguf, export_hf, written_bytes, written_gguf_bytes,
 };
-use crate::model::{BlockSet, Checkpoint};
+use crate::model::{BlockSet, CARD, Checkpoint};
 use crate::weights::FloatType;
 
 /// How a model is written. Prints and parses as `plain`, `hf`, `hf-zeroed`, `gguf` and `gguf-zeroed`.

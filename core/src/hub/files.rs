@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use crate::model::{Checkpoint, is_carried};
+use crate::model::{CARD, Checkpoint, is_carried};
 use crate::weights::{ByteSource, NamedSources, WeightsError, pytorch, safetensors};
 
 /// The files of a model's folder: settings, tokenizer and licence, and its weights, which are safetensors, or PyTorch's where there
@@ -33,6 +33,10 @@ pub async fn folder_files<E: From<WeightsError>>(
         let carried = listed.iter().filter(|name| is_carried(name));
         let carried: BTreeSet<&String> = carried.filter(|name| !wanted.contains(name)).collect();
         wanted.extend(carried.into_iter().cloned().collect::<Vec<_>>());
+        // It names the licence; alone it is no model.
+        if !wanted.is_empty() && listed.iter().any(|name| name == CARD) {
+            wanted.push(CARD.to_string());
+        }
     }
     let mut found = look(wanted).await?;
     let has = |found: &[(String, Rc<dyn ByteSource>)], end: &str| found.iter().any(|(name, _)| name.ends_with(end));
@@ -100,7 +104,7 @@ mod tests {
             "flax_model.msgpack",
         ];
         let (asked, found) = looked(&there, true);
-        assert_eq!(asked, [strings(&["config.json", "model.safetensors", "tokenizer.json", "LICENSE"])]);
+        assert_eq!(asked, [strings(&["config.json", "model.safetensors", "tokenizer.json", "LICENSE", "README.md"])]);
         assert_eq!(found, asked[0]);
         let (asked, _) = looked(&there, false);
         assert!(asked.len() == 1 && asked[0].len() > 10, "{asked:?}");

@@ -160,7 +160,7 @@ impl Checkpoint {
     /// The file names that a Hugging Face folder may have of which something is read, its shards left out: what to look
     /// for where a folder cannot be listed.
     pub fn usual_files() -> impl Iterator<Item = &'static str> {
-        [CONFIG, SINGLE, INDEX, CARD].into_iter().chain(CARRIED)
+        [CONFIG, SINGLE, INDEX].into_iter().chain(CARRIED)
     }
 
     /// The same of a folder without `.safetensors` files and their index: PyTorch's weights and their index.

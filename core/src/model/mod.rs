@@ -36,6 +36,7 @@ pub(crate) use folder::is_carried;
 #[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
 pub(crate) use folder::{ADAPTER, ADAPTER_ADVICE, CACHED, CONFIG, is_weights};
 pub use kept::{KeptLayer, PlainChange};
+pub(crate) use origin::CARD;
 pub use origin::Origin;
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
 pub use spec::ModelSpec;

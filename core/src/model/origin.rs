@@ -5,7 +5,7 @@ use crate::weights::WeightsError;
 use crate::weights::gguf::GgufMetadata;
 
 /// The card of a folder, whose first lines may name the licence.
-pub(super) const CARD: &str = "README.md";
+pub(crate) const CARD: &str = "README.md";
 
 /// What a model's files say of its publication.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -345,8 +345,13 @@ impl Search {
         let mut prepare = |preparation| tell(Writing::Prepare(preparation));
         let perplexity = written.perplexity(self.windows(), &BlockSet::new(), &mut prepare).await?.perplexity;
         let planned = plan.steps.last().map_or(plan.dense.perplexity, |step| step.perplexity);
-        // Of rounded weights only damage shows.
-        let allowed = if summary.rounded { 0.02 } else { 1e-6 };
+        // Of rounded weights only damage shows; few bits cost a small model much.
+        let allowed = match options.quantize {
+            Some(GgufQuantisation::Q4_0) => 0.5,
+            Some(_) => 0.05,
+            None if summary.rounded => 0.02,
+            None => 1e-6,
+        };
         let difference = (perplexity - planned).abs() / planned;
         if difference.is_nan() || difference > allowed {
             let path = path.display().to_string();

@@ -380,17 +380,18 @@ impl WordRules {
 
     /// The rules that split plain texts as a tokenizer.json's `pre_tokenizer` does, and how many of the awkward ones.
     pub fn splitting_as(pre_tokenizer: &Value, plain: &[&str], awkward: &[&str]) -> Vec<(usize, &'static Self)> {
-        let all = |steps: &Value, texts: &[&str]| texts.iter().map(|text| words(steps, text)).collect::<Vec<_>>();
-        let (wanted, more) = (all(pre_tokenizer, plain), all(pre_tokenizer, awkward));
+        let Some(steps) = Steps::new(pre_tokenizer) else { return Vec::new() };
+        let wanted: Vec<_> = plain.iter().map(|text| steps.words(text)).collect();
+        let more: Vec<_> = awkward.iter().map(|text| steps.words(text)).collect();
         if wanted.contains(&None) {
             return Vec::new();
         }
         let alike = |rules: &'static Self| {
-            let steps = rules.pre_tokenizer();
-            let same = all(&steps, plain) == wanted;
-            same.then(|| {
-                (all(&steps, awkward).iter().zip(&more).filter(|(found, wanted)| found == wanted).count(), rules)
-            })
+            let steps = Steps::new(&rules.pre_tokenizer())?;
+            // Most are told by the first text.
+            let same = plain.iter().zip(&wanted).all(|(text, wanted)| steps.words(text) == *wanted);
+            let alike = || awkward.iter().zip(&more).filter(|(text, wanted)| steps.words(text) == **wanted).count();
+            same.then(|| (alike(), rules))
         };
         WORD_RULES.iter().filter_map(alike).collect()
     }
@@ -417,15 +418,30 @@ impl WordRules {
     }
 }
 
-/// Where the words of a text begin and end, in bytes; None if the steps cannot be run.
-fn words(pre_tokenizer: &Value, text: &str) -> Option<Vec<(usize, usize)>> {
-    let steps: PreTokenizerWrapper = serde_json::from_value(pre_tokenizer.clone()).ok()?;
-    let split = || {
-        let mut split = PreTokenizedString::from(text);
-        steps.pre_tokenize(&mut split).map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })?;
-        Ok(split)
-    };
-    let split = guarded(split).ok()?;
-    let places = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
-    Some(places.into_iter().map(|(_, place, _)| place).collect())
+/// The steps of a `pre_tokenizer`.
+struct Steps(PreTokenizerWrapper);
+
+impl Steps {
+    /// None if there are no such steps.
+    fn new(pre_tokenizer: &Value) -> Option<Self> {
+        guarded(|| {
+            let steps = serde_json::from_value(pre_tokenizer.clone());
+            steps.map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })
+        })
+        .ok()
+        .map(Self)
+    }
+
+    /// Where the words of a text begin and end, in bytes; None if the steps fail.
+    fn words(&self, text: &str) -> Option<Vec<(usize, usize)>> {
+        let split = || {
+            let mut split = PreTokenizedString::from(text);
+            let done = self.0.pre_tokenize(&mut split);
+            done.map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })?;
+            Ok(split)
+        };
+        let split = guarded(split).ok()?;
+        let places = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        Some(places.into_iter().map(|(_, place, _)| place).collect())
+    }
 }

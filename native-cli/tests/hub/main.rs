@@ -84,7 +84,10 @@ fn what_a_model_needs_comes_once_and_lies_where_others_look_for_it() {
     assert_eq!(path, folder.join("snapshots").join(COMMIT));
     let mut files: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     files.sort();
-    assert_eq!(files, ["LICENSE", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+    assert_eq!(
+        files,
+        ["LICENSE", "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    );
     assert_eq!(fs::read_to_string(folder.join("refs/main")).unwrap(), COMMIT);
     let weights = weights();
     assert_eq!(fs::read(folder.join("blobs").join(sha256(&weights))).unwrap(), weights);

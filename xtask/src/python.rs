@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::driver::apt_install;
-use crate::{cargo, root, run};
+use crate::{blockpruner, root, run};
 
 /// The Python of a virtual environment with `tests/reference/requirements.txt`.
 pub fn python() -> anyhow::Result<PathBuf> {
@@ -94,7 +94,7 @@ const EXPORTS: [(&str, &str, &str); 44] = [
 const COMPOSITES: [&str; 3] = ["llava", "gemma3-images", "mistral3"];
 
 /// GGUF files of other families, whose config.json is rebuilt; of all, the same blocks go.
-const GGUF_EXPORTS: [&str; 29] = [
+pub const GGUF_EXPORTS: [&str; 29] = [
     "gguf-mistral",
     "gguf-qwen3",
     "gguf-smollm3",
@@ -125,9 +125,31 @@ const GGUF_EXPORTS: [&str; 29] = [
     "gguf-gpt2",
     "gguf-baichuan",
 ];
+/// An order for those that are written whole, of which no step is taken.
+pub const UNPRUNED: &str = r#"{"1": [["mha", 0]]}"#;
+/// Fixtures that divide scores by the number of their layer, so that none can go.
+const BY_NUMBER: [&str; 1] = ["gpt2-inner"];
+/// Fixtures of parallel layers, of which a pair is both blocks of a layer; of others also a block and the next layer's other one.
+const PARALLEL: [&str; 15] = [
+    "stablelm-parallel",
+    "cohere2",
+    "phi",
+    "gpt-neox",
+    "falcon",
+    "falcon-new",
+    "falcon-one-norm",
+    "falcon-alibi",
+    "gguf-stablelm-parallel",
+    "gguf-cohere2",
+    "gguf-phi",
+    "gguf-gpt-neox",
+    "gguf-falcon",
+    "gguf-falcon-new",
+    "gguf-falcon-one-norm",
+];
 const GGUF_BLOCKS: (&str, &str) = (r#"{"1": [["mha", 0]], "2": [["mha", 0], ["mlp", 1]]}"#, "mha:0,mlp:1");
 
-/// Exports fixtures in both formats and lets transformers load and score them.
+/// Exports fixtures as folders of every format and lets transformers load and score them.
 pub fn check_exports() -> anyhow::Result<()> {
     let python = python()?;
     let work = root().join("target/transformers-check");
@@ -145,8 +167,7 @@ pub fn check_exports() -> anyhow::Result<()> {
         std::fs::write(&plan, order).context("cannot write the order")?;
         let formats = if COMPOSITES.contains(&name) { &["hf-zeroed"][..] } else { &["hf-zeroed", "hf"] };
         for format in formats {
-            let args = ["run", "-q", "-p", "blockpruner-cli", "--", "export", "--step", "2", "--format", format];
-            let mut export = cargo(&args);
+            let mut export = blockpruner(&["export", "--step", "2", "--format", format]);
             export.arg("--model").arg(model).arg("--plan").arg(&plan).arg("--out").arg(work.join(format));
             if gguf.exists() {
                 // What is compared with the quantised model must not be rounded.
@@ -157,6 +178,17 @@ pub fn check_exports() -> anyhow::Result<()> {
         let mut check = Command::new(&python);
         check.arg("tests/reference/check_export.py").arg(model).args(formats.iter().map(|format| work.join(format)));
         check.arg("--ids").arg(fixture.join("reference.json")).args(["--without", without]).current_dir(root());
+        let pairs = match name {
+            name if COMPOSITES.contains(&name) || BY_NUMBER.contains(&name) => &[][..],
+            name if PARALLEL.contains(&name) => &["mha:0,mlp:0"],
+            _ => &["mha:0,mlp:0", "mlp:0,mha:1"],
+        };
+        for blocks in pairs {
+            let out = work.join(format!("plain {blocks}"));
+            let mut export = blockpruner(&["export", "--without", blocks, "--format", "plain", "--dtype", "f32"]);
+            run(export.arg("--model").arg(model).arg("--out").arg(&out))?;
+            check.arg("--plain").arg(out).arg(blocks);
+        }
         run(&mut check)?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{cargo, checks, driver, python, root, run, wasm, web};
+use crate::{cargo, checks, driver, python, root, run, runtimes, wasm, web};
 
 #[derive(Args)]
 pub struct TestArgs {
@@ -20,6 +20,9 @@ pub struct TestArgs {
     /// Also load exported models in Hugging Face transformers (downloads torch)
     #[arg(long)]
     with_transformers: bool,
+    /// Also run written GGUF files in llama.cpp, and measure it and transformers on pruned models (downloads both)
+    #[arg(long)]
+    with_runtimes: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -66,6 +69,9 @@ pub fn test(args: &TestArgs) -> anyhow::Result<()> {
     }
     if args.with_transformers {
         python::check_exports()?;
+    }
+    if args.with_runtimes {
+        runtimes::check()?;
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ fn is_newer(file: &Path, than: &Path) -> bool {
     modified(file) > modified(than)
 }
 
-fn npm(args: &[&str]) -> Command {
+pub fn npm(args: &[&str]) -> Command {
     let mut command = in_node_path(if cfg!(windows) { "npm.cmd" } else { "npm" });
     command.args(args).current_dir(web());
     command
@@ -98,7 +98,7 @@ fn node_venv() -> PathBuf {
 }
 
 /// Installs Node.js where it is missing or too old for the bundler: from Python's package index, which has it for every system.
-fn ensure_node() -> anyhow::Result<bool> {
+pub fn ensure_node() -> anyhow::Result<bool> {
     let good = || {
         let output = in_node_path("node").arg("--version").output();
         let version = output.is_ok_and(|output| bundles(&String::from_utf8_lossy(&output.stdout)));

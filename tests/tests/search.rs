@@ -56,8 +56,7 @@ fn budgets(gpu: &Rc<Gpu>, checkpoint: &Checkpoint, windows: &Windows) -> Vec<u64
     let all = plan(None).unwrap();
     let (mut streamed, mut likely, mut wave, mut prefixes) = (false, false, false, false);
     let mut budgets = Vec::new();
-    let mut budget = needed;
-    while budget <= all.total() {
+    for budget in (needed..all.total()).step_by(1 << 14).chain([all.total()]) {
         let plan = plan(Some(budget)).unwrap();
         assert!(plan.total() <= budget);
         let new = (plan.streamed && !streamed)
@@ -71,7 +70,6 @@ fn budgets(gpu: &Rc<Gpu>, checkpoint: &Checkpoint, windows: &Windows) -> Vec<u64
         likely |= plan.streamed && plan.likely_head;
         wave |= !plan.streamed;
         prefixes |= plan.keeps_prefixes;
-        budget += 1 << 14;
     }
     assert!(streamed && likely && wave && prefixes, "a path is not tried");
     budgets

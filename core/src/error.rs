@@ -204,7 +204,9 @@ fn memory(error: &MemoryError) -> ErrorKind {
 fn search(error: &SearchError) -> ErrorKind {
     match error {
         SearchError::Score(error) => score(error),
-        SearchError::TooMany { .. } | SearchError::TypesOfBlocks { .. } => ErrorKind::Input,
+        SearchError::TooMany { .. } | SearchError::TypesOfBlocks { .. } | SearchError::UnitsOfStrategy { .. } => {
+            ErrorKind::Input
+        }
         SearchError::NoCandidate { .. } => ErrorKind::NoCandidate,
         SearchError::Stopped => ErrorKind::Stopped,
     }

@@ -3,7 +3,7 @@
 use blockpruner::export::{GgufFormat, GgufQuantisation, HfFormat, ModelFormat, Plan, Provenance, parse_order};
 use blockpruner::gpu::{GpuOptions, KernelChoice, Tier};
 use blockpruner::model::{BlockSet, ModelSpec};
-use blockpruner::search::{BlockTypes, Exhaustive, Racing, SearchOptions, Units};
+use blockpruner::search::{BlockTypes, SearchOptions, Units};
 use blockpruner::session::WindowOptions;
 use blockpruner::text::TextOptions;
 use blockpruner::weights::FloatType;
@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::exit::bad_input;
 use crate::kept_pipelines;
+use crate::strategy::StrategyArgs;
 
 /// Which device, and how it is used.
 #[derive(Args, Clone, Debug, Default)]
@@ -121,29 +122,28 @@ impl TextArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub struct SearchArgs {
     /// What a step removes: blocks (as published), pairs (an attention and a feed-forward block between which nothing is left) or
-    /// layers; pairs and layers leave an ordinary model, which loads and is faster wherever the original does
-    #[arg(long, value_name = "UNITS", default_value_t, requires = "remove")]
-    pub units: Units,
+    /// layers; pairs and layers leave an ordinary model, which loads and is faster wherever the original does [default: blocks]
+    #[arg(long, value_name = "UNITS", requires = "remove")]
+    pub units: Option<Units>,
     /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
     #[arg(long, value_name = "TYPES", default_value_t, requires = "remove")]
     pub block_types: BlockTypes,
-    /// Run the published loop literally: slower, same result
-    #[arg(long, requires = "remove")]
-    pub exhaustive: bool,
-    /// Drop candidates that fall behind on the first windows: faster, approximate
-    #[arg(long, requires = "remove", conflicts_with = "exhaustive")]
-    pub racing: bool,
+    #[command(flatten)]
+    pub strategy: StrategyArgs,
 }
 
 impl SearchArgs {
     /// A search for so many blocks.
-    pub fn options(&self, remove: u32) -> SearchOptions {
-        let options = SearchOptions::remove(remove as usize).units(self.units).block_types(self.block_types);
-        match (self.exhaustive, self.racing) {
-            (true, _) => options.strategy(Exhaustive),
-            (_, true) => options.strategy(Racing),
-            _ => options,
-        }
+    ///
+    /// # Errors
+    /// Those of [`StrategyArgs::choose`].
+    pub fn options(&self, remove: u32) -> anyhow::Result<SearchOptions> {
+        let options = self.strategy.choose(SearchOptions::remove(remove as usize).block_types(self.block_types))?;
+        Ok(match self.units {
+            // Those that the strategy knows.
+            None => options,
+            Some(units) => options.units(units),
+        })
     }
 }
 

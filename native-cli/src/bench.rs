@@ -94,7 +94,7 @@ struct SearchReport {
 /// Measures and prints.
 pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let checkpoint = open::checkpoint(&args.model).await?;
-    let search = args.remove.map(|remove| args.search.options(remove));
+    let search = args.remove.map(|remove| args.search.options(remove)).transpose()?;
     search.iter().try_for_each(|options| options.check(&checkpoint.spec))?;
     let window = args.text.window.unwrap_or_else(|| checkpoint.spec.default_window());
     let together = (TOKENS / window.max(1)).max(1);
@@ -253,7 +253,7 @@ fn search_table(search: &SearchReport) -> String {
             counted.raced
         );
     }
-    text + &screen::work_lines(count) + &screen::approximate_line(search.approximate, count)
+    text + &screen::work_lines(count) + &screen::approximate_line(search.approximate.then_some(&search.strategy), count)
 }
 
 fn memory_lines(memory: &Memory) -> String {

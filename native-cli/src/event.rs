@@ -6,7 +6,7 @@ use std::path::Path;
 use blockpruner::export::HeldOut;
 use blockpruner::gpu::DeviceInfo;
 use blockpruner::model::BlockSet;
-use blockpruner::search::{CandidateState, Unit, Units};
+use blockpruner::search::{CandidateState, Objective, Unit, Units};
 use serde::Serialize;
 
 use crate::screen::{bytes, duration, grouped, short};
@@ -47,6 +47,8 @@ pub enum Event<'a> {
         /// Of the first step.
         candidates: usize,
         strategy: &'a str,
+        /// What is measured of candidates.
+        objective: Objective,
         /// Whether the result may differ from the published loop's.
         approximate: bool,
         /// Tokens that every candidate is scored on.
@@ -79,14 +81,21 @@ pub enum Event<'a> {
     Dense { perplexity: f64 },
     /// What a search takes, as soon as candidates were measured.
     Cost {
-        /// That the published loop would run.
+        /// Of a search by perplexity, those that the published loop would run.
         passes: usize,
         /// Of each.
         tokens: usize,
         seconds_left: f64,
     },
     /// A candidate was scored, or dropped.
-    Candidate { step: usize, block: Unit, state: CandidateState, perplexity: Option<f64>, at_least: Option<f64> },
+    Candidate {
+        step: usize,
+        block: Unit,
+        state: CandidateState,
+        value: Option<f64>,
+        perplexity: Option<f64>,
+        at_least: Option<f64>,
+    },
     /// How far a search is.
     Progress {
         step: usize,
@@ -204,10 +213,14 @@ impl Event<'_> {
                 true => format!("device: {name} ({backend}, {driver}; tier {tier}, kernel {kernel})"),
                 false => format!("device: {name}"),
             }),
-            Self::Plan { remove, units, candidates, approximate, tokens, .. } => {
-                let how = if *approximate { ", approximately" } else { "" };
+            Self::Plan { remove, units, candidates, strategy, objective, approximate, tokens } => {
+                let how = match approximate {
+                    true => format!(", approximately ({strategy})"),
+                    false => String::new(),
+                };
+                let by = if *objective == Objective::Perplexity { "the loss".into() } else { objective.to_string() };
                 let tokens = grouped(*tokens as u64);
-                Some(format!("plan: remove {remove} of {candidates} {units} by the loss on {tokens} tokens{how}"))
+                Some(format!("plan: remove {remove} of {candidates} {units} by {by} on {tokens} tokens{how}"))
             }
             Self::Size { bytes_read, bytes_written, at_most } => {
                 let most = if *at_most { "at most " } else { "" };

@@ -237,9 +237,10 @@ impl Searching {
             search::Event::Wave { step, candidates, .. } => {
                 self.step.add(candidates);
                 for candidate in candidates {
-                    let search::Candidate { unit, state, perplexity, at_least, .. } = candidate;
+                    let search::Candidate { unit, state, value, perplexity, at_least, .. } = candidate;
                     let (step, block, state) = (*step, *unit, *state);
-                    tell(&Event::Candidate { step, block, state, perplexity: *perplexity, at_least: *at_least });
+                    let (value, perplexity, at_least) = (*value, *perplexity, *at_least);
+                    tell(&Event::Candidate { step, block, state, value, perplexity, at_least });
                     if let (CandidateState::Rejected, Some(reason)) = (state, &candidate.reason) {
                         screen::warn(format!("rejected {block}: {reason}"));
                     }

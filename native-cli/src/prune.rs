@@ -64,7 +64,7 @@ pub struct PruneArgs {
 /// Prunes and prints the outcome.
 pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let calibration = open::calibration(&args.model, args.calibration.as_deref())?;
-    let options = args.search.options(args.remove);
+    let options = args.search.options(args.remove)?;
     let out = match args.resume {
         true => OutFolder::resume(&args.out, options.target),
         false => OutFolder::new(&args.out),
@@ -82,6 +82,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         units: options.units_of(&checkpoint.spec),
         candidates: options.candidates(&checkpoint.spec, &BlockSet::new()).len(),
         strategy: options.strategy.name(),
+        objective: options.measured(),
         approximate: options.strategy.is_approximate(),
         tokens: windows.ids.len(),
     });
@@ -157,7 +158,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     if screen::is_verbose() {
         text += &screen::work_lines(&count);
     }
-    text += &screen::approximate_line(plan.settings.approximate, &count);
+    text += &screen::approximate_line(plan.settings.approximate.then_some(&plan.settings.strategy), &count);
     text += &screen::size_line(bytes_read, summary.bytes);
     text += &format!("wrote {}: plan.json, order.json, model/ ({})\n", args.out.display(), summary.format);
     screen::print_text(&text)

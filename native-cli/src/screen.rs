@@ -251,14 +251,12 @@ pub fn work_lines(count: &SearchCount) -> String {
     text
 }
 
-/// That a result is approximate, if it is.
-pub fn approximate_line(approximate: bool, count: &SearchCount) -> String {
-    if !approximate {
-        return String::new();
-    }
+/// That a result is approximate, if it was found by a strategy that is.
+pub fn approximate_line(strategy: Option<&String>, count: &SearchCount) -> String {
+    let Some(strategy) = strategy else { return String::new() };
     let (scored, all) = (grouped(count.work.head_tokens), grouped(count.exhaustive.head_tokens));
     format!(
-        "approximate: {scored} of {all} tokens were scored, so the blocks may differ from those of the exact search\n"
+        "approximate ({strategy}): {scored} of {all} tokens were scored, so the blocks may differ from those of the exact search\n"
     )
 }
 

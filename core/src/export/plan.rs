@@ -108,6 +108,9 @@ pub struct PlanSettings {
     pub objective: Objective,
     /// Name of the strategy, which says how candidates were scored.
     pub strategy: String,
+    /// What its draws began from, if it draws.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy_seed: Option<u64>,
     /// Whether the result may differ from the published loop's.
     pub approximate: bool,
 }
@@ -116,12 +119,13 @@ impl PlanSettings {
     /// What of the settings must be the same for a resumed search. The number of units is not part of it: fewer are the
     /// beginning of more.
     pub(super) fn fingerprint(&self) -> String {
-        let Self { units, block_types, objective, strategy, .. } = self;
+        let Self { units, block_types, objective, strategy, strategy_seed, .. } = self;
+        let seed = strategy_seed.map_or(String::new(), |seed| format!(", strategy seed {seed}"));
         let candidates = match units {
             Units::Blocks => format!("block types {block_types}"),
             Units::Pairs | Units::Layers => format!("units {units}"),
         };
-        format!("{candidates}, objective {objective}, strategy {strategy}")
+        format!("{candidates}, objective {objective}, strategy {strategy}{seed}")
     }
 }
 
@@ -410,7 +414,6 @@ impl Searched<'_> {
 /// Whether a candidate has what its state promises.
 pub(super) fn check_promise(candidate: &Candidate) -> Result<(), String> {
     let missing = match candidate.state {
-        CandidateState::Complete if candidate.perplexity.is_none() => "a complete score has a perplexity",
         CandidateState::Complete if candidate.value.is_none() => "a complete score has a value",
         CandidateState::Bounded if candidate.at_least.is_none() => "a bounded score has a lower bound",
         _ => return Ok(()),
@@ -469,6 +472,7 @@ mod tests {
                 remove: picks.len(),
                 objective: Objective::Perplexity,
                 strategy: "exact".into(),
+                strategy_seed: None,
                 approximate: false,
             },
             device: DeviceInfo {
@@ -640,7 +644,11 @@ mod tests {
             ("/steps/1/ratio_removed", Some(json!(1.5)), "at steps[1].ratio_removed: 1.5 is not between"),
             ("/steps/1/candidates", Some(json!([])), "at steps[1].candidates: mha:2 is missing"),
             ("/steps/1/candidates/1", None, "at steps[1].candidates[1].block: found mlp:1, expected mlp:0"),
-            ("/steps/0/candidates/0/perplexity", Some(json!(null)), "at steps[0].candidates[0]: a complete score has"),
+            (
+                "/steps/0/candidates/0/perplexity",
+                Some(json!(null)),
+                "at steps[0].perplexity: found 13.1, but that of mha:0",
+            ),
             ("/steps/0/candidates/1/at_least", Some(json!(null)), "at steps[0].candidates[1]: a bounded score has"),
             ("/steps/0/candidates/0/state", Some(json!("won")), "at steps[0].candidates[0].state: unknown variant"),
         ] {

@@ -34,13 +34,14 @@ impl Pruning<'_> {
     }
 
     fn settings(&self) -> PlanSettings {
-        let SearchOptions { target, block_types, objective, strategy, .. } = self.options;
+        let SearchOptions { target, block_types, strategy, .. } = self.options;
         PlanSettings {
             units: self.options.units_of(&self.checkpoint.spec),
             block_types: *block_types,
             remove: target.most_steps(),
-            objective: *objective,
+            objective: self.options.measured(),
             strategy: strategy.name().into(),
+            strategy_seed: strategy.seed(),
             approximate: strategy.is_approximate(),
         }
     }

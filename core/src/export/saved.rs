@@ -240,10 +240,10 @@ mod tests {
             ("/search/steps/0/removed", json!("mha:1"), "steps[0].removed: mha:1 is not among the block types"),
             ("/search/steps/0/removed", json!("mlp:2"), "mlp:1 has the lowest value"),
             ("/search/steps/0/perplexity", json!(2.5), "steps[0].perplexity"),
-            ("/search/steps/0/candidates/0/perplexity", Value::Null, "steps[0].candidates[0]: a complete score"),
+            ("/search/steps/0/candidates/0/value", Value::Null, "steps[0].candidates[0]: a complete score"),
             ("/search/steps/0/candidates/1/block", json!("mlp:7"), "found mlp:7, expected mlp:1"),
             ("/search/candidates/0/block", json!("mlp:1"), "candidates[0]: mlp:1 is no candidate"),
-            ("/search/candidates/0/perplexity", Value::Null, "candidates[0]: a complete score"),
+            ("/search/candidates/0/value", Value::Null, "candidates[0]: a complete score"),
             ("/search/seconds", json!("x"), "invalid type"),
         ];
         for (pointer, value, expected) in cases {

@@ -1,7 +1,9 @@
 //! What a search takes, foreseen: its arithmetic from the model, the text and the plan of memory, its time from what it has
 //! taken so far.
 
-use super::{Event, MemoryPlan, SearchOptions, SearchState, Units, Work};
+use std::rc::Rc;
+
+use super::{Event, MemoryPlan, SearchOptions, SearchState, Strategy, Units, Work};
 use crate::model::{BlockKind, BlockSet, ModelSpec};
 use crate::text::Windows;
 
@@ -50,6 +52,7 @@ pub struct Cost {
     steps: usize,
     tokens: usize,
     targets: usize,
+    strategy: Rc<dyn Strategy>,
     /// What a step does of [`Cost::complete`], as the strategy says: the first step, the later ones.
     usual: [f64; 2],
     /// The same as the last step that is finished has shown.
@@ -82,6 +85,7 @@ impl Cost {
             steps: options.target.most_steps(),
             tokens: windows.ids.len(),
             targets: windows.count * (windows.window - 1),
+            strategy: options.strategy.clone(),
             usual: [options.strategy.usual_share(1), options.strategy.usual_share(2)],
             shown: None,
             start: None,
@@ -94,9 +98,14 @@ impl Cost {
         cost
     }
 
-    /// Passes that the published loop runs for all steps: one for every candidate.
+    /// Passes that all steps count as, see [`Strategy::passes`]: of a search by perplexity those of the published loop, one for
+    /// every candidate.
     pub fn passes(&self) -> usize {
-        (1..=self.steps).map(|step| self.candidates(step)).sum()
+        (1..=self.steps).map(|step| self.step_passes(step)).sum()
+    }
+
+    fn step_passes(&self, step: usize) -> usize {
+        self.strategy.passes(step, self.candidates(step))
     }
 
     /// Candidates of a step, 1-based.
@@ -176,14 +185,15 @@ impl Cost {
         }
     }
 
-    /// Arithmetic of a step in which every candidate is scored completely, in flops.
+    /// Arithmetic of a step's passes in flops: in a search by perplexity, of scoring every candidate completely.
     fn complete(&self, step: usize) -> f64 {
-        let (size, candidates) = (self.units.size(), self.candidates(step));
+        let (size, candidates, passes) = (self.units.size(), self.candidates(step), self.step_passes(step));
         let blocks = self.blocks.saturating_sub(size * (step - 1));
         // What a candidate runs of the whole model.
         let rest = blocks.saturating_sub(size) as f64;
-        let runs = match (self.memory.needs.together, self.memory.keeps_prefixes) {
-            (false, _) => candidates as f64 * rest,
+        let together = self.memory.needs.together && passes >= candidates;
+        let runs = match (together, self.memory.keeps_prefixes) {
+            (false, _) => passes as f64 * rest,
             // A candidate runs what is behind it, half of the blocks on average; what is before is run once for all,
             (true, true) if step == 1 => candidates as f64 * rest / 2.0,
             // from the block on that the last step removed,
@@ -194,6 +204,6 @@ impl Cost {
                 (candidates as f64 * rest + blocks as f64 * (waves + 1.0)) / 2.0
             }
         };
-        runs * self.tokens as f64 * self.arithmetic.block + (candidates * self.targets) as f64 * self.arithmetic.head
+        runs * self.tokens as f64 * self.arithmetic.block + (passes * self.targets) as f64 * self.arithmetic.head
     }
 }

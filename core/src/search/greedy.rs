@@ -122,6 +122,16 @@ pub enum SearchError {
         /// Of which kind.
         block_types: BlockTypes,
     },
+    /// Units that a strategy cannot choose among.
+    #[error("the strategy {strategy} removes {only}, not {units}: choose {only}, or another strategy")]
+    UnitsOfStrategy {
+        /// Its name.
+        strategy: String,
+        /// What it can.
+        only: Units,
+        /// What should be removed.
+        units: Units,
+    },
     /// No candidate of a step has a perplexity.
     #[error("step {step}: no candidate has a finite perplexity; the first one, {unit}: {reason}")]
     NoCandidate {
@@ -175,6 +185,7 @@ pub async fn search(
         let (start, before) = (Instant::now(), context.state.seconds);
         options.strategy.step(&mut context).await?;
         leave_out(&mut context)?;
+        measure_lowest(&mut context).await?;
         context.state.seconds = before + start.elapsed().as_secs_f64();
         let step = finish_step(spec, &mut context.state)?;
         if let Some(sweep) = &mut context.sweep {
@@ -235,11 +246,26 @@ fn leave_out(context: &mut StepContext<'_>) -> Result<(), SearchError> {
     }
 }
 
-/// Removes the candidate of lowest value; of equals, the first.
+/// Scores what goes completely, where the strategy has only measured another value: every step has a perplexity. A candidate
+/// whose loss is not finite is rejected, and the next one takes its place.
+async fn measure_lowest(context: &mut StepContext<'_>) -> Result<(), SearchError> {
+    // Of equals, the first is the lowest.
+    context.state.candidates.sort_by_key(|candidate| candidate.unit);
+    while let Some(unit) =
+        lowest(&context.state.candidates).filter(|best| best.perplexity.is_none()).map(|best| best.unit)
+    {
+        let Candidate { perplexity, state, head_tokens, reason, .. } = context.pass(unit).await?;
+        if let Some(best) = context.state.candidates.iter_mut().find(|candidate| candidate.unit == unit) {
+            *best = Candidate { perplexity, state, head_tokens, reason, ..*best };
+        }
+    }
+    Ok(())
+}
+
+/// Removes the candidate of lowest value, which come in the order in which the first of equals wins.
 fn finish_step(spec: &ModelSpec, state: &mut SearchState) -> Result<Step, SearchError> {
     let step = state.steps.len() + 1;
-    let mut candidates = std::mem::take(&mut state.candidates);
-    candidates.sort_by_key(|candidate| candidate.unit);
+    let candidates = std::mem::take(&mut state.candidates);
     let best = lowest(&candidates).and_then(|best| Some((best.unit, best.value?, best.perplexity?)));
     let Some((removed, value, perplexity)) = best else {
         let first = candidates.first();

@@ -26,5 +26,8 @@ pub use options::{BlockTypes, Objective, SearchOptions, Target};
 pub use reason::Reason;
 pub(crate) use step::lowest;
 pub use step::{Candidate, CandidateState, Step, Work};
-pub use strategy::{Exact, Exhaustive, Racing, StepContext, StepFuture, Strategy, StrategyNeeds, strategy};
+pub use strategy::{
+    Cosine, Exact, Exhaustive, OneShot, Racing, Random, RelativeMagnitude, ShortGpt, StepContext, StepFuture, Strategy,
+    StrategyNeeds, strategy,
+};
 pub use unit::{Unit, Units};

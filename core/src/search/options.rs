@@ -92,18 +92,27 @@ impl Target {
 
 /// What is measured of a candidate. The lowest value wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Objective {
     /// The perplexity of the text without it, as published.
     #[default]
     Perplexity,
+    /// [`crate::score::StateChange::cosine_distance`] of it.
+    CosineDistance,
+    /// [`crate::score::StateChange::relative_magnitude`] of it.
+    RelativeMagnitude,
+    /// Nothing: the value is drawn, 0 to 1.
+    Random,
 }
 
 impl fmt::Display for Objective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Perplexity => "perplexity",
+            Self::CosineDistance => "cosine-distance",
+            Self::RelativeMagnitude => "relative-magnitude",
+            Self::Random => "random",
         })
     }
 }
@@ -118,7 +127,7 @@ pub struct SearchOptions {
     pub units: Units,
     /// Which blocks are candidates; all, where units are not blocks.
     pub block_types: BlockTypes,
-    /// What is measured of them.
+    /// What is measured of them, unless the strategy measures something of its own; see [`SearchOptions::measured`].
     pub objective: Objective,
     /// How they are scored.
     pub strategy: Rc<dyn Strategy>,
@@ -148,10 +157,16 @@ impl SearchOptions {
         self
     }
 
-    /// Candidates are scored in another way.
+    /// Candidates are scored in another way. A strategy that knows one kind of units only makes them those.
     pub fn strategy(mut self, strategy: impl Strategy + 'static) -> Self {
+        self.units = strategy.units().unwrap_or(self.units);
         self.strategy = Rc::new(strategy);
         self
+    }
+
+    /// What is measured of candidates.
+    pub fn measured(&self) -> Objective {
+        self.strategy.objective().unwrap_or(self.objective)
     }
 
     /// What a step removes of this model. Where the branches of layers are parallel, the neighbour of a block is the other one
@@ -169,10 +184,13 @@ impl SearchOptions {
     /// Checks that there is as much as should be removed.
     ///
     /// # Errors
-    /// [`SearchError::TooMany`], [`SearchError::TypesOfBlocks`].
+    /// [`SearchError::TooMany`], [`SearchError::TypesOfBlocks`], [`SearchError::UnitsOfStrategy`].
     pub fn check(&self, spec: &ModelSpec) -> Result<(), SearchError> {
         let Self { block_types, .. } = *self;
         let units = self.units_of(spec);
+        if let Some(only) = self.strategy.units().filter(|only| *only != units) {
+            return Err(SearchError::UnitsOfStrategy { strategy: self.strategy.name().into(), only, units });
+        }
         if units != Units::Blocks && block_types != BlockTypes::Mix {
             return Err(SearchError::TypesOfBlocks { units, block_types });
         }

@@ -8,7 +8,7 @@ use super::{Reason, Unit};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CandidateState {
-    /// Every token was scored.
+    /// Every token was scored or, by another objective than the perplexity, measured.
     Complete,
     /// Dropped by an exact bound: it could not win any more.
     Bounded,
@@ -25,10 +25,10 @@ pub struct Candidate {
     /// What was left out, besides what was removed before.
     #[serde(rename = "block")]
     pub unit: Unit,
-    /// What the objective measures without it, if every token was scored. The lowest wins.
+    /// What the objective measures of it, on every token. The lowest wins.
     #[serde(default)]
     pub value: Option<f64>,
-    /// Perplexity without it, if every token was scored.
+    /// Perplexity without it, if that was measured on every token: of what goes, always.
     pub perplexity: Option<f64>,
     /// A lower bound of that perplexity, if it was dropped early.
     pub at_least: Option<f64>,
@@ -88,7 +88,7 @@ pub struct Step {
     pub step: usize,
     /// The candidate of lowest value, removed from here on.
     pub removed: Unit,
-    /// What the objective measures without all blocks removed so far.
+    /// That candidate's value: of the perplexity, where it is measured in every step, that without all blocks removed so far.
     #[serde(default)]
     pub value: f64,
     /// Perplexity of the model without all blocks removed so far.

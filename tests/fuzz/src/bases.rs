@@ -247,6 +247,7 @@ fn plan() -> Plan {
             remove: 2,
             objective: Objective::Perplexity,
             strategy: "exact".into(),
+            strategy_seed: None,
             approximate: false,
         },
         device: DeviceInfo {

@@ -24,6 +24,7 @@ mod prune;
 mod screen;
 mod search;
 mod size;
+mod target;
 
 use std::process::ExitCode;
 

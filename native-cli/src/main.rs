@@ -25,6 +25,7 @@ mod screen;
 mod search;
 mod size;
 mod strategy;
+mod target;
 
 use std::process::ExitCode;
 

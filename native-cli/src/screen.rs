@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use blockpruner::bench::SearchCount;
 use blockpruner::export::ModelSummary;
-use blockpruner::model::BlockKind;
+use blockpruner::model::{BlockKind, KvCache};
 use blockpruner::search::{MemoryPlan, Step};
 use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -263,6 +263,14 @@ pub fn approximate_line(strategy: Option<&String>, count: &SearchCount) -> Strin
 /// The size of a model before and after.
 pub fn size_line(read: u64, written: u64) -> String {
     format!("size: {} -> {}\n", bytes(read), bytes(written))
+}
+
+/// The KV cache of a model before and after.
+pub fn cache_line(read: &KvCache, written: &KvCache) -> String {
+    let (a_token, whole) = (bytes(read.bytes_per_token), bytes(read.bytes));
+    let (left, less) = (bytes(written.bytes_per_token), bytes(written.bytes));
+    let context = grouped(read.context as u64);
+    format!("KV cache: {a_token} -> {left} a token, {whole} -> {less} for the {context} tokens of the context (f16)\n")
 }
 
 /// A perplexity for people.

@@ -10,16 +10,16 @@ use crate::exit::bad_input;
 #[derive(Args, Clone, Debug, Default)]
 pub struct StrategyArgs {
     /// What decides which units go
-    #[arg(long, value_enum, default_value_t, requires = "remove")]
+    #[arg(long, value_enum, default_value_t, requires = "target")]
     strategy: Strategy,
     /// Run the loop of --strategy blockpruner literally: slower, same result
-    #[arg(long, requires = "remove")]
+    #[arg(long, requires = "target")]
     exhaustive: bool,
     /// In --strategy blockpruner, drop candidates that fall behind on the first windows: faster, approximate
-    #[arg(long, requires = "remove", conflicts_with = "exhaustive")]
+    #[arg(long, requires = "target", conflicts_with = "exhaustive")]
     racing: bool,
     /// What the draw of --strategy random begins from [default: 0]
-    #[arg(long, value_name = "SEED", requires = "remove", value_parser = whole_number::<u64>)]
+    #[arg(long, value_name = "SEED", requires = "target", value_parser = whole_number::<u64>)]
     strategy_seed: Option<u64>,
 }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ExportError, JsonPlace};
 use crate::gpu::DeviceInfo;
-use crate::model::{BlockSet, ModelSpec};
-use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step, Unit, Units, lowest};
+use crate::model::{BlockSet, KvCache, ModelSpec};
+use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step, Target, Unit, Units, lowest};
 
 /// The value of [`Plan::format`] that this version writes.
 pub const PLAN_FORMAT: &str = "blockpruner-plan/2";
@@ -38,6 +38,9 @@ pub struct Plan {
     pub dense: Dense,
     /// What was removed, in order, with every score.
     pub steps: Vec<Step>,
+    /// The step that would have come next: it goes beyond the perplexity that the target allows, and nothing of it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond: Option<Step>,
 }
 
 /// How far the search of a [`Plan`] has come.
@@ -67,6 +70,12 @@ pub struct PlanModel {
     /// Blocks that were gone before this pruning.
     #[serde(default)]
     pub absent: BlockSet,
+    /// The KV cache of the model as it came; that of the pruned one stands in the steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<KvCache>,
+    /// Bytes of the weight files of the model as it came, if it were written as the pruned one is, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// The calibration text of a [`Plan`].
@@ -94,15 +103,21 @@ pub struct PlanCalibration {
 }
 
 /// The search settings of a [`Plan`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanSettings {
     /// What a step removed.
     #[serde(default)]
     pub units: Units,
     /// Which blocks were candidates.
     pub block_types: BlockTypes,
-    /// How many units were to be removed.
+    /// What the search went on to; None in plans from before there was a choice: [`Self::remove`] units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// How many units were to be removed; of another target, how many are.
     pub remove: usize,
+    /// What the bytes in the plan are for: a format, and a type if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_as: Option<String>,
     /// What was measured of them.
     #[serde(default)]
     pub objective: Objective,
@@ -321,8 +336,16 @@ impl Plan {
         if let Some(block) = model.absent.iter().find(|block| block.layer >= model.layers) {
             return Err(("model.absent".into(), format!("{block} is beyond the {} layers", model.layers)));
         }
-        self.searched().check(&self.steps)?;
-        let (steps, PlanSettings { remove, .. }) = (self.steps.len(), &self.settings);
+        let searched = self.searched();
+        searched.check(&self.steps)?;
+        let steps = self.steps.len();
+        if let Some(beyond) = &self.beyond {
+            let all: Vec<Step> = self.steps.iter().chain([beyond]).cloned().collect();
+            // What is before it is right.
+            let named = |place: String| place.replacen(&format!("steps[{steps}]"), "beyond", 1);
+            searched.check(&all).map_err(|(place, problem)| (named(place), problem))?;
+        }
+        let PlanSettings { remove, .. } = &self.settings;
         if steps > *remove {
             return Err(("settings.remove".into(), format!("found {remove}, but there are {steps} steps")));
         }
@@ -455,7 +478,15 @@ mod tests {
         let mut plan = Plan {
             format: PLAN_FORMAT.into(),
             status: PlanStatus::Finished,
-            model: PlanModel { name: "m".into(), family: "llama".into(), layers, parameters, absent },
+            model: PlanModel {
+                name: "m".into(),
+                family: "llama".into(),
+                layers,
+                parameters,
+                absent,
+                kv_cache: None,
+                bytes: None,
+            },
             calibration: PlanCalibration {
                 source: "builtin:sample".into(),
                 field: None,
@@ -469,7 +500,9 @@ mod tests {
             settings: PlanSettings {
                 units: Units::Blocks,
                 block_types: BlockTypes::Mix,
+                target: Some(Target::Units(picks.len())),
                 remove: picks.len(),
+                written_as: None,
                 objective: Objective::Perplexity,
                 strategy: "exact".into(),
                 strategy_seed: None,
@@ -485,6 +518,7 @@ mod tests {
             fingerprint: Fingerprint { weights: "w".into(), ..Fingerprint::default() },
             dense: Dense { perplexity: 12.5, mean_nll: 12.5f64.ln() },
             steps: Vec::new(),
+            beyond: None,
         };
         let mut gone = plan.model.absent.clone();
         for (index, pick) in picks.iter().enumerate() {
@@ -501,6 +535,8 @@ mod tests {
                 work: Work { block_tokens: 7, head_tokens: 8 },
                 params_left: parameters - 10 * (index as u64 + 1),
                 ratio_removed: 0.1,
+                bytes: None,
+                kv_cache: None,
                 seconds: 1.5,
             });
             gone.extend(blocks[pick].blocks());

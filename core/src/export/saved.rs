@@ -81,8 +81,9 @@ impl SavedSearch {
         let unreadable = |error: serde_json::Error| error.to_string();
         let Versioned { format } = serde_json::from_slice(json).map_err(unreadable)?;
         if format.starts_with(PLAN_FORMATS) {
-            let Plan { fingerprint, dense, steps, .. } =
+            let Plan { fingerprint, dense, mut steps, beyond, .. } =
                 Plan::parse(PLAN_FILE, json).map_err(|error| error.to_string())?;
+            steps.extend(beyond);
             return Ok(Self::new(fingerprint, SearchState { dense: Some(dense), steps, ..SearchState::default() }));
         }
         if format != STATE_FORMAT {
@@ -187,6 +188,8 @@ mod tests {
             work: Work::default(),
             params_left: spec().parameters() - 100,
             ratio_removed: 0.1,
+            bytes: None,
+            kv_cache: None,
             seconds: 1.0,
         };
         let search = SearchState {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Reason, Unit};
+use crate::model::KvCache;
 
 /// How far the scoring of a candidate went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +102,12 @@ pub struct Step {
     pub params_left: u64,
     /// Share of all parameters removed so far, 0 to 1.
     pub ratio_removed: f64,
+    /// Bytes of the weight files after it, at most, as [`super::SearchOptions::sizes`] foresees them. In plans only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The KV cache after it. In plans only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<KvCache>,
     /// Wall time of this step.
     pub seconds: f64,
 }

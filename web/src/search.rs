@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use blockpruner::export::order_json;
-use blockpruner::search::{self, BlockTypes, SearchOptions, Units};
+use blockpruner::search::{self, BlockTypes, Random, SearchOptions, Units};
 use blockpruner::session::{Search as CoreSearch, Session};
 use blockpruner::text::Windows;
 use futures_util::StreamExt;
@@ -34,9 +34,11 @@ extern "C" {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Settings {
     remove: usize,
-    units: Units,
+    /// Those that the strategy knows.
+    units: Option<Units>,
     block_types: BlockTypes,
     strategy: Option<String>,
+    strategy_seed: Option<u64>,
 }
 
 /// A running search. It goes on only while `next` is waited for, so not to call it is to pause.
@@ -50,11 +52,23 @@ pub struct Search {
 
 /// What is searched for.
 fn wanted(options: Options) -> Result<SearchOptions, Error> {
-    let Settings { remove, units, block_types, strategy } = options.settings()?;
-    let options = SearchOptions::remove(remove).units(units).block_types(block_types);
-    Ok(match strategy {
+    let Settings { remove, units, block_types, strategy, strategy_seed } = options.settings()?;
+    let mut options = SearchOptions::remove(remove).block_types(block_types);
+    if let Some(name) = strategy {
+        options = options.strategy(search::strategy(&name).map_err(Error::Argument)?);
+    }
+    match (strategy_seed, options.strategy.seed()) {
+        (None, _) => {}
+        (Some(seed), Some(_)) => options = options.strategy(Random::new(seed)),
+        (Some(_), None) => {
+            return Err(Error::Argument(
+                "options: `strategySeed` is for the strategy random, nothing else is drawn".into(),
+            ));
+        }
+    }
+    Ok(match units {
         None => options,
-        Some(name) => options.strategy(search::strategy(&name).map_err(Error::Argument)?),
+        Some(units) => options.units(units),
     })
 }
 

@@ -783,3 +783,64 @@ fn shells_and_man_know_the_commands() {
     assert!(page.starts_with(".") && page.contains("calibration"), "{page}");
     assert!(root.path().join("blockpruner.1").is_file());
 }
+
+#[test]
+fn strategies_keep_to_their_options() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("out");
+    let refused = |more: &[&str], message| {
+        failure(&prune(out.to_str().unwrap(), &[&["--remove", "1"], more].concat()), 2, message);
+        assert!(!out.exists(), "{more:?}");
+    };
+    refused(&["--strategy", "annealing"], "short-gpt");
+    refused(&["--strategy", "short-gpt", "--units", "blocks"], "the strategy short-gpt removes layers, not blocks");
+    refused(&["--strategy", "short-gpt", "--units", "pairs"], "removes layers, not pairs");
+    refused(&["--strategy", "short-gpt", "--block-types", "mlp"], "choose blocks to remove blocks of type mlp");
+    for strategy in ["one-shot", "short-gpt", "cosine", "relative-magnitude", "random"] {
+        refused(&["--strategy", strategy, "--exhaustive"], "--exhaustive is a way to run --strategy blockpruner");
+        refused(&["--strategy", strategy, "--racing"], "--racing is a way to run --strategy blockpruner");
+        if strategy != "random" {
+            refused(&["--strategy", strategy, "--strategy-seed", "3"], "--strategy-seed is for --strategy random");
+        }
+    }
+    refused(&["--strategy-seed", "3"], "--strategy-seed is for --strategy random");
+    refused(&["--strategy", "random", "--strategy-seed", "x"], "expected a whole number");
+}
+
+/// From the command to the written model: what was measured is named in the plan and in what is told, and another strategy does not
+/// go on with it.
+#[test]
+fn strategies_are_named_for_what_they_are() {
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name).to_str().unwrap().to_string();
+    let (layers, drawn) = (path("layers"), path("drawn"));
+    let output = blockpruner(&prune(&layers, &["--remove", "2", "--strategy", "short-gpt"]));
+    let told = stderr(&output);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("by cosine-distance on 64 tokens, approximately (short-gpt)"), "{told}");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("approximate (short-gpt): "), "{shown}");
+    let plan = read(&Path::new(&layers).join("plan.json"));
+    let settings = &plan["settings"];
+    assert_eq!((&settings["units"], &settings["objective"]), (&"layers".into(), &"cosine-distance".into()));
+    assert_eq!((&settings["strategy"], &settings["approximate"]), (&"short-gpt".into(), &true.into()));
+    let candidates = plan["steps"][1]["candidates"].as_array().unwrap();
+    let measured = candidates.iter().filter(|candidate| !candidate["perplexity"].is_null()).count();
+    assert!(measured == 1 && candidates.iter().all(|candidate| candidate["value"].is_f64()), "{candidates:?}");
+    let card = fs::read_to_string(Path::new(&layers).join("model/README.md")).unwrap();
+    assert!(
+        card.contains("chosen by their Block Influence") && card.contains("search `short-gpt`, approximate"),
+        "{card}"
+    );
+    failure(
+        &prune(&layers, &["--remove", "3", "--units", "layers", "--strategy", "cosine", "--resume"]),
+        2,
+        "strategy short-gpt",
+    );
+    let plan = json(&prune(&drawn, &["--remove", "1", "--strategy", "random", "--strategy-seed", "3", "--json"]));
+    assert_eq!((&plan["settings"]["strategy_seed"], &plan["settings"]["objective"]), (&3.into(), &"random".into()));
+    let other = ["--remove", "2", "--strategy", "random", "--strategy-seed", "4", "--resume"];
+    failure(&prune(&drawn, &other), 2, "strategy seed 3");
+    let more = ["--remove", "2", "--strategy", "random", "--strategy-seed", "3", "--resume", "--json"];
+    assert_eq!(json(&prune(&drawn, &more))["steps"][0], plan["steps"][0]);
+}

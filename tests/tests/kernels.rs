@@ -10,8 +10,8 @@ use blockpruner::weights::DType;
 use blockpruner_shaders::attention::{Alibi, CpuAttention};
 use blockpruner_shaders::heads::CpuNorms;
 use blockpruner_shaders::{
-    Activation, Kernel, NormKind, Over, WeightFormat, activation, argmax, attention, cached, embedding, gemm, heads,
-    log_sum_exp, norm, stride,
+    Activation, Kernel, NormKind, Over, WeightFormat, activation, argmax, attention, cached, change, embedding, gemm,
+    heads, log_sum_exp, norm, stride,
 };
 use blockpruner_tests::{assert_close, each_kernel, on_all, open, random};
 use half::{bf16, f16};
@@ -611,6 +611,29 @@ fn check_argmax(gpu: &Gpu, label: &str) {
     }
 }
 
+/// Rows of one element, of fewer than a workgroup, of more, and more rows than one dimension of a grid.
+fn check_change(gpu: &Gpu, label: &str) {
+    for (rows, columns) in [(3, 1), (5, 50), (7, 579), (33_000, 6)] {
+        let padded = stride(columns as u32) as usize;
+        let states = |seed| -> Vec<f32> { random(seed, rows * columns) };
+        // What stands behind the columns must not count.
+        let upload = |values: &[f32]| {
+            let rows = values.chunks(columns).flat_map(|row| row.iter().copied().chain(vec![1e9; padded - columns]));
+            gpu.upload("states", bytes(&rows.collect::<Vec<_>>())).unwrap()
+        };
+        let (before, after) = (states(7), states(8));
+        let output = gpu.storage("changes", rows as u64 * 16).unwrap();
+        let params = change::Params { rows: rows as u32, columns: columns as u32, stride: padded as u32 };
+        let bindings = [(&upload(&before)).into(), (&upload(&after)).into(), (&output).into()];
+        let mut recording = Recording::new();
+        recording.dispatch(Kernel::Change, &params, bindings, params.grid(), 1000);
+        block_on(gpu.submit(&recording)).unwrap();
+        let found = block_on(gpu.read(&output, rows * 4)).unwrap();
+        let expected = change::cpu(&before, &after, columns);
+        assert_close(&format!("{label}: changes of {rows} rows of {columns}"), &found, expected.as_flattened());
+    }
+}
+
 #[test]
 fn every_shader_agrees_with_its_cpu_twin() {
     on_all(each_kernel(), |label, options| {
@@ -628,6 +651,7 @@ fn every_shader_agrees_with_its_cpu_twin() {
             check_log_sum_exp(&gpu, label, LogSumExp { scale, soft_cap });
         }
         check_argmax(&gpu, label);
+        check_change(&gpu, label);
         println!("{label}: {} agrees", gpu.gemm().name());
     });
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use blockpruner::export::{block_sizes, order_json};
 use blockpruner::model::{BlockSet, Checkpoint};
-use blockpruner::search::{self, BlockTypes, SearchOptions, Target, Units};
+use blockpruner::search::{self, BlockTypes, Random, SearchOptions, Target, Units};
 use blockpruner::session::{Search as CoreSearch, Session};
 use blockpruner::text::Windows;
 use futures_util::StreamExt;
@@ -40,9 +40,11 @@ struct Settings {
     fit: Option<u64>,
     max_increase: Option<f64>,
     max_perplexity: Option<f64>,
-    units: Units,
+    /// Those that the strategy knows.
+    units: Option<Units>,
     block_types: BlockTypes,
     strategy: Option<String>,
+    strategy_seed: Option<u64>,
     format: Option<String>,
     dtype: Option<String>,
     quantize: Option<String>,
@@ -80,15 +82,26 @@ pub struct Search {
 /// What is searched for.
 async fn wanted(checkpoint: &Checkpoint, options: Options) -> Result<SearchOptions, Error> {
     let settings: Settings = options.settings()?;
-    let options = SearchOptions::until(settings.target()?).units(settings.units).block_types(settings.block_types);
-    let Settings { format, dtype, quantize, .. } = &settings;
+    let mut options = SearchOptions::until(settings.target()?).block_types(settings.block_types);
+    let Settings { units, strategy, strategy_seed, format, dtype, quantize, .. } = settings;
+    if let Some(name) = strategy {
+        options = options.strategy(search::strategy(&name).map_err(Error::Argument)?);
+    }
+    match (strategy_seed, options.strategy.seed()) {
+        (None, _) => {}
+        (Some(seed), Some(_)) => options = options.strategy(Random::new(seed)),
+        (Some(_), None) => {
+            return Err(Error::Argument(
+                "options: `strategySeed` is for the strategy random, nothing else is drawn".into(),
+            ));
+        }
+    }
+    if let Some(units) = units {
+        options = options.units(units);
+    }
     let written = model_options(BlockSet::new(), format.as_deref(), dtype.as_deref(), quantize.as_deref())?;
     let sizes = block_sizes(checkpoint, &written, options.units_of(&checkpoint.spec)).await?;
-    let options = options.sizes(sizes);
-    Ok(match settings.strategy {
-        None => options,
-        Some(name) => options.strategy(search::strategy(&name).map_err(Error::Argument)?),
-    })
+    Ok(options.sizes(sizes))
 }
 
 /// What a search would take, foreseen.

@@ -26,7 +26,10 @@ export interface BlockPrunerError extends Error {
 
 /** `mha:25` is the attention block of layer 25, `mlp:7` the feed-forward block of layer 7. Layers count from 0. */
 export type BlockId = `mha:${number}` | `mlp:${number}`;
-export type Strategy = "exact" | "exhaustive" | "racing";
+/** The published search in three ways, and what it is compared with. */
+export type Strategy = "exact" | "exhaustive" | "racing" | "one-shot" | "short-gpt" | "cosine" | "relative-magnitude" | "random";
+/** What a strategy measures of candidates. */
+export type Objective = "perplexity" | "cosine-distance" | "relative-magnitude" | "random";
 export type BlockTypes = "mix" | "mha" | "mlp";
 /** What a step removes: a block, a pair of neighbours, or both blocks of a layer; pairs and layers leave an ordinary model. */
 export type Units = "blocks" | "pairs" | "layers";
@@ -193,21 +196,26 @@ export type SearchOptions = Target & {
   format?: ExportOptions["format"];
   dtype?: ExportOptions["dtype"];
   quantize?: ExportOptions["quantize"];
-  /** `blocks` by default. */
+  /** `blocks` by default, `layers` of the strategy `short-gpt`, which knows no others. */
   units?: Units;
   /** Which blocks may go, one by one. */
   blockTypes?: BlockTypes;
-  /** `exact` by default; `exhaustive` runs the published loop literally, `racing` is approximate. */
+  /**
+   * `exact` by default; `exhaustive` runs the published loop literally, `racing` is approximate. The others remove by what was measured
+   * once of the whole model, or by chance.
+   */
   strategy?: Strategy;
+  /** What the strategy `random` draws from; 0 by default. */
+  strategySeed?: number;
   /** Ends the search: what waits for its next event is rejected with the signal's reason. What was found stays. */
   signal?: AbortSignal;
 };
 
 export interface Candidate {
   block: Unit;
-  /** What the objective measures without it, if every token was scored: the perplexity. */
+  /** What the objective measures of it, on every token. The lowest goes. */
   value: number | null;
-  /** Perplexity without it, if every token was scored. */
+  /** Perplexity without it, if that was measured on every token: of what goes, always. */
   perplexity: number | null;
   /** A lower bound of that, if it was dropped early. */
   atLeast: number | null;
@@ -221,7 +229,7 @@ export interface Step {
   /** From 1. */
   step: number;
   removed: Unit;
-  /** What the objective measures without all blocks removed so far. */
+  /** The value of what goes. */
   value: number;
   /** Without all blocks removed so far. */
   perplexity: number;
@@ -251,7 +259,7 @@ export interface Search extends AsyncIterableIterator<SearchEvent, void> {}
 export interface Cost {
   /** Of the whole search, a guess for `ratio` and `fit`; null where the perplexity decides: all that follows is of the search up to the end of the step under way, and `done` of that step. */
   steps: number | null;
-  /** Passes that the published loop would run. */
+  /** Passes that the published loop would run, or that another strategy runs. */
   passes: number;
   /** The arithmetic of all of it, in passes of the whole model over the text: more time than it will take, where one was measured. */
   wholePasses: number;
@@ -285,7 +293,7 @@ export interface Plan {
     bytes: number;
   };
   calibration: { source: string; rows: number; tokens: number; windows: number; window: number };
-  settings: { units: Units; block_types: BlockTypes; target: Record<string, number>; remove: number; written_as: string; objective: "perplexity"; strategy: Strategy; approximate: boolean };
+  settings: { units: Units; block_types: BlockTypes; target: Record<string, number>; remove: number; written_as: string; objective: Objective; strategy: Strategy; strategy_seed?: number; approximate: boolean };
   device: { name: string; backend: string; driver: string; tier: string; kernel: string };
   dense: { perplexity: number; mean_nll: number };
   steps: {

@@ -5,7 +5,10 @@ use serde_json::json;
 
 use super::{Plan, PlanCalibration};
 use crate::model::{BlockKind, BlockSet, KvCache, ModelSpec, Origin};
-use crate::search::Unit;
+use crate::search::{self, Unit};
+
+/// What chose the blocks where the library does not know the strategy.
+const OWN: &str = "a strategy of the program that pruned it";
 
 /// How it was found which blocks go: what a card says of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -184,8 +187,8 @@ impl Subject<'_> {
         let how = match search {
             None => String::new(),
             Some(SearchProvenance { strategy, approximate, .. }) => format!(
-                "The blocks were chosen by the perplexity of the calibration text without them (BlockPruner, Zhong et al., Findings of ACL \
-                 2025; search `{}`{}). The search has seen that text: of others, expect more loss.\n\n",
+                "The blocks were chosen by {} (search `{}`{}). The search has seen that text: of others, expect more loss.\n\n",
+                search::strategy(strategy).map_or(OWN.into(), |known| known.chosen_by().to_string()),
                 shown(strategy),
                 if *approximate { ", approximate" } else { "" }
             ),
@@ -304,7 +307,15 @@ mod tests {
             "{whole}"
         );
         assert!(whole.contains("| wiki.txt, 64 tokens (held out) | 12.0000 | 14.0000 |"), "{whole}");
-        assert!(whole.contains("search `racing`, approximate)"), "{whole}");
+        assert!(whole.contains("Findings of ACL 2025) (search `racing`, approximate)"), "{whole}");
+        for (strategy, words) in
+            [("cosine", "LLM-Drop, He et al., 2024) (search `cosine`"), ("x", "a strategy of the program")]
+        {
+            let mut provenance = provenance.clone();
+            provenance.search.as_mut().unwrap().strategy = strategy.into();
+            let card = card(&Origin::default(), "mha:1,mlp:2", &provenance);
+            assert!(card.contains(words), "{card}");
+        }
         assert!(whole.ends_with("## How it was made\n\n```\nblockpruner prune    x\n```\n"), "{whole}");
         // Earlier prunings removed blocks, too: then the order is not all of it.
         let more = card(&Origin::default(), "mha:0,mha:1,mlp:2", &provenance);

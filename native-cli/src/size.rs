@@ -18,7 +18,10 @@ pub fn smallest_blocks(checkpoint: &Checkpoint, options: &SearchOptions) -> Bloc
     // Pairs have blocks in common; what a search removes has not.
     let mut smallest = BlockSet::new();
     let mut count = 0;
-    for unit in units.into_iter().filter(|unit| unit.blocks().all(|block| !smallest.contains(block))) {
+    for unit in units {
+        if unit.blocks().any(|block| smallest.contains(block)) {
+            continue;
+        }
         count += 1;
         let more = smallest.with(unit.blocks());
         let goes = match options.target {

@@ -8,7 +8,6 @@ use crate::args::{block_count, parse_bytes};
 /// How much is removed; exactly one of these.
 #[derive(Args, Clone, Debug, Default)]
 #[group(id = "target", required = true, multiple = false)]
-#[command(next_help_heading = "How much")]
 pub struct TargetArgs {
     /// Remove so many blocks, or of what --units says; about a third of all is the usual maximum
     #[arg(long, value_name = "K", value_parser = block_count)]

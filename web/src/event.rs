@@ -11,9 +11,20 @@ use crate::options::Stage;
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum JsEvent {
     Prepare(Stage),
-    Dense { perplexity: f64, mean_nll: f64 },
-    Candidate { step: usize, candidate: Candidate, done: usize, total: usize },
-    Progress { step: usize, done: f64 },
+    Dense {
+        perplexity: f64,
+        mean_nll: f64,
+    },
+    Candidate {
+        step: usize,
+        candidate: Candidate,
+        done: usize,
+        total: usize,
+    },
+    Progress {
+        step: usize,
+        done: f64,
+    },
     Step(Step),
     /// Would have come next, but lies beyond the target.
     Beyond(Step),

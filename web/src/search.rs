@@ -17,8 +17,8 @@ use web_sys::AbortSignal;
 
 use crate::abort::abortable;
 use crate::error::Error;
-use crate::export::model_options;
 use crate::event::{JsCost, JsEvent, Next};
+use crate::export::model_options;
 use crate::options::Options;
 use crate::{parsed, to_js};
 

@@ -583,6 +583,23 @@ mod tests {
         assert_eq!(value["settings"]["block_types"], json!("mix"));
     }
 
+    /// A step beyond the target is checked as the next one, and is none of the plan's.
+    #[test]
+    fn a_step_beyond_stands_beside_the_steps() {
+        let mut bounded = plan(3, BlockSet::new(), &[0, 2, 2]);
+        bounded.beyond = bounded.steps.pop();
+        bounded.settings.remove = 2;
+        bounded.settings.target = Some(Target::MaxPerplexity(13.0));
+        let json = bounded.to_json();
+        assert_eq!(Plan::parse("plan.json", json.as_bytes()).unwrap(), bounded);
+        assert_eq!((bounded.order().len(), bounded.removed_after(2).unwrap().len()), (2, 2));
+        let mut value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["settings"]["target"], json!({"max_perplexity": 13.0}));
+        value["beyond"]["removed"] = json!("mha:0");
+        let error = Plan::parse("plan.json", value.to_string().as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("at beyond.removed: mha:0 was gone before"), "{error}");
+    }
+
     #[test]
     fn sets_after_steps() {
         let plan = sample();

@@ -198,3 +198,146 @@ impl SearchOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+    use crate::model::BlockId;
+    use crate::search::{BlockSizes, BlockTypes, Candidate, CandidateState, Dense, Work};
+
+    fn spec() -> ModelSpec {
+        ModelSpec::from_config(&serde_json::from_slice(blockpruner_tiny::CONFIG).unwrap()).unwrap()
+    }
+
+    /// A search that has removed attention blocks from the first on, with these perplexities.
+    fn found(dense: f64, perplexities: &[f64]) -> SearchState {
+        let spec = spec();
+        let step = |(index, perplexity): (usize, &f64)| {
+            let left = spec.parameters_without(&(0..=index).map(BlockId::mha).collect());
+            Step {
+                step: index + 1,
+                removed: BlockId::mha(index).into(),
+                value: *perplexity,
+                perplexity: *perplexity,
+                candidates: Vec::new(),
+                work: Work::default(),
+                params_left: left,
+                ratio_removed: (spec.parameters() - left) as f64 / spec.parameters() as f64,
+                bytes: None,
+                kv_cache: None,
+                seconds: 1.0,
+            }
+        };
+        let dense = Some(Dense { perplexity: dense, mean_nll: dense.ln() });
+        SearchState { dense, steps: perplexities.iter().enumerate().map(step).collect(), ..SearchState::default() }
+    }
+
+    fn options(target: Target) -> SearchOptions {
+        let blocks = spec().blocks().map(|block| (block, 10)).collect::<Vec<_>>();
+        SearchOptions::until(target).sizes(BlockSizes::new("hf", 1000, blocks))
+    }
+
+    fn end(target: Target, found: &SearchState) -> Option<(usize, bool)> {
+        let end = options(target).end(&spec(), found)?;
+        assert_eq!(end.result(found).steps[..], found.steps[..end.steps]);
+        assert_eq!(end.step_beyond(found).is_some(), end.beyond);
+        Some((end.steps, end.beyond))
+    }
+
+    /// The perplexity falls first, as that of the embedded model does.
+    #[test]
+    fn a_search_ends_where_its_target_says() {
+        let state = found(26.84, &[26.51, 26.66, 26.97, 26.8, 28.0]);
+        let share = |steps: usize| state.steps[steps - 1].ratio_removed;
+        for (target, expected) in [
+            (Target::Units(3), Some((3, false))),
+            (Target::Units(6), None),
+            (Target::Ratio(share(2)), Some((2, false))),
+            (Target::Ratio(share(2) + 1e-9), Some((3, false))),
+            (Target::Ratio(0.5), None),
+            (Target::Bytes(1210), Some((3, false))),
+            (Target::Bytes(1215), Some((3, false))),
+            (Target::Bytes(1240), Some((0, false))),
+            (Target::Bytes(1000), None),
+            // The third step goes beyond, the fourth is of no account.
+            (Target::MaxIncrease(0.0), Some((2, true))),
+            (Target::MaxPerplexity(26.9), Some((2, true))),
+            (Target::MaxPerplexity(26.97), Some((4, true))),
+            (Target::MaxPerplexity(26.6), Some((1, true))),
+            (Target::MaxPerplexity(26.5), Some((0, true))),
+            (Target::MaxIncrease(0.1), None),
+        ] {
+            assert_eq!(end(target, &state), expected, "{target:?}");
+        }
+        assert_eq!(end(Target::MaxPerplexity(1.0), &SearchState { dense: None, ..state }), None);
+    }
+
+    /// Where no candidate has a perplexity, or none is left, everything that there is lies within a bound.
+    #[test]
+    fn a_bound_ends_a_search_that_has_nothing_more() {
+        let mut state = found(26.0, &[26.5]);
+        let bound = options(Target::MaxIncrease(10.0)).block_types(BlockTypes::Mha);
+        let rejected = |unit| Candidate {
+            unit,
+            value: None,
+            perplexity: None,
+            at_least: None,
+            state: CandidateState::Rejected,
+            head_tokens: 1,
+            reason: None,
+        };
+        state.candidates = bound.candidates(&spec(), &state.removed()).into_iter().map(rejected).collect();
+        assert_eq!(bound.end(&spec(), &state), Some(End { steps: 1, beyond: false }));
+        state.candidates[3].value = Some(27.0);
+        assert_eq!(bound.end(&spec(), &state), None);
+        state.candidates.pop();
+        assert_eq!(bound.end(&spec(), &state), None);
+        let all = found(26.0, &[26.5; 12]);
+        assert_eq!(bound.end(&spec(), &all), Some(End { steps: 12, beyond: false }));
+    }
+
+    /// A guess is right where all units are of one size, and is none where the perplexity decides.
+    #[test]
+    fn steps_are_foreseen_by_sizes() {
+        let state = found(26.84, &[26.51]);
+        let foreseen = |target, types| options(target).block_types(types).foreseen_steps(&spec(), &state);
+        let mha = spec().block_parameters(BlockId::mha(0)) as f64 / spec().parameters() as f64;
+        assert_eq!(foreseen(Target::Units(7), BlockTypes::Mix), Some(7));
+        assert_eq!(foreseen(Target::Ratio(4.5 * mha), BlockTypes::Mha), Some(5));
+        assert_eq!(foreseen(Target::Bytes(1205), BlockTypes::Mix), Some(4));
+        assert_eq!(foreseen(Target::Ratio(0.001), BlockTypes::Mix), Some(1), "it is reached");
+        assert_eq!(foreseen(Target::MaxPerplexity(30.0), BlockTypes::Mix), None);
+    }
+
+    #[test]
+    fn targets_that_cannot_be_are_refused() {
+        let refused = |target| options(target).check(&spec()).unwrap_err().to_string();
+        for (target, expected) in [
+            (Target::Units(25), "cannot remove 25 blocks"),
+            (Target::Ratio(0.9), "80.8 % are gone"),
+            (Target::Ratio(0.0), "above 0"),
+            (Target::Ratio(f64::NAN), "above 0"),
+            (Target::Bytes(999), "takes 1000 bytes"),
+            (Target::Bytes(1240), "takes 1240 bytes"),
+            (Target::MaxIncrease(-0.1), "at least 0"),
+            (Target::MaxPerplexity(f64::INFINITY), "perplexity"),
+        ] {
+            assert!(refused(target).contains(expected), "{}", refused(target));
+        }
+        for target in [Target::Ratio(0.8), Target::Bytes(1000), Target::MaxIncrease(0.0), Target::Units(24)] {
+            assert!(options(target).check(&spec()).is_ok(), "{target:?}");
+        }
+        let unknown = SearchOptions::until(Target::Bytes(1000)).check(&spec()).unwrap_err().to_string();
+        assert!(unknown.contains("takes the sizes of the blocks"), "{unknown}");
+        // Of unequal numbers of blocks, what a search of pairs leaves may be the largest.
+        let mut uneven = spec();
+        uneven.absent = "mlp:0,mlp:1".parse().unwrap();
+        let pairs = |most| {
+            let sizes = BlockSizes::new("plain", 1000, uneven.blocks().map(|block| (block, 10)));
+            SearchOptions::until(Target::Bytes(most)).units(Units::Pairs).sizes(sizes).check(&uneven)
+        };
+        // Ten pairs go, and two of twelve attention blocks are left.
+        assert!(pairs(1020).is_ok() && pairs(1019).is_err());
+    }
+}

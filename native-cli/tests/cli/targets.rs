@@ -22,7 +22,8 @@ fn same_steps(plan: &Value) -> Value {
 /// Bytes of the weight files in a folder.
 fn weights_on_disk(folder: &Path) -> u64 {
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let weights = files.filter(|file| [".safetensors", ".gguf"].iter().any(|end| file.file_name().to_str().unwrap().ends_with(end)));
+    let weights = files
+        .filter(|file| [".safetensors", ".gguf"].iter().any(|end| file.file_name().to_str().unwrap().ends_with(end)));
     weights.map(|file| file.metadata().unwrap().len()).sum()
 }
 
@@ -37,7 +38,8 @@ fn targets_are_the_beginnings_of_a_longer_search() {
     let dense = number(&long["dense"]["perplexity"]);
     let perplexity = |step: usize| if step == 0 { dense } else { number(&all[step - 1]["perplexity"]) };
     // The first step that goes up from the one before, so that there is one to stop before.
-    let beyond = (1..all.len()).find(|step| (1..=*step).all(|before| perplexity(before) < perplexity(step + 1))).unwrap();
+    let beyond =
+        (1..all.len()).find(|step| (1..=*step).all(|before| perplexity(before) < perplexity(step + 1))).unwrap();
     let most = (1..=beyond).map(perplexity).fold(f64::MIN, f64::max);
     let most = format!("{}", (most + perplexity(beyond + 1)) / 2.0);
     let increase = format!("{}%", 100.0 * ((most.parse::<f64>().unwrap() / dense) - 1.0).max(0.0));
@@ -60,9 +62,14 @@ fn targets_are_the_beginnings_of_a_longer_search() {
         let scratch = root.path().join(format!("scratch{index}"));
         let plan = search(&scratch, target, &[]);
         assert_eq!(steps(&plan).len(), *expected, "{target:?}");
-        assert_eq!(same_steps(&plan).as_array().unwrap()[..], same_steps(&long).as_array().unwrap()[..*expected], "{target:?}");
+        assert_eq!(
+            same_steps(&plan).as_array().unwrap()[..],
+            same_steps(&long).as_array().unwrap()[..*expected],
+            "{target:?}"
+        );
         assert_eq!((&plan["status"], &plan["settings"]["remove"]), (&"finished".into(), &Value::from(*expected)));
-        let name = target[0].trim_start_matches("--").replace('-', "_").replace("fit", "bytes").replace("remove", "units");
+        let name =
+            target[0].trim_start_matches("--").replace('-', "_").replace("fit", "bytes").replace("remove", "units");
         assert!(plan["settings"]["target"][&name].is_number(), "{}", plan["settings"]);
         assert!(!scratch.join("state").exists(), "{target:?}");
         let is_bound = target[0].starts_with("--max");
@@ -72,7 +79,10 @@ fn targets_are_the_beginnings_of_a_longer_search() {
         let resumed = search(&parts, target, more);
         assert_eq!(resumed, read(&parts.join("plan.json")));
         assert_eq!(same_steps(&resumed), same_steps(&plan), "{target:?}");
-        assert_eq!((&resumed["settings"], &resumed["beyond"]["removed"]), (&plan["settings"], &plan["beyond"]["removed"]));
+        assert_eq!(
+            (&resumed["settings"], &resumed["beyond"]["removed"]),
+            (&plan["settings"], &plan["beyond"]["removed"])
+        );
         let order = read(&parts.join("order.json"));
         assert_eq!(order.as_object().unwrap().len(), *expected);
     }
@@ -82,7 +92,11 @@ fn targets_are_the_beginnings_of_a_longer_search() {
     let steps_there = (beyond + 1).to_string();
     let resumed = search(&bounded, &["--remove", &steps_there], &["--resume"]);
     assert_eq!(steps(&resumed)[beyond], before["beyond"]);
-    failure(&[&["prune", "--resume", "--out", bounded.to_str().unwrap(), "--remove", &steps_there], &SMALL[..]].concat(), 2, "is finished");
+    failure(
+        &[&["prune", "--resume", "--out", bounded.to_str().unwrap(), "--remove", &steps_there], &SMALL[..]].concat(),
+        2,
+        "is finished",
+    );
 }
 
 /// Nothing is searched for what cannot be reached, and the message says what can.
@@ -95,7 +109,10 @@ fn what_cannot_be_reached_is_refused_first() {
         failure(&[&["prune", "--out", path], &SMALL[..], more].concat(), 2, message);
         assert!(!out.exists(), "{more:?}");
     };
-    refused(&["--ratio", "90%"], "cannot remove 90.0 % of the parameters: without everything that may go, 80.8 % are gone");
+    refused(
+        &["--ratio", "90%"],
+        "cannot remove 90.0 % of the parameters: without everything that may go, 80.8 % are gone",
+    );
     refused(&["--ratio", "0.9", "--block-types", "mha"], "without everything that may go, 21.5 % are gone");
     refused(&["--fit", "1MiB"], "cannot come down to 1048576 bytes: without everything that may go, it takes 1049");
     refused(&["--fit", "2MB", "--format", "gguf-zeroed"], "as it is written (gguf-zeroed); that is the least");
@@ -116,7 +133,8 @@ fn no_step_within_is_said_so() {
     let out = root.path().join("out");
     let path = out.to_str().unwrap();
     let args = |most: &'static str, more: &[&'static str]| {
-        [&["prune", "--block-types", "mha", "--out", path, "--json", "--max-perplexity", most], &SMALL[..], more].concat()
+        [&["prune", "--block-types", "mha", "--out", path, "--json", "--max-perplexity", most], &SMALL[..], more]
+            .concat()
     };
     for more in [&[][..], &["--resume"]] {
         failure(&args("2", more), 2, "nothing can be removed within a perplexity of 2.0000: the least costs mha:");
@@ -125,7 +143,8 @@ fn no_step_within_is_said_so() {
         assert!(!out.join("model").exists() && !out.join("order.json").exists());
     }
     let before = read(&out.join("plan.json"));
-    let first = [&["prune", "--block-types", "mha", "--out", path, "--json", "--remove", "1", "--resume"], &SMALL[..]].concat();
+    let first =
+        [&["prune", "--block-types", "mha", "--out", path, "--json", "--remove", "1", "--resume"], &SMALL[..]].concat();
     assert_eq!(steps(&json(&first))[0], before["beyond"]);
     assert!(!out.join("state").exists());
 }
@@ -139,7 +158,8 @@ fn fitting_models_fit() {
     let plain = ["--format", "plain", "--units", "pairs"];
     let gguf = ["--format", "gguf", "--quantize", "q8_0"];
     for (index, how) in [&zeroed[..], &plain, &gguf].into_iter().enumerate() {
-        let written: Vec<&str> = how.iter().copied().filter(|part| !["--units", "blocks", "pairs"].contains(part)).collect();
+        let written: Vec<&str> =
+            how.iter().copied().filter(|part| !["--units", "blocks", "pairs"].contains(part)).collect();
         let export = |out: &Path, more: &[&str]| {
             let args = ["export", "--model", "builtin:tiny", "--json", "--out", out.to_str().unwrap()];
             json(&[&args[..], more, &written].concat());
@@ -179,10 +199,18 @@ fn a_share_of_a_plan_is_exported() {
             let out = tempfile::tempdir().unwrap();
             let out = out.path().join("out");
             let written = json(&[&["export", "--json", "--out", out.to_str().unwrap()], &from[..], &[ratio]].concat());
-            assert_eq!((&written["step"], written["removed"].as_array().unwrap().len()), (&step.into(), step), "{ratio}");
+            assert_eq!(
+                (&written["step"], written["removed"].as_array().unwrap().len()),
+                (&step.into(), step),
+                "{ratio}"
+            );
         }
         let out = path("refused");
-        failure(&[&["export", "--out", &out], &from[..], &["20%"]].concat(), 2, "the 3 steps remove 14.8 % of the parameters, not 20.0 %");
+        failure(
+            &[&["export", "--out", &out], &from[..], &["20%"]].concat(),
+            2,
+            "the 3 steps remove 14.8 % of the parameters, not 20.0 %",
+        );
         failure(&[&["export", "--out", &out], &from[..], &["5%", "--step", "1"]].concat(), 2, "cannot be used with");
         let text = ["--text", "builtin:sample", "--window", "32", "--max-windows", "2", "--json"];
         let score = json(&[&["perplexity"], &from[..], &["5%"], &text].concat());
@@ -195,7 +223,8 @@ fn a_share_of_a_plan_is_exported() {
 /// 12 attention blocks, and for 512 tokens.
 #[test]
 fn the_cache_is_told_everywhere() {
-    let cache = |blocks: u64| serde_json::json!({"bytes_per_token": 256 * blocks, "context": 512, "bytes": 256 * 512 * blocks});
+    let cache =
+        |blocks: u64| serde_json::json!({"bytes_per_token": 256 * blocks, "context": 512, "bytes": 256 * 512 * blocks});
     let root = tempfile::tempdir().unwrap();
     let path = |name: &str| root.path().join(name).to_str().unwrap().to_string();
     assert_eq!(json(&["inspect", "--model", "builtin:tiny", "--json"])["kv_cache"], cache(12));
@@ -212,11 +241,15 @@ fn the_cache_is_told_everywhere() {
     let card = fs::read_to_string(root.path().join("out/model/README.md")).unwrap();
     assert!(card.contains("Its KV cache takes 2560 bytes a token as f16, 1.2 MiB for the 512 tokens"), "{card}");
     // A model that holds zeros has the cache of the whole one; feed-forward blocks have none.
-    for (format, without, blocks) in
-        [("hf", "mha:1,mlp:2", 11), ("hf-zeroed", "mha:1", 12), ("gguf", "mha:1,mha:2", 10), ("gguf-zeroed", "mha:1", 12)]
-    {
+    for (format, without, blocks) in [
+        ("hf", "mha:1,mlp:2", 11),
+        ("hf-zeroed", "mha:1", 12),
+        ("gguf", "mha:1,mha:2", 10),
+        ("gguf-zeroed", "mha:1", 12),
+    ] {
         let out = path(&format!("{format}-{blocks}"));
-        let args = ["export", "--model", "builtin:tiny", "--format", format, "--without", without, "--json", "--out", &out];
+        let args =
+            ["export", "--model", "builtin:tiny", "--format", format, "--without", without, "--json", "--out", &out];
         let written = json(&args);
         assert_eq!((&written["kv_cache"], &written["kv_cache_read"]), (&cache(blocks), &cache(12)), "{format}");
     }

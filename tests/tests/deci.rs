@@ -134,15 +134,16 @@ const REFUSED: [(&str, &[&str]); 4] = [
     ("its rotary embedding, of the type ", &["rope-dynamic", "rope-yarn", "rope-longrope", "rope-freqs"]),
     ("a model of images and text", &["gemma3-images", "llava", "mistral3"]),
 ];
-const FITS: [&str; 18] = [
-    "baichuan",
+const FITS: [&str; 19] = [
     "gguf-baichuan",
+    "gguf-ernie4-5",
     "gguf-floats",
     "gguf-i-quants",
     "gguf-k-quants",
     "gguf-legacy",
     "gguf-mistral",
     "gguf-qwen2",
+    "gguf-seed-oss",
     "llama-bf16-tied",
     "llama-biases",
     "llama-f16-sharded",

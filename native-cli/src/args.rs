@@ -165,6 +165,9 @@ pub enum Format {
     Hf,
     /// Hugging Face folder, the blocks' outputs zero; loads anywhere, saves no memory
     HfZeroed,
+    /// Hugging Face folder of a DeciLM (nemotron-nas), the blocks gone, of models that compute what Llama does; loads in MLX, and
+    /// with trust_remote_code in vLLM (which wants an attention block first), SGLang and transformers
+    Deci,
     /// One GGUF file for llama.cpp: an ordinary model where what is left is one, else an architecture whose layers may lack a
     /// block, else zeroed
     Gguf,
@@ -180,6 +183,7 @@ impl Format {
             Format::Plain => HfFormat::Plain.into(),
             Format::Hf => HfFormat::Removed.into(),
             Format::HfZeroed => HfFormat::Zeroed.into(),
+            Format::Deci => HfFormat::Deci.into(),
             Format::Gguf => GgufFormat::Auto.into(),
             Format::GgufZeroed => GgufFormat::Zeroed.into(),
         })

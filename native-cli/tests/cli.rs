@@ -394,6 +394,34 @@ fn pairs_leave_an_ordinary_model() {
     );
 }
 
+/// A folder for MLX, vLLM and SGLang scores what was searched, says what limits there are, and is read like any other.
+#[test]
+fn a_deci_folder_is_written_and_read() {
+    let root = tempfile::tempdir().unwrap();
+    let out = |name: &str| root.path().join(name).to_str().unwrap().to_string();
+    let (deci, again) = (out("deci"), out("again"));
+    let args = ["export", "--model", "builtin:tiny", "--format", "deci", "--without", "mha:0,mlp:3", "--out", &deci];
+    let output = blockpruner(&args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for note in ["vLLM and older SGLang do not run it", "512 wide instead of 352"] {
+        assert!(stderr(&output).contains(note), "{note}: {}", stderr(&output));
+    }
+    let config = read_config(&deci);
+    assert_eq!(config["model_type"], "nemotron-nas");
+    let gone = |layer: usize, part: &str| config["block_configs"][layer][part]["no_op"].as_bool().unwrap();
+    for layer in 0..12 {
+        assert_eq!((gone(layer, "attention"), gone(layer, "ffn")), (layer == 0, layer == 3), "{layer}");
+    }
+    let card = fs::read_to_string(format!("{deci}/README.md")).unwrap();
+    assert!(card.contains("mlx_lm.generate --model FOLDER"), "{card}");
+    let text = ["--text", "builtin:sample", "--window", "32", "--max-windows", "2", "--json"];
+    let score = |args: &[&str]| json(&[&["perplexity"], args, &text[..]].concat())["perplexity"].as_f64().unwrap();
+    let expected = score(&["--model", "builtin:tiny", "--without", "mha:0,mlp:3"]);
+    assert!((score(&["--model", &deci]) - expected).abs() <= 1e-6 * expected);
+    json(&["export", "--model", &deci, "--without", "mha:4", "--format", "hf", "--json", "--out", &again]);
+    assert_eq!(read_config(&again)["drop_attn_list"], serde_json::json!([0, 4]));
+}
+
 #[test]
 fn pruning_goes_on_from_a_pruned_folder() {
     let root = tempfile::tempdir().unwrap();

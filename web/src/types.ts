@@ -334,10 +334,11 @@ export interface ExportOptions extends CallOptions {
   without?: Unit[];
   /**
    * `plain`: an ordinary model of fewer layers, where what is left is one; `hf`: the blocks are gone, loads with a program beside
-   * it; `hf-zeroed`: loads anywhere, saves nothing. By default the first of these that is possible. `gguf`: a file for llama.cpp,
+   * it; `hf-zeroed`: loads anywhere, saves nothing. By default the first of these that is possible. `deci`: the blocks are gone, for
+   * MLX, vLLM and SGLang, of models that compute what Llama does. `gguf`: a file for llama.cpp,
    * an ordinary model where it can be, else one of an architecture whose layers may lack a block, else `gguf-zeroed`.
    */
-  format?: "plain" | "hf" | "hf-zeroed" | "gguf" | "gguf-zeroed";
+  format?: "plain" | "hf" | "hf-zeroed" | "deci" | "gguf" | "gguf-zeroed";
   /** Convert all tensors; by default they keep their type, and quantised ones become bf16. */
   dtype?: "bf16" | "f16" | "f32";
   /** Quantise the weights, in a GGUF file. */

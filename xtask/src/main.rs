@@ -4,6 +4,7 @@ mod bench;
 mod checks;
 mod driver;
 mod fuzz;
+mod mlx;
 mod python;
 mod quality;
 mod runtimes;

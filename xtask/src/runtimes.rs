@@ -1,5 +1,5 @@
-//! Models that are written, in the runtimes that they are written for: llama.cpp, as the npm package node-llama-cpp brings it, and
-//! how fast it and transformers run them.
+//! Models that are written, in the runtimes that they are written for: llama.cpp, as the npm package node-llama-cpp brings it, MLX
+//! (`mlx.rs`), and how fast llama.cpp and transformers run them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::python::{self, GGUF_EXPORTS, UNPRUNED};
-use crate::{SMOLLM2, blockpruner, root, run, web};
+use crate::{SMOLLM2, blockpruner, mlx, root, run, web};
 
 /// GGUF fixtures of Llama and Qwen2, beside those of other families.
 const FIRST_FAMILIES: [&str; 3] = ["gguf-legacy", "gguf-rope-freqs", "gguf-qwen2"];
@@ -29,7 +29,7 @@ const QUANTISED: f64 = 2e-2;
 const WINDOW: u32 = 128;
 const WINDOWS: u32 = 4;
 
-/// Runs written GGUF files in llama.cpp.
+/// Runs written GGUF files in llama.cpp, and written folders in MLX.
 pub fn check() -> anyhow::Result<()> {
     let libraries = llama_cpp()?;
     let python = python::python()?;
@@ -63,6 +63,7 @@ pub fn check() -> anyhow::Result<()> {
         command
     };
     run(script("check_written_gguf.py").arg(&written))?;
+    mlx::check(&python, &work)?;
 
     let smollm2 = root().join(SMOLLM2);
     if !smollm2.is_file() {
@@ -70,9 +71,14 @@ pub fn check() -> anyhow::Result<()> {
         return Ok(());
     }
     let models = Models::write(&smollm2, &plan, &work)?;
-    let cases = work.join("cases.json");
-    fs::write(&cases, models.cases()?.to_string()).context("cannot write the cases")?;
-    run(script("check_real_gguf.py").arg(cases))?;
+    let write = |name: &str, cases: Value| {
+        let file = work.join(name);
+        fs::write(&file, cases.to_string()).context("cannot write the cases")?;
+        anyhow::Ok(file)
+    };
+    let (layers, free) = (models.perplexity(TWO_LAYERS)?, models.perplexity(TWO_BLOCKS)?);
+    run(script("check_real_gguf.py").arg(write("cases.json", models.cases(layers, free)?)?))?;
+    mlx::check_real(&python, &write("mlx-cases.json", models.mlx_cases(layers, free)?)?)?;
     let mut speed = script("runtime_speed.py");
     speed.arg("assets/tiny/calibration.txt").args(models.named()?);
     run(&mut speed)
@@ -140,8 +146,7 @@ impl Models {
     }
 
     /// What check_real_gguf.py compares.
-    fn cases(&self) -> anyhow::Result<Value> {
-        let (layers, free) = (self.perplexity(TWO_LAYERS)?, self.perplexity(TWO_BLOCKS)?);
+    fn cases(&self, layers: f64, free: f64) -> anyhow::Result<Value> {
         let mut cases = Vec::new();
         for (name, perplexity, tolerance) in [
             ("plain-f32", layers, 1e-3),
@@ -152,8 +157,19 @@ impl Models {
         ] {
             cases.push(json!({ "file": self.gguf(name)?, "perplexity": perplexity, "tolerance": tolerance }));
         }
-        let text = root().join("assets/tiny/calibration.txt");
-        Ok(json!({ "text": text, "window": WINDOW, "windows": WINDOWS, "cases": cases }))
+        Ok(job(cases))
+    }
+
+    /// What check_mlx.py compares.
+    fn mlx_cases(&self, layers: f64, free: f64) -> anyhow::Result<Value> {
+        let whole = self.folder("hf-f32");
+        let mut cases = Vec::new();
+        for (format, blocks, perplexity) in [("plain", TWO_LAYERS, layers), ("deci", TWO_BLOCKS, free)] {
+            let folder = self.folder(&format!("mlx-{format}"));
+            mlx::export(&whole, blocks, format, &folder)?;
+            cases.push(json!({ "folder": folder, "perplexity": perplexity, "tolerance": 1e-3 }));
+        }
+        Ok(job(cases))
     }
 
     /// Ours, of the published file without blocks.
@@ -178,6 +194,12 @@ impl Models {
         }
         Ok(named)
     }
+}
+
+/// Cases with the text that is scored.
+fn job(cases: Vec<Value>) -> Value {
+    let text = root().join("assets/tiny/calibration.txt");
+    json!({ "text": text, "window": WINDOW, "windows": WINDOWS, "cases": cases })
 }
 
 /// The folder of llama.cpp's libraries, which are installed if they are not there.

@@ -20,7 +20,7 @@ pub struct TestArgs {
     /// Also load exported models in Hugging Face transformers (downloads torch)
     #[arg(long)]
     with_transformers: bool,
-    /// Also run written GGUF files in llama.cpp, and measure it and transformers on pruned models (downloads both)
+    /// Also run written GGUF files in llama.cpp and folders in MLX, and measure pruned models (downloads both, and transformers)
     #[arg(long)]
     with_runtimes: bool,
 }

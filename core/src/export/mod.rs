@@ -80,6 +80,9 @@ pub enum ExportError {
     /// Layers that the family's configuration cannot describe.
     #[error("no config.json of {family} describes the layers that are left: choose another format")]
     PlainConfig { family: &'static str },
+    /// A model that is no DeciLM.
+    #[error("a deci folder cannot hold this model: {what}; choose another format (plain, hf, hf-zeroed)")]
+    NotDeci { what: String },
     /// Quantised weights in a folder.
     #[error("only GGUF files hold quantised weights: choose --format gguf, or --dtype for a folder")]
     QuantisedFolder,

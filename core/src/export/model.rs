@@ -11,7 +11,7 @@ use super::{
 use crate::model::{BlockSet, CARD, Checkpoint, KvCache};
 use crate::weights::FloatType;
 
-/// How a model is written. Prints and parses as `plain`, `hf`, `hf-zeroed`, `gguf` and `gguf-zeroed`.
+/// How a model is written. Prints and parses as `plain`, `hf`, `hf-zeroed`, `deci`, `gguf` and `gguf-zeroed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelFormat {
     /// A Hugging Face folder.
@@ -22,10 +22,11 @@ pub enum ModelFormat {
 
 impl ModelFormat {
     /// Those that have names.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Folder(HfFormat::Plain),
         Self::Folder(HfFormat::Removed),
         Self::Folder(HfFormat::Zeroed),
+        Self::Folder(HfFormat::Deci),
         Self::Gguf(GgufFormat::Auto),
         Self::Gguf(GgufFormat::Zeroed),
     ];
@@ -157,12 +158,12 @@ impl ModelSummary {
     }
 
     fn of_folder(format: HfFormat, summary: HfSummary) -> Self {
-        let HfSummary { files, tensors, bytes, rounded, kv_cache, left_out, foreign_code } = summary;
+        let HfSummary { files, tensors, bytes, rounded, kv_cache, left_out, foreign_code, limits } = summary;
         let left_out =
             left_out.iter().map(|tensor| format!("{tensor} is not part of the architecture and was left out"));
         let code =
             foreign_code.iter().map(|key| format!("{key} names a program that comes with the input, and was left out"));
-        let notes = left_out.chain(code).collect();
+        let notes = left_out.chain(code).chain(limits).collect();
         Self { format: format.into(), files, tensors, bytes, rounded, kv_cache, notes }
     }
 }
@@ -262,6 +263,6 @@ mod tests {
             assert_eq!(format.to_string().parse(), Ok(format));
         }
         let error = "onnx".parse::<ModelFormat>();
-        assert_eq!(error, Err("format `onnx`: expected plain, hf, hf-zeroed, gguf, gguf-zeroed".to_string()));
+        assert_eq!(error, Err("format `onnx`: expected plain, hf, hf-zeroed, deci, gguf, gguf-zeroed".to_string()));
     }
 }

@@ -86,6 +86,7 @@ mod tests {
             (hf(), 2_000),
             (hf().dtype(FloatType::F32), 2_000),
             (model(HfFormat::Zeroed.into()), 2_000),
+            (model(HfFormat::Deci.into()), 2_000),
             // A feed-forward block of zeros, three times 32 x 128, and an attention block, 128 x 128.
             (gguf(), 60_000),
             (gguf().quantize(GgufQuantisation::Q8_0), 30_000),

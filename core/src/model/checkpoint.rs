@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
+use super::block_configs;
 use super::composite::Composite;
 use super::error::ModelError;
 #[cfg(not(target_arch = "wasm32"))]
@@ -180,6 +181,9 @@ impl Checkpoint {
     async fn from_folder(folder: Folder<'_>) -> Result<Self, ModelError> {
         let Some(source) = folder.get(CONFIG) else { return Err(folder.without_config()) };
         let mut config = parse_config(source.name(), &read_all(source.as_ref()).await?)?;
+        if let Some(llama) = block_configs::as_llama(source.name(), &config)? {
+            config = llama;
+        }
         let mut spec = ModelSpec::from_config_file(source.name(), &config)?;
         let mut notes = Vec::new();
         // What mattered would have been refused.

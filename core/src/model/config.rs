@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use super::block_configs;
 use super::composite::{self, Composite};
 use super::error::{ModelError, shown};
 use super::families::{self, EXPERTS, LAYER_TYPES};
@@ -38,6 +39,8 @@ impl ModelSpec {
 
     /// The same, with the file's name for error messages.
     pub(crate) fn from_config_file(file: &str, config: &Map<String, Value>) -> Result<Self, ModelError> {
+        let llama = block_configs::as_llama(file, config)?;
+        let config = llama.as_ref().unwrap_or(config);
         let keys = Keys::new(file, config);
         match Composite::of(config) {
             None => Self::from_keys(keys),
@@ -83,9 +86,10 @@ fn family(keys: &Keys) -> Result<&'static Family, ModelError> {
         let names: Vec<&str> = families::ALL.iter().map(|family| family.name).collect();
         let composites: Vec<&str> = composite::ALL.iter().map(|composite| composite.name).collect();
         format!(
-            "supported are {}, the text models of {}, and folders that were pruned here ({PRUNED_TYPE_PREFIX}llama, ..)",
+            "supported are {}, the text models of {}, {}, and folders that were pruned here ({PRUNED_TYPE_PREFIX}llama, ..)",
             names.join(", "),
-            composites.join(", ")
+            composites.join(", "),
+            block_configs::TYPE
         )
     };
     let Some(name) = keys.text("model_type")? else {

@@ -11,7 +11,7 @@ use super::loader::{Loader, Stack, Supply};
 use super::spec::Layer;
 use super::{BlockId, BlockKind, BlockSet, Checkpoint, ModelError, ModelSpec};
 use crate::gpu::{AttentionNeed, Gpu, GpuError, GpuOptions, HeadNorms, KernelNeeds, Matrix, Norm};
-use crate::weights::{RowOrder, Weights, WeightsError};
+use crate::weights::{Weights, WeightsError};
 
 /// What went wrong while bringing a model to the device or running it.
 #[derive(Debug, thiserror::Error)]
@@ -125,16 +125,6 @@ pub fn device_needs(checkpoint: &Checkpoint) -> GpuOptions {
     GpuOptions { largest_weight: columns as u64 * spec.hidden_size as u64 * 4, needs, ..Default::default() }
 }
 
-/// A checkpoint's weights with their rows in the order of the forward pass.
-fn in_order(checkpoint: &Checkpoint) -> Weights {
-    let spec = &checkpoint.spec;
-    let tensors = spec.blocks().flat_map(|block| spec.block_tensors(block));
-    let moved = tensors.filter(|tensor| tensor.order != RowOrder::Stored);
-    // Each stored tensor once, though it may hold Q, K and V.
-    let orders: BTreeMap<String, RowOrder> = moved.map(|tensor| (tensor.name, tensor.order)).collect();
-    checkpoint.weights.reordered(orders)
-}
-
 impl DeviceModel {
     /// Reads every weight and uploads it; `progress` is told the parameters done and their total.
     ///
@@ -146,7 +136,7 @@ impl DeviceModel {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ForwardError> {
         let spec = &checkpoint.spec;
-        let (weights, supply) = (in_order(checkpoint), Self::supply(&gpu, checkpoint)?);
+        let (weights, supply) = (checkpoint.spec.in_order(&checkpoint.weights), Self::supply(&gpu, checkpoint)?);
         // Blocks are brought one by one, each with the norm that it may share.
         let blocks = spec.blocks().map(|block| spec.block_parameters(block)).sum::<u64>();
         let total = blocks + spec.outer_parameters(|_| true);
@@ -180,7 +170,7 @@ impl DeviceModel {
             Role::Embedding => spec.head.tied,
             role => role != Role::Positions,
         });
-        let (weights, supply) = (in_order(checkpoint), Self::supply(&gpu, checkpoint)?);
+        let (weights, supply) = (checkpoint.spec.in_order(&checkpoint.weights), Self::supply(&gpu, checkpoint)?);
         let mut loader = Loader::new(&gpu, spec, &weights, &supply, total, progress)?;
         let head = Rc::new(loader.matrices(Stack::head(spec)).await?);
         let embedding = if spec.head.tied { head.clone() } else { Rc::default() };

@@ -11,7 +11,7 @@ use super::families::Defaults;
 use super::settings::{Key, Settings};
 use super::spec::{Attention, FeedForward, Layer, ModelSpec, Norm, Over};
 use super::{BlockId, BlockKind};
-use crate::weights::{Heads, Renamed, RowOrder};
+use crate::weights::{Heads, Renamed, RowOrder, Weights};
 
 /// What a tensor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -381,6 +381,14 @@ impl ModelSpec {
     /// The tensors of a block as a container holds them.
     pub(crate) fn block_tensors_in(&self, container: Container, block: BlockId) -> Vec<TensorRef> {
         self.tensors(container, Some(block.layer), |role| role.kind() == Some(block.kind))
+    }
+
+    /// A checkpoint's weights with their rows in the order of the forward pass, which is Llama's.
+    pub(crate) fn in_order(&self, weights: &Weights) -> Weights {
+        let tensors = self.blocks().flat_map(|block| self.block_tensors(block));
+        let moved = tensors.filter(|tensor| tensor.order != RowOrder::Stored);
+        // Each stored tensor once, though it may hold Q, K and V.
+        weights.reordered(moved.map(|tensor| (tensor.name, tensor.order)).collect())
     }
 
     /// The tensors outside the layers as a container holds them.

@@ -5,6 +5,7 @@
 //! `forward` records its forward pass from the spec.
 
 mod block;
+pub(crate) mod block_configs;
 mod checkpoint;
 mod composite;
 mod config;

@@ -1,10 +1,12 @@
 //! Writes a checkpoint without some of its blocks as a Hugging Face folder.
 //!
 //! [`HfFormat::Plain`] is an ordinary model of fewer layers; [`HfFormat::Removed`] leaves the blocks' tensors out and adds the Python module that loads such a folder;
-//! [`HfFormat::Zeroed`] keeps every tensor and zeroes what the blocks write, so that any program loads it.
+//! [`HfFormat::Zeroed`] keeps every tensor and zeroes what the blocks write, so that any program loads it. [`HfFormat::Deci`] is in
+//! `deci.rs`.
 //! Tensors are streamed in pieces of bounded size; no tensor is ever whole in memory.
 
 mod config;
+mod deci;
 mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +14,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::family::{TensorRef, stored};
-use crate::model::{BlockId, BlockKind, BlockSet, CARD, Checkpoint, Family, KvCache, ModelSpec, Origin};
+use crate::model::{
+    BlockId, BlockKind, BlockSet, CARD, Checkpoint, Family, KvCache, ModelSpec, Origin, block_configs,
+};
 use crate::search::Units;
 use crate::weights::{DType, FloatType, Rows, Weights};
 use serde_json::{Map, Value};
@@ -33,15 +37,20 @@ pub enum HfFormat {
     /// What is left is an ordinary model of fewer layers, which loads everywhere. Only where no block is left without the other
     /// half of a layer: [`ModelSpec::plain_layers`].
     Plain,
+    /// A DeciLM (`nemotron-nas`), whose config.json says which blocks each layer has; their tensors are absent. MLX loads it as it
+    /// stands, vLLM, SGLang and transformers with `trust_remote_code`. Only of models that compute what Llama does:
+    /// [`HfSource::check_deci`].
+    Deci,
 }
 
 impl HfFormat {
-    /// `plain`, `hf` or `hf-zeroed`.
+    /// `plain`, `hf`, `hf-zeroed` or `deci`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Removed => "hf",
             Self::Zeroed => "hf-zeroed",
+            Self::Deci => "deci",
         }
     }
 
@@ -223,6 +232,8 @@ pub struct HfSummary {
     pub left_out: Vec<String>,
     /// What of the input's files named programs and is not in the output, as `KEY in FILE`.
     pub foreign_code: Vec<String>,
+    /// What of the format costs more than it should, and programs that know it and yet do not run this model, and why.
+    pub limits: Vec<String>,
 }
 
 /// A tensor of the output.
@@ -239,10 +250,12 @@ struct OutputTensor {
     content: Content,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Content {
     /// That of the input's tensor.
     Copied,
+    /// Rows of the input's tensor, of so many elements, and zeros behind and below them where there is more room.
+    Part { rows: Range<usize>, columns: usize },
     /// One value everywhere.
     Constant(f32),
 }
@@ -266,9 +279,25 @@ impl OutputTensor {
 
     /// The bytes of some of its rows.
     async fn content(&self, weights: &Weights, rows: Range<usize>) -> Result<Vec<u8>, ExportError> {
-        match self.content {
+        match &self.content {
             Content::Copied => convert(&self.source, weights.read_rows(&self.source, rows).await?, self.dtype),
-            Content::Constant(value) => Ok(encode(self.dtype, &vec![value; rows.len() * self.columns()])),
+            Content::Part { rows: from, columns } => {
+                let there = from.start + rows.start..from.end.min(from.start + rows.end);
+                let read = match there.is_empty() {
+                    true => Vec::new(),
+                    false => convert(&self.source, weights.read_rows(&self.source, there).await?, self.dtype)?,
+                };
+                // No bits set are zeros in every type.
+                let (found, wanted) = (columns * self.dtype.bytes(), self.columns() * self.dtype.bytes());
+                let mut bytes = Vec::with_capacity(rows.len() * wanted);
+                for row in read.chunks(found.max(1)) {
+                    bytes.extend_from_slice(row);
+                    bytes.resize(bytes.len() + wanted - found, 0);
+                }
+                bytes.resize(rows.len() * wanted, 0);
+                Ok(bytes)
+            }
+            Content::Constant(value) => Ok(encode(self.dtype, &vec![*value; rows.len() * self.columns()])),
         }
     }
 
@@ -317,9 +346,14 @@ pub(super) fn block_sizes(
         HfFormat::Plain if best => units != Units::Blocks || source.check_removal().is_ok(),
         HfFormat::Plain => true,
         HfFormat::Removed => source.check_removal().map(|()| true)?,
+        HfFormat::Deci => true,
         HfFormat::Zeroed => false,
     };
-    let format = if leaves_out { HfFormat::Removed } else { HfFormat::Zeroed };
+    let format = match (options.format, leaves_out) {
+        (HfFormat::Deci, _) => HfFormat::Deci,
+        (_, true) => HfFormat::Removed,
+        (_, false) => HfFormat::Zeroed,
+    };
     let tensors = select(source, &HfOptions { format, ..options.clone() }, &source.spec.absent)?;
     let all = total_bytes(&tensors);
     let mut blocks = BTreeMap::<BlockId, u64>::new();
@@ -359,7 +393,9 @@ pub async fn check_hf(
         HfFormat::Plain => source.plain(&gone)?.spec,
         HfFormat::Zeroed => ModelSpec { absent: BlockSet::new(), ..source.spec.clone() },
         HfFormat::Removed => ModelSpec { absent: gone, ..source.spec.clone() },
+        HfFormat::Deci => source.deci(&gone)?,
     };
+    let weights = written_order(&source, options);
     if *written.spec != expected {
         let what = format!("its config.json reads as {:?}, expected {expected:?}", written.spec);
         return Err(ExportError::Differs { what });
@@ -373,7 +409,7 @@ pub async fn check_hf(
         }
         for rows in tensor.pieces(CHUNK_BYTES) {
             let found = written.weights.read_rows(&tensor.name, rows.clone()).await?.bytes;
-            if found != tensor.content(source.weights, rows.clone()).await? {
+            if found != tensor.content(&weights, rows.clone()).await? {
                 return Err(differs(format!("has other values in rows {} to {}", rows.start, rows.end - 1)));
             }
             done += found.len() as u64;
@@ -401,7 +437,12 @@ async fn export_in_chunks(
         kv_cache: kv_cache(&source, options.format, &gone),
         left_out: source.weights.unsupported().map(|tensor| tensor.name.clone()).collect(),
         foreign_code: Vec::new(),
+        limits: match options.format {
+            HfFormat::Deci => block_configs::limits(source.spec, &source.deci(&gone)?, &gone),
+            _ => Vec::new(),
+        },
     };
+    let weights = written_order(&source, options);
     for (name, bytes) in small_files(&source, options, &gone, &tensors, &mut summary.foreign_code)? {
         sink.write_file(&name, &bytes).await?;
         summary.files.push(name);
@@ -417,15 +458,26 @@ async fn export_in_chunks(
             done += bytes;
             progress(done, summary.bytes);
         };
-        write_shard(source.weights, &shard, chunk_bytes, sink, &mut written).await?;
+        write_shard(&weights, &shard, chunk_bytes, sink, &mut written).await?;
         summary.files.push(shard.file);
     }
     Ok(summary)
 }
 
+/// The input's tensors with their rows in the order in which they are written.
+fn written_order(source: &HfSource<'_>, options: &HfOptions) -> Weights {
+    match options.format {
+        HfFormat::Deci => source.spec.in_order(source.weights),
+        _ => source.weights.clone(),
+    }
+}
+
 /// The tensors of the output, sorted by name.
 fn select(source: &HfSource<'_>, options: &HfOptions, gone: &BlockSet) -> Result<Vec<OutputTensor>, ExportError> {
     let HfSource { spec, weights, stored_names, .. } = *source;
+    if options.format == HfFormat::Deci {
+        return deci::select(source, options, &source.deci(gone)?);
+    }
     if options.format == HfFormat::Removed && !gone.is_empty() {
         source.check_removal()?;
     }
@@ -488,7 +540,7 @@ fn kept_type(stored: DType) -> FloatType {
 
 /// Whether the tensor's type cannot hold what the input's does.
 fn is_rounded(weights: &Weights, tensor: &OutputTensor) -> bool {
-    let stored = weights.get(&tensor.source).filter(|_| tensor.content == Content::Copied);
+    let stored = weights.get(&tensor.source).filter(|_| !matches!(tensor.content, Content::Constant(_)));
     stored.is_some_and(|stored| tensor.dtype != FloatType::F32 && tensor.dtype != stored.dtype.read_as())
 }
 
@@ -515,31 +567,37 @@ fn small_files(
         foreign_code.extend(keys.iter().map(|key| format!("{key} in {file}")));
         !keys.is_empty()
     };
+    let mut remote_code = Vec::new();
     let mut config = match options.format {
         HfFormat::Plain => source.plain(gone)?.config,
+        HfFormat::Deci => source.config.clone(),
         HfFormat::Removed | HfFormat::Zeroed => config::restored(source.config, source.spec),
     };
     dropped("config.json", &mut config);
     if removed {
         config::mark_removed(&mut config, source.spec.family, gone);
+        remote_code.push((config::REMOTE_CODE.to_string(), config::remote_code(source.spec.family).into_bytes()));
     }
     let quantised = source.weights.iter().any(|tensor| tensor.dtype.is_quantised());
     let converted = options.dtype.or(quantised.then_some(QUANTISED_AS));
     if let Some(dtype) = config::dtype_to_state(converted, source.from_gguf, tensors) {
         config::set_dtype(&mut config, dtype);
     }
+    if options.format == HfFormat::Deci {
+        let target = source.deci(gone)?;
+        let dtype = config::dtype_to_state(converted, true, tensors).unwrap_or(FloatType::F32);
+        config = deci::config(&target, dtype);
+        remote_code.extend(deci::remote_code(&target));
+    }
     let mut files = vec![("config.json".to_string(), config::to_bytes(&config))];
-    let own = |name: &str| {
-        name == "config.json" || name == shards::INDEX || name.ends_with(".safetensors") || name == config::REMOTE_CODE
-    };
+    const OWN: [&str; 4] = ["config.json", shards::INDEX, config::REMOTE_CODE, deci::REMOTE_CODE];
+    let own = |name: &str| OWN.contains(&name) || name.ends_with(".safetensors");
     for (name, bytes) in source.side_files.iter().filter(|(name, _)| !own(name)) {
         let json = crate::json::object(bytes).ok().filter(|_| name.ends_with(".json"));
         let clean = json.and_then(|mut json| dropped(name, &mut json).then(|| config::to_bytes(&json)));
         files.push((name.clone(), clean.unwrap_or_else(|| bytes.clone())));
     }
-    if removed {
-        files.push((config::REMOTE_CODE.to_string(), config::remote_code(source.spec.family).into_bytes()));
-    }
+    files.extend(remote_code);
     let subject = Subject {
         name: source.name,
         spec: source.spec,
@@ -558,7 +616,7 @@ fn small_files(
 fn kv_cache(source: &HfSource<'_>, format: HfFormat, gone: &BlockSet) -> KvCache {
     match format {
         HfFormat::Zeroed => source.spec.whole().kv_cache(&BlockSet::new()),
-        HfFormat::Removed | HfFormat::Plain => source.spec.kv_cache(gone),
+        HfFormat::Removed | HfFormat::Plain | HfFormat::Deci => source.spec.kv_cache(gone),
     }
 }
 
@@ -579,6 +637,13 @@ fn loading(family: &Family, format: HfFormat, removed: bool) -> &'static str {
              AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)\ntokenizer = \
              AutoTokenizer.from_pretrained(FOLDER)\n```\n\nBlockPruner on WebGPU loads it, too. Other programs do not: export it as `hf-zeroed` for \
              those."
+        }
+        (HfFormat::Deci, ..) => {
+            "Its config.json says as that of a DeciLM (`nemotron-nas`) which blocks each layer has. MLX loads it as it stands \
+             (`mlx_lm.generate --model FOLDER`); vLLM and SGLang know such models, too, and read the configuration by a Python file in \
+             this folder (`--trust-remote-code`), as transformers does:\n\n```python\nfrom transformers import AutoModelForCausalLM, \
+             AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)\ntokenizer = \
+             AutoTokenizer.from_pretrained(FOLDER)\n```"
         }
         (HfFormat::Zeroed, ..) => {
             "It loads wherever the original model does. What the removed blocks write is zero: they still take memory and time."

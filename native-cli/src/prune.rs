@@ -44,7 +44,7 @@ pub struct PruneArgs {
     /// Quantise the written weights, for --format gguf
     #[arg(long, value_enum, conflicts_with = "dtype")]
     pub quantize: Option<Quantize>,
-    /// Folder for plan.json, order.json and the model; must be new or empty
+    /// Folder for plan.json, report.html, order.json and the model; must be new or empty
     #[arg(long)]
     pub out: PathBuf,
     /// Go on with the search in --out, interrupted or finished, to the same --remove or another
@@ -159,7 +159,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     }
     text += &screen::approximate_line(plan.settings.approximate, &count);
     text += &screen::size_line(bytes_read, summary.bytes);
-    text += &format!("wrote {}: plan.json, order.json, model/ ({})\n", args.out.display(), summary.format);
+    text += &format!("wrote {}: plan.json, report.html, order.json, model/ ({})\n", args.out.display(), summary.format);
     screen::print_text(&text)
 }
 

@@ -8,6 +8,7 @@ use anyhow::Context;
 use blockpruner::bench::SearchCount;
 use blockpruner::export::ModelSummary;
 use blockpruner::model::BlockKind;
+pub use blockpruner::report::{grouped, perplexity as short};
 use blockpruner::search::{MemoryPlan, Step};
 use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -267,24 +268,6 @@ pub fn size_line(read: u64, written: u64) -> String {
     format!("size: {} -> {}\n", bytes(read), bytes(written))
 }
 
-/// A perplexity for people.
-pub fn short(value: f64) -> String {
-    if value < 1e6 { format!("{value:.4}") } else { format!("{value:.4e}") }
-}
-
-/// `1234567` as `1,234,567`.
-pub fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// Bytes for people.
 pub fn bytes(value: u64) -> String {
     match value {
@@ -331,10 +314,8 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([1023, 1536, 5 << 20, 3 << 30].map(bytes), ["1023 B", "1.5 KiB", "5.0 MiB", "3.00 GiB"]);
         assert_eq!([0.2, 61.0, 7200.0].map(duration), ["1 s", "2 min", "2.0 h"]);
-        assert_eq!([12.34567, 1e9].map(short), ["12.3457", "1.0000e9"]);
     }
     #[test]
     fn lines_break_between_words() {

@@ -194,8 +194,11 @@ fn score(error: &ScoreError) -> ErrorKind {
     match error {
         ScoreError::Forward(error) => forward(error),
         ScoreError::Text(error) => text(error),
-        ScoreError::WindowTooLong { .. } => ErrorKind::Input,
-        ScoreError::NotFinite { .. } => ErrorKind::NotFinite,
+        ScoreError::WindowTooLong { .. }
+        | ScoreError::EmptyPrompt { .. }
+        | ScoreError::PromptTooLong { .. }
+        | ScoreError::PromptVocabulary { .. } => ErrorKind::Input,
+        ScoreError::NotFinite { .. } | ScoreError::PromptNotFinite { .. } => ErrorKind::NotFinite,
     }
 }
 

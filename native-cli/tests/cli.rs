@@ -524,7 +524,7 @@ fn plans_have_a_report_and_are_compared() {
     let report = |out: &Path| fs::read_to_string(out.join("report.html")).unwrap();
     let (page, plan) = (report(&one), read(&one.join("plan.json")));
     assert!(
-        page.contains("which the search has not seen") && page.contains("<pre>blockpruner prune --model builtin:tiny")
+        page.contains("which the search has seen, too") && page.contains("<pre>blockpruner prune --model builtin:tiny")
     );
     let known = |page: &str, plan: &Value| {
         let seconds = plan["steps"][0]["seconds"].as_f64().unwrap();

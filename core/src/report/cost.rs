@@ -25,7 +25,10 @@ fn flops(run: &Run) -> String {
     let model = &run.plan.model;
     let share = model.parameters as f64 / run.blocks().max(1) as f64;
     let flops = 2.0 * share * run.work().block_tokens as f64;
-    format!("about {flops:.1e} FLOPs: 2 a parameter and token, every block taken for an equal share of the parameters")
+    format!(
+        "about {}FLOPs: 2 a parameter and token, every block taken for an equal share of the parameters",
+        with_prefix(flops)
+    )
 }
 
 /// Settings and hashes.
@@ -81,4 +84,11 @@ fn facts(rows: Vec<(String, String)>) -> Markup {
             @for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) { dt { (name) } dd { (value) } }
         }
     }
+}
+
+/// Three digits and what they count: `20.1 G`.
+fn with_prefix(value: f64) -> String {
+    let prefixes = ["", "k", "M", "G", "T", "P", "E", "Z", "Y"];
+    let thousands = (value.max(1.0).log10() / 3.0).floor().min(prefixes.len() as f64 - 1.0);
+    format!("{:.1} {}", value / 1000f64.powf(thousands), prefixes[thousands as usize])
 }

@@ -85,7 +85,7 @@ pub(super) fn curve(runs: &[Run]) -> Markup {
         return html! { p { "No perplexity is finite: there is nothing to draw." } };
     };
     let across = Marks::linear(0.0, 100.0 * plane.most, 6);
-    let up = Marks::logarithmic(plane.low, plane.high, 5);
+    let up = Marks::logarithmic(plane.low, plane.high, 7);
     let left_out = runs.iter().flat_map(Run::points).filter(|point| !drawable(point)).count();
     let said: Vec<_> = runs.iter().map(|run| said(run, runs.len())).collect();
     html! {
@@ -133,11 +133,13 @@ fn dense(plane: &Plane, runs: &[Run]) -> Markup {
     html! {
         @for value in values.iter().copied() {
             @let y = plane.y(value);
+            // Below the line, unless that is where the axis is.
+            @let named = if y + 18.0 < BOTTOM { y + 14.0 } else { y - 5.0 };
             line class="dense" x1=(LEFT) x2=(RIGHT) y1=(short(y)) y2=(short(y)) {
                 title { "the whole model: perplexity " (perplexity(value)) }
             }
             @if values.len() == 1 {
-                text class="mark end" x=(RIGHT) y=(short(y + 14.0)) { "whole model, " (perplexity(value)) }
+                text class="mark end" x=(RIGHT) y=(short(named)) { "whole model, " (perplexity(value)) }
             }
         }
     }

@@ -68,7 +68,11 @@ impl Evaluated {
     fn name(&self) -> String {
         let Evaluation { removed, plan, .. } = &self.evaluation;
         let step = plan.as_ref().map_or(String::new(), |plan| format!(" (step {})", plan.step));
-        if removed.is_empty() { "whole model".into() } else { format!("without {}{step}", count(removed.len(), "block")) }
+        if removed.is_empty() {
+            "whole model".into()
+        } else {
+            format!("without {}{step}", count(removed.len(), "block"))
+        }
     }
 }
 
@@ -89,7 +93,8 @@ pub(super) fn sections(evaluations: &[Evaluated]) -> Markup {
 /// A row for each figure of each task, a column for each evaluation, and one for its difference where it has that.
 fn tasks(all: &[&Evaluated]) -> Markup {
     let names: BTreeSet<Task> = all.iter().flat_map(|one| one.evaluation.tasks.keys().copied()).collect();
-    let rows: Vec<(Task, Figure)> = names.into_iter().flat_map(|task| Figure::ALL.map(|figure| (task, figure))).collect();
+    let rows: Vec<(Task, Figure)> =
+        names.into_iter().flat_map(|task| Figure::ALL.map(|figure| (task, figure))).collect();
     let is_there = |(task, figure): &(Task, Figure)| all.iter().any(|one| figure.of(one, *task).is_some());
     let compares = |one: &Evaluated| !one.evaluation.differences.is_empty();
     html! {

@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::numbers::{count, increase, percent, perplexity};
 use super::table::Table;
-use super::{Comparison, RATIOS, Report, Run, cost, curve, map, steps};
+use super::{Comparison, RATIOS, Report, Run, cost, curve, evaluated, map, steps};
 use crate::export::HeldOut;
 
 /// Whatever a name in a plan is made to look like: nothing is loaded, and nothing runs.
@@ -32,10 +32,11 @@ pub(super) fn document(report: &Report) -> Markup {
             body {
                 h1 { (title) }
                 @for run in runs { (headline(run, runs.len())) }
-                @if let Some(held_out) = &report.held_out { (seen_by_none(held_out)) }
+                @if let Some(held_out) = &report.held_out { (held_out_words(held_out, runs)) }
                 h2 { "Perplexity and size" }
                 (curve::curve(runs))
                 @if runs.len() > 1 { (comparison(runs)) }
+                (evaluated::sections(&report.evaluations))
                 @for run in runs { (sections(run, runs.len())) }
                 @if let Some(command) = &report.command {
                     h2 { "Command" }
@@ -65,11 +66,12 @@ fn headline(run: &Run, of: usize) -> Markup {
     }
 }
 
-fn seen_by_none(HeldOut { text, tokens, dense, pruned }: &HeldOut) -> Markup {
+fn held_out_words(HeldOut { text, tokens, dense, pruned }: &HeldOut, runs: &[Run]) -> Markup {
+    let is_seen = runs.iter().any(|run| run.plan.calibration.source == *text);
     html! {
         p class="lead" {
-            "On " (text) " (" (count(*tokens, "token")) "), which the search has not seen, from " b { (perplexity(*dense)) } " to "
-            b { (perplexity(*pruned)) } @if let Some(increase) = increase(*dense, *pruned) { " (" (increase) ")" } "."
+            "On " (text) " (" (count(*tokens, "token")) "), which the search has " @if is_seen { "seen, too" } @else { "not seen" } ", from "
+            b { (perplexity(*dense)) } " to " b { (perplexity(*pruned)) } @if let Some(increase) = increase(*dense, *pruned) { " (" (increase) ")" } "."
         }
     }
 }
@@ -88,7 +90,7 @@ fn comparison(runs: &[Run]) -> Markup {
 fn table(Table { head, rows }: &Table) -> Markup {
     html! {
         div class="wide" {
-            table {
+            table class="compared" {
                 thead { tr { @for cell in head { th class="text" { (cell) } } } }
                 tbody { @for row in rows { tr { @for cell in row { td class="text" { (cell) } } } } }
             }

@@ -327,3 +327,45 @@ fn tables_have_a_column_a_plan() {
     // One alone has nothing in common with others.
     assert!(!compared(&[plan(8, 6)], &RATIOS).to_text().contains("Jaccard"));
 }
+
+fn evaluation(removed: &str, more: &str) -> Evaluated {
+    let text = format!(
+        r#"{{"format":"blockpruner-evaluation/1",
+        "model":{{"name":"m","family":"llama","layers":3,"parameters":1000000,"absent":[]}},"removed":"{removed}",
+        "device":{{"name":"d","backend":"b","driver":"d","tier":"baseline","kernel":"tile"}},"bos":"auto",
+        "tasks":{{"piqa":{{"file":"f","sha256":"00","items":100,"acc":0.625,"acc_stderr":0.0484,"acc_norm":0.61,"acc_norm_stderr":0.049}},
+        "lambada":{{"file":"f","sha256":"00","items":50,"acc":0.25,"acc_stderr":0.0612,"perplexity":34.5,"perplexity_stderr":2.25}}}},
+        "mean":0.61,"seconds":2.5{more}}}"#
+    );
+    Evaluated::parse("e.json", text.as_bytes()).unwrap()
+}
+
+#[test]
+fn tasks_stand_beside_each_other() {
+    let more = r#","differences":{"piqa":{"acc":{"difference":-0.0125,"stderr":0.0111},"acc_norm":{"difference":0.02,"stderr":null}}},
+        "generation":{"prompts":[{"prompt":"<script>\"","dense":"one <b>","pruned":"two","agreement":0.5,"first_difference":1,
+        "repetition_dense":0.1,"repetition_pruned":0.2}],"agreement":0.5,"repetition_dense":0.1,"repetition_pruned":0.25}"#;
+    let evaluations = [evaluation("mha:0,mlp:1", more), evaluation("", "")];
+    let page = Report::new([Run::new("r", plan(3, 2))]).evaluations(evaluations).to_html();
+    // The whole model comes first, whatever was given first.
+    for row in [
+        "<th>items</th><th>whole model</th><th>without 2 blocks</th><th>difference</th>",
+        "<td class=\"text\">piqa</td><td class=\"text\">acc</td><td>100</td><td>0.6250 ± 0.0484</td><td>0.6250 ± 0.0484</td>\
+         <td>-0.0125 ± 0.0111</td>",
+        "<td class=\"text\">acc_norm</td><td>100</td><td>0.6100 ± 0.0490</td><td>0.6100 ± 0.0490</td><td>+0.0200</td>",
+        "<td class=\"text\">perplexity</td><td>50</td><td>34.5000 ± 2.2500</td><td>34.5000 ± 2.2500</td><td></td>",
+        "<h3>&lt;script&gt;&quot;</h3>",
+        "<b>Whole model: </b>one &lt;b&gt;</div><div><b>Pruned: </b>two</div>",
+        "50.0 % of the tokens agree, 10.0 % of the whole model's 4-grams are repeated, 25.0 % of the pruned one's.",
+    ] {
+        assert!(page.contains(row), "{row}: {page}");
+    }
+    assert_eq!(page.matches("<td class=\"text\">piqa</td>").count(), 2, "acc and acc_norm");
+    assert!(!page.contains("What it writes, whole model"));
+}
+
+#[test]
+fn what_is_no_evaluation_is_refused() {
+    let error = Evaluated::parse("e.json", b"{}").unwrap_err().to_string();
+    assert!(error.starts_with("e.json: not a usable evaluation"), "{error}");
+}

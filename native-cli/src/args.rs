@@ -1,9 +1,11 @@
 //! Arguments that several commands take.
 
-use blockpruner::export::{GgufFormat, GgufQuantisation, HfFormat, ModelFormat, Plan, Provenance, parse_order};
+use blockpruner::export::{
+    GgufFormat, GgufQuantisation, HfFormat, ModelFormat, Plan, Provenance, parse_order, steps_to_ratio,
+};
 use blockpruner::gpu::{GpuOptions, KernelChoice, Tier};
 use blockpruner::model::{BlockSet, ModelSpec};
-use blockpruner::search::{BlockTypes, Exhaustive, Racing, SearchOptions, Units};
+use blockpruner::search::{BlockTypes, SearchOptions, Target, Units};
 use blockpruner::session::WindowOptions;
 use blockpruner::text::TextOptions;
 use blockpruner::weights::FloatType;
@@ -11,6 +13,8 @@ use clap::{Args, ValueEnum};
 
 use crate::exit::bad_input;
 use crate::kept_pipelines;
+use crate::strategy::StrategyArgs;
+use crate::target::share_removed;
 
 /// Which device, and how it is used.
 #[derive(Args, Clone, Debug, Default)]
@@ -50,8 +54,8 @@ impl DeviceArgs {
     }
 }
 
-/// `1500000000`, `1500MB` or `6GiB` in bytes.
-fn parse_bytes(text: &str) -> Result<u64, String> {
+/// `1500000000`, `1.5GB` or `6GiB` in bytes.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
         "" | "B" => 1,
@@ -63,7 +67,10 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
         "GiB" | "G" => 1 << 30,
         other => return Err(format!("`{other}` is not a unit of bytes: expected KB, MB, GB, KiB, MiB or GiB")),
     };
-    let bytes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
+    let whole = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
+    let is_decimal = digits.contains('.') && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let decimal = digits.parse::<f64>().ok().filter(|_| is_decimal).map(|count| count * unit as f64);
+    let bytes = whole.or(decimal.filter(|bytes| *bytes < u64::MAX as f64).map(|bytes| bytes as u64));
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is not a number of bytes"))
 }
 
@@ -78,7 +85,7 @@ pub fn block_count(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(count) if count > 0 => Ok(count),
         _ if text.ends_with('%') || text.parse::<f64>().is_ok_and(|share| share.fract() != 0.0) => {
-            Err(format!("a share of the model cannot be given: {advice}"))
+            Err(format!("for a share of the parameters there is --ratio; {advice}"))
         }
         _ => Err(advice.into()),
     }
@@ -117,33 +124,32 @@ impl TextArgs {
     }
 }
 
-/// How is searched.
+/// How is searched. What has these has a target, the group `target`, too.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SearchArgs {
     /// What a step removes: blocks (as published), pairs (an attention and a feed-forward block between which nothing is left) or
-    /// layers; pairs and layers leave an ordinary model, which loads and is faster wherever the original does
-    #[arg(long, value_name = "UNITS", default_value_t, requires = "remove")]
-    pub units: Units,
+    /// layers; pairs and layers leave an ordinary model, which loads and is faster wherever the original does [default: blocks]
+    #[arg(long, value_name = "UNITS", requires = "target")]
+    pub units: Option<Units>,
     /// Which blocks may go: mix, mha (attention) or mlp (feed-forward)
-    #[arg(long, value_name = "TYPES", default_value_t, requires = "remove")]
+    #[arg(long, value_name = "TYPES", default_value_t, requires = "target")]
     pub block_types: BlockTypes,
-    /// Run the published loop literally: slower, same result
-    #[arg(long, requires = "remove")]
-    pub exhaustive: bool,
-    /// Drop candidates that fall behind on the first windows: faster, approximate
-    #[arg(long, requires = "remove", conflicts_with = "exhaustive")]
-    pub racing: bool,
+    #[command(flatten)]
+    pub strategy: StrategyArgs,
 }
 
 impl SearchArgs {
-    /// A search for so many blocks.
-    pub fn options(&self, remove: u32) -> SearchOptions {
-        let options = SearchOptions::remove(remove as usize).units(self.units).block_types(self.block_types);
-        match (self.exhaustive, self.racing) {
-            (true, _) => options.strategy(Exhaustive),
-            (_, true) => options.strategy(Racing),
-            _ => options,
-        }
+    /// A search that ends at a target.
+    ///
+    /// # Errors
+    /// Those of [`StrategyArgs::choose`].
+    pub fn options(&self, target: Target) -> anyhow::Result<SearchOptions> {
+        let options = self.strategy.choose(SearchOptions::until(target).block_types(self.block_types))?;
+        Ok(match self.units {
+            // Those that the strategy knows.
+            None => options,
+            Some(units) => options.units(units),
+        })
     }
 }
 
@@ -235,31 +241,41 @@ pub struct RemovedArgs {
     /// Only the first K steps of the plan; 0 is the unpruned model [default: all]
     #[arg(long, value_name = "K", conflicts_with = "without", value_parser = whole_number::<usize>)]
     step: Option<usize>,
+    /// Only the first steps of the plan, up to the one that removes this share of all parameters, for example 0.25 or 25%
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["without", "step"], requires = "plan", value_parser = share_removed)]
+    ratio: Option<f64>,
+}
+
+/// Blocks to leave out, and how they were found.
+pub struct Removed {
+    /// Which.
+    pub blocks: BlockSet,
+    /// The steps of a plan that remove them, where less than all were asked for.
+    pub step: Option<usize>,
+    /// For the model card.
+    pub provenance: Provenance,
 }
 
 impl RemovedArgs {
     /// The blocks, all of which the model has.
     pub fn blocks(&self, spec: &ModelSpec) -> anyhow::Result<BlockSet> {
-        Ok(self.found(spec)?.0)
+        Ok(self.found(spec)?.blocks)
     }
 
     /// The blocks, and how they were found.
-    pub fn found(&self, spec: &ModelSpec) -> anyhow::Result<(BlockSet, Provenance)> {
-        let (removed, provenance) = match (&self.without, &self.plan, self.step) {
-            (Some(blocks), _, _) => (blocks.clone(), Provenance::default()),
-            (None, Some(plan), step) => removed_by_plan(plan, step, spec)?,
-            (None, None, None | Some(0)) => (BlockSet::new(), Provenance::default()),
+    pub fn found(&self, spec: &ModelSpec) -> anyhow::Result<Removed> {
+        let step = self.step;
+        let chosen = |blocks| Removed { blocks, step, provenance: Provenance::default() };
+        let removed = match (&self.without, &self.plan, step) {
+            (Some(blocks), _, _) => chosen(blocks.clone()),
+            (None, Some(plan), step) => removed_by_plan(plan, step, self.ratio, spec)?,
+            (None, None, None | Some(0)) => chosen(BlockSet::new()),
             (None, None, Some(step)) => {
                 return Err(bad_input(format!("--step {step} of which pruning? Give its plan.json with --plan")));
             }
         };
-        spec.check_blocks(&removed)?;
-        Ok((removed, provenance))
-    }
-
-    /// The step that was asked for.
-    pub fn step(&self) -> Option<usize> {
-        self.step
+        spec.check_blocks(&removed.blocks)?;
+        Ok(removed)
     }
 
     /// Whether nothing says which blocks.
@@ -268,23 +284,29 @@ impl RemovedArgs {
     }
 }
 
-/// The blocks that the first `step` steps of a plan file remove (all steps without `step`), and how they were found.
-/// `order.json` files, the published ones too, are read as well.
-fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow::Result<(BlockSet, Provenance)> {
+/// The blocks that the first `step` steps of a plan file remove, or those that remove a share of the parameters, or all, and how
+/// they were found. `order.json` files, the published ones too, are read as well.
+fn removed_by_plan(file: &str, step: Option<usize>, ratio: Option<f64>, spec: &ModelSpec) -> anyhow::Result<Removed> {
     let bytes =
         std::fs::read(file).map_err(|error| bad_input(format!("cannot read {file}: {error}; give a plan.json")))?;
     if is_order(&bytes) {
         let order = parse_order(file, &bytes)?;
-        let step = step.unwrap_or(order.len());
-        let steps = order.get(..step).ok_or_else(|| {
+        for unit in &order {
+            spec.check_blocks(&unit.blocks().collect())?;
+        }
+        let step = ratio.map(|ratio| steps_to_ratio(spec, &order, ratio)).transpose()?.or(step);
+        let steps = order.get(..step.unwrap_or(order.len())).ok_or_else(|| {
+            let step = step.unwrap_or_default();
             bad_input(format!("step {step} does not exist: {file} has {} steps; choose 0 to that", order.len()))
         })?;
-        return Ok((steps.iter().flat_map(|unit| unit.blocks()).collect(), Provenance::default()));
+        let blocks = steps.iter().flat_map(|unit| unit.blocks()).collect();
+        return Ok(Removed { blocks, step, provenance: Provenance::default() });
     }
     let plan = Plan::parse(file, &bytes)?;
     plan.check_model(spec)?;
-    let step = step.unwrap_or(plan.steps.len());
-    Ok((plan.removed_after(step)?, Provenance::of_plan(&plan, step)))
+    let step = ratio.map(|ratio| steps_to_ratio(spec, &plan.order(), ratio)).transpose()?.or(step);
+    let steps = step.unwrap_or(plan.steps.len());
+    Ok(Removed { blocks: plan.removed_after(steps)?, step, provenance: Provenance::of_plan(&plan, steps) })
 }
 
 /// Whether the file is a published order: an object whose keys are step numbers.
@@ -301,7 +323,7 @@ mod tests {
     fn blocks_are_counted() {
         assert_eq!(block_count("12"), Ok(12));
         for share in ["30%", "0.3"] {
-            assert!(block_count(share).is_err_and(|error| error.starts_with("a share")), "{share}");
+            assert!(block_count(share).is_err_and(|error| error.starts_with("for a share")), "{share}");
         }
         for bad in ["0", "-1", "many", ""] {
             assert!(block_count(bad).is_err_and(|error| error.starts_with("expected how many")), "{bad}");
@@ -311,7 +333,8 @@ mod tests {
     #[test]
     fn bytes_have_units() {
         assert_eq!(["17", "2KB", "3MiB", "1G"].map(parse_bytes), [Ok(17), Ok(2000), Ok(3 << 20), Ok(1 << 30)]);
-        for bad in ["", "0", "-1", "1.5G", "G", "3 GB", "3XB", "99999999999999999999"] {
+        assert_eq!(["1.5GB", "0.5KiB", "2.5"].map(parse_bytes), [Ok(1_500_000_000), Ok(512), Ok(2)]);
+        for bad in ["", "0", "-1", "1.5.1G", ".", "G", "1e3", "0.1", "3 GB", "3XB", "99999999999999999999"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }

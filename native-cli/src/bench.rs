@@ -5,7 +5,7 @@ use std::rc::Rc;
 use blockpruner::bench::{DensePass, DeviceRates, KernelTime, Rate, SearchCount, WeightRate, kernels};
 use blockpruner::gpu::DeviceInfo;
 use blockpruner::score::Scorer;
-use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Step, Units};
+use blockpruner::search::{BlockTypes, MemoryPlan, SearchOptions, Step, Target, Units};
 use blockpruner::session::Session;
 use blockpruner::text::Windows;
 use clap::Args;
@@ -29,7 +29,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "TEXT", default_value = "builtin:sample")]
     calibration: String,
     /// Also measure the search for this many blocks
-    #[arg(long, value_name = "K", value_parser = block_count)]
+    #[arg(long, value_name = "K", group = "target", value_parser = block_count)]
     remove: Option<u32>,
     #[command(flatten)]
     search: SearchArgs,
@@ -94,7 +94,7 @@ struct SearchReport {
 /// Measures and prints.
 pub async fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let checkpoint = open::checkpoint(&args.model).await?;
-    let search = args.remove.map(|remove| args.search.options(remove));
+    let search = args.remove.map(|remove| args.search.options(Target::Units(remove as usize))).transpose()?;
     search.iter().try_for_each(|options| options.check(&checkpoint.spec))?;
     let window = args.text.window.unwrap_or_else(|| checkpoint.spec.default_window());
     let together = (TOKENS / window.max(1)).max(1);
@@ -253,7 +253,7 @@ fn search_table(search: &SearchReport) -> String {
             counted.raced
         );
     }
-    text + &screen::work_lines(count) + &screen::approximate_line(search.approximate, count)
+    text + &screen::work_lines(count) + &screen::approximate_line(search.approximate.then_some(&search.strategy), count)
 }
 
 fn memory_lines(memory: &Memory) -> String {

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::args::{DeviceArgs, Format, SearchArgs, TextArgs};
 use crate::held_out::EvalArgs;
 use crate::prune::{self, PruneArgs};
+use crate::target::TargetArgs;
 
 /// Arguments of `demo`.
 #[derive(Args)]
@@ -26,7 +27,7 @@ pub async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let prune = PruneArgs {
         model: "builtin:tiny".into(),
         calibration: None,
-        remove: 4,
+        target: TargetArgs::remove(4),
         search: SearchArgs::default(),
         format: Format::Auto,
         dtype: None,

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use blockpruner::export::HeldOut;
 use blockpruner::gpu::DeviceInfo;
-use blockpruner::model::BlockSet;
-use blockpruner::search::{CandidateState, Unit, Units};
+use blockpruner::model::{BlockSet, KvCache};
+use blockpruner::search::{CandidateState, Objective, Target, Unit, Units};
 use serde::Serialize;
 
 use crate::screen::{bytes, duration, grouped, short};
@@ -41,12 +41,17 @@ pub enum Event<'a> {
     Device(DeviceInfo),
     /// What a search is going to do.
     Plan {
-        remove: usize,
+        /// When it is done.
+        target: Target,
+        /// Units to remove; None where that is not known beforehand.
+        remove: Option<usize>,
         /// What a step removes.
         units: Units,
         /// Of the first step.
         candidates: usize,
         strategy: &'a str,
+        /// What is measured of candidates.
+        objective: Objective,
         /// Whether the result may differ from the published loop's.
         approximate: bool,
         /// Tokens that every candidate is scored on.
@@ -79,18 +84,27 @@ pub enum Event<'a> {
     Dense { perplexity: f64 },
     /// What a search takes, as soon as candidates were measured.
     Cost {
-        /// That the published loop would run.
+        /// Of a search by perplexity, those that the published loop would run.
         passes: usize,
         /// Of each.
         tokens: usize,
         seconds_left: f64,
+        /// Steps that this is for, a guess for some targets; None where nobody knows: it is for the first step then.
+        steps: Option<usize>,
     },
     /// A candidate was scored, or dropped.
-    Candidate { step: usize, block: Unit, state: CandidateState, perplexity: Option<f64>, at_least: Option<f64> },
+    Candidate {
+        step: usize,
+        block: Unit,
+        state: CandidateState,
+        value: Option<f64>,
+        perplexity: Option<f64>,
+        at_least: Option<f64>,
+    },
     /// How far a search is.
     Progress {
         step: usize,
-        /// Of the whole search, 0 to 1.
+        /// Of the whole search, or of the step where nobody knows how many there are; 0 to 1.
         done: f64,
         tokens_per_second: Option<f64>,
         seconds_left: Option<f64>,
@@ -98,7 +112,8 @@ pub enum Event<'a> {
     /// What goes was chosen.
     Step {
         step: usize,
-        steps: usize,
+        /// None where that is not known beforehand.
+        steps: Option<usize>,
         removed: Unit,
         perplexity: f64,
         params_left: u64,
@@ -109,6 +124,8 @@ pub enum Event<'a> {
         approximate: bool,
         seconds: f64,
     },
+    /// What would go next is beyond the target, and stays.
+    Beyond { step: usize, block: Unit, perplexity: f64, most: f64 },
     /// The model was scored on a text that the search has not seen.
     Evaluation(&'a Evaluation),
     /// What was found is no ordinary model, but this one is, which is near to it.
@@ -133,7 +150,7 @@ pub enum Event<'a> {
         rounded: bool,
     },
     /// Everything is written.
-    Written { out: &'a Path, bytes_read: u64, bytes_written: u64 },
+    Written { out: &'a Path, bytes_read: u64, bytes_written: u64, kv_cache_read: KvCache, kv_cache_written: KvCache },
     /// A prompt was continued.
     Generated {
         prompt_tokens: usize,
@@ -204,10 +221,14 @@ impl Event<'_> {
                 true => format!("device: {name} ({backend}, {driver}; tier {tier}, kernel {kernel})"),
                 false => format!("device: {name}"),
             }),
-            Self::Plan { remove, units, candidates, approximate, tokens, .. } => {
-                let how = if *approximate { ", approximately" } else { "" };
-                let tokens = grouped(*tokens as u64);
-                Some(format!("plan: remove {remove} of {candidates} {units} by the loss on {tokens} tokens{how}"))
+            Self::Plan { target, units, candidates, strategy, objective, approximate, tokens, .. } => {
+                let how = match approximate {
+                    true => format!(", approximately ({strategy})"),
+                    false => String::new(),
+                };
+                let by = if *objective == Objective::Perplexity { "the loss".into() } else { objective.to_string() };
+                let (tokens, what) = (grouped(*tokens as u64), until(target, *units, *candidates));
+                Some(format!("plan: {what} by {by} on {tokens} tokens{how}"))
             }
             Self::Size { bytes_read, bytes_written, at_most } => {
                 let most = if *at_most { "at most " } else { "" };
@@ -217,11 +238,17 @@ impl Event<'_> {
             Self::Memory { streamed, words, .. } => (verbose || *streamed).then(|| format!("memory: {words}")),
             Self::Stage { what, total: None, .. } => in_detail((*what).to_string()),
             Self::Dense { perplexity } => Some(format!("dense perplexity: {}", short(*perplexity))),
-            Self::Cost { passes, tokens, seconds_left } => Some(format!(
-                "cost: {} candidate passes over {} tokens, about {} left",
+            Self::Cost { passes, tokens, seconds_left, steps } => Some(format!(
+                "cost: {} candidate passes over {} tokens, about {} left{}",
                 grouped(*passes as u64),
                 grouped(*tokens as u64),
-                duration(*seconds_left)
+                duration(*seconds_left),
+                if steps.is_none() { " in this step; nobody knows how many there will be" } else { "" }
+            )),
+            Self::Beyond { step, block, perplexity, most } => Some(format!(
+                "step {step}: {block} stays, without it the perplexity is {}, beyond {}",
+                short(*perplexity),
+                short(*most)
             )),
             Self::Step { step, steps, removed, perplexity, seconds, candidates, complete, approximate, .. } => {
                 let scored = match verbose && complete < candidates {
@@ -230,9 +257,8 @@ impl Event<'_> {
                 };
                 let approximate = if *approximate { ", approximate" } else { "" };
                 let (perplexity, took) = (short(*perplexity), duration(*seconds));
-                Some(format!(
-                    "step {step} of {steps}: {removed} goes, perplexity {perplexity} ({took}{scored}{approximate})"
-                ))
+                let of = steps.map_or(String::new(), |steps| format!(" of {steps}"));
+                Some(format!("step {step}{of}: {removed} goes, perplexity {perplexity} ({took}{scored}{approximate})"))
             }
             Self::Check { perplexity, planned, rounded } => {
                 let rounded = if *rounded { " (its weights were rounded)" } else { "" };
@@ -275,4 +301,23 @@ impl Event<'_> {
             | Self::Written { .. } => None,
         }
     }
+}
+
+/// What a search removes, of so many units of the first step.
+fn until(target: &Target, units: Units, candidates: usize) -> String {
+    let end = match target {
+        Target::Units(count) => return format!("remove {count} of {candidates} {units}"),
+        Target::Ratio(share) => format!("until {} of the parameters are gone", percent(*share)),
+        Target::Bytes(most) => format!("until the rest takes at most {}", bytes(*most)),
+        Target::MaxIncrease(share) => format!("while the perplexity rises by at most {}", percent(*share)),
+        Target::MaxPerplexity(most) => format!("while the perplexity is at most {most}"),
+        _ => "until the target is reached".into(),
+    };
+    format!("remove some of {candidates} {units}, {end},")
+}
+
+/// A share, without zeros at its end.
+fn percent(share: f64) -> String {
+    let text = format!("{:.3}", share * 100.0);
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }

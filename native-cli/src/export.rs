@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use blockpruner::export::{DiskFolder, ModelOptions};
+use blockpruner::model::BlockSet;
 use blockpruner::session::write_model;
 use clap::Args;
 
-use crate::args::{Dtype, Format, Quantize, RemovedArgs};
+use crate::args::{Dtype, Format, Quantize, Removed, RemovedArgs};
 use crate::event::Event;
 use crate::exit::{as_input, bad_input};
 use crate::progress::WritingBars;
@@ -45,16 +46,16 @@ pub struct ExportArgs {
 pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     if args.removed.is_empty() {
         return Err(bad_input(
-            "which blocks? Give a --plan (and its --step), --without, or --step 0 for the unpruned model",
+            "which blocks? Give a --plan (and its --step or --ratio), --without, or --step 0 for the unpruned model",
         ));
     }
     let folder = DiskFolder::create(&args.out).map_err(as_input)?;
     let checkpoint = open::checkpoint(&args.model).await?;
-    let (removed, provenance) = args.removed.found(&checkpoint.spec)?;
+    let Removed { blocks: removed, step, provenance } = args.removed.found(&checkpoint.spec)?;
     let options = ModelOptions::new(removed.clone(), args.format.library()).dtype(args.dtype.map(Dtype::library));
     let options =
         options.quantize(args.quantize.map(Quantize::library)).provenance(provenance.command(command_line::shown()));
-    tell_sizes(&checkpoint, &options, false).await?;
+    tell_sizes(&checkpoint, &options, None).await?;
     let partial = folder.partial().to_path_buf();
     let stopped = |text: &str| tell(&Event::Stopped { text: text.into() });
     ctrlc::set_handler(move || {
@@ -73,20 +74,25 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let (summary, _) = written?;
     screen::notes(&summary);
     let bytes_read = checkpoint.weights.stored_bytes();
-    tell(&Event::Written { out: &args.out, bytes_read, bytes_written: summary.bytes });
+    let (kv_cache_read, kv_cache_written) = (checkpoint.spec.kv_cache(&BlockSet::new()), summary.kv_cache);
+    let bytes_written = summary.bytes;
+    tell(&Event::Written { out: &args.out, bytes_read, bytes_written, kv_cache_read, kv_cache_written });
     if args.json {
         return screen::print_json(&serde_json::json!({
             "out": args.out,
             "format": summary.format.to_string(),
-            "step": args.removed.step(),
+            "step": step,
             "removed": removed,
             "files": summary.files,
             "tensors": summary.tensors,
             "bytes": summary.bytes,
             "bytes_read": bytes_read,
+            "kv_cache_read": kv_cache_read,
+            "kv_cache": kv_cache_written,
         }));
     }
     let (out, size) = (args.out.display(), screen::bytes(summary.bytes));
     let text = format!("wrote {out}: {} tensors, {size}, without {} blocks\n", summary.tensors, removed.len());
-    screen::print_text(&(text + &screen::size_line(bytes_read, summary.bytes)))
+    let sizes = screen::size_line(bytes_read, summary.bytes) + &screen::cache_line(&kv_cache_read, &kv_cache_written);
+    screen::print_text(&(text + &sizes))
 }

@@ -92,10 +92,13 @@ fn text(report: &Report) -> String {
     let mut text = format!(
         "{}\n  architecture   {family}, {layers} layers, hidden size {hidden_size}, feed-forward {intermediate_size}\n  \
          attention      {heads} heads, {kv_heads} key-value heads, head size {head_dim}\n  \
-         vocabulary     {} entries{tied}\n  context        {} positions\n  parameters     {}\n  tensors        {types}, {}\n",
+         vocabulary     {} entries{tied}\n  context        {} positions\n  KV cache       {} a token as f16, {} \
+         for that many\n  parameters     {}\n  tensors        {types}, {}\n",
         report.model,
         grouped(summary.vocab_size as u64),
         grouped(summary.max_positions as u64),
+        screen::bytes(summary.kv_cache.bytes_per_token),
+        screen::bytes(summary.kv_cache.bytes),
         grouped(summary.parameters),
         screen::bytes(report.bytes),
     );

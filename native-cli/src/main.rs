@@ -27,6 +27,8 @@ mod runs;
 mod screen;
 mod search;
 mod size;
+mod strategy;
+mod target;
 
 use std::process::ExitCode;
 

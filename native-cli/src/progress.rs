@@ -202,19 +202,21 @@ impl Searching {
     /// Shows how far the search is, as the library foresees it.
     fn advance(&mut self, search: &Search) {
         let (Some(cost), state) = (search.cost(), search.state()) else { return };
-        let steps = search.options().target.most_steps();
-        let step = (state.steps.len() + 1).min(steps);
+        let steps = search.options().target.steps();
+        let step = (state.steps.len() + 1).min(steps.unwrap_or(usize::MAX));
         let of = cost.candidates(step);
         let (done, tokens_per_second, seconds_left) = (cost.done(), cost.tokens_per_second(), cost.seconds_left());
         if let (false, Some(seconds_left)) = (self.told_cost, seconds_left) {
             self.told_cost = true;
-            tell(&Event::Cost { passes: cost.passes(), tokens: search.windows().ids.len(), seconds_left });
+            let (passes, tokens, steps) = (cost.passes(), search.windows().ids.len(), cost.steps());
+            tell(&Event::Cost { passes, tokens, seconds_left, steps });
         }
         let best = self
             .step
             .best
             .map_or(String::new(), |(unit, perplexity)| format!(", best {unit} {}", screen::short(perplexity)));
-        self.bar.set_prefix(format!("step {step}/{steps}: {}/{of}{best}", self.step.done));
+        let steps = steps.map_or(String::new(), |steps| format!("/{steps}"));
+        self.bar.set_prefix(format!("step {step}{steps}: {}/{of}{best}", self.step.done));
         let rate = tokens_per_second.map_or(String::new(), |rate| format!(", {rate:.0} tokens/s"));
         let left = seconds_left.map_or(String::new(), |left| format!(", {} left", screen::duration(left)));
         self.bar.set_message(rate + &left);
@@ -228,6 +230,7 @@ impl Searching {
 
     /// Shows what was found out.
     pub fn tell(&mut self, search: &Search, event: &search::Event) {
+        let dense = search.state().dense.map_or(f64::INFINITY, |dense| dense.perplexity);
         match event {
             search::Event::Dense(dense) => {
                 self.dense = Stage::none();
@@ -237,9 +240,10 @@ impl Searching {
             search::Event::Wave { step, candidates, .. } => {
                 self.step.add(candidates);
                 for candidate in candidates {
-                    let search::Candidate { unit, state, perplexity, at_least, .. } = candidate;
+                    let search::Candidate { unit, state, value, perplexity, at_least, .. } = candidate;
                     let (step, block, state) = (*step, *unit, *state);
-                    tell(&Event::Candidate { step, block, state, perplexity: *perplexity, at_least: *at_least });
+                    let (value, perplexity, at_least) = (*value, *perplexity, *at_least);
+                    tell(&Event::Candidate { step, block, state, value, perplexity, at_least });
                     if let (CandidateState::Rejected, Some(reason)) = (state, &candidate.reason) {
                         screen::warn(format!("rejected {block}: {reason}"));
                     }
@@ -254,7 +258,7 @@ impl Searching {
                 let complete = step.candidates.iter().filter(|c| c.state == CandidateState::Complete).count();
                 tell(&Event::Step {
                     step: step.step,
-                    steps: search.options().target.most_steps(),
+                    steps: search.options().target.steps(),
                     removed: step.removed,
                     perplexity: step.perplexity,
                     params_left: step.params_left,
@@ -267,6 +271,10 @@ impl Searching {
                 if !search.is_finished() {
                     self.step = Step::default();
                 }
+            }
+            search::Event::Beyond(step) => {
+                let most = search.options().target.most_perplexity(dense).unwrap_or(f64::NAN);
+                tell(&Event::Beyond { step: step.step, block: step.removed, perplexity: step.perplexity, most });
             }
         }
         self.advance(search);

@@ -2,22 +2,24 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use blockpruner::Error;
 use blockpruner::bench::SearchCount;
-use blockpruner::export::{ExportError, HfSource, ModelOptions, Plan, folder_format};
+use blockpruner::export::{ExportError, HfSource, ModelOptions, Plan, block_sizes, folder_format};
 use blockpruner::model::{BlockSet, PlainChange};
-use blockpruner::search::{SearchOptions, Units};
+use blockpruner::search::{SearchOptions, Target, Units};
 use blockpruner::session::{NearlyPlain, OutFolder, Search, WriteOptions, Written};
 use clap::Args;
 use serde::Serialize;
 
-use crate::args::{DeviceArgs, Dtype, Format, Quantize, SearchArgs, TextArgs, block_count};
+use crate::args::{DeviceArgs, Dtype, Format, Quantize, SearchArgs, TextArgs};
 use crate::event::{Evaluation, Event};
 use crate::exit::{Stopped, as_input, bad_input};
 use crate::held_out::{self, EvalArgs};
 use crate::progress::{Preparing, WritingBars};
 use crate::screen::{self, message, tell};
 use crate::size::{smallest_blocks, tell_sizes};
+use crate::target::TargetArgs;
 use crate::{command_line, open, search};
 
 /// Arguments of `prune`.
@@ -30,9 +32,8 @@ pub struct PruneArgs {
     /// [default for builtin:tiny: builtin:sample]
     #[arg(long, value_name = "TEXT")]
     pub calibration: Option<String>,
-    /// Blocks to remove, or what --units says; about a third of all is the usual maximum
-    #[arg(long, value_name = "K", value_parser = block_count)]
-    pub remove: u32,
+    #[command(flatten)]
+    pub target: TargetArgs,
     #[command(flatten)]
     pub search: SearchArgs,
     /// How the smaller model is written
@@ -47,7 +48,7 @@ pub struct PruneArgs {
     /// Folder for plan.json, report.html, order.json and the model; must be new or empty
     #[arg(long)]
     pub out: PathBuf,
-    /// Go on with the search in --out, interrupted or finished, to the same --remove or another
+    /// Go on with the search in --out, interrupted or finished, to the same target or another
     #[arg(long)]
     pub resume: bool,
     #[command(flatten)]
@@ -64,13 +65,19 @@ pub struct PruneArgs {
 /// Prunes and prints the outcome.
 pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let calibration = open::calibration(&args.model, args.calibration.as_deref())?;
-    let options = args.search.options(args.remove);
+    let mut options = args.search.options(args.target.library())?;
     let out = match args.resume {
         true => OutFolder::resume(&args.out, options.target),
         false => OutFolder::new(&args.out),
     };
     let out = out.map_err(as_input)?;
     let checkpoint = open::checkpoint(&args.model).await?;
+    let how = WriteOptions::new(args.format.library())
+        .dtype(args.dtype.map(Dtype::library))
+        .quantize(args.quantize.map(Quantize::library));
+    let model = ModelOptions::new(BlockSet::new(), how.format).dtype(how.dtype).quantize(how.quantize);
+    let units = options.units_of(&checkpoint.spec);
+    options = options.sizes(block_sizes(&checkpoint, &model, units).await?);
     options.check(&checkpoint.spec)?;
     let windows = open::windows(&checkpoint, "calibration", calibration, &args.text)?;
     if let Some(warning) = windows.too_few() {
@@ -78,16 +85,15 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     }
     let held_out = args.eval.open(&args.text, &checkpoint, &windows)?;
     tell(&Event::Plan {
-        remove: options.target.most_steps(),
-        units: options.units_of(&checkpoint.spec),
+        target: options.target,
+        remove: options.target.steps(),
+        units,
         candidates: options.candidates(&checkpoint.spec, &BlockSet::new()).len(),
         strategy: options.strategy.name(),
+        objective: options.measured(),
         approximate: options.strategy.is_approximate(),
         tokens: windows.ids.len(),
     });
-    let how = WriteOptions::new(args.format.library())
-        .dtype(args.dtype.map(Dtype::library))
-        .quantize(args.quantize.map(Quantize::library));
     let source = HfSource::from(&checkpoint);
     if args.format == Format::Plain {
         check_plain(&source, &options)?;
@@ -99,7 +105,8 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     };
     let largest =
         ModelOptions::new(smallest_blocks(&checkpoint, &options), size).dtype(how.dtype).quantize(how.quantize);
-    tell_sizes(&checkpoint, &largest, true).await?;
+    let most = if let Target::Bytes(most) = options.target { most } else { u64::MAX };
+    tell_sizes(&checkpoint, &largest, Some(most)).await?;
     let session = open::session(&args.device, &checkpoint).await?;
     if let Some(text) = &held_out {
         // That it fits shows before the search.
@@ -121,6 +128,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         message(format!("nothing is saved in {} yet, starting", args.out.display()));
     }
     search::run(&mut search, &out).await?;
+    search.check_result().with_context(|| format!("no model is written; {} has the scores", out.plan().display()))?;
     let failed = |error: Error| anyhow::Error::from(Stopped::Failed(error.to_string()));
     // While the weights are on the device.
     let evaluation = match &held_out {
@@ -142,10 +150,12 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     screen::notes(&summary);
     tell(&Event::Check { perplexity, planned, rounded: summary.rounded });
     if search.is_cut() {
-        message("what the search had found beyond is kept in state/: --resume with a larger --remove goes on with it");
+        message("what the search had found beyond is kept in state/: --resume with a target further on takes it up");
     }
     let bytes_read = checkpoint.weights.stored_bytes();
-    tell(&Event::Written { out: &args.out, bytes_read, bytes_written: summary.bytes });
+    let (kv_cache_read, kv_cache_written) = (checkpoint.spec.kv_cache(&BlockSet::new()), summary.kv_cache);
+    let bytes_written = summary.bytes;
+    tell(&Event::Written { out: &args.out, bytes_read, bytes_written, kv_cache_read, kv_cache_written });
     if args.json {
         return screen::print_json(&Report { plan: &plan, evaluation: evaluation.as_ref() });
     }
@@ -157,8 +167,9 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     if screen::is_verbose() {
         text += &screen::work_lines(&count);
     }
-    text += &screen::approximate_line(plan.settings.approximate, &count);
+    text += &screen::approximate_line(plan.settings.approximate.then_some(&plan.settings.strategy), &count);
     text += &screen::size_line(bytes_read, summary.bytes);
+    text += &screen::cache_line(&kv_cache_read, &kv_cache_written);
     text += &format!("wrote {}: plan.json, report.html, order.json, model/ ({})\n", args.out.display(), summary.format);
     screen::print_text(&text)
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use blockpruner::bench::SearchCount;
 use blockpruner::export::ModelSummary;
-use blockpruner::model::BlockKind;
-pub use blockpruner::report::{grouped, perplexity as short};
+use blockpruner::model::{BlockKind, KvCache};
+pub use blockpruner::report::{bytes, grouped, perplexity as short};
 use blockpruner::search::{MemoryPlan, Step};
 use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -252,14 +252,12 @@ pub fn work_lines(count: &SearchCount) -> String {
     text
 }
 
-/// That a result is approximate, if it is.
-pub fn approximate_line(approximate: bool, count: &SearchCount) -> String {
-    if !approximate {
-        return String::new();
-    }
+/// That a result is approximate, if it was found by a strategy that is.
+pub fn approximate_line(strategy: Option<&String>, count: &SearchCount) -> String {
+    let Some(strategy) = strategy else { return String::new() };
     let (scored, all) = (grouped(count.work.head_tokens), grouped(count.exhaustive.head_tokens));
     format!(
-        "approximate: {scored} of {all} tokens were scored, so the blocks may differ from those of the exact search\n"
+        "approximate ({strategy}): {scored} of {all} tokens were scored, so the blocks may differ from those of the exact search\n"
     )
 }
 
@@ -268,14 +266,12 @@ pub fn size_line(read: u64, written: u64) -> String {
     format!("size: {} -> {}\n", bytes(read), bytes(written))
 }
 
-/// Bytes for people.
-pub fn bytes(value: u64) -> String {
-    match value {
-        0..1024 => format!("{value} B"),
-        1024..1_048_576 => format!("{:.1} KiB", value as f64 / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", value as f64 / 1_048_576.0),
-        _ => format!("{:.2} GiB", value as f64 / 1_073_741_824.0),
-    }
+/// The KV cache of a model before and after.
+pub fn cache_line(read: &KvCache, written: &KvCache) -> String {
+    let (a_token, whole) = (bytes(read.bytes_per_token), bytes(read.bytes));
+    let (left, less) = (bytes(written.bytes_per_token), bytes(written.bytes));
+    let context = grouped(read.context as u64);
+    format!("KV cache: {a_token} -> {left} a token, {whole} -> {less} for the {context} tokens of the context (f16)\n")
 }
 
 /// A plan of device memory, for people.
@@ -314,7 +310,6 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!([1023, 1536, 5 << 20, 3 << 30].map(bytes), ["1023 B", "1.5 KiB", "5.0 MiB", "3.00 GiB"]);
         assert_eq!([0.2, 61.0, 7200.0].map(duration), ["1 s", "2 min", "2.0 h"]);
     }
     #[test]

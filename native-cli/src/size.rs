@@ -2,13 +2,14 @@
 
 use blockpruner::export::{GgufFormat, HfFormat, ModelFormat, ModelOptions, folder_format, model_bytes};
 use blockpruner::model::{BlockSet, Checkpoint};
-use blockpruner::search::{SearchOptions, Unit};
+use blockpruner::search::{SearchOptions, Target, Unit};
 use blockpruner::weights::FloatType;
 
 use crate::event::Event;
 use crate::screen::{self, bytes, tell};
 
-/// The blocks of the units that save the least, as many as a search removes: whatever it finds, the model becomes no larger.
+/// The blocks of the units that save the least, as many as a search removes at least: whatever it finds, the model becomes no
+/// larger.
 pub fn smallest_blocks(checkpoint: &Checkpoint, options: &SearchOptions) -> BlockSet {
     let spec = &checkpoint.spec;
     let parameters = |unit: &Unit| -> u64 { unit.blocks().map(|block| spec.block_parameters(block)).sum() };
@@ -16,23 +17,35 @@ pub fn smallest_blocks(checkpoint: &Checkpoint, options: &SearchOptions) -> Bloc
     units.sort_by_key(parameters);
     // Pairs have blocks in common; what a search removes has not.
     let mut smallest = BlockSet::new();
-    let mut left = options.target.most_steps();
+    let mut count = 0;
     for unit in units {
-        if left > 0 && unit.blocks().all(|block| !smallest.contains(block)) {
-            smallest.extend(unit.blocks());
-            left -= 1;
+        if unit.blocks().any(|block| smallest.contains(block)) {
+            continue;
         }
+        count += 1;
+        let more = smallest.with(unit.blocks());
+        let goes = match options.target {
+            Target::Units(units) => count <= units,
+            // Other blocks may overshoot less.
+            Target::Ratio(ratio) => spec.parameters_without(&more) as f64 > (1.0 - ratio) * spec.parameters() as f64,
+            _ => false,
+        };
+        if !goes {
+            break;
+        }
+        smallest = more;
     }
     smallest
 }
 
-/// Tells the sizes, and warns of a written model that is larger than what was read. `at_most`: the blocks of `options` stand for
-/// ones that are not known yet.
+/// Tells the sizes, and warns of a written model that is larger than what was read. `at_most`: the blocks of `options` stand
+/// for ones that are not known yet, and the written model takes no more than this.
 ///
 /// # Errors
 /// Weights that cannot be written so.
-pub async fn tell_sizes(checkpoint: &Checkpoint, options: &ModelOptions, at_most: bool) -> anyhow::Result<()> {
+pub async fn tell_sizes(checkpoint: &Checkpoint, options: &ModelOptions, at_most: Option<u64>) -> anyhow::Result<()> {
     let (read, written) = (checkpoint.weights.stored_bytes(), model_bytes(checkpoint, options).await?);
+    let (written, at_most) = (written.min(at_most.unwrap_or(u64::MAX)), at_most.is_some());
     tell(&Event::Size { bytes_read: read, bytes_written: written, at_most });
     if written <= read {
         return Ok(());

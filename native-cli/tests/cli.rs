@@ -7,6 +7,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+#[path = "cli/targets.rs"]
+mod targets;
+
 /// The program; what it keeps from run to run stays out of the user's cache folder.
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_blockpruner"));
@@ -86,7 +89,7 @@ fn bad_input_exits_2_and_writes_nothing() {
     failure(&["prune", "--model", "nowhere", "--calibration", text, "--remove", "2", "--out", path], 2, "nowhere");
     failure(&prune(path, &["--remove", "25"]), 2, "cannot remove 25 blocks");
     failure(&prune(path, &["--remove", "0"]), 2, "--remove");
-    failure(&prune(path, &["--remove", "30%"]), 2, "a share of the model cannot be given: expected how many blocks");
+    failure(&prune(path, &["--remove", "30%"]), 2, "for a share of the parameters there is --ratio");
     failure(&["bench", "--window", "many"], 2, "expected a whole number");
     failure(&prune(path, &["--remove", "2", "--eval-max-windows", "2"]), 2, "--eval-text");
     failure(&prune(path, &["--remove", "2", "--eval-text", "nowhere.txt"]), 2, "nowhere.txt");

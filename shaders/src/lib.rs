@@ -12,6 +12,7 @@ pub mod activation;
 pub mod argmax;
 pub mod attention;
 pub mod cached;
+pub mod change;
 pub mod embedding;
 pub mod gemm;
 pub mod heads;
@@ -194,6 +195,8 @@ pub enum Kernel {
     CachedAttention { kernel: GemmKernel, head_dim: u32, scores: Scores },
     /// The most likely token of one position.
     Argmax { kernel: GemmKernel },
+    /// What becomes of rows of the residual stream, the same for all matrix kernels.
+    Change,
 }
 
 /// A rendered shader, ready for a device. The entry point is `main`.
@@ -352,6 +355,7 @@ impl Kernel {
                 let input = if kernel.is_panel() { TextureF32 } else { Read };
                 (wgsl!("argmax"), vec![input, ReadWrite])
             }
+            Self::Change => (wgsl!("change"), vec![Read, Read, ReadWrite]),
         };
         (name, source, bindings)
     }
@@ -371,6 +375,7 @@ impl Kernel {
             }
             Self::Activation { kernel, function, gated } => activation::context(kernel, function, gated),
             Self::Operand { kernel } | Self::Argmax { kernel } => gemm::output_context(kernel),
+            Self::Change => minijinja::context! {},
         }
     }
 }
@@ -417,7 +422,7 @@ mod tests {
             .flat_map(|lanes| [true, false].map(|subgroups| GemmKernel::Panel { lanes, subgroups }))
             .chain([true, false].map(|subgroups| GemmKernel::Tile { subgroups, cooperative: None }))
             .chain([cooperative(false, 8, None)]);
-        let mut kernels = Vec::new();
+        let mut kernels = vec![Kernel::Change];
         for kernel in gemms {
             let rows = [NormRows::Contiguous, NormRows::Indexed, NormRows::Product];
             for kind in NormKind::ALL {

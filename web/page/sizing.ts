@@ -65,7 +65,7 @@ export async function settle(job: Job, { checkpoint, session }: Loaded, signal: 
   let seconds = await pass();
   // The first one still finds something cold; where that matters, there is time for another.
   if (seconds < 2) seconds = await pass();
-  const perWindow = seconds * session.cost(one, { remove, units, blockTypes }).wholePasses;
+  const perWindow = seconds * (await session.cost(one, { remove, units, blockTypes })).wholePasses;
   one.free();
   const fit = Math.max(1, Math.min(Math.floor(BUDGET / perWindow), MOST_WINDOWS));
   const text = cut(job.text, checkpoint, window, fit + heldOutFor(fit));

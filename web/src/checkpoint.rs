@@ -1,12 +1,11 @@
 //! Models as files: opened and exported, without a device.
 
 use std::rc::Rc;
-use std::str::FromStr;
 
-use blockpruner::export::{GgufQuantisation, ModelFormat, ModelOptions, export_model};
-use blockpruner::model::{BlockSet, Checkpoint as CoreCheckpoint, ModelSummary};
+use blockpruner::export::{ModelSummary as WrittenModel, export_model};
+use blockpruner::model::{BlockSet, Checkpoint as CoreCheckpoint, KvCache, ModelSummary};
 use blockpruner::session::WindowOptions;
-use blockpruner::weights::{ByteSource, FloatType};
+use blockpruner::weights::ByteSource;
 use js_sys::{Array, Object, Uint8Array};
 use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
@@ -14,7 +13,7 @@ use web_sys::Blob;
 
 use crate::abort::abortable;
 use crate::error::Error;
-use crate::export::{JsFolder, Sink};
+use crate::export::{JsFolder, Sink, model_options};
 use crate::options::{Options, Stage, blocks};
 use crate::source::BlobSource;
 use crate::text::{CalibrationText, Windows};
@@ -63,6 +62,7 @@ struct ExportSummary {
     files: Vec<String>,
     tensors: usize,
     bytes: u64,
+    kv_cache: KvCache,
 }
 
 #[wasm_bindgen]
@@ -135,26 +135,13 @@ impl Checkpoint {
         let options = Options::new(options)?;
         let (signal, progress) = (options.signal()?, options.progress()?);
         let ExportSettings { without, format, dtype, quantize } = options.settings()?;
-        let format = format.map(|name| ModelFormat::from_str(&name)).transpose().map_err(Error::Argument)?;
-        let quantize = match quantize.as_deref() {
-            None => None,
-            Some("q8_0") => Some(GgufQuantisation::Q8_0),
-            Some("q4_0") => Some(GgufQuantisation::Q4_0),
-            Some(other) => return Err(Error::Argument(format!("quantize `{other}`: expected q8_0 or q4_0"))),
-        };
-        let dtype = match dtype.as_deref() {
-            None => None,
-            Some("bf16") => Some(FloatType::BF16),
-            Some("f16") => Some(FloatType::F16),
-            Some("f32") => Some(FloatType::F32),
-            Some(other) => return Err(Error::Argument(format!("dtype `{other}`: expected bf16, f16 or f32"))),
-        };
-        let options = ModelOptions::new(without, format).dtype(dtype).quantize(quantize);
+        let options = model_options(without, format.as_deref(), dtype.as_deref(), quantize.as_deref())?;
         let mut tell = |done, total| progress.tell(Stage::Write { done, total });
         let mut sink = Sink::new(folder);
         let writing = async { Ok(export_model(&self.inner, &options, &mut sink, &mut tell).await?) };
         let summary = abortable(signal.as_ref(), writing).await?;
-        to_js(&ExportSummary { files: summary.files, tensors: summary.tensors, bytes: summary.bytes })
+        let WrittenModel { files, tensors, bytes, kv_cache, .. } = summary;
+        to_js(&ExportSummary { files, tensors, bytes, kv_cache })
     }
 }
 

@@ -11,10 +11,23 @@ use crate::options::Stage;
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum JsEvent {
     Prepare(Stage),
-    Dense { perplexity: f64, mean_nll: f64 },
-    Candidate { step: usize, candidate: Candidate, done: usize, total: usize },
-    Progress { step: usize, done: f64 },
+    Dense {
+        perplexity: f64,
+        mean_nll: f64,
+    },
+    Candidate {
+        step: usize,
+        candidate: Candidate,
+        done: usize,
+        total: usize,
+    },
+    Progress {
+        step: usize,
+        done: f64,
+    },
     Step(Step),
+    /// Would have come next, but lies beyond the target.
+    Beyond(Step),
 }
 
 impl JsEvent {
@@ -34,6 +47,7 @@ impl JsEvent {
             }
             Found::Progress { step, done, .. } => vec![Self::Progress { step, done }],
             Found::Step(step) => vec![Self::Step(step)],
+            Found::Beyond(step) => vec![Self::Beyond(step)],
         }
     }
 }
@@ -42,6 +56,7 @@ impl JsEvent {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JsCost {
+    steps: Option<usize>,
     passes: usize,
     whole_passes: f64,
     done: f64,
@@ -52,9 +67,9 @@ pub struct JsCost {
 impl JsCost {
     /// What the library foresees.
     pub fn of(cost: &Cost) -> Self {
-        let (passes, whole_passes) = (cost.passes(), cost.whole_passes());
+        let (steps, passes, whole_passes) = (cost.steps(), cost.passes(), cost.whole_passes());
         let (tokens_per_second, seconds_left) = (cost.tokens_per_second(), cost.seconds_left());
-        Self { passes, whole_passes, done: cost.done(), tokens_per_second, seconds_left }
+        Self { steps, passes, whole_passes, done: cost.done(), tokens_per_second, seconds_left }
     }
 }
 

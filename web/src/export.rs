@@ -1,10 +1,15 @@
-//! A folder that JavaScript writes: the other end of the library's export.
+//! How JavaScript has a model written: into a folder of its own, the other end of the library's export, and in which format.
 
-use blockpruner::export::{ExportError, FolderSink, SinkFuture};
+use std::str::FromStr;
+
+use blockpruner::export::{ExportError, FolderSink, GgufQuantisation, ModelFormat, ModelOptions, SinkFuture};
+use blockpruner::model::BlockSet;
+use blockpruner::weights::FloatType;
 use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
 
 use crate::describe;
+use crate::error::Error;
 
 #[wasm_bindgen]
 extern "C" {
@@ -68,4 +73,28 @@ impl FolderSink for Sink {
             self.checked(result)
         })
     }
+}
+
+/// How a model is written, by the names that options have.
+pub fn model_options(
+    without: BlockSet,
+    format: Option<&str>,
+    dtype: Option<&str>,
+    quantize: Option<&str>,
+) -> Result<ModelOptions, Error> {
+    let format = format.map(ModelFormat::from_str).transpose().map_err(Error::Argument)?;
+    let dtype = match dtype {
+        None => None,
+        Some("bf16") => Some(FloatType::BF16),
+        Some("f16") => Some(FloatType::F16),
+        Some("f32") => Some(FloatType::F32),
+        Some(other) => return Err(Error::Argument(format!("dtype `{other}`: expected bf16, f16 or f32"))),
+    };
+    let quantize = match quantize {
+        None => None,
+        Some("q8_0") => Some(GgufQuantisation::Q8_0),
+        Some("q4_0") => Some(GgufQuantisation::Q4_0),
+        Some(other) => return Err(Error::Argument(format!("quantize `{other}`: expected q8_0 or q4_0"))),
+    };
+    Ok(ModelOptions::new(without, format).dtype(dtype).quantize(quantize))
 }

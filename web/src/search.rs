@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 
-use blockpruner::export::order_json;
-use blockpruner::search::{self, BlockTypes, SearchOptions, Units};
+use blockpruner::export::{block_sizes, order_json};
+use blockpruner::model::{BlockSet, Checkpoint};
+use blockpruner::search::{self, BlockTypes, SearchOptions, Target, Units};
 use blockpruner::session::{Search as CoreSearch, Session};
 use blockpruner::text::Windows;
 use futures_util::StreamExt;
@@ -17,6 +18,7 @@ use web_sys::AbortSignal;
 use crate::abort::abortable;
 use crate::error::Error;
 use crate::event::{JsCost, JsEvent, Next};
+use crate::export::model_options;
 use crate::options::Options;
 use crate::{parsed, to_js};
 
@@ -33,10 +35,37 @@ extern "C" {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Settings {
-    remove: usize,
+    remove: Option<usize>,
+    ratio: Option<f64>,
+    fit: Option<u64>,
+    max_increase: Option<f64>,
+    max_perplexity: Option<f64>,
     units: Units,
     block_types: BlockTypes,
     strategy: Option<String>,
+    format: Option<String>,
+    dtype: Option<String>,
+    quantize: Option<String>,
+}
+
+impl Settings {
+    /// The one target that is given.
+    fn target(&self) -> Result<Target, Error> {
+        let given = [
+            self.remove.map(Target::Units),
+            self.ratio.map(Target::Ratio),
+            self.fit.map(Target::Bytes),
+            self.max_increase.map(Target::MaxIncrease),
+            self.max_perplexity.map(Target::MaxPerplexity),
+        ];
+        let mut given = given.into_iter().flatten();
+        match (given.next(), given.next()) {
+            (Some(target), None) => Ok(target),
+            _ => Err(Error::Argument(
+                "options: expected exactly one of `remove`, `ratio`, `fit`, `maxIncrease` and `maxPerplexity`".into(),
+            )),
+        }
+    }
 }
 
 /// A running search. It goes on only while `next` is waited for, so not to call it is to pause.
@@ -49,18 +78,23 @@ pub struct Search {
 }
 
 /// What is searched for.
-fn wanted(options: Options) -> Result<SearchOptions, Error> {
-    let Settings { remove, units, block_types, strategy } = options.settings()?;
-    let options = SearchOptions::remove(remove).units(units).block_types(block_types);
-    Ok(match strategy {
+async fn wanted(checkpoint: &Checkpoint, options: Options) -> Result<SearchOptions, Error> {
+    let settings: Settings = options.settings()?;
+    let options = SearchOptions::until(settings.target()?).units(settings.units).block_types(settings.block_types);
+    let Settings { format, dtype, quantize, .. } = &settings;
+    let written = model_options(BlockSet::new(), format.as_deref(), dtype.as_deref(), quantize.as_deref())?;
+    let sizes = block_sizes(checkpoint, &written, options.units_of(&checkpoint.spec)).await?;
+    let options = options.sizes(sizes);
+    Ok(match settings.strategy {
         None => options,
         Some(name) => options.strategy(search::strategy(&name).map_err(Error::Argument)?),
     })
 }
 
 /// What a search would take, foreseen.
-pub fn cost(session: &Session, windows: &Windows, options: Options) -> Result<JsValue, Error> {
-    to_js(&JsCost::of(&session.cost(windows, &wanted(options)?)?))
+pub async fn cost(session: &Session, windows: &Windows, options: Options) -> Result<JsValue, Error> {
+    let options = wanted(session.checkpoint(), options).await?;
+    to_js(&JsCost::of(&session.cost(windows, &options)?))
 }
 
 /// Prepares a search, or one that goes on from a saved one.
@@ -71,7 +105,7 @@ pub async fn start(
     saved: Option<String>,
 ) -> Result<JsValue, Error> {
     let signal = options.signal()?;
-    let options = wanted(options)?;
+    let options = wanted(session.checkpoint(), options).await?;
     let preparing = async { Ok(session.search(windows, options, saved.as_deref().map(str::as_bytes)).await?) };
     let inner = RefCell::new(abortable(signal.as_ref(), preparing).await?);
     Ok(async_iterable(Search { inner, events: RefCell::default(), signal }))

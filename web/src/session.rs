@@ -171,12 +171,12 @@ impl Session {
 
     /// What a search would take, foreseen.
     #[wasm_bindgen(unchecked_return_type = "Cost")]
-    pub fn cost(
+    pub async fn cost(
         &self,
         windows: &Windows,
         #[wasm_bindgen(unchecked_param_type = "SearchOptions")] options: JsValue,
     ) -> Result<JsValue, Error> {
-        search::cost(&self.inner, &windows.inner, Options::new(options)?)
+        search::cost(&self.inner, &windows.inner, Options::new(options)?).await
     }
 
     /// Gives the device and all memory on it back at once. Everything that uses it ends with `device-lost`.

@@ -51,6 +51,15 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+/** The keys and values of a text, as f16. */
+export interface KvCache {
+  bytesPerToken: number;
+  /** The longest text that the model was made for, in tokens, and */
+  context: number;
+  /** the bytes for that; a sliding window takes no more than the window. */
+  bytes: number;
+}
+
 export interface ModelInfo {
   name: string;
   family: string;
@@ -66,6 +75,7 @@ export interface ModelInfo {
   /** Whether the head is the embedding. */
   tiedEmbeddings: boolean;
   parameters: number;
+  kvCache: KvCache;
   /** Bytes of all weights, as they are stored. */
   bytes: number;
   /** Tensors by the type that they are stored in. */
@@ -165,9 +175,24 @@ export interface Score {
   windows: number[];
 }
 
-export interface SearchOptions {
-  /** Units to remove. */
-  remove: number;
+/** How much a search removes: exactly one of these. */
+export type Target =
+  /** So many units. */
+  | { remove: number }
+  /** This share of all parameters, above 0 and up to 1: up to the first step that reaches it. */
+  | { ratio: number }
+  /** Until the written weights take at most so many bytes, in the format, type and quantisation of these options. */
+  | { fit: number }
+  /** For as long as the perplexity rises by at most this share of the whole model's: 0.2 is a fifth. */
+  | { maxIncrease: number }
+  /** For as long as the perplexity is at most this. */
+  | { maxPerplexity: number };
+
+export type SearchOptions = Target & {
+  /** How the model will be written, as for an export: for `fit`, and the `bytes` of the plan. */
+  format?: ExportOptions["format"];
+  dtype?: ExportOptions["dtype"];
+  quantize?: ExportOptions["quantize"];
   /** `blocks` by default. */
   units?: Units;
   /** Which blocks may go, one by one. */
@@ -176,7 +201,7 @@ export interface SearchOptions {
   strategy?: Strategy;
   /** Ends the search: what waits for its next event is rejected with the signal's reason. What was found stays. */
   signal?: AbortSignal;
-}
+};
 
 export interface Candidate {
   block: Unit;
@@ -215,13 +240,17 @@ export type SearchEvent =
   | { type: "candidate"; step: number; candidate: Candidate; done: number; total: number }
   /** Share of a step that is done, 0 to 1; step 0 is the dense pass. Nothing new to save comes with it. */
   | { type: "progress"; step: number; done: number }
-  | ({ type: "step" } & Step);
+  | ({ type: "step" } & Step)
+  /** What would go next is beyond the perplexity that the target allows: it stays, and the search ends. */
+  | ({ type: "beyond" } & Step);
 
 /** A running search: `for await (const event of await session.search(windows, { remove: 4 }))`. Leaving the loop stops it. */
 export interface Search extends AsyncIterableIterator<SearchEvent, void> {}
 
 /** What a search takes, as far as it can be foreseen. */
 export interface Cost {
+  /** Of the whole search, a guess for `ratio` and `fit`; null where the perplexity decides: all that follows is of the search up to the end of the step under way, and `done` of that step. */
+  steps: number | null;
   /** Passes that the published loop would run. */
   passes: number;
   /** The arithmetic of all of it, in passes of the whole model over the text: more time than it will take, where one was measured. */
@@ -246,9 +275,17 @@ export interface SearchState {
 export interface Plan {
   format: `blockpruner-plan/${number}`;
   status: "searching" | "stopped" | "finished";
-  model: { name: string; family: string; layers: number; parameters: number; absent: BlockId[] };
+  model: {
+    name: string;
+    family: string;
+    layers: number;
+    parameters: number;
+    absent: BlockId[];
+    kv_cache: { bytes_per_token: number; context: number; bytes: number };
+    bytes: number;
+  };
   calibration: { source: string; rows: number; tokens: number; windows: number; window: number };
-  settings: { units: Units; block_types: BlockTypes; remove: number; objective: "perplexity"; strategy: Strategy; approximate: boolean };
+  settings: { units: Units; block_types: BlockTypes; target: Record<string, number>; remove: number; written_as: string; objective: "perplexity"; strategy: Strategy; approximate: boolean };
   device: { name: string; backend: string; driver: string; tier: string; kernel: string };
   dense: { perplexity: number; mean_nll: number };
   steps: {
@@ -268,8 +305,13 @@ export interface Plan {
     work: { block_tokens: number; head_tokens: number };
     params_left: number;
     ratio_removed: number;
+    /** Of the weight files, at most. */
+    bytes: number;
+    kv_cache: Plan["model"]["kv_cache"];
     seconds: number;
   }[];
+  /** The step that would have come next, which is beyond the perplexity that the target allows. */
+  beyond?: Plan["steps"][number];
 }
 
 /** Where an export's files go. Calls come one at a time: beginFile, any number of write, endFile, for each file. */
@@ -298,6 +340,8 @@ export interface ExportSummary {
   files: string[];
   tensors: number;
   bytes: number;
+  /** Of the written model: where it holds all blocks, as zeros, that of the whole one. */
+  kvCache: KvCache;
 }
 
 export interface GenerateOptions extends ScoreOptions {

@@ -114,6 +114,23 @@ test("a GGUF file is measured", async () => {
   await page.close();
 });
 
+test("the parts of a split GGUF file are the whole one", async () => {
+  const split = join(ROOT, "core/src/model/testdata/gguf-split");
+  const measure = async (files) => {
+    const page = await visit();
+    await page.setInputFiles("#gguf", files);
+    const said = await outcome(page);
+    await page.close();
+    return said;
+  };
+  const parts = readdirSync(split).map((name) => join(split, name));
+  const whole = await measure([join(ROOT, "tests/fixtures/gguf-mistral/model.gguf")]);
+  assert.equal(parts.length, 3);
+  assert.ok(number(whole), whole);
+  assert.equal(number(await measure(parts)), number(whole));
+  assert.match(await measure(parts.slice(0, 2)), /split-00003-of-00003\.gguf/);
+});
+
 test("weights that PyTorch pickled, whole or in shards, are those that safetensors hold", async () => {
   const fixture = join(ROOT, "tests/fixtures/window-2048");
   const pickled = join(ROOT, "core/src/model/testdata/pytorch");

@@ -1,10 +1,11 @@
-//! `cargo xtask demo | web | test | fuzz | bench | fixtures`: one entry for every chore.
+//! `cargo xtask demo | web | test | fuzz | bench | quality | fixtures`: one entry for every chore.
 
 mod bench;
 mod checks;
 mod driver;
 mod fuzz;
 mod python;
+mod quality;
 mod runtimes;
 mod test;
 mod wasm;
@@ -41,6 +42,8 @@ enum Xtask {
     Fuzz(fuzz::FuzzArgs),
     /// Measure this device and the search on it with a release build
     Bench(bench::BenchArgs),
+    /// Prune a model by every strategy and measure what is left, perplexity and tasks, with a release build
+    Quality(quality::QualityArgs),
     /// Make the test fixtures again with Hugging Face transformers (downloads torch)
     Fixtures,
 }
@@ -60,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         Xtask::Test(args) => test::test(&args),
         Xtask::Fuzz(args) => fuzz::fuzz(&args),
         Xtask::Bench(args) => bench::bench(&args),
+        Xtask::Quality(args) => quality::quality(&args),
         Xtask::Fixtures => python::fixtures(),
     }
 }

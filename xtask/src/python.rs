@@ -35,7 +35,7 @@ pub fn programs(venv: &Path) -> anyhow::Result<PathBuf> {
 /// Makes `tests/fixtures` again, and the PyTorch checkpoints of the unit tests.
 pub fn fixtures() -> anyhow::Result<()> {
     let python = python()?;
-    for script in ["make_fixtures.py", "generate.py", "pytorch_fixtures.py"] {
+    for script in ["make_fixtures.py", "generate.py", "pytorch_fixtures.py", "split_gguf.py"] {
         run(Command::new(&python).arg(format!("tests/reference/{script}")).current_dir(root()))?;
     }
     Ok(())

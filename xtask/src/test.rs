@@ -77,7 +77,8 @@ pub fn test(args: &TestArgs) -> anyhow::Result<()> {
 }
 
 fn native() -> anyhow::Result<()> {
-    run(&mut cargo(&["test", "--workspace"]))
+    // On a machine of somebody else's, all that fails should be seen at once.
+    run(&mut cargo(&["test", "--workspace", "--no-fail-fast"]))
 }
 
 fn everything() -> anyhow::Result<()> {

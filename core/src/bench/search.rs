@@ -154,6 +154,8 @@ mod tests {
             work: Work { block_tokens: 64, head_tokens: 62 },
             params_left: 0,
             ratio_removed: 0.0,
+            bytes: None,
+            kv_cache: None,
             seconds: 0.5,
         };
         let count =

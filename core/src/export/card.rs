@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{Plan, PlanCalibration};
-use crate::model::{BlockKind, BlockSet, ModelSpec, Origin};
+use crate::model::{BlockKind, BlockSet, KvCache, ModelSpec, Origin};
 use crate::search::Unit;
 
 /// How it was found which blocks go: what a card says of it.
@@ -86,6 +86,8 @@ pub(super) struct Subject<'a> {
     pub origin: &'a Origin,
     /// All blocks that are gone.
     pub gone: &'a BlockSet,
+    /// Of what is written.
+    pub kv_cache: KvCache,
     pub provenance: &'a Provenance,
     /// The programs that load it, for the metadata.
     pub library: &'static str,
@@ -143,9 +145,23 @@ impl Subject<'_> {
         format!(
             "# {name} without {blocks} blocks\n\n{of} without {mha} attention and {mlp} feed-forward blocks of {layers} each: {left} of \
              {all} parameters are left, {share:.1} % are gone. {order} `mha:4` is the attention block of layer 4, `mlp:4` its \
-             feed-forward block, counted from 0.\n\n",
+             feed-forward block, counted from 0.\n\n{cache}",
+            cache = self.cache(whole.kv_cache(&BlockSet::new())),
             blocks = gone.len(),
             layers = spec.layers.len(),
+        )
+    }
+
+    /// The KV cache, beside that of the whole model.
+    fn cache(&self, whole: KvCache) -> String {
+        let KvCache { bytes_per_token, context, bytes, .. } = self.kv_cache;
+        let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1u64 << 20) as f64);
+        format!(
+            "Its KV cache takes {bytes_per_token} bytes a token as f16, {} for the {context} tokens of its context; that of the whole model \
+             takes {} and {}.\n\n",
+            mebibytes(bytes),
+            whole.bytes_per_token,
+            mebibytes(whole.bytes),
         )
     }
 
@@ -224,6 +240,7 @@ mod tests {
             spec: &spec,
             origin,
             gone: &gone,
+            kv_cache: spec.kv_cache(&gone),
             provenance,
             library: "transformers",
             loading: "Load it.",
@@ -253,6 +270,10 @@ mod tests {
     fn a_card_says_what_is_known_and_no_more() {
         let bare = card(&Origin::default(), "mha:1,mlp:2", &Provenance::default());
         assert!(bare.contains("# a  name   of  b  without 2 blocks\n"), "{bare}");
+        // 2 heads of 4 elements, keys and values, 2 bytes each: 32 bytes a token and layer.
+        let cache = "Its KV cache takes 64 bytes a token as f16, 0.1 MiB for the 2048 tokens of its context; that of the whole model \
+                     takes 96 and 0.2 MiB.";
+        assert!(bare.contains(cache), "{bare}");
         assert!(bare.contains("Removed: `mha:1,mlp:2`.") && bare.contains("## Limits"), "{bare}");
         assert!(!bare.contains("Perplexity") && !bare.contains("How it was made"), "{bare}");
         let calibration = PlanCalibration {

@@ -15,6 +15,7 @@ mod plan;
 mod pruning;
 mod saved;
 mod sink;
+mod sizes;
 
 pub use card::{HeldOut, Provenance, SearchProvenance};
 pub use gguf::{
@@ -25,7 +26,7 @@ pub use hf::{HfFormat, HfOptions, HfSource, HfSummary, check_hf, export_hf, writ
 #[cfg(not(target_arch = "wasm32"))]
 pub use lock::FolderLock;
 pub use model::{ModelFormat, ModelOptions, ModelSummary, check_model, export_model, folder_format, model_bytes};
-pub use order::{order_json, parse_order};
+pub use order::{order_json, parse_order, steps_to_ratio};
 #[cfg(not(target_arch = "wasm32"))]
 pub use order::{read_order, write_order};
 pub use plan::{
@@ -36,6 +37,7 @@ pub use saved::{ResumeError, SavedSearch};
 #[cfg(not(target_arch = "wasm32"))]
 pub use sink::{DiskFolder, write_atomically};
 pub use sink::{FolderSink, SinkFuture};
+pub use sizes::block_sizes;
 
 use crate::model::ModelError;
 use crate::weights::{DType, FloatType, WeightsError};
@@ -128,6 +130,15 @@ pub enum ExportError {
          its blocks are copied as they are"
     )]
     Requantised { tensor: String, dtype: DType },
+    /// A format that holds a model in more bytes than it should take.
+    #[error(
+        "as {format} the model that was found takes {bytes} bytes, more than {most}: the format cannot leave out the blocks that \
+         went, and holds zeros; choose another format"
+    )]
+    TooLarge { format: ModelFormat, bytes: u64, most: u64 },
+    /// A step of a plan or an order that removes a share of the parameters.
+    #[error("the {steps} steps remove {:.1} % of the parameters, not {:.1} %; search on to a larger share", 100.0 * .most, 100.0 * .ratio)]
+    NoSuchRatio { ratio: f64, most: f64, steps: usize },
     /// A tensor could not be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),

@@ -8,7 +8,7 @@ use super::{
     ExportError, FolderSink, GgufForm, GgufFormat, GgufOptions, GgufQuantisation, GgufSummary, HfFormat, HfOptions,
     HfSource, HfSummary, Provenance, check_gguf, check_hf, export_gguf, export_hf, written_bytes, written_gguf_bytes,
 };
-use crate::model::{BlockSet, CARD, Checkpoint};
+use crate::model::{BlockSet, CARD, Checkpoint, KvCache};
 use crate::weights::FloatType;
 
 /// How a model is written. Prints and parses as `plain`, `hf`, `hf-zeroed`, `gguf` and `gguf-zeroed`.
@@ -109,7 +109,7 @@ impl ModelOptions {
         self.format.unwrap_or_else(|| HfFormat::best(checkpoint, &self.removed).into())
     }
 
-    fn of_format(&self, checkpoint: &Checkpoint) -> Result<Options, ExportError> {
+    pub(super) fn of_format(&self, checkpoint: &Checkpoint) -> Result<Options, ExportError> {
         let removed = self.removed.clone();
         match self.format_for(checkpoint) {
             ModelFormat::Folder(_) if self.quantize.is_some() => Err(ExportError::QuantisedFolder),
@@ -124,7 +124,8 @@ impl ModelOptions {
     }
 }
 
-enum Options {
+/// The options of the format that is asked for.
+pub(super) enum Options {
     Hf(Box<HfOptions>),
     Gguf(GgufOptions),
 }
@@ -143,6 +144,8 @@ pub struct ModelSummary {
     pub bytes: u64,
     /// Whether values were rounded to the type that they are written in; if not, the model computes what it did.
     pub rounded: bool,
+    /// The KV cache of the written model: that of the whole one, where it holds all blocks.
+    pub kv_cache: KvCache,
     /// Why it is as it is, and what of the input is not in it; for people.
     pub notes: Vec<String>,
 }
@@ -154,12 +157,13 @@ impl ModelSummary {
     }
 
     fn of_folder(format: HfFormat, summary: HfSummary) -> Self {
-        let HfSummary { files, tensors, bytes, rounded, left_out, foreign_code } = summary;
+        let HfSummary { files, tensors, bytes, rounded, kv_cache, left_out, foreign_code } = summary;
         let left_out =
             left_out.iter().map(|tensor| format!("{tensor} is not part of the architecture and was left out"));
         let code =
             foreign_code.iter().map(|key| format!("{key} names a program that comes with the input, and was left out"));
-        Self { format: format.into(), files, tensors, bytes, rounded, notes: left_out.chain(code).collect() }
+        let notes = left_out.chain(code).collect();
+        Self { format: format.into(), files, tensors, bytes, rounded, kv_cache, notes }
     }
 }
 
@@ -180,9 +184,9 @@ pub async fn export_model(
             let summary = export_gguf(checkpoint, &gguf, sink, progress).await?;
             let card = gguf_card(checkpoint, options, &summary);
             sink.write_file(CARD, card.as_bytes()).await?;
-            let GgufSummary { file, tensors, bytes, rounded, notes, .. } = summary;
+            let GgufSummary { file, tensors, bytes, rounded, kv_cache, notes, .. } = summary;
             let files = vec![file, CARD.to_string()];
-            Ok(ModelSummary { format: gguf.format.into(), files, tensors, bytes, rounded, notes })
+            Ok(ModelSummary { format: gguf.format.into(), files, tensors, bytes, rounded, kv_cache, notes })
         }
     }
 }
@@ -240,6 +244,7 @@ fn gguf_card(checkpoint: &Checkpoint, options: &ModelOptions, summary: &GgufSumm
         spec: &checkpoint.spec,
         origin: &checkpoint.origin,
         gone: &checkpoint.spec.absent.union(&options.removed),
+        kv_cache: summary.kv_cache,
         provenance: &options.provenance,
         library: "gguf",
         loading: &loading,

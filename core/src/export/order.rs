@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::{ExportError, JsonPlace};
-use crate::model::{BlockId, BlockKind};
+use crate::model::{BlockId, BlockKind, BlockSet, ModelSpec};
 use crate::search::Unit;
 
 /// What was removed, first removed first, in the published format: one line a step.
@@ -102,6 +102,23 @@ fn added_unit(before: &[BlockId], set: &[BlockId]) -> Result<Unit, String> {
 fn shortened(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 { text } else { text.chars().take(60).chain("..".chars()).collect() }
+}
+
+/// How many of the first units have to go until a share of the parameters is removed, above 0 and up to 1.
+///
+/// # Errors
+/// [`ExportError::NoSuchRatio`] if all of them are less.
+pub fn steps_to_ratio(spec: &ModelSpec, order: &[Unit], ratio: f64) -> Result<usize, ExportError> {
+    let all = spec.parameters();
+    let (mut gone, mut most) = (BlockSet::new(), 0.0);
+    for (index, unit) in order.iter().enumerate() {
+        gone.extend(unit.blocks());
+        most = (all - spec.parameters_without(&gone)) as f64 / all as f64;
+        if most >= ratio {
+            return Ok(index + 1);
+        }
+    }
+    Err(ExportError::NoSuchRatio { ratio, most, steps: order.len() })
 }
 
 /// Reads an order file from disk.

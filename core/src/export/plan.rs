@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ExportError, JsonPlace};
 use crate::gpu::DeviceInfo;
-use crate::model::{BlockSet, ModelSpec};
-use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step, Unit, Units, lowest};
+use crate::model::{BlockSet, KvCache, ModelSpec};
+use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step, Target, Unit, Units, lowest};
 
 /// The value of [`Plan::format`] that this version writes.
 pub const PLAN_FORMAT: &str = "blockpruner-plan/2";
@@ -38,6 +38,9 @@ pub struct Plan {
     pub dense: Dense,
     /// What was removed, in order, with every score.
     pub steps: Vec<Step>,
+    /// The step that would have come next: it goes beyond the perplexity that the target allows, and nothing of it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond: Option<Step>,
 }
 
 /// How far the search of a [`Plan`] has come.
@@ -67,6 +70,12 @@ pub struct PlanModel {
     /// Blocks that were gone before this pruning.
     #[serde(default)]
     pub absent: BlockSet,
+    /// The KV cache of the model as it came; that of the pruned one stands in the steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<KvCache>,
+    /// Bytes of the weight files of the model as it came, if it were written as the pruned one is, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// The calibration text of a [`Plan`].
@@ -94,20 +103,29 @@ pub struct PlanCalibration {
 }
 
 /// The search settings of a [`Plan`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanSettings {
     /// What a step removed.
     #[serde(default)]
     pub units: Units,
     /// Which blocks were candidates.
     pub block_types: BlockTypes,
-    /// How many units were to be removed.
+    /// What the search went on to; None in plans from before there was a choice: [`Self::remove`] units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// How many units were to be removed; of another target, how many are.
     pub remove: usize,
+    /// What the bytes in the plan are for: a format, and a type if one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_as: Option<String>,
     /// What was measured of them.
     #[serde(default)]
     pub objective: Objective,
     /// Name of the strategy, which says how candidates were scored.
     pub strategy: String,
+    /// What its draws began from, if it draws.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy_seed: Option<u64>,
     /// Whether the result may differ from the published loop's.
     pub approximate: bool,
 }
@@ -116,12 +134,13 @@ impl PlanSettings {
     /// What of the settings must be the same for a resumed search. The number of units is not part of it: fewer are the
     /// beginning of more.
     pub(super) fn fingerprint(&self) -> String {
-        let Self { units, block_types, objective, strategy, .. } = self;
+        let Self { units, block_types, objective, strategy, strategy_seed, .. } = self;
+        let seed = strategy_seed.map_or(String::new(), |seed| format!(", strategy seed {seed}"));
         let candidates = match units {
             Units::Blocks => format!("block types {block_types}"),
             Units::Pairs | Units::Layers => format!("units {units}"),
         };
-        format!("{candidates}, objective {objective}, strategy {strategy}")
+        format!("{candidates}, objective {objective}, strategy {strategy}{seed}")
     }
 }
 
@@ -317,8 +336,16 @@ impl Plan {
         if let Some(block) = model.absent.iter().find(|block| block.layer >= model.layers) {
             return Err(("model.absent".into(), format!("{block} is beyond the {} layers", model.layers)));
         }
-        self.searched().check(&self.steps)?;
-        let (steps, PlanSettings { remove, .. }) = (self.steps.len(), &self.settings);
+        let searched = self.searched();
+        searched.check(&self.steps)?;
+        let steps = self.steps.len();
+        if let Some(beyond) = &self.beyond {
+            let all: Vec<Step> = self.steps.iter().chain([beyond]).cloned().collect();
+            // What is before it is right.
+            let named = |place: String| place.replacen(&format!("steps[{steps}]"), "beyond", 1);
+            searched.check(&all).map_err(|(place, problem)| (named(place), problem))?;
+        }
+        let PlanSettings { remove, .. } = &self.settings;
         if steps > *remove {
             return Err(("settings.remove".into(), format!("found {remove}, but there are {steps} steps")));
         }
@@ -410,7 +437,6 @@ impl Searched<'_> {
 /// Whether a candidate has what its state promises.
 pub(super) fn check_promise(candidate: &Candidate) -> Result<(), String> {
     let missing = match candidate.state {
-        CandidateState::Complete if candidate.perplexity.is_none() => "a complete score has a perplexity",
         CandidateState::Complete if candidate.value.is_none() => "a complete score has a value",
         CandidateState::Bounded if candidate.at_least.is_none() => "a bounded score has a lower bound",
         _ => return Ok(()),
@@ -452,7 +478,15 @@ mod tests {
         let mut plan = Plan {
             format: PLAN_FORMAT.into(),
             status: PlanStatus::Finished,
-            model: PlanModel { name: "m".into(), family: "llama".into(), layers, parameters, absent },
+            model: PlanModel {
+                name: "m".into(),
+                family: "llama".into(),
+                layers,
+                parameters,
+                absent,
+                kv_cache: None,
+                bytes: None,
+            },
             calibration: PlanCalibration {
                 source: "builtin:sample".into(),
                 field: None,
@@ -466,9 +500,12 @@ mod tests {
             settings: PlanSettings {
                 units: Units::Blocks,
                 block_types: BlockTypes::Mix,
+                target: Some(Target::Units(picks.len())),
                 remove: picks.len(),
+                written_as: None,
                 objective: Objective::Perplexity,
                 strategy: "exact".into(),
+                strategy_seed: None,
                 approximate: false,
             },
             device: DeviceInfo {
@@ -481,6 +518,7 @@ mod tests {
             fingerprint: Fingerprint { weights: "w".into(), ..Fingerprint::default() },
             dense: Dense { perplexity: 12.5, mean_nll: 12.5f64.ln() },
             steps: Vec::new(),
+            beyond: None,
         };
         let mut gone = plan.model.absent.clone();
         for (index, pick) in picks.iter().enumerate() {
@@ -497,6 +535,8 @@ mod tests {
                 work: Work { block_tokens: 7, head_tokens: 8 },
                 params_left: parameters - 10 * (index as u64 + 1),
                 ratio_removed: 0.1,
+                bytes: None,
+                kv_cache: None,
                 seconds: 1.5,
             });
             gone.extend(blocks[pick].blocks());
@@ -640,7 +680,11 @@ mod tests {
             ("/steps/1/ratio_removed", Some(json!(1.5)), "at steps[1].ratio_removed: 1.5 is not between"),
             ("/steps/1/candidates", Some(json!([])), "at steps[1].candidates: mha:2 is missing"),
             ("/steps/1/candidates/1", None, "at steps[1].candidates[1].block: found mlp:1, expected mlp:0"),
-            ("/steps/0/candidates/0/perplexity", Some(json!(null)), "at steps[0].candidates[0]: a complete score has"),
+            (
+                "/steps/0/candidates/0/perplexity",
+                Some(json!(null)),
+                "at steps[0].perplexity: found 13.1, but that of mha:0",
+            ),
             ("/steps/0/candidates/1/at_least", Some(json!(null)), "at steps[0].candidates[1]: a bounded score has"),
             ("/steps/0/candidates/0/state", Some(json!("won")), "at steps[0].candidates[0].state: unknown variant"),
         ] {

@@ -2,8 +2,8 @@
 
 use super::{ExportError, Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings, PlanStatus};
 use crate::gpu::Gpu;
-use crate::model::Checkpoint;
-use crate::search::{Dense, SearchOptions, SearchState};
+use crate::model::{BlockSet, Checkpoint};
+use crate::search::{Dense, SearchOptions, SearchState, Step};
 use crate::text::Windows;
 
 /// Model, text, settings and device of one pruning.
@@ -27,26 +27,38 @@ impl Pruning<'_> {
             weights: self.checkpoint.weights.fingerprint().await?,
             tokenizer: self.checkpoint.tokenizer()?.fingerprint(),
             token_ids: self.windows.fingerprint(),
-            settings: self.settings().fingerprint(),
+            settings: self.settings(0).fingerprint(),
             device: format!("{}, {}, {}", gpu.name(), gpu.backend(), gpu.driver()),
             kernels: format!("{}, tier {}, version {}", gpu.gemm().name(), gpu.tier(), env!("CARGO_PKG_VERSION")),
         })
     }
 
-    fn settings(&self) -> PlanSettings {
-        let SearchOptions { target, block_types, objective, strategy, .. } = self.options;
+    /// The settings of a plan of so many steps.
+    fn settings(&self, steps: usize) -> PlanSettings {
+        let SearchOptions { target, block_types, strategy, sizes, .. } = self.options;
         PlanSettings {
             units: self.options.units_of(&self.checkpoint.spec),
             block_types: *block_types,
-            remove: target.most_steps(),
-            objective: *objective,
+            target: Some(*target),
+            remove: target.steps().unwrap_or(steps),
+            written_as: sizes.as_ref().map(|sizes| sizes.written_as().to_string()),
+            objective: self.options.measured(),
             strategy: strategy.name().into(),
+            strategy_seed: strategy.seed(),
             approximate: strategy.is_approximate(),
         }
     }
 
-    /// The plan of the steps that are finished.
-    pub fn plan(&self, fingerprint: Fingerprint, status: PlanStatus, state: SearchState) -> Plan {
+    /// The plan of the steps that are finished, and of one that goes beyond the target.
+    pub fn plan(
+        &self,
+        fingerprint: Fingerprint,
+        status: PlanStatus,
+        state: SearchState,
+        mut beyond: Option<Step>,
+    ) -> Plan {
+        let mut steps = state.steps;
+        self.measure(steps.iter_mut().chain(&mut beyond));
         let (spec, windows, gpu) = (&self.checkpoint.spec, self.windows, self.gpu);
         let dense = state.dense.map_or((f64::INFINITY, f64::INFINITY), |dense| (dense.perplexity, dense.mean_nll));
         Plan {
@@ -58,6 +70,8 @@ impl Pruning<'_> {
                 layers: spec.layers.len(),
                 parameters: spec.parameters(),
                 absent: spec.absent.clone(),
+                kv_cache: Some(spec.kv_cache(&BlockSet::new())),
+                bytes: self.options.sizes.as_ref().map(|sizes| sizes.without(&BlockSet::new())),
             },
             calibration: PlanCalibration {
                 source: windows.source.clone(),
@@ -69,11 +83,23 @@ impl Pruning<'_> {
                 samples: windows.options.samples,
                 seed: windows.options.seed,
             },
-            settings: self.settings(),
+            settings: self.settings(steps.len()),
             device: gpu.info(),
             fingerprint,
             dense: Dense { perplexity: dense.0, mean_nll: dense.1 },
-            steps: state.steps,
+            steps,
+            beyond,
+        }
+    }
+
+    /// Says of every step what the model takes after it. A state knows nothing of how it is written, which may change.
+    fn measure<'s>(&self, steps: impl Iterator<Item = &'s mut Step>) {
+        let (spec, sizes) = (&self.checkpoint.spec, &self.options.sizes);
+        let mut gone = BlockSet::new();
+        for step in steps {
+            gone.extend(step.removed.blocks());
+            step.bytes = sizes.as_ref().map(|sizes| sizes.without(&gone));
+            step.kv_cache = Some(spec.kv_cache(&gone));
         }
     }
 }

@@ -81,8 +81,9 @@ impl SavedSearch {
         let unreadable = |error: serde_json::Error| error.to_string();
         let Versioned { format } = serde_json::from_slice(json).map_err(unreadable)?;
         if format.starts_with(PLAN_FORMATS) {
-            let Plan { fingerprint, dense, steps, .. } =
+            let Plan { fingerprint, dense, mut steps, beyond, .. } =
                 Plan::parse(PLAN_FILE, json).map_err(|error| error.to_string())?;
+            steps.extend(beyond);
             return Ok(Self::new(fingerprint, SearchState { dense: Some(dense), steps, ..SearchState::default() }));
         }
         if format != STATE_FORMAT {
@@ -187,6 +188,8 @@ mod tests {
             work: Work::default(),
             params_left: spec().parameters() - 100,
             ratio_removed: 0.1,
+            bytes: None,
+            kv_cache: None,
             seconds: 1.0,
         };
         let search = SearchState {
@@ -240,10 +243,10 @@ mod tests {
             ("/search/steps/0/removed", json!("mha:1"), "steps[0].removed: mha:1 is not among the block types"),
             ("/search/steps/0/removed", json!("mlp:2"), "mlp:1 has the lowest value"),
             ("/search/steps/0/perplexity", json!(2.5), "steps[0].perplexity"),
-            ("/search/steps/0/candidates/0/perplexity", Value::Null, "steps[0].candidates[0]: a complete score"),
+            ("/search/steps/0/candidates/0/value", Value::Null, "steps[0].candidates[0]: a complete score"),
             ("/search/steps/0/candidates/1/block", json!("mlp:7"), "found mlp:7, expected mlp:1"),
             ("/search/candidates/0/block", json!("mlp:1"), "candidates[0]: mlp:1 is no candidate"),
-            ("/search/candidates/0/perplexity", Value::Null, "candidates[0]: a complete score"),
+            ("/search/candidates/0/value", Value::Null, "candidates[0]: a complete score"),
             ("/search/seconds", json!("x"), "invalid type"),
         ];
         for (pointer, value, expected) in cases {

@@ -7,6 +7,7 @@
 pub(crate) mod activation;
 mod adapter;
 pub(crate) mod attention;
+mod change;
 mod device;
 mod device_memory;
 mod error;
@@ -29,6 +30,7 @@ pub use adapter::{AdapterSummary, DeviceInfo, GpuOptions, KeptPipelines, KernelC
 pub(crate) use attention::{Attention, AttentionBuffers, CachedBuffers, HeadNorms, KeyValues, Projection};
 /// The kernels of matrix products by name.
 pub use blockpruner_shaders::GemmKernel;
+pub(crate) use change::record_change;
 pub use device::Gpu;
 pub(crate) use device::give_way;
 pub use device_memory::DeviceMemory;

@@ -677,46 +677,21 @@ mod tests {
         assert!(message(block_on(Checkpoint::open(blob.to_str().unwrap()))).contains("git lfs pull"));
     }
 
-    /// A GGUF file as `llama-gguf-split` cuts it into three: the first part has the metadata and, like all, a third of the tensors.
-    fn split(file: &[u8]) -> Vec<(String, Vec<u8>)> {
-        let whole = block_on(gguf::open(Rc::new(BytesSource::new("m.gguf", file.to_vec())), &[])).unwrap();
-        let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
-        let row = |info: &crate::weights::TensorInfo| {
-            let dims = info.shape.iter().rev().flat_map(|dim| (*dim as u64).to_le_bytes());
-            let dims = [(info.shape.len() as u32).to_le_bytes().to_vec(), dims.collect()].concat();
-            [text(&info.name), dims, gguf::type_id(info.dtype).to_le_bytes().to_vec()].concat()
+    /// The parts that the Python package `gguf` writes of a file (`tests/reference/split_gguf.py`), by their names.
+    fn parts() -> Vec<(String, Vec<u8>)> {
+        let part = |number: usize| {
+            let name = format!("split-{number:05}-of-00003.gguf");
+            let bytes = std::fs::read(format!("src/model/testdata/gguf-split/{name}")).unwrap();
+            (name, bytes)
         };
-        let tensors: Vec<_> = whole.weights.iter().collect();
-        let find = |row: Vec<u8>| file.windows(row.len()).position(|bytes| bytes == row).unwrap();
-        let table = tensors.iter().map(|info| find(row(info))).min().unwrap();
-        let entries = u64::from_le_bytes(file[16..24].try_into().unwrap());
-        let numbers = |number: u32| {
-            let entry = |key: &str, value: u32| [text(key), [4, value].map(u32::to_le_bytes).concat()].concat();
-            let count = entry("split.tensors.count", tensors.len() as u32);
-            [entry("split.no", number), entry("split.count", 3), count].concat()
-        };
-        let part = |(number, tensors): (u32, &[&crate::weights::TensorInfo])| {
-            let (metadata, entries) = if number == 0 { (&file[24..table], entries) } else { (&file[..0], 0) };
-            let counts = [tensors.len() as u64, entries + 3].map(u64::to_le_bytes).concat();
-            let mut header = [&file[..8], &counts, metadata, &numbers(number)].concat();
-            let mut data = Vec::new();
-            for info in tensors {
-                header.extend([row(info), (data.len() as u64).to_le_bytes().to_vec()].concat());
-                data.extend(&file[info.offset as usize..][..info.bytes as usize]);
-                data.resize(data.len().next_multiple_of(32), 0);
-            }
-            header.resize(header.len().next_multiple_of(32), 0);
-            (format!("tiny-{:05}-of-00003.gguf", number + 1), [header, data].concat())
-        };
-        (0..).zip(tensors.chunks(tensors.len().div_ceil(3))).map(part).collect()
+        (1..=3).map(part).collect()
     }
 
     #[test]
     fn a_split_gguf_file_is_the_whole_one() {
-        let file = std::fs::read("../tests/fixtures/gguf-legacy/model.gguf").unwrap();
-        let whole = block_on(Checkpoint::from_gguf("m", Rc::new(BytesSource::new("m.gguf", file.clone())))).unwrap();
+        let whole = block_on(Checkpoint::open("../tests/fixtures/gguf-mistral/model.gguf")).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let parts = split(&file);
+        let parts = parts();
         for (name, bytes) in &parts {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
@@ -730,21 +705,21 @@ mod tests {
         let opened = block_on(Checkpoint::open(&path(0))).unwrap();
         let given = block_on(Checkpoint::from_files("x", sources())).unwrap();
         for checkpoint in [opened, given] {
-            assert_eq!((checkpoint.name.as_str(), checkpoint.from_gguf), ("tiny", true));
+            assert_eq!((checkpoint.name.as_str(), checkpoint.from_gguf), ("split", true));
             assert_eq!(checkpoint.config, whole.config);
             assert_eq!(checkpoint.side_files, whole.side_files);
             let fingerprint = |checkpoint: &Checkpoint| block_on(checkpoint.weights.fingerprint()).unwrap();
             assert_eq!(fingerprint(&checkpoint), fingerprint(&whole));
         }
         let error = message(block_on(Checkpoint::open(&path(2))));
-        assert!(error.contains("part 3 of 3") && error.contains("give tiny-00001-of-00003.gguf"), "{error}");
+        assert!(error.contains("part 3 of 3") && error.contains("give split-00001-of-00003.gguf"), "{error}");
         let mut mixed = sources();
         mixed[1].0 = "other-00002-of-00003.gguf".into();
         let error = message(block_on(Checkpoint::from_files("x", mixed)));
         assert!(error.starts_with("other-00002-of-00003.gguf: it is not a part of the same model"), "{error}");
         std::fs::remove_file(path(1)).unwrap();
         let error = message(block_on(Checkpoint::open(&path(0))));
-        assert!(error.starts_with(&path(0)) && error.contains("tiny-00002-of-00003.gguf is missing"), "{error}");
+        assert!(error.starts_with(&path(0)) && error.contains("split-00002-of-00003.gguf is missing"), "{error}");
     }
 
     /// The hub's cache: files are links out of the snapshot's folder, but not out of the model's.

@@ -90,6 +90,11 @@ impl ModelSpec {
         pairs.filter_map(|pair| changed(&pair)).collect()
     }
 
+    /// The model with all its blocks, those that are absent among them.
+    pub(crate) fn whole(&self) -> Self {
+        Self { absent: BlockSet::new(), ..self.clone() }
+    }
+
     /// The model whose layers take their attention and feed-forward blocks from these layers of this one.
     pub(crate) fn of_layers(&self, layers: &[(usize, usize)]) -> Self {
         let layer = |(mha, mlp): &(usize, usize)| Layer {

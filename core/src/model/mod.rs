@@ -17,6 +17,7 @@ pub(crate) mod forward;
 pub(crate) mod gguf;
 mod kept;
 mod keys;
+mod kv_cache;
 mod loader;
 mod origin;
 pub(crate) mod rope;
@@ -36,6 +37,7 @@ pub(crate) use folder::is_carried;
 #[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
 pub(crate) use folder::{ADAPTER, ADAPTER_ADVICE, CACHED, CONFIG, is_weights};
 pub use kept::{KeptLayer, PlainChange};
+pub use kv_cache::KvCache;
 pub(crate) use origin::CARD;
 pub use origin::Origin;
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};

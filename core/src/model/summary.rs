@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{BlockId, Checkpoint};
+use super::{BlockId, BlockSet, Checkpoint, KvCache};
 
 /// A model's architecture, size and blocks.
 #[derive(Clone, Debug, Serialize)]
@@ -32,6 +32,8 @@ pub struct ModelSummary {
     pub tied_embeddings: bool,
     /// Parameters that it has; a tied head counts once.
     pub parameters: u64,
+    /// What a text takes while it is generated.
+    pub kv_cache: KvCache,
     /// Tensors by the type that they are stored in.
     pub dtypes: BTreeMap<String, usize>,
     /// Why text cannot be tokenised, if so.
@@ -74,6 +76,7 @@ impl Checkpoint {
             max_positions: spec.max_positions,
             tied_embeddings: spec.head.tied,
             parameters: spec.parameters(),
+            kv_cache: spec.kv_cache(&BlockSet::new()),
             dtypes,
             tokenizer_problem: self.tokenizer_problem.clone(),
             absent: spec.absent.iter().collect(),

@@ -3,7 +3,8 @@
 use maud::{Markup, html};
 
 use super::Run;
-use super::numbers::{count, duration, grouped};
+use super::numbers::{bytes, count, duration, grouped, percent, perplexity};
+use crate::search::Target;
 
 /// Arithmetic, time and device.
 pub(super) fn cost(run: &Run) -> Markup {
@@ -18,6 +19,23 @@ pub(super) fn cost(run: &Run) -> Markup {
         ("arithmetic", flops(run)),
     ];
     facts(rows.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+}
+
+/// What of the model is left beside parameters, where the plan says that.
+pub(super) fn size(run: &Run) -> Markup {
+    let (model, last) = (&run.plan.model, run.plan.steps.last());
+    let mut rows = Vec::new();
+    if let (Some(whole), Some(left)) = (model.bytes, last.and_then(|step| step.bytes)) {
+        let form = run.plan.settings.written_as.as_ref().map_or(String::new(), |form| format!(" ({form})"));
+        rows.push((format!("weight files, at most{form}"), format!("{} \u{2192} {}", bytes(whole), bytes(left))));
+    }
+    if let (Some(whole), Some(left)) = (&model.kv_cache, last.and_then(|step| step.kv_cache.as_ref())) {
+        let (a_token, less) = (bytes(whole.bytes_per_token), bytes(left.bytes_per_token));
+        let context = count(whole.context, "token");
+        let of_all = format!("{} \u{2192} {} for {context}", bytes(whole.bytes), bytes(left.bytes));
+        rows.push(("KV cache (f16)".to_string(), format!("{a_token} \u{2192} {less} a token, {of_all}")));
+    }
+    facts(rows)
 }
 
 /// Two for each parameter and token that it is used on, where every block has an equal share of the parameters.
@@ -64,7 +82,10 @@ pub(super) fn origin(run: &Run) -> Markup {
     rows.push(("block types", settings.block_types.to_string()));
     rows.push(("strategy", format!("{}{approximate}", settings.strategy)));
     rows.push(("objective", settings.objective.to_string()));
-    rows.push(("steps wanted", settings.remove.to_string()));
+    rows.push(("target", target(settings.target.unwrap_or(Target::Units(settings.remove)))));
+    if let Some(seed) = settings.strategy_seed {
+        rows.push(("seed of the strategy", seed.to_string()));
+    }
     let hashes = &plan.fingerprint;
     for (name, hash) in [
         ("hash of the weights", &hashes.weights),
@@ -75,6 +96,16 @@ pub(super) fn origin(run: &Run) -> Markup {
         rows.push((name, hash.clone()));
     }
     facts(rows.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+}
+
+fn target(target: Target) -> String {
+    match target {
+        Target::Units(units) => count(units, "step"),
+        Target::Ratio(ratio) => format!("{} of the parameters removed", percent(ratio)),
+        Target::Bytes(most) => format!("weight files of at most {}", bytes(most)),
+        Target::MaxIncrease(share) => format!("perplexity at most {} higher", percent(share)),
+        Target::MaxPerplexity(most) => format!("perplexity of at most {}", perplexity(most)),
+    }
 }
 
 /// Names and values under each other.

@@ -60,7 +60,7 @@ fn headline(run: &Run, of: usize) -> Markup {
             "Without " (run.removed().len()) " of " (count(run.blocks(), "block")) ", " (plan.model.name) " is " b { (percent(ratio)) " smaller" }
             ", and its perplexity on " (plan.calibration.source) " goes from " b { (perplexity(dense)) } " to " b { (perplexity(pruned)) }
             @if let Some(increase) = increase(dense, pruned) { " (" (increase) ")" } "."
-            @if plan.settings.approximate { " The search was approximate." }
+            @if plan.settings.approximate { " The strategy " (plan.settings.strategy) " may choose other blocks than the published search." }
         }
         @if let Some(unfinished) = run.unfinished() { p class="warning" { (unfinished) } }
     }
@@ -106,6 +106,8 @@ fn sections(run: &Run, of: usize) -> Markup {
         (map::map(run))
         h2 { "Steps" (of) }
         (steps::overview(run))
+        (steps::beyond(run))
+        (cost::size(run))
         h3 { "Rankings" }
         (steps::rankings(run))
         h2 { "Cost" (of) }

@@ -62,7 +62,7 @@ pub(super) fn map(run: &Run) -> Markup {
     let layers: BTreeSet<usize> = cells.keys().map(|block| block.layer).collect();
     html! {
         p {
-            "Each block with the " (run.measure()) " of the model without it, in the first step: the stronger the colour, the more it is missed. "
+            "Each block with its " (run.plan.settings.objective) " in the first step, of the model without it: the stronger the colour, the more it is missed. "
             b class="order" { "1" } " was removed first, " b class="order" { "2" } " second. "
             "\u{2265} is a lower bound; attention (MHA) is above, feed-forward (MLP) below."
         }

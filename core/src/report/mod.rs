@@ -21,7 +21,7 @@ mod tests;
 
 pub use compare::{AtRatio, CommonBlocks, ComparedPlan, Comparison, FoundStep, RATIOS};
 pub use evaluated::{Continued, Evaluated, Generation};
-pub use numbers::{grouped, percent, perplexity};
+pub use numbers::{bytes, grouped, percent, perplexity};
 pub use run::Run;
 pub use table::Table;
 

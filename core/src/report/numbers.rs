@@ -22,6 +22,16 @@ pub fn grouped(value: u64) -> String {
     text
 }
 
+/// Bytes.
+pub fn bytes(value: u64) -> String {
+    match value {
+        0..1024 => format!("{value} B"),
+        1024..1_048_576 => format!("{:.1} KiB", value as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", value as f64 / 1_048_576.0),
+        _ => format!("{:.2} GiB", value as f64 / 1_073_741_824.0),
+    }
+}
+
 /// A share, 0 to 1, as `12.5 %`.
 pub fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
@@ -77,6 +87,7 @@ mod tests {
     #[test]
     fn numbers_are_readable() {
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([1023, 1536, 5 << 20, 3 << 30].map(bytes), ["1023 B", "1.5 KiB", "5.0 MiB", "3.00 GiB"]);
         assert_eq!([12.34567, 1e9, f64::INFINITY].map(perplexity), ["12.3457", "1.0000e9", "not finite"]);
         assert_eq!(
             [12.34567, 9.8765, 123456.0, 0.0, 0.01234, f64::NAN].map(brief),

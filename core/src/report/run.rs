@@ -70,15 +70,6 @@ impl Run {
         self.plan.steps.iter().fold(Work::default(), |work, step| work + step.work)
     }
 
-    /// What the values of candidates are.
-    pub(super) fn measure(&self) -> String {
-        let has_other = |candidate: &Candidate| candidate.value.is_some() && candidate.value != candidate.perplexity;
-        match self.plan.steps.iter().flat_map(|step| &step.candidates).any(has_other) {
-            true => format!("value ({})", self.plan.settings.strategy),
-            false => self.plan.settings.objective.to_string(),
-        }
-    }
-
     /// How far it has come, if that is not its end.
     pub(super) fn unfinished(&self) -> Option<&'static str> {
         match self.plan.status {

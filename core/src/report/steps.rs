@@ -39,6 +39,17 @@ pub(super) fn overview(run: &Run) -> Markup {
     }
 }
 
+/// The step that the target did not allow any more, in a sentence.
+pub(super) fn beyond(run: &Run) -> Markup {
+    html! {
+        @if let Some(step) = &run.plan.beyond {
+            p class="note" {
+                "The next step would remove " (step.removed) ", and go beyond the target: perplexity " (perplexity(step.perplexity)) "."
+            }
+        }
+    }
+}
+
 /// The second of the ranking, and how far it lies behind.
 fn next_best(step: &Step) -> Option<(&Candidate, Score)> {
     let best = best(step)?;
@@ -84,7 +95,7 @@ fn ranking(run: &Run, step: &Step) -> Markup {
             }
             div class="wide" {
                 table {
-                    thead { tr { th { "rank" } th class="text" { "candidate" } th { (run.measure()) } th { "behind" } th class="text" { "why no more" } } }
+                    thead { tr { th { "rank" } th class="text" { "candidate" } th { (run.plan.settings.objective) } th { "behind" } th class="text" { "why no more" } } }
                     tbody {
                         @for (index, candidate) in ranked(step).into_iter().enumerate() {
                             tr class=[(candidate.unit == step.removed).then_some("gone")] {

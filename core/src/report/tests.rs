@@ -2,8 +2,8 @@
 use super::*;
 use crate::export::{Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings, PlanStatus};
 use crate::gpu::DeviceInfo;
-use crate::model::{BlockId, BlockSet};
-use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Reason, Step, Unit, Units, Work};
+use crate::model::{BlockId, BlockSet, KvCache};
+use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Reason, Step, Target, Unit, Units, Work};
 
 /// A plan of `layers` layers that removes attention blocks from the first on, `steps` of them; what it measures of candidates is
 /// all different.
@@ -23,6 +23,8 @@ fn plan(layers: usize, steps: usize) -> Plan {
             params_left: 1_000_000 - 20_000 * (index as u64 + 1),
             ratio_removed: 0.02 * (index + 1) as f64,
             seconds: 1.5,
+            bytes: None,
+            kv_cache: None,
         }
     };
     Plan {
@@ -34,6 +36,8 @@ fn plan(layers: usize, steps: usize) -> Plan {
             layers,
             parameters: 1_000_000,
             absent: BlockSet::new(),
+            kv_cache: None,
+            bytes: None,
         },
         calibration: PlanCalibration {
             source: "text.txt".into(),
@@ -48,7 +52,10 @@ fn plan(layers: usize, steps: usize) -> Plan {
         settings: PlanSettings {
             units: Units::Blocks,
             block_types: BlockTypes::Mix,
+            target: Some(Target::Units(steps)),
             remove: steps,
+            written_as: None,
+            strategy_seed: None,
             objective: Objective::Perplexity,
             strategy: "exact".into(),
             approximate: false,
@@ -63,6 +70,7 @@ fn plan(layers: usize, steps: usize) -> Plan {
         fingerprint: Fingerprint { weights: "w".into(), token_ids: "t".into(), ..Fingerprint::default() },
         dense: Dense { perplexity: 9.5, mean_nll: 9.5f64.ln() },
         steps: (0..steps).map(step).collect(),
+        beyond: None,
     }
 }
 
@@ -215,13 +223,31 @@ fn any_plan_has_a_page() {
 #[test]
 fn values_need_no_perplexity() {
     let mut plan = plan(3, 1);
-    plan.settings.strategy = "cosine".into();
+    plan.settings.objective = Objective::CosineDistance;
     for candidate in &mut plan.steps[0].candidates {
         candidate.perplexity = None;
         candidate.value = candidate.value.map(|value| value / 100.0);
     }
     let page = page([plan]);
-    assert!(page.contains("<th>value (cosine)</th>") && page.contains("<td>0.1000</td>"), "{page}");
+    assert!(page.contains("<th>cosine-distance</th>") && page.contains("<td>0.1000</td>"), "{page}");
+}
+
+#[test]
+fn what_is_known_of_the_size_is_shown() {
+    let mut plan = plan(3, 2);
+    let cache = |bytes| Some(KvCache { bytes_per_token: bytes, context: 512, bytes: 512 * bytes });
+    (plan.model.bytes, plan.model.kv_cache) = (Some(3 << 20), cache(3072));
+    (plan.steps[1].bytes, plan.steps[1].kv_cache) = (Some(2 << 20), cache(2048));
+    plan.beyond = plan.steps.pop();
+    plan.settings.target = Some(Target::MaxPerplexity(10.5));
+    let beyond = page([plan.clone()]);
+    assert!(beyond.contains("would remove mha:1, and go beyond the target: perplexity 11.0000."), "{beyond}");
+    assert!(!beyond.contains("KV cache"), "the step that is there says nothing of it");
+    plan.steps.extend(plan.beyond.take());
+    let page = page([plan]);
+    assert!(page.contains("<dt>weight files, at most</dt><dd>3.0 MiB \u{2192} 2.0 MiB</dd>"), "{page}");
+    assert!(page.contains("3.0 KiB \u{2192} 2.0 KiB a token, 1.5 MiB \u{2192} 1.0 MiB for 512 tokens"), "{page}");
+    assert!(page.contains("<dd>perplexity of at most 10.5000</dd>"), "{page}");
 }
 
 #[test]

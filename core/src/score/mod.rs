@@ -1,15 +1,19 @@
 //! Perplexity: the NLL of every target, its mean over each window, and exp of the mean of those.
 //!
-//! [`Scorer`] holds a text on the device and runs a model over it without some of its blocks. [`continuations`] says how likely
-//! texts are to follow others.
+//! [`Scorer`] holds a text on the device and runs a model over it without some of its blocks. `change` measures on the way what
+//! blocks make of the hidden states. [`continuations`] says how likely texts are to follow others.
 
+mod change;
 pub mod continuations;
 mod layout;
 
 use blockpruner_shaders::stride;
 
 use crate::gpu::{Gpu, GpuError, Recording};
-use crate::model::forward::{Batch, Rows, Scratch, every_block};
+pub use change::StateChange;
+pub(crate) use change::change_bytes;
+
+use crate::model::forward::{Batch, Branch, Rows, Scratch, every_block};
 use crate::model::{BlockId, BlockSet, DeviceModel, ForwardError, ModelError, ModelSpec};
 use crate::text::{TextError, Windows};
 
@@ -268,20 +272,33 @@ impl<'m> Scorer<'m> {
         self.model.spec().check_blocks(removed)?;
         let mut nll = Vec::new();
         for batch in &self.batches {
-            self.model.embed(&[(batch, &self.states)]).await?;
             let mut recording = Recording::new();
-            let rows = Rows { states: &self.states, first: 0, windows: batch.windows, window: batch.window };
-            let sublayers = 0..self.model.spec().sublayer_count();
-            let scratch = &self.scratch;
-            self.model
-                .walk(&mut recording, sublayers, removed, async |recording, _, branches| {
-                    self.model.record_sublayer(recording, scratch, branches, &rows);
-                    Ok::<_, ScoreError>(())
-                })
-                .await?;
+            self.walk(&mut recording, batch, removed, async |recording, _, branches, rows| {
+                self.model.record_sublayer(recording, &self.scratch, branches, rows);
+                Ok::<_, ScoreError>(())
+            })
+            .await?;
             nll.extend(self.finish(recording, batch, &self.states, 0).await?);
         }
         Ok(nll)
+    }
+
+    /// Embeds a batch and walks its sublayers, as [`DeviceModel::walk`]; `each` is also given where the batch's states are.
+    async fn walk<E: From<ForwardError> + From<GpuError>>(
+        &self,
+        recording: &mut Recording,
+        batch: &Batch,
+        removed: &BlockSet,
+        mut each: impl AsyncFnMut(&mut Recording, usize, &[Branch], &Rows<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.model.embed(&[(batch, &self.states)]).await?;
+        let rows = Rows { states: &self.states, first: 0, windows: batch.windows, window: batch.window };
+        let sublayers = 0..self.model.spec().sublayer_count();
+        self.model
+            .walk(recording, sublayers, removed, async |recording, index, branches| {
+                each(recording, index, branches, &rows).await
+            })
+            .await
     }
 
     /// Perplexity of the text without the blocks `removed`.

@@ -40,6 +40,8 @@ impl Arithmetic {
 /// What a search takes.
 #[derive(Clone, Debug)]
 pub struct Cost {
+    spec: ModelSpec,
+    options: SearchOptions,
     arithmetic: Arithmetic,
     memory: MemoryPlan,
     /// Of the unpruned model.
@@ -47,14 +49,17 @@ pub struct Cost {
     units: Units,
     /// Of the first step.
     first: usize,
-    steps: usize,
+    /// Of the whole search, as far as anybody knows.
+    steps: Option<usize>,
+    /// The one under way, 1-based, or the last one.
+    step: usize,
     tokens: usize,
     targets: usize,
     /// What a step does of [`Cost::complete`], as the strategy says: the first step, the later ones.
     usual: [f64; 2],
     /// The same as the last step that is finished has shown.
     shown: Option<f64>,
-    /// Arithmetic of candidates, its share of all, and the time, when it was first looked at.
+    /// Arithmetic of candidates, the published loop's passes for it, and the time, when it was first looked at.
     start: Option<(f64, f64, f64)>,
     /// Arithmetic a second.
     rate: Option<f64>,
@@ -74,12 +79,15 @@ impl Cost {
         state: &SearchState,
     ) -> Self {
         let mut cost = Self {
+            spec: spec.clone(),
+            options: options.clone(),
             arithmetic: Arithmetic::new(spec, windows.window),
             memory: *memory,
             blocks: spec.blocks().count(),
             units: options.units_of(spec),
             first: options.candidates(spec, &BlockSet::new()).len(),
-            steps: options.target.most_steps(),
+            steps: None,
+            step: 1,
             tokens: windows.ids.len(),
             targets: windows.count * (windows.window - 1),
             usual: [options.strategy.usual_share(1), options.strategy.usual_share(2)],
@@ -94,9 +102,25 @@ impl Cost {
         cost
     }
 
-    /// Passes that the published loop runs for all steps: one for every candidate.
+    /// Steps of the whole search: as many as were asked for, a guess by the sizes of blocks for a target that is a size, or None
+    /// where the perplexity decides. Nobody knows the end then, and what is said here is of the search up to the end of the
+    /// step under way.
+    pub fn steps(&self) -> Option<usize> {
+        self.steps
+    }
+
+    fn last_step(&self) -> usize {
+        self.steps.unwrap_or(self.step)
+    }
+
+    /// Passes that all steps count as, see [`Strategy::passes`](super::Strategy::passes): of a search by perplexity those of the
+    /// published loop, one for every candidate.
     pub fn passes(&self) -> usize {
-        (1..=self.steps).map(|step| self.candidates(step)).sum()
+        (1..=self.last_step()).map(|step| self.step_passes(step)).sum()
+    }
+
+    fn step_passes(&self, step: usize) -> usize {
+        self.options.strategy.passes(step, self.candidates(step))
     }
 
     /// Candidates of a step, 1-based.
@@ -112,7 +136,8 @@ impl Cost {
         (self.flops.0 + self.flops.1) / pass.max(1.0)
     }
 
-    /// Share of the work that is done, 0 to 1. Never less than it was.
+    /// Share of the work that is done, 0 to 1: of the whole search, and never less than it was, or of the step under way where
+    /// nobody knows how many there are.
     pub fn done(&self) -> f64 {
         self.done
     }
@@ -132,21 +157,31 @@ impl Cost {
         let (work, scored) = match event {
             Event::Dense(_) | Event::Progress { step: 0, .. } => return,
             Event::Progress { work, .. } => (*work, state.candidates.len()),
-            Event::Wave { .. } | Event::Step(_) => (state.work, state.candidates.len()),
+            Event::Wave { .. } | Event::Step(_) | Event::Beyond(_) => (state.work, state.candidates.len()),
         };
         self.look(state, work, scored);
-        let (first, begun, then) = *self.start.get_or_insert((self.flops.0, self.done, seconds));
+        let passes = self.passes_done();
+        let (first, begun, then) = *self.start.get_or_insert((self.flops.0, passes, seconds));
         let (flops, took) = (self.flops.0 - first, (seconds - then).max(1e-6));
         if flops > 0.0 && (took >= MEASURED_SECONDS || !matches!(event, Event::Progress { .. })) {
             self.rate = Some(flops / took);
-            let passes = (self.done - begun) * self.passes() as f64;
-            self.tokens_per_second = Some(passes * self.tokens as f64 / took);
+            self.tokens_per_second = Some((passes - begun).max(0.0) * self.tokens as f64 / took);
         }
+    }
+
+    /// Passes of the published loop for which there is a result.
+    fn passes_done(&self) -> f64 {
+        let (done, left) = self.flops;
+        let share = if left > 0.0 { done / (done + left) } else { 1.0 };
+        share * self.passes() as f64
     }
 
     /// Work that is done and left.
     fn look(&mut self, state: &SearchState, work: Work, scored: usize) {
         let step = state.steps.len() + 1;
+        let is_over = self.options.end(&self.spec, state).is_some();
+        self.steps = self.options.foreseen_steps(&self.spec, state);
+        self.step = if is_over { state.steps.len() } else { step };
         if let Some(last) = state.steps.last() {
             let share = self.arithmetic.flops(&last.work) / self.complete(last.step).max(1.0);
             // The first step of an exact search scores everything, the later ones do not.
@@ -156,16 +191,20 @@ impl Cost {
         let finished: f64 = state.steps.iter().map(|step| self.arithmetic.flops(&step.work)).sum();
         let here = self.arithmetic.flops(&work);
         let left = |step: usize| self.complete(step) * self.share(step);
-        let mut rest: f64 = (step + 1..=self.steps).map(left).sum();
-        if step <= self.steps {
+        let last = self.last_step();
+        let mut rest: f64 = (step + 1..=last).map(left).sum();
+        if step <= last && !is_over {
             let total = self.candidates(step).max(1);
             // A step that takes more than was foreseen has still its candidates to come.
             let open = (total - scored.min(total)) as f64 / total as f64;
             rest += (left(step) - here).max(left(step) * open * 0.1);
         }
         self.flops = (finished + here, rest);
-        let done = if rest > 0.0 { self.flops.0 / (self.flops.0 + rest) } else { 1.0 };
-        self.done = self.done.max(done);
+        let share = |done: f64| if rest > 0.0 { done / (done + rest) } else { 1.0 };
+        self.done = match self.steps {
+            Some(_) => self.done.max(share(self.flops.0)),
+            None => share(here),
+        };
     }
 
     fn share(&self, step: usize) -> f64 {
@@ -176,14 +215,15 @@ impl Cost {
         }
     }
 
-    /// Arithmetic of a step in which every candidate is scored completely, in flops.
+    /// Arithmetic of a step's passes in flops: in a search by perplexity, of scoring every candidate completely.
     fn complete(&self, step: usize) -> f64 {
-        let (size, candidates) = (self.units.size(), self.candidates(step));
+        let (size, candidates, passes) = (self.units.size(), self.candidates(step), self.step_passes(step));
         let blocks = self.blocks.saturating_sub(size * (step - 1));
         // What a candidate runs of the whole model.
         let rest = blocks.saturating_sub(size) as f64;
-        let runs = match (self.memory.needs.together, self.memory.keeps_prefixes) {
-            (false, _) => candidates as f64 * rest,
+        let together = self.memory.needs.together && passes >= candidates;
+        let runs = match (together, self.memory.keeps_prefixes) {
+            (false, _) => passes as f64 * rest,
             // A candidate runs what is behind it, half of the blocks on average; what is before is run once for all,
             (true, true) if step == 1 => candidates as f64 * rest / 2.0,
             // from the block on that the last step removed,
@@ -194,6 +234,6 @@ impl Cost {
                 (candidates as f64 * rest + blocks as f64 * (waves + 1.0)) / 2.0
             }
         };
-        runs * self.tokens as f64 * self.arithmetic.block + (candidates * self.targets) as f64 * self.arithmetic.head
+        runs * self.tokens as f64 * self.arithmetic.block + (passes * self.targets) as f64 * self.arithmetic.head
     }
 }

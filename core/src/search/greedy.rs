@@ -91,6 +91,9 @@ pub enum Event {
     },
     /// A step is finished.
     Step(Step),
+    /// What the next step would remove goes beyond what the target allows: it stays, and the search ends. The state has this
+    /// step, for a search with another target.
+    Beyond(Step),
 }
 
 /// Why a search ended early.
@@ -112,6 +115,64 @@ pub enum SearchError {
         /// There are.
         there: usize,
     },
+    /// A larger share of the parameters should be removed than can be.
+    #[error(
+        "cannot remove {:.1} % of the parameters: without everything that may go, {:.1} % are gone; that is the most",
+        100.0 * .ratio, (1000.0 * .most).floor() / 10.0
+    )]
+    TooMuch {
+        /// Asked for, 0 to 1.
+        ratio: f64,
+        /// Can be reached, 0 to 1.
+        most: f64,
+    },
+    /// The model should become smaller than it can.
+    #[error(
+        "the model cannot come down to {bytes} bytes: without everything that may go, it takes {least} bytes ({}) as it is \
+         written ({written_as}); that is the least",
+        mebibytes(*.least)
+    )]
+    TooSmall {
+        /// Asked for.
+        bytes: u64,
+        /// Can be reached, in bytes.
+        least: u64,
+        /// Format and type.
+        written_as: String,
+    },
+    /// The model is no larger than it should become.
+    #[error(
+        "nothing has to be removed: the whole model takes {whole} bytes ({}) as it is written ({written_as}), which fits into \
+         {bytes}",
+        mebibytes(*.whole)
+    )]
+    FitsAlready {
+        /// Asked for.
+        bytes: u64,
+        /// There are.
+        whole: u64,
+        /// Format and type.
+        written_as: String,
+    },
+    /// A target that makes no sense.
+    #[error("{problem}")]
+    Target {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Nothing could be removed within the perplexity that is allowed.
+    #[error(
+        "nothing can be removed within a perplexity of {most:.4}: the least costs {unit}, without which it is {perplexity:.4}; \
+         allow more"
+    )]
+    NothingWithin {
+        /// Perplexity that is allowed.
+        most: f64,
+        /// The first that would go.
+        unit: Unit,
+        /// Without it.
+        perplexity: f64,
+    },
     /// Blocks of one kind, and units that have both.
     #[error(
         "{units} have an attention and a feed-forward block each: choose blocks to remove blocks of type {block_types} only"
@@ -121,6 +182,16 @@ pub enum SearchError {
         units: Units,
         /// Of which kind.
         block_types: BlockTypes,
+    },
+    /// Units that a strategy cannot choose among.
+    #[error("the strategy {strategy} removes {only}, not {units}: choose {only}, or another strategy")]
+    UnitsOfStrategy {
+        /// Its name.
+        strategy: String,
+        /// What it can.
+        only: Units,
+        /// What should be removed.
+        units: Units,
     },
     /// No candidate of a step has a perplexity.
     #[error("step {step}: no candidate has a finite perplexity; the first one, {unit}: {reason}")]
@@ -137,6 +208,10 @@ pub enum SearchError {
     Stopped,
 }
 
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1u64 << 20) as f64)
+}
+
 fn of_type(units: Units, block_types: BlockTypes) -> String {
     if units == Units::Blocks { format!(" of type {block_types}") } else { String::new() }
 }
@@ -148,7 +223,8 @@ pub(super) type Observer<'o> = &'o mut dyn FnMut(Event, &SearchState) -> Control
 /// options and device. Every event but [`Event::Progress`] comes with a state that is worth saving: a search that is resumed
 /// from it ends in the same steps, their work included, as one that was never interrupted.
 ///
-/// The result does not depend on `memory`, which says how much is done at a time.
+/// The result does not depend on `memory`, which says how much is done at a time. Of a target that allows so much perplexity,
+/// the last step of the state that is returned may be the first one beyond it ([`Event::Beyond`]).
 ///
 /// # Errors
 /// [`SearchError`]: [`SearchError::Stopped`] when the observer wants it so.
@@ -168,15 +244,24 @@ pub async fn search(
     let mut context = StepContext { scorer, sweep, options, memory: *memory, state, observe };
     match context.state.dense {
         None => dense(&mut context).await?,
-        Some(_) if !options.target.is_reached(&context.state) => catch_up(&mut context).await?,
+        Some(_) if options.end(spec, &context.state).is_none() => catch_up(&mut context).await?,
         Some(_) => {}
     }
-    while !options.target.is_reached(&context.state) {
+    while options.end(spec, &context.state).is_none() {
         let (start, before) = (Instant::now(), context.state.seconds);
         options.strategy.step(&mut context).await?;
         leave_out(&mut context)?;
+        measure_lowest(&mut context).await?;
         context.state.seconds = before + start.elapsed().as_secs_f64();
+        if options.end(spec, &context.state).is_some() {
+            // No candidate is within any bound: all losses are too large for a perplexity.
+            break;
+        }
         let step = finish_step(spec, &mut context.state)?;
+        if options.end(spec, &context.state).is_some_and(|end| end.beyond) {
+            context.tell(Event::Beyond(step))?;
+            break;
+        }
         if let Some(sweep) = &mut context.sweep {
             sweep.remove(step.removed);
         }
@@ -235,11 +320,26 @@ fn leave_out(context: &mut StepContext<'_>) -> Result<(), SearchError> {
     }
 }
 
-/// Removes the candidate of lowest value; of equals, the first.
+/// Scores what goes completely, where the strategy has only measured another value: every step has a perplexity. A candidate
+/// whose loss is not finite is rejected, and the next one takes its place.
+async fn measure_lowest(context: &mut StepContext<'_>) -> Result<(), SearchError> {
+    // Of equals, the first is the lowest.
+    context.state.candidates.sort_by_key(|candidate| candidate.unit);
+    while let Some(unit) =
+        lowest(&context.state.candidates).filter(|best| best.perplexity.is_none()).map(|best| best.unit)
+    {
+        let Candidate { perplexity, state, head_tokens, reason, .. } = context.pass(unit).await?;
+        if let Some(best) = context.state.candidates.iter_mut().find(|candidate| candidate.unit == unit) {
+            *best = Candidate { perplexity, state, head_tokens, reason, ..*best };
+        }
+    }
+    Ok(())
+}
+
+/// Removes the candidate of lowest value, which come in the order in which the first of equals wins.
 fn finish_step(spec: &ModelSpec, state: &mut SearchState) -> Result<Step, SearchError> {
     let step = state.steps.len() + 1;
-    let mut candidates = std::mem::take(&mut state.candidates);
-    candidates.sort_by_key(|candidate| candidate.unit);
+    let candidates = std::mem::take(&mut state.candidates);
     let best = lowest(&candidates).and_then(|best| Some((best.unit, best.value?, best.perplexity?)));
     let Some((removed, value, perplexity)) = best else {
         let first = candidates.first();
@@ -259,6 +359,8 @@ fn finish_step(spec: &ModelSpec, state: &mut SearchState) -> Result<Step, Search
         work: std::mem::take(&mut state.work),
         params_left: left,
         ratio_removed: (all - left) as f64 / all as f64,
+        bytes: None,
+        kv_cache: None,
         seconds: std::mem::take(&mut state.seconds),
     };
     state.steps.push(step.clone());

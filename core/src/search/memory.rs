@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::SearchOptions;
 use super::likely::LikelyHead;
 use super::strategy::StrategyNeeds;
+use super::{SearchOptions, Units};
 use crate::gpu::{DeviceMemory, Gpu};
 use crate::model::forward::Batch;
 use crate::model::{BlockSet, Checkpoint, DeviceModel, ForwardError, ModelSpec};
-use crate::score::{Batching, states_bytes};
+use crate::score::{Batching, change_bytes, states_bytes};
 use crate::text::Windows;
 
 /// Hidden states take up to this much where no budget is given and the device has no memory of its own.
@@ -80,7 +80,7 @@ impl MemoryPlan {
         let needs = search.map_or(StrategyNeeds { together: false, ..StrategyNeeds::default() }, |options| {
             options.strategy.needs(windows)
         });
-        let StrategyNeeds { together, heats, opening, likely_head: wants_likely } = needs;
+        let StrategyNeeds { together, heats, opening, likely_head: wants_likely, changes } = needs;
         let candidates =
             search.filter(|_| together).map_or(0, |options| options.candidates(spec, &BlockSet::new()).len());
         let likely = match wants_likely {
@@ -91,13 +91,19 @@ impl MemoryPlan {
                 DeviceModel::head_bytes(gpu, checkpoint, rows)? + windows.ids.len() as u64 * 4
             }
         };
+        // Of neighbours among the blocks, one pair begins before the other ends.
+        let overlapping = search.map_or(1, |options| if options.units_of(spec) == Units::Pairs { 2 } else { 1 });
         let usual = Batching::new(windows, heats);
         let sizes = |batching| Sizes::new(spec, batching, opening, candidates);
         let plan = |streamed: bool, batching: Batching, likely_head: bool| Self {
             weights: if streamed { weights.streamed() } else { weights.resident() },
             streamed,
             scratch: batching.scorer_bytes(gpu, spec) + Batch::bytes(opening) + if likely_head { likely } else { 0 },
-            states: if candidates == 0 { 0 } else { sizes(batching).least() },
+            states: match (candidates, changes) {
+                (0, false) => 0,
+                (0, true) => change_bytes(spec, &batching, overlapping),
+                _ => sizes(batching).least(),
+            },
             keeps_prefixes: false,
             wave: 1,
             round: 1,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::strategy::{Exact, Strategy};
-use super::{SearchError, SearchState, Unit, Units};
+use super::{BlockSizes, SearchError, Target, Unit, Units};
 use crate::model::{BlockKind, BlockSet, ModelSpec};
 
 /// Which blocks are candidates, where they are so one by one.
@@ -57,53 +57,29 @@ impl FromStr for BlockTypes {
     }
 }
 
-/// When a search is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Target {
-    /// When so many units are removed: of blocks, the K of the paper.
-    Units(usize),
-}
-
-impl Target {
-    /// Steps that it takes at most.
-    pub fn most_steps(self) -> usize {
-        let Self::Units(units) = self;
-        units
-    }
-
-    /// The search that has come to this target first, of one that may have come further.
-    pub(crate) fn cut(self, found: &SearchState) -> SearchState {
-        match self.is_reached(found) {
-            false => found.clone(),
-            true => SearchState {
-                dense: found.dense,
-                steps: found.steps[..self.most_steps()].to_vec(),
-                ..SearchState::default()
-            },
-        }
-    }
-
-    /// Whether a search that has come so far is done.
-    pub fn is_reached(self, state: &SearchState) -> bool {
-        state.steps.len() >= self.most_steps()
-    }
-}
-
 /// What is measured of a candidate. The lowest value wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Objective {
     /// The perplexity of the text without it, as published.
     #[default]
     Perplexity,
+    /// [`crate::score::StateChange::cosine_distance`] of it.
+    CosineDistance,
+    /// [`crate::score::StateChange::relative_magnitude`] of it.
+    RelativeMagnitude,
+    /// Nothing: the value is drawn, 0 to 1.
+    Random,
 }
 
 impl fmt::Display for Objective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Perplexity => "perplexity",
+            Self::CosineDistance => "cosine-distance",
+            Self::RelativeMagnitude => "relative-magnitude",
+            Self::Random => "random",
         })
     }
 }
@@ -118,21 +94,29 @@ pub struct SearchOptions {
     pub units: Units,
     /// Which blocks are candidates; all, where units are not blocks.
     pub block_types: BlockTypes,
-    /// What is measured of them.
+    /// What is measured of them, unless the strategy measures something of its own; see [`SearchOptions::measured`].
     pub objective: Objective,
     /// How they are scored.
     pub strategy: Rc<dyn Strategy>,
+    /// What the model takes as it will be written: for [`Target::Bytes`], and for the plan.
+    pub sizes: Option<Rc<BlockSizes>>,
 }
 
 impl SearchOptions {
     /// Removes so many blocks of any kind, or so many other units, by the exact search.
     pub fn remove(units: usize) -> Self {
+        Self::until(Target::Units(units))
+    }
+
+    /// Removes blocks of any kind until the target is reached, by the exact search.
+    pub fn until(target: Target) -> Self {
         Self {
-            target: Target::Units(units),
+            target,
             units: Units::Blocks,
             block_types: BlockTypes::Mix,
             objective: Objective::Perplexity,
             strategy: Rc::new(Exact),
+            sizes: None,
         }
     }
 
@@ -148,10 +132,22 @@ impl SearchOptions {
         self
     }
 
-    /// Candidates are scored in another way.
+    /// Candidates are scored in another way. A strategy that knows one kind of units only makes them those.
     pub fn strategy(mut self, strategy: impl Strategy + 'static) -> Self {
+        self.units = strategy.units().unwrap_or(self.units);
         self.strategy = Rc::new(strategy);
         self
+    }
+
+    /// The model takes so many bytes as it will be written; None: nobody knows.
+    pub fn sizes(mut self, sizes: impl Into<Option<BlockSizes>>) -> Self {
+        self.sizes = sizes.into().map(Rc::new);
+        self
+    }
+
+    /// What is measured of candidates.
+    pub fn measured(&self) -> Objective {
+        self.strategy.objective().unwrap_or(self.objective)
     }
 
     /// What a step removes of this model. Where the branches of layers are parallel, the neighbour of a block is the other one
@@ -166,25 +162,19 @@ impl SearchOptions {
         self.units_of(spec).of(self.block_types, spec.layers.len(), &spec.absent.union(removed)).collect()
     }
 
-    /// Checks that there is as much as should be removed.
+    /// Checks that the target can be reached.
     ///
     /// # Errors
-    /// [`SearchError::TooMany`], [`SearchError::TypesOfBlocks`].
+    /// [`SearchError::UnitsOfStrategy`], [`SearchError::TypesOfBlocks`], and those of targets: [`SearchError::TooMany`],
+    /// [`SearchError::TooMuch`], [`SearchError::TooSmall`], [`SearchError::FitsAlready`], [`SearchError::Target`].
     pub fn check(&self, spec: &ModelSpec) -> Result<(), SearchError> {
-        let Self { block_types, .. } = *self;
-        let units = self.units_of(spec);
+        let (units, block_types) = (self.units_of(spec), self.block_types);
+        if let Some(only) = self.strategy.units().filter(|only| *only != units) {
+            return Err(SearchError::UnitsOfStrategy { strategy: self.strategy.name().into(), only, units });
+        }
         if units != Units::Blocks && block_types != BlockTypes::Mix {
             return Err(SearchError::TypesOfBlocks { units, block_types });
         }
-        let of_kind = |kind| spec.blocks().filter(|block| block.kind == kind).count();
-        let there = match units {
-            Units::Blocks | Units::Layers => self.candidates(spec, &BlockSet::new()).len(),
-            // As long as there is a block of each kind, there are two neighbours.
-            Units::Pairs => of_kind(BlockKind::Mha).min(of_kind(BlockKind::Mlp)),
-        };
-        match self.target.most_steps() {
-            remove if remove <= there => Ok(()),
-            remove => Err(SearchError::TooMany { remove, units, block_types, there }),
-        }
+        self.check_target(spec)
     }
 }

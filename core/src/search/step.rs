@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Reason, Unit};
+use crate::model::KvCache;
 
 /// How far the scoring of a candidate went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CandidateState {
-    /// Every token was scored.
+    /// Every token was scored or, by another objective than the perplexity, measured.
     Complete,
     /// Dropped by an exact bound: it could not win any more.
     Bounded,
@@ -25,10 +26,10 @@ pub struct Candidate {
     /// What was left out, besides what was removed before.
     #[serde(rename = "block")]
     pub unit: Unit,
-    /// What the objective measures without it, if every token was scored. The lowest wins.
+    /// What the objective measures of it, on every token. The lowest wins.
     #[serde(default)]
     pub value: Option<f64>,
-    /// Perplexity without it, if every token was scored.
+    /// Perplexity without it, if that was measured on every token: of what goes, always.
     pub perplexity: Option<f64>,
     /// A lower bound of that perplexity, if it was dropped early.
     pub at_least: Option<f64>,
@@ -88,7 +89,7 @@ pub struct Step {
     pub step: usize,
     /// The candidate of lowest value, removed from here on.
     pub removed: Unit,
-    /// What the objective measures without all blocks removed so far.
+    /// That candidate's value: of the perplexity, where it is measured in every step, that without all blocks removed so far.
     #[serde(default)]
     pub value: f64,
     /// Perplexity of the model without all blocks removed so far.
@@ -101,6 +102,12 @@ pub struct Step {
     pub params_left: u64,
     /// Share of all parameters removed so far, 0 to 1.
     pub ratio_removed: f64,
+    /// Bytes of the weight files after it, at most, as [`super::SearchOptions::sizes`] foresees them. In plans only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The KV cache after it. In plans only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<KvCache>,
     /// Wall time of this step.
     pub seconds: f64,
 }

@@ -10,7 +10,7 @@ use super::{Preparation, Search, Session};
 use crate::Error;
 use crate::export::{
     DiskFolder, ExportError, FolderLock, GgufQuantisation, HeldOut, JsonPlace, ModelFormat, ModelOptions, ModelSummary,
-    Plan, PlanStatus, Provenance, check_model, export_model, write_atomically, write_order,
+    Plan, PlanStatus, Provenance, check_model, export_model, model_bytes, write_atomically, write_order,
 };
 use crate::model::{BlockSet, Checkpoint};
 use crate::report::{Report, Run};
@@ -142,7 +142,7 @@ impl OutFolder {
         let folder = Self::lock(path.into())?;
         match folder.look()? {
             Found::Nothing | Found::SavedSearch => folder.probed(),
-            Found::Result if Plan::read(&folder.plan())?.steps.len() == target.most_steps() => {
+            Found::Result if is_result(&Plan::read(&folder.plan())?, target) => {
                 Err(ExportError::NothingToResume { path: folder.shown(), why: "is finished" })
             }
             Found::Result => folder.probed(),
@@ -315,7 +315,8 @@ impl Search {
     /// than was asked for now.
     ///
     /// # Errors
-    /// What the disk says, an [`ExportError::Differs`] or [`ExportError::OtherPerplexity`] where the written model is not what it
+    /// Those of [`Search::check_result`], what the disk says, [`ExportError::TooLarge`] where the format turns out to hold what was
+    /// found in more bytes than the target allows, an [`ExportError::Differs`] or [`ExportError::OtherPerplexity`] where the written model is not what it
     /// should be, and those of [`super::Session::perplexity`].
     pub async fn write(
         &self,
@@ -323,6 +324,7 @@ impl Search {
         options: WriteOptions,
         tell: &mut dyn FnMut(Writing),
     ) -> Result<Written, Error> {
+        self.check_result()?;
         let plan = self.plan();
         plan.check().map_err(|(place, problem)| ExportError::Plan {
             file: "plan.json".into(),
@@ -343,6 +345,15 @@ impl Search {
             .command(options.command.clone());
         let model = ModelOptions::new(removed, options.format).dtype(options.dtype).quantize(options.quantize);
         let model = model.provenance(provenance);
+        if let Target::Bytes(most) = self.options().target {
+            // Of some formats nobody knows beforehand how they hold what is found.
+            let bytes = model_bytes(session.checkpoint(), &model).await?;
+            if bytes > most {
+                return Err(
+                    ExportError::TooLarge { format: model.format_for(session.checkpoint()), bytes, most }.into()
+                );
+            }
+        }
         let (summary, written) = write_model(session.checkpoint(), &model, DiskFolder::create(&path)?, tell).await?;
         let written = session.with_written(written, self.windows(), self.options())?;
         let mut prepare = |preparation| tell(Writing::Prepare(preparation));
@@ -403,6 +414,16 @@ const CHOOSE: &str = "choose another folder";
 
 fn unreadable(path: &Path, error: &io::Error) -> ExportError {
     ExportError::Read { path: path.display().to_string(), reason: error.to_string(), advice: CHOOSE }
+}
+
+/// Whether a finished plan is what a search for the target would give.
+fn is_result(plan: &Plan, target: Target) -> bool {
+    match target {
+        Target::Units(units) => plan.steps.len() == units,
+        // So many bytes may be other steps in another format, which is not known here.
+        Target::Bytes(_) => false,
+        target => plan.settings.target == Some(target),
+    }
 }
 
 /// Whether a file is one that [`write_atomically`] has not finished.

@@ -16,7 +16,7 @@ use super::{Preparation, Session};
 use crate::Error;
 use crate::export::{Fingerprint, Plan, PlanStatus, Pruning, SavedSearch};
 use crate::score::Scorer;
-use crate::search::{self, Cost, SearchOptions, SearchState};
+use crate::search::{self, Cost, End, SearchError, SearchOptions, SearchState, Step};
 use crate::text::Windows;
 
 /// What a [`Search`] tells.
@@ -41,10 +41,12 @@ pub struct Search {
     windows: Rc<Windows>,
     options: SearchOptions,
     fingerprint: Fingerprint,
-    /// As of the last event that was given.
+    /// Everything that was found, as of the last event that was given: with what lies beyond the target.
+    found: SearchState,
+    /// What of it is the result so far.
     state: SearchState,
-    /// What was saved, where that is more than was asked for now.
-    beyond: Option<SearchState>,
+    /// Where it ends, if it has come to its target.
+    end: Option<End>,
     cost: Option<Cost>,
     clock: Clock,
     told: Told,
@@ -98,19 +100,20 @@ impl Session {
             Some(saved) => SavedSearch::resume(saved, &fingerprint, spec, &options)?,
             None => SearchState::default(),
         };
-        let state = options.target.cut(&found);
-        let beyond = (state != found).then_some(found);
+        let end = options.end(spec, &found);
         let told = Told::default();
-        let run = (!options.target.is_reached(&state)).then(|| -> Run {
-            Box::pin(run(self.clone(), windows.clone(), options.clone(), state.clone(), told.clone()))
+        let run = end.is_none().then(|| -> Run {
+            Box::pin(run(self.clone(), windows.clone(), options.clone(), found.clone(), told.clone()))
         });
+        let state = end.map_or(found.clone(), |end| end.result(&found));
         Ok(Search {
             session: self.clone(),
             windows,
             options,
             fingerprint,
+            found,
             state,
-            beyond,
+            end,
             cost: None,
             clock: Clock::default(),
             told,
@@ -165,15 +168,17 @@ impl Search {
     /// The next event that was told, if there is one, and its state.
     fn take(&mut self) -> Option<Event> {
         let (event, state) = self.told.borrow_mut().pop_front()?;
-        if let Some(state) = state {
-            self.state = state;
-        }
         let spec = &self.session.checkpoint.spec;
+        if let Some(found) = state {
+            self.end = self.options.end(spec, &found);
+            self.state = self.end.map_or(found.clone(), |end| end.result(&found));
+            self.found = found;
+        }
         match (&event, &mut self.cost) {
             (Event::Prepare(Preparation::Planned(memory)), cost) => {
-                *cost = Some(Cost::new(spec, &self.windows, &self.options, memory, &self.state));
+                *cost = Some(Cost::new(spec, &self.windows, &self.options, memory, &self.found));
             }
-            (Event::Found(found), Some(cost)) => cost.observe(found, &self.state, self.clock.seconds()),
+            (Event::Found(found), Some(cost)) => cost.observe(found, &self.found, self.clock.seconds()),
             _ => {}
         }
         Some(event)
@@ -184,14 +189,35 @@ impl Search {
         self.cost.as_ref()
     }
 
-    /// What has been found so far, as far as it is worth saving.
+    /// What has been found so far, as far as it is worth saving and within the target.
     pub fn state(&self) -> &SearchState {
         &self.state
     }
 
-    /// Whether all steps are done.
+    /// The step that goes beyond the perplexity that the target allows, before which the search has ended; None where it is not
+    /// known, or there is no such target.
+    pub fn step_beyond(&self) -> Option<&Step> {
+        self.end?.step_beyond(&self.found)
+    }
+
+    /// Whether the target is reached.
     pub fn is_finished(&self) -> bool {
-        self.options.target.is_reached(&self.state)
+        self.end.is_some()
+    }
+
+    /// Whether the search has removed anything, of a finished one.
+    ///
+    /// # Errors
+    /// [`SearchError::NothingWithin`]: not even one step keeps to the perplexity that the target allows. There is a plan
+    /// that says so, but no model to write.
+    pub fn check_result(&self) -> Result<(), Error> {
+        match (self.step_beyond(), self.state.dense) {
+            (Some(step), Some(dense)) if self.state.steps.is_empty() => {
+                let most = self.options.target.most_perplexity(dense.perplexity).unwrap_or(f64::NAN);
+                Err(SearchError::NothingWithin { most, unit: step.removed, perplexity: step.perplexity }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether it goes on, was stopped (by an error, too), or is finished.
@@ -203,20 +229,23 @@ impl Search {
         }
     }
 
-    /// Whether it goes on from one that has found more than is asked for now. That is not lost: [`Search::save`] has it.
+    /// Whether it goes on from one that has found more than is asked for now, and than its plan says. That is not lost:
+    /// [`Search::save`] has it.
     pub fn is_cut(&self) -> bool {
-        self.beyond.is_some()
+        self.end.is_some_and(|end| {
+            self.found.steps.len() > end.steps + usize::from(end.beyond) || !self.found.candidates.is_empty()
+        })
     }
 
     /// The search as it stands, to go on with later.
     pub fn save(&self) -> SavedSearch {
-        SavedSearch::new(self.fingerprint.clone(), self.beyond.as_ref().unwrap_or(&self.state).clone())
+        SavedSearch::new(self.fingerprint.clone(), self.found.clone())
     }
 
     /// The plan of the finished steps.
     pub fn plan(&self) -> Plan {
         let described = self.session.described(&self.windows, &self.options);
-        described.plan(self.fingerprint.clone(), self.status(), self.state.clone())
+        described.plan(self.fingerprint.clone(), self.status(), self.state.clone(), self.step_beyond().cloned())
     }
 
     /// The model and the device.

@@ -9,7 +9,8 @@ use blockpruner::export::{
 use blockpruner::gpu::DeviceInfo;
 use blockpruner::model::{BlockId, BlockSet, ModelSpec};
 use blockpruner::search::{
-    BlockTypes, Candidate, CandidateState, Dense, Objective, SearchOptions, SearchState, Step, Unit, Units, Work,
+    BlockTypes, Candidate, CandidateState, Dense, Objective, SearchOptions, SearchState, Step, Target, Unit, Units,
+    Work,
 };
 use serde_json::{Map, Value, json};
 
@@ -191,6 +192,8 @@ fn searched() -> SearchState {
         work: Work { block_tokens: 7, head_tokens: 8 },
         params_left: parameters - step as u64,
         ratio_removed: 0.1 * step as f64,
+        bytes: None,
+        kv_cache: None,
         seconds: 1.5,
     };
     let (mha, mlp) = (BlockId::mha, BlockId::mlp);
@@ -221,6 +224,10 @@ pub fn plans() -> &'static Bases {
 fn plan() -> Plan {
     let spec = spec();
     let state = searched();
+    let mut beyond =
+        Step { step: 3, value: 14.0, perplexity: 14.0, removed: BlockId::mha(0).into(), ..state.steps[1].clone() };
+    beyond.candidates.retain(|candidate| candidate.unit != BlockId::mlp(0).into());
+    beyond.params_left -= 1;
     Plan {
         format: PLAN_FORMAT.into(),
         status: PlanStatus::Finished,
@@ -230,6 +237,8 @@ fn plan() -> Plan {
             layers: spec.layers.len(),
             parameters: spec.parameters(),
             absent: BlockSet::new(),
+            kv_cache: Some(spec.kv_cache(&BlockSet::new())),
+            bytes: Some(1000),
         },
         calibration: PlanCalibration {
             source: "builtin:sample".into(),
@@ -244,9 +253,12 @@ fn plan() -> Plan {
         settings: PlanSettings {
             units: Units::Blocks,
             block_types: BlockTypes::Mix,
+            target: Some(Target::MaxPerplexity(13.5)),
             remove: 2,
+            written_as: Some("hf".into()),
             objective: Objective::Perplexity,
             strategy: "exact".into(),
+            strategy_seed: None,
             approximate: false,
         },
         device: DeviceInfo {
@@ -259,6 +271,7 @@ fn plan() -> Plan {
         fingerprint: fingerprint(),
         dense: Dense { perplexity: 12.5, mean_nll: 2.5 },
         steps: state.steps,
+        beyond: Some(beyond),
     }
 }
 

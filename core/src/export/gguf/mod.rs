@@ -11,17 +11,22 @@
 mod metadata;
 mod tensors;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::model::family::Container;
-use crate::model::{BlockId, BlockKind, BlockSet, Checkpoint, Family, KeptLayer, ModelError, ModelSpec, families};
+use crate::model::{
+    BlockId, BlockKind, BlockSet, Checkpoint, Family, KeptLayer, KvCache, ModelError, ModelSpec, families,
+};
+use crate::search::Units;
 use crate::text::Tokenizer;
 use crate::weights::gguf::{ALIGNMENT, ALIGNMENT_KEY, GgufFile, StoredValue, TensorRow, header};
-use crate::weights::{FloatType, Form, RowOrder, Weights};
+use crate::weights::{DType, FloatType, Form, RowOrder, Weights};
 
+use super::sizes::Table;
 use super::{ExportError, FolderSink};
 use metadata::Entries;
-use tensors::{Input, Output, Selection};
+use tensors::{Input, Output, STUB_WIDTH, Selection};
 
 /// Which form is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +65,16 @@ pub enum GgufQuantisation {
     Q8_0,
     /// 4 bits, and a scale for each 32 weights; Q8_0 for the head, or the embedding that is the head.
     Q4_0,
+}
+
+impl GgufQuantisation {
+    /// `q8_0` or `q4_0`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+        }
+    }
 }
 
 /// What to write.
@@ -163,6 +178,8 @@ pub struct GgufSummary {
     pub bytes: u64,
     /// Whether values were rounded to the type that they are written in; if not, the model computes what it did.
     pub rounded: bool,
+    /// The KV cache of the written model: that of the whole one, where it holds all blocks.
+    pub kv_cache: KvCache,
     /// Why it is in this form, and what it does not have; for people.
     pub notes: Vec<String>,
 }
@@ -207,6 +224,77 @@ pub async fn export_gguf(
 /// As [`export_gguf`], as far as no value has to be read.
 pub async fn written_gguf_bytes(source: impl Into<GgufSource<'_>>, options: &GgufOptions) -> Result<u64, ExportError> {
     Ok(Plan::new(&source.into(), options).await?.bytes())
+}
+
+/// What [`super::block_sizes`] says of a file.
+pub(super) async fn block_sizes(
+    source: &GgufSource<'_>,
+    options: &GgufOptions,
+    units: Units,
+) -> Result<Table, ExportError> {
+    // All blocks are in it, by the numbers that they have here.
+    let whole = Plan::new(source, &GgufOptions { format: GgufFormat::Zeroed, ..options.clone() }).await?;
+    let padded = |tensor: &Output| tensor.bytes().next_multiple_of(whole.alignment);
+    let all = whole.header().len() as u64 + whole.tensors.iter().map(padded).sum::<u64>();
+    let spec = source.spec;
+    let as_deci = families::deci::of_spec(spec).is_some();
+    let stays_plain = units != Units::Blocks && spec.plain_layers(&BlockSet::new()).is_some();
+    let leaves_out = match options.format {
+        GgufFormat::Auto => as_deci || stays_plain,
+        GgufFormat::Plain | GgufFormat::Deci => true,
+        GgufFormat::Zeroed => false,
+    };
+    if !leaves_out {
+        return Ok((all, Vec::new()));
+    }
+    let names = |block| {
+        let tensors = whole.target.block_tensors_in(Container::Gguf, block);
+        tensors.into_iter().map(|tensor| tensor.name).collect::<BTreeSet<String>>()
+    };
+    let of_block = |block: BlockId| -> u64 {
+        let (own, other) = (names(block), names(BlockId { kind: block.kind.other(), ..block }));
+        let tensors = whole.tensors.iter().filter(|tensor| own.contains(&tensor.name) && !other.contains(&tensor.name));
+        tensors.map(|tensor| padded(tensor) + tensor.row().header_bytes()).sum()
+    };
+    let layers = (0..spec.layers.len()).flat_map(|layer| [BlockId::mha(layer), BlockId::mlp(layer)]);
+    let mut blocks: BTreeMap<BlockId, u64> = layers.map(|block| (block, of_block(block))).collect();
+    let mut rest =
+        all - blocks.values().sum::<u64>() + METADATA_BYTES + METADATA_BYTES_A_LAYER * spec.layers.len() as u64;
+    blocks.retain(|block, _| spec.has(*block));
+    if as_deci && !stays_plain {
+        // A stub stands for every feed-forward block that goes at most, and one for the first block, if that is attention.
+        let (attention, feed_forward) = stub_bytes(&whole.tensors, spec.hidden_size);
+        for (_, bytes) in blocks.iter_mut().filter(|(block, _)| block.kind == BlockKind::Mlp) {
+            *bytes = bytes.saturating_sub(feed_forward);
+            rest += feed_forward;
+        }
+        rest += feed_forward * spec.absent.iter().filter(|block| block.kind == BlockKind::Mlp).count() as u64;
+        if let Some(bytes) = spec.blocks().min_by_key(BlockId::by_layer).and_then(|first| blocks.get_mut(&first)) {
+            *bytes = bytes.saturating_sub(attention);
+        }
+        rest += attention;
+    }
+    Ok((rest, blocks.into_iter().collect()))
+}
+
+/// What the metadata of a `deci` may have more than those of the whole model, beside what it says of layers.
+const METADATA_BYTES: u64 = 4096;
+/// Heads, key-value heads and width of a layer, and the number of a stub.
+const METADATA_BYTES_A_LAYER: u64 = 16;
+
+/// Bytes of the stubs of an attention and of a feed-forward block, at most.
+fn stub_bytes(tensors: &[Output], hidden_size: usize) -> (u64, u64) {
+    let matrices = || tensors.iter().filter(|tensor| tensor.shape.len() > 1).map(|tensor| tensor.dtype);
+    let dtype = match matrices().any(DType::is_quantised) && hidden_size.is_multiple_of(DType::Q4_0.block_elements()) {
+        true => DType::Q4_0,
+        false => {
+            matrices().filter(|dtype| !dtype.is_quantised()).max_by_key(|dtype| dtype.bytes_of(1)).unwrap_or(DType::F32)
+        }
+    };
+    let bytes = |elements| dtype.bytes_of(elements).unwrap_or(4 * elements as u64);
+    // The norms, and rows of the table of tensors.
+    let beside = 4 * hidden_size as u64 + 1024;
+    (bytes(hidden_size * hidden_size) + beside, bytes(3 * STUB_WIDTH * hidden_size) + beside)
 }
 
 /// Checks that `written`, the file that [`export_gguf`] wrote, reads back as the architecture that was meant, and that every
@@ -272,6 +360,8 @@ fn is_factors(name: &str) -> bool {
 struct Plan {
     file: String,
     form: GgufForm,
+    /// Blocks that are gone, of the input.
+    gone: BlockSet,
     /// What the file reads back as.
     target: ModelSpec,
     entries: Entries,
@@ -390,7 +480,7 @@ impl Plan {
             None => ALIGNMENT,
         };
         let file = source.file_name(gone);
-        Ok(Ok(Self { file, form, target, entries, tensors, alignment, notes }))
+        Ok(Ok(Self { file, form, gone: gone.clone(), target, entries, tensors, alignment, notes }))
     }
 
     fn bytes(&self) -> u64 {
@@ -410,6 +500,10 @@ impl Plan {
             tensors: self.tensors.len(),
             bytes: self.bytes(),
             rounded: self.tensors.iter().any(|tensor| tensor.is_rounded(input)),
+            kv_cache: match self.form {
+                GgufForm::Zeroed => input.spec.whole().kv_cache(&BlockSet::new()),
+                GgufForm::Plain | GgufForm::Deci => input.spec.kv_cache(&self.gone),
+            },
             notes: self.notes.clone(),
         }
     }

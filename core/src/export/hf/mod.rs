@@ -12,11 +12,13 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::family::{TensorRef, stored};
-use crate::model::{BlockId, BlockKind, BlockSet, CARD, Checkpoint, Family, ModelSpec, Origin};
+use crate::model::{BlockId, BlockKind, BlockSet, CARD, Checkpoint, Family, KvCache, ModelSpec, Origin};
+use crate::search::Units;
 use crate::weights::{DType, FloatType, Rows, Weights};
 use serde_json::{Map, Value};
 
 use super::card::Subject;
+use super::sizes::Table;
 use super::{ExportError, FolderSink, Provenance};
 use shards::Shard;
 
@@ -215,6 +217,8 @@ pub struct HfSummary {
     pub bytes: u64,
     /// Whether values were rounded to the type that they are written in; if not, the model computes what it did.
     pub rounded: bool,
+    /// The KV cache of the written model: that of the whole one, where it holds all blocks.
+    pub kv_cache: KvCache,
     /// Tensors of the input that the model does not need and whose type could not be read; they are not in the output.
     pub left_out: Vec<String>,
     /// What of the input's files named programs and is not in the output, as `KEY in FILE`.
@@ -301,6 +305,38 @@ pub fn written_bytes<'a>(source: impl Into<HfSource<'a>>, options: &HfOptions) -
     Ok(total_bytes(&select(&source, options, &gone)?))
 }
 
+/// What [`super::block_sizes`] says of a folder, in the format of `options` or (`best`) the best one.
+pub(super) fn block_sizes(
+    source: &HfSource<'_>,
+    options: &HfOptions,
+    best: bool,
+    units: Units,
+) -> Result<Table, ExportError> {
+    let leaves_out = match options.format {
+        // The best format of the whole model is plain, but what a search leaves may be no ordinary model.
+        HfFormat::Plain if best => units != Units::Blocks || source.check_removal().is_ok(),
+        HfFormat::Plain => true,
+        HfFormat::Removed => source.check_removal().map(|()| true)?,
+        HfFormat::Zeroed => false,
+    };
+    let format = if leaves_out { HfFormat::Removed } else { HfFormat::Zeroed };
+    let tensors = select(source, &HfOptions { format, ..options.clone() }, &source.spec.absent)?;
+    let all = total_bytes(&tensors);
+    let mut blocks = BTreeMap::<BlockId, u64>::new();
+    let mut rest = 0;
+    for tensor in &tensors {
+        let bytes = tensor.bytes() + shards::row_bytes(tensor, all);
+        match source.spec.family.place(&tensor.source) {
+            Some((layer, Some(kind))) if leaves_out => *blocks.entry(BlockId { kind, layer }).or_default() += bytes,
+            _ => rest += bytes,
+        }
+    }
+    let files = shards::split(tensors, options.shard_bytes).len() as u64;
+    // In another order of layers there may be one file more.
+    rest += shards::FRAME_BYTES * (files + u64::from(files > 1));
+    Ok((rest, blocks.into_iter().collect()))
+}
+
 fn total_bytes(tensors: &[OutputTensor]) -> u64 {
     tensors.iter().map(OutputTensor::bytes).sum()
 }
@@ -362,6 +398,7 @@ async fn export_in_chunks(
         tensors: tensors.len(),
         bytes: total_bytes(&tensors),
         rounded: tensors.iter().any(|tensor| is_rounded(source.weights, tensor)),
+        kv_cache: kv_cache(&source, options.format, &gone),
         left_out: source.weights.unsupported().map(|tensor| tensor.name.clone()).collect(),
         foreign_code: Vec::new(),
     };
@@ -508,12 +545,21 @@ fn small_files(
         spec: source.spec,
         origin: source.origin,
         gone,
+        kv_cache: kv_cache(source, options.format, gone),
         provenance: &options.provenance,
         library: "transformers",
         loading: loading(source.spec.family, options.format, removed),
     };
     files.push((CARD.to_string(), subject.card().into_bytes()));
     Ok(files)
+}
+
+/// The KV cache of a model that is written so.
+fn kv_cache(source: &HfSource<'_>, format: HfFormat, gone: &BlockSet) -> KvCache {
+    match format {
+        HfFormat::Zeroed => source.spec.whole().kv_cache(&BlockSet::new()),
+        HfFormat::Removed | HfFormat::Plain => source.spec.kv_cache(gone),
+    }
 }
 
 /// How the card says that a folder is loaded.

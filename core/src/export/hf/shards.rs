@@ -49,6 +49,16 @@ fn aligned(mut tensors: Vec<OutputTensor>) -> Vec<OutputTensor> {
     tensors
 }
 
+/// Bytes of a header beside its rows, at most: the length, the metadata, the padding.
+pub(super) const FRAME_BYTES: u64 = 64;
+
+/// Bytes of a tensor's row in a header, at most, where all tensors together take `all` bytes.
+pub(super) fn row_bytes(tensor: &OutputTensor, all: u64) -> u64 {
+    let entry = json!({"dtype": tensor.dtype.as_str(), "shape": tensor.shape, "data_offsets": [all, all]});
+    // With a colon and a comma.
+    (Value::from(tensor.written.as_str()).to_string().len() + entry.to_string().len() + 2) as u64
+}
+
 /// The bytes before the tensors: the length of the JSON, then the JSON padded with spaces to a multiple of 8.
 pub(super) fn header(tensors: &[OutputTensor]) -> Vec<u8> {
     let mut entries = Map::new();

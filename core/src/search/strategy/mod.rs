@@ -1,9 +1,18 @@
 //! How the candidates of a step are scored: a [`Strategy`] decides which of them are, how far, and in which order. What every
 //! strategy has in common is the search's: the steps, the choice of the lowest, what is told and what is saved.
+//!
+//! `exact`, `exhaustive` and `racing` are ways to run the published search. The others are what it is compared with: `one_shot`,
+//! `short_gpt`, `cosine` and `relative_magnitude` measure once (`once`), `random` not at all.
 
+mod cosine;
 mod exact;
 mod exhaustive;
+mod once;
+mod one_shot;
 mod racing;
+mod random;
+mod relative_magnitude;
+mod short_gpt;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -12,16 +21,22 @@ use std::rc::Rc;
 
 use web_time::Instant;
 
+pub use cosine::Cosine;
 pub use exact::Exact;
 pub use exhaustive::Exhaustive;
+pub use one_shot::OneShot;
 pub use racing::Racing;
+pub use random::Random;
+pub use relative_magnitude::RelativeMagnitude;
+pub use short_gpt::ShortGpt;
 
 use super::sweep::{Outcome, Scored, Sweep};
 use super::{
-    Candidate, CandidateState, Event, MemoryPlan, Observer, Reason, SearchError, SearchOptions, SearchState, Step, Unit,
+    Candidate, CandidateState, Event, MemoryPlan, Objective, Observer, Reason, SearchError, SearchOptions, SearchState,
+    Step, Unit, Units, Work,
 };
 use crate::model::{BlockSet, ModelSpec};
-use crate::score::{Score, ScoreError, Scorer};
+use crate::score::{Score, ScoreError, Scorer, StateChange};
 use crate::text::Windows;
 
 /// Candidates advance together for about so long, so that progress is saved and a stop takes effect.
@@ -37,19 +52,46 @@ pub trait Strategy: fmt::Debug {
         true
     }
 
+    /// What its removals are chosen by, in words that end a sentence, with its source.
+    fn chosen_by(&self) -> &str {
+        "the perplexity of the calibration text without them (BlockPruner, Zhong et al., Findings of ACL 2025)"
+    }
+
+    /// What it measures of candidates; None: what the search's options say.
+    fn objective(&self) -> Option<Objective> {
+        None
+    }
+
+    /// The only units that it can choose among; None: any.
+    fn units(&self) -> Option<Units> {
+        None
+    }
+
+    /// What its draws begin from, if it draws.
+    fn seed(&self) -> Option<u64> {
+        None
+    }
+
     /// What it needs the device's memory for.
     fn needs(&self, _windows: &Windows) -> StrategyNeeds {
         StrategyNeeds::default()
     }
 
-    /// The share of the arithmetic of scoring every candidate of a step (1-based) completely that it usually does, 0 to 1: for
-    /// the estimate before there is a step to judge by.
+    /// Passes over the text that a step (1-based) of so many candidates counts as: one for each that is scored, one to
+    /// measure all of them, and one for the perplexity of what goes where that is not known yet.
+    fn passes(&self, _step: usize, candidates: usize) -> usize {
+        candidates
+    }
+
+    /// The share of the arithmetic of its passes in a step (1-based) that it usually does, 0 to 1: for the estimate before there is
+    /// a step to judge by.
     fn usual_share(&self, _step: usize) -> f64 {
         1.0
     }
 
     /// Scores candidates of the step under way: as many as it takes to find the one to remove, which is that of the lowest
-    /// value. What it leaves is recorded as left out.
+    /// value. What it leaves is recorded as left out. Where it measures another value than the perplexity, the search adds the
+    /// perplexity of what goes.
     fn step<'a>(&'a self, step: &'a mut StepContext<'_>) -> StepFuture<'a>;
 }
 
@@ -68,11 +110,18 @@ pub struct StrategyNeeds {
     pub opening: usize,
     /// The head over likely tokens, which shows early that a candidate cannot win.
     pub likely_head: bool,
+    /// Whether [`StepContext::changes`] is asked, which keeps copies of hidden states.
+    pub changes: bool,
+}
+
+impl StrategyNeeds {
+    /// Of a strategy that asks for [`StepContext::changes`] only.
+    pub const CHANGES: Self = Self { together: false, heats: 1, opening: 0, likely_head: false, changes: true };
 }
 
 impl Default for StrategyNeeds {
     fn default() -> Self {
-        Self { together: true, heats: 1, opening: 0, likely_head: false }
+        Self { together: true, heats: 1, opening: 0, likely_head: false, changes: false }
     }
 }
 
@@ -85,8 +134,28 @@ impl<S: Strategy + ?Sized> Strategy for Rc<S> {
         (**self).is_approximate()
     }
 
+    fn chosen_by(&self) -> &str {
+        (**self).chosen_by()
+    }
+
+    fn objective(&self) -> Option<Objective> {
+        (**self).objective()
+    }
+
+    fn units(&self) -> Option<Units> {
+        (**self).units()
+    }
+
+    fn seed(&self) -> Option<u64> {
+        (**self).seed()
+    }
+
     fn needs(&self, windows: &Windows) -> StrategyNeeds {
         (**self).needs(windows)
+    }
+
+    fn passes(&self, step: usize, candidates: usize) -> usize {
+        (**self).passes(step, candidates)
     }
 
     fn usual_share(&self, step: usize) -> f64 {
@@ -98,14 +167,25 @@ impl<S: Strategy + ?Sized> Strategy for Rc<S> {
     }
 }
 
-/// The strategy of the library that plans call `name`: exact, exhaustive or racing.
+/// The strategy of the library that plans call `name`; `random` with the seed 0.
 ///
 /// # Errors
 /// What is wrong with the name, in words.
 pub fn strategy(name: &str) -> Result<Rc<dyn Strategy>, String> {
-    let all: [Rc<dyn Strategy>; 3] = [Rc::new(Exact), Rc::new(Exhaustive), Rc::new(Racing)];
-    let found = all.into_iter().find(|strategy| strategy.name() == name);
-    found.ok_or_else(|| format!("`{name}` is not a strategy: expected exact, exhaustive or racing"))
+    let all: [Rc<dyn Strategy>; 8] = [
+        Rc::new(Exact),
+        Rc::new(Exhaustive),
+        Rc::new(Racing),
+        Rc::new(OneShot),
+        Rc::new(ShortGpt),
+        Rc::new(Cosine),
+        Rc::new(RelativeMagnitude),
+        Rc::new(Random::default()),
+    ];
+    all.iter().find(|strategy| strategy.name() == name).cloned().ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|strategy| strategy.name()).collect();
+        format!("`{name}` is not a strategy: expected one of {}", names.join(", "))
+    })
 }
 
 /// A search, as a [`Strategy`] sees it in a step.
@@ -178,19 +258,72 @@ impl StepContext<'_> {
 
     /// One whole pass for every candidate.
     async fn score_alone(&mut self, units: &[Unit]) -> Result<(), SearchError> {
-        let (removed, scorer) = (self.removed(), self.scorer);
         for unit in units {
             let start = Instant::now();
-            let without = removed.with(unit.blocks());
-            let outcome = scorer.perplexity(&without).await.map(Outcome::Complete);
-            let block_tokens = (scorer.blocks(&without) * scorer.tokens()) as u64;
-            let head_tokens = scorer.targets() as u64;
-            let candidate = candidate(Scored { unit: *unit, outcome, head_tokens })?;
-            self.state.work += super::Work { block_tokens, head_tokens };
+            let candidate = self.pass(*unit).await?;
             self.state.seconds += start.elapsed().as_secs_f64();
             self.record(vec![candidate])?;
         }
         Ok(())
+    }
+
+    /// A whole pass without a candidate, whose work becomes the step's.
+    pub(super) async fn pass(&mut self, unit: Unit) -> Result<Candidate, SearchError> {
+        let (without, scorer) = (self.removed().with(unit.blocks()), self.scorer);
+        let outcome = scorer.perplexity(&without).await.map(Outcome::Complete);
+        let block_tokens = (scorer.blocks(&without) * scorer.tokens()) as u64;
+        let head_tokens = scorer.targets() as u64;
+        self.state.work += Work { block_tokens, head_tokens };
+        Ok(candidate(Scored { unit, outcome, head_tokens })?)
+    }
+
+    /// What each of these candidates makes of the hidden states in the model as it is in this step, in one pass for all of
+    /// them. Nothing is recorded.
+    ///
+    /// # Errors
+    /// What a device can do wrong, and [`SearchError::Stopped`].
+    pub async fn changes(&mut self, units: &[Unit]) -> Result<Vec<(Unit, StateChange)>, SearchError> {
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (start, step, removed) = (Instant::now(), self.number(), self.removed());
+        let Self { scorer, state, observe, .. } = self;
+        let sets: Vec<BlockSet> = units.iter().map(|unit| unit.blocks().collect()).collect();
+        let before = state.candidates.len() as f64;
+        let total = before + units.len() as f64;
+        let (changes, block_tokens) = scorer
+            .changes(&sets, &removed, |share| {
+                let done = (before + share * units.len() as f64) / total;
+                match observe(Event::Progress { step, done, work: state.work }, state) {
+                    ControlFlow::Continue(()) => Ok(()),
+                    ControlFlow::Break(()) => Err(SearchError::Stopped),
+                }
+            })
+            .await?;
+        state.work += Work { block_tokens, head_tokens: 0 };
+        state.seconds += start.elapsed().as_secs_f64();
+        Ok(units.iter().copied().zip(changes).collect())
+    }
+
+    /// Records what was measured of candidates, and tells of them. One whose value is not finite is rejected.
+    ///
+    /// # Errors
+    /// [`SearchError::Stopped`].
+    pub fn record_values(&mut self, values: &[(Unit, f64)]) -> Result<(), SearchError> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let candidates = values.iter().map(|(unit, value)| {
+            let (value, state, reason) = match value.is_finite() {
+                true => (Some(*value), CandidateState::Complete, None),
+                false => {
+                    let problem = format!("what is measured of it is {value}: the hidden states overflow there");
+                    (None, CandidateState::Rejected, Some(Reason::Other(problem)))
+                }
+            };
+            Candidate { unit: *unit, value, perplexity: None, at_least: None, state, head_tokens: 0, reason }
+        });
+        self.record(candidates.collect())
     }
 
     /// Scores candidates together, against the incumbent's mean NLL if there is one; see [`Sweep::score`].
@@ -315,10 +448,19 @@ mod tests {
 
     #[test]
     fn strategies_have_names() {
-        for name in ["exact", "exhaustive", "racing"] {
+        for (name, is_approximate) in [
+            ("exact", false),
+            ("exhaustive", false),
+            ("racing", true),
+            ("one-shot", true),
+            ("short-gpt", true),
+            ("cosine", true),
+            ("relative-magnitude", true),
+            ("random", true),
+        ] {
             let strategy = strategy(name).unwrap();
-            assert_eq!((strategy.name(), strategy.is_approximate()), (name, name == "racing"));
+            assert_eq!((strategy.name(), strategy.is_approximate()), (name, is_approximate));
         }
-        assert!(strategy("random").unwrap_err().contains("expected exact"));
+        assert!(strategy("annealing").unwrap_err().contains("expected one of exact, exhaustive, racing, one-shot"));
     }
 }

@@ -34,6 +34,13 @@ pub(crate) struct TensorRow<'a> {
     pub bytes: u64,
 }
 
+impl TensorRow<'_> {
+    /// Bytes of the row itself.
+    pub fn header_bytes(&self) -> u64 {
+        (8 + self.name.len() + 4 + 8 * self.shape.len() + 4 + 8) as u64
+    }
+}
+
 /// The numbers that the format gives the types of values.
 const U8: u32 = 0;
 const U32: u32 = 4;

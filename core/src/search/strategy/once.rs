@@ -1,0 +1,38 @@
+//! What the strategies have in common that measure candidates once: a later step takes the values of the step before.
+
+use super::StepContext;
+use crate::score::StateChange;
+use crate::search::{Candidate, SearchError, Unit};
+
+impl StepContext<'_> {
+    /// Records the values that candidates had in the step before, for strategies that measure once. The candidates that are to be
+    /// measured now: those of the first step, and of a step none of whose candidates has been measured. A pair may be such a
+    /// one, where its blocks have become neighbours only now; as long as others are left, it is not measured.
+    ///
+    /// # Errors
+    /// [`SearchError::Stopped`].
+    pub fn carry_over(&mut self) -> Result<Vec<Unit>, SearchError> {
+        let open = self.open();
+        let Some(last) = self.steps().last() else { return Ok(open) };
+        let is_candidate = |unit: Unit| open.contains(&unit) || self.scored().iter().any(|scored| scored.unit == unit);
+        let measured =
+            last.candidates.iter().filter(|candidate| candidate.value.is_some() && is_candidate(candidate.unit));
+        let measured: Vec<&Candidate> = measured.collect();
+        if measured.is_empty() {
+            return Ok(open);
+        }
+        let measured = measured.into_iter().filter(|candidate| open.contains(&candidate.unit));
+        let values: Vec<(Unit, f64)> =
+            measured.filter_map(|candidate| Some((candidate.unit, candidate.value?))).collect();
+        self.record_values(&values)?;
+        Ok(Vec::new())
+    }
+
+    /// A step of a strategy that measures once what candidates make of the hidden states.
+    pub(super) async fn step_by_change(&mut self, value: impl Fn(&StateChange) -> f64) -> Result<(), SearchError> {
+        let units = self.carry_over()?;
+        let changes = self.changes(&units).await?;
+        let values: Vec<(Unit, f64)> = changes.iter().map(|(unit, change)| (*unit, value(change))).collect();
+        self.record_values(&values)
+    }
+}

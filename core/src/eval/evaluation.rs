@@ -227,6 +227,8 @@ mod tests {
                 layers: 12,
                 parameters: 7,
                 absent: BlockSet::new(),
+                kv_cache: None,
+                bytes: None,
             },
             removed: "mha:4,mlp:3".parse().unwrap(),
             plan: Some(EvaluatedPlan { file: "plan.json".into(), step: 2 }),

@@ -31,7 +31,7 @@ impl Marks {
             return Self::linear(low, high, wanted);
         }
         let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-        let within = |mark: &f64| (low * (1.0 - 1e-9)..=high * (1.0 + 1e-9)).contains(mark);
+        let within = |mark: &f64| mark.is_finite() && (low * (1.0 - 1e-9)..=high * (1.0 + 1e-9)).contains(mark);
         let all: Vec<f64> = (first..=last)
             .flat_map(|power| [1.0, 2.0, 5.0].map(|times| times * 10f64.powi(power)))
             .filter(within)
@@ -72,6 +72,7 @@ mod tests {
         assert_eq!(labels(&Marks::linear(11.9, 12.45, 4)), ["12.0", "12.2", "12.4"]);
         assert_eq!(labels(&Marks::logarithmic(9.0, 250.0, 5)), ["10", "20", "50", "100", "200"]);
         assert_eq!(labels(&Marks::logarithmic(12.0, 16.0, 4)), ["12", "13", "14", "15", "16"]);
+        assert!(Marks::logarithmic(f64::MIN_POSITIVE, f64::MAX, 5).at.iter().all(|mark| mark.is_finite()));
         let many = Marks::logarithmic(1.0, 1e300, 5);
         assert!(many.at.len() <= 6 && many.at.len() > 3, "{:?}", many.at);
     }

@@ -35,7 +35,7 @@
 //!
 //! Data flows one way: [`weights`] and [`text`] -> [`model`] -> [`score`] -> [`search`] -> [`export`] -> [`session`]; and from
 //! [`model`] to [`generate`].
-//! [`hub`] brings models from the Hugging Face hub.
+//! [`hub`] brings models from the Hugging Face hub; [`report`] shows people what was found.
 //! [`gpu`] knows nothing of models, [`model`] nothing of searching, [`search`] nothing of files or screens.
 
 #![warn(clippy::missing_errors_doc)]
@@ -43,6 +43,7 @@
 pub mod bench;
 mod digest;
 mod error;
+pub mod eval;
 pub mod export;
 mod file_kind;
 pub mod generate;
@@ -50,6 +51,7 @@ pub mod gpu;
 pub mod hub;
 mod json;
 pub mod model;
+pub mod report;
 pub mod score;
 pub mod search;
 pub mod session;

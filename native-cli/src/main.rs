@@ -1,9 +1,10 @@
-//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `hub`, `size`, `progress`, `event`,
-//! `screen`, `exit` and `ctrl_c`. Results go to stdout, everything else is told on stderr, as an [`event::Event`].
+//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `hub`, `runs`, `size`, `progress`,
+//! `event`, `screen`, `exit` and `ctrl_c`. Results go to stdout, everything else is told on stderr, as an [`event::Event`].
 
 mod args;
 mod bench;
 mod command_line;
+mod compare;
 mod completions;
 mod ctrl_c;
 mod demo;
@@ -21,6 +22,8 @@ mod open;
 mod perplexity;
 mod progress;
 mod prune;
+mod report;
+mod runs;
 mod screen;
 mod search;
 mod size;
@@ -54,6 +57,10 @@ enum Command {
     Export(export::ExportArgs),
     /// Continue a prompt, with or without some blocks
     Generate(generate::GenerateArgs),
+    /// Compare plans: what they removed, and what that cost
+    Compare(compare::CompareArgs),
+    /// Show plans as an HTML file: plots, the map of blocks, every score
+    Report(report::ReportArgs),
     /// Show a model's architecture, blocks, parameters and memory plan
     Inspect(inspect::InspectArgs),
     /// List the devices of this machine
@@ -94,6 +101,8 @@ fn main() -> ExitCode {
             Command::Perplexity(args) => perplexity::run(&args).await,
             Command::Export(args) => export::run(&args).await,
             Command::Generate(args) => generate::run(&args).await,
+            Command::Compare(args) => compare::run(&args).await,
+            Command::Report(args) => report::run(&args).await,
             Command::Inspect(args) => inspect::run(&args).await,
             Command::Devices(args) => devices::run(&args).await,
             Command::Bench(args) => bench::run(&args).await,

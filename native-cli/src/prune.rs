@@ -45,7 +45,7 @@ pub struct PruneArgs {
     /// Quantise the written weights, for --format gguf
     #[arg(long, value_enum, conflicts_with = "dtype")]
     pub quantize: Option<Quantize>,
-    /// Folder for plan.json, order.json and the model; must be new or empty
+    /// Folder for plan.json, report.html, order.json and the model; must be new or empty
     #[arg(long)]
     pub out: PathBuf,
     /// Go on with the search in --out, interrupted or finished, to the same target or another
@@ -170,7 +170,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     text += &screen::approximate_line(plan.settings.approximate.then_some(&plan.settings.strategy), &count);
     text += &screen::size_line(bytes_read, summary.bytes);
     text += &screen::cache_line(&kv_cache_read, &kv_cache_written);
-    text += &format!("wrote {}: plan.json, order.json, model/ ({})\n", args.out.display(), summary.format);
+    text += &format!("wrote {}: plan.json, report.html, order.json, model/ ({})\n", args.out.display(), summary.format);
     screen::print_text(&text)
 }
 

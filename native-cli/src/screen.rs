@@ -8,6 +8,7 @@ use anyhow::Context;
 use blockpruner::bench::SearchCount;
 use blockpruner::export::ModelSummary;
 use blockpruner::model::{BlockKind, KvCache};
+pub use blockpruner::report::{bytes, grouped, perplexity as short};
 use blockpruner::search::{MemoryPlan, Step};
 use clap::{Args, ValueEnum};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -273,34 +274,6 @@ pub fn cache_line(read: &KvCache, written: &KvCache) -> String {
     format!("KV cache: {a_token} -> {left} a token, {whole} -> {less} for the {context} tokens of the context (f16)\n")
 }
 
-/// A perplexity for people.
-pub fn short(value: f64) -> String {
-    if value < 1e6 { format!("{value:.4}") } else { format!("{value:.4e}") }
-}
-
-/// `1234567` as `1,234,567`.
-pub fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Bytes for people.
-pub fn bytes(value: u64) -> String {
-    match value {
-        0..1024 => format!("{value} B"),
-        1024..1_048_576 => format!("{:.1} KiB", value as f64 / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", value as f64 / 1_048_576.0),
-        _ => format!("{:.2} GiB", value as f64 / 1_073_741_824.0),
-    }
-}
-
 /// A plan of device memory, for people.
 pub fn memory(plan: &MemoryPlan) -> String {
     let how = if plan.streamed { ", streamed from the file" } else { "" };
@@ -337,10 +310,7 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([1023, 1536, 5 << 20, 3 << 30].map(bytes), ["1023 B", "1.5 KiB", "5.0 MiB", "3.00 GiB"]);
         assert_eq!([0.2, 61.0, 7200.0].map(duration), ["1 s", "2 min", "2.0 h"]);
-        assert_eq!([12.34567, 1e9].map(short), ["12.3457", "1.0000e9"]);
     }
     #[test]
     fn lines_break_between_words() {

@@ -58,8 +58,20 @@ fn read(path: &Path) -> Value {
 #[test]
 fn help_lists_what_is_built() {
     let help = success(&["--help"]);
-    let commands =
-        ["prune", "perplexity", "export", "generate", "inspect", "devices", "bench", "demo", "completions", "man"];
+    let commands = [
+        "prune",
+        "perplexity",
+        "export",
+        "generate",
+        "compare",
+        "report",
+        "inspect",
+        "devices",
+        "bench",
+        "demo",
+        "completions",
+        "man",
+    ];
     for command in commands {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {help}");
     }
@@ -529,6 +541,48 @@ fn a_finished_search_is_extended_and_cut() {
     assert!(!parts.join("state").exists());
 }
 
+/// A run's report is that of its plan, and the same of every run but for times and the command.
+#[test]
+fn plans_have_a_report_and_are_compared() {
+    let root = tempfile::tempdir().unwrap();
+    let (one, other) = (root.path().join("one"), root.path().join("other"));
+    for out in [&one, &other] {
+        success(&prune(
+            out.to_str().unwrap(),
+            &["--remove", "1", "--eval-text", "builtin:sample", "--eval-max-windows", "1"],
+        ));
+    }
+    let report = |out: &Path| fs::read_to_string(out.join("report.html")).unwrap();
+    let (page, plan) = (report(&one), read(&one.join("plan.json")));
+    assert!(
+        page.contains("which the search has seen, too") && page.contains("<pre>blockpruner prune --model builtin:tiny")
+    );
+    let known = |page: &str, plan: &Value| {
+        let seconds = plan["steps"][0]["seconds"].as_f64().unwrap();
+        let out = if *plan == read(&one.join("plan.json")) { "one" } else { "other" };
+        page.replace(&format!("{seconds:.1} s"), "TIME").replace(&format!("--out {out}"), "--out OUT")
+    };
+    assert_eq!(known(&page, &plan), known(&report(&other), &read(&other.join("plan.json"))));
+    for candidate in plan["steps"][0]["candidates"].as_array().unwrap() {
+        let score = format!("<td>{:.4}</td>", candidate["perplexity"].as_f64().unwrap());
+        assert!(page.contains(&score), "{candidate}");
+    }
+
+    let (plans, out) = ([one.to_str().unwrap(), other.to_str().unwrap()], root.path().join("both.html"));
+    let told = json(&[&["report", "--json", "--out", out.to_str().unwrap()], &plans[..]].concat());
+    assert_eq!((&told["plans"], fs::metadata(&out).unwrap().len()), (&2.into(), told["bytes"].as_u64().unwrap()));
+    let compare = |more: &[&str]| success(&[&["compare"], &plans[..], more].concat());
+    assert!(compare(&[]).contains("all steps  1 of 1 blocks  1.00"));
+    assert!(compare(&["--markdown"]).contains("| model | builtin:tiny | builtin:tiny |"));
+    let csv = compare(&["--csv", "--ratio", "50%"]);
+    assert!(csv.lines().next().unwrap().ends_with("perplexity_at_0.5") && csv.lines().count() == 3, "{csv}");
+    let compared: Value = serde_json::from_str(&compare(&["--json"])).unwrap();
+    assert_eq!(compared["plans"][0]["perplexity"], plan["steps"][0]["perplexity"]);
+    failure(&["compare", plans[0], "--ratio", "2"], 2, "expected a share, such as 0.25 or 25%");
+    failure(&["compare", root.path().to_str().unwrap()], 2, "plan.json");
+    failure(&["report"], 2, "PLAN");
+}
+
 /// The same without any warning, twice: in the first step, and after it.
 #[cfg(unix)]
 #[test]
@@ -553,7 +607,7 @@ fn a_killed_search_ends_as_if_it_had_not_been() {
     let written = fs::read_dir(&parts).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(
         written.collect::<std::collections::BTreeSet<_>>(),
-        ["model", "order.json", "plan.json"].map(String::from).into()
+        ["model", "order.json", "plan.json", "report.html"].map(String::from).into()
     );
 }
 

@@ -62,6 +62,7 @@ export interface Found {
   finished: boolean;
   planJson: string;
   orderJson: string;
+  reportHtml: string;
   order: Unit[];
   seconds: number;
 }

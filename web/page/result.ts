@@ -56,7 +56,8 @@ export class ResultView {
         if (folder) this.export(folder);
       });
     }
-    const file = (text: string | undefined) => new Blob([text ?? ""], { type: "application/json" });
+    const file = (text: string | undefined, type = "application/json") => new Blob([text ?? ""], { type });
+    $("report").addEventListener("click", () => download("report.html", file(this.found?.reportHtml, "text/html")));
     $("plan").addEventListener("click", () => download("plan.json", file(this.found?.planJson)));
     $("order").addEventListener("click", () => download("order.json", file(this.found?.orderJson)));
   }

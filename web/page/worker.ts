@@ -1,6 +1,6 @@
 // Everything that takes time: the library, the device, files. The page only shows what comes from here.
 
-import init from "../pkg/blockpruner_web.js";
+import init, { report } from "../pkg/blockpruner_web.js";
 import type { BlockPrunerError, FolderSink, Search } from "../pkg/blockpruner_web.js";
 import { type Loaded, load, onProgress, unload } from "./model";
 import { Problem, reply } from "./post";
@@ -113,7 +113,8 @@ async function run(search: Search, job: SettledJob): Promise<void> {
     return;
   }
   const seconds = (performance.now() - begun) / 1000;
-  reply({ type: "found", found: { finished, planJson: search.planJson(), orderJson: search.orderJson(), order: search.order(), seconds } });
+  const planJson = search.planJson();
+  reply({ type: "found", found: { finished, planJson, orderJson: search.orderJson(), reportHtml: report([planJson]), order: search.order(), seconds } });
 }
 
 function continueLoop(): void {
@@ -168,14 +169,15 @@ async function compare(step: number, prompt: string, maxTokens: number, signal: 
   reply({ type: "compared" });
 }
 
-/** The layout of the command line's output folder: plan.json, order.json, model/. */
+/** The layout of the command line's output folder: plan.json, order.json, report.html, model/. */
 async function exportModel({ step, format, dtype, folder }: Extract<Request, { type: "export" }>, signal: AbortSignal): Promise<void> {
   const { here, search } = found();
   const { checkpoint } = here;
   const without = search.order().slice(0, step);
   const name = `${checkpoint.info().name.split(/[/:]/).pop()}-pruned-${step}`;
   const write = async (sink: FolderSink, inner: FolderSink) => {
-    for (const [file, text] of [["plan.json", search.planJson()], ["order.json", search.orderJson()]] as const) {
+    const planJson = search.planJson();
+    for (const [file, text] of [["plan.json", planJson], ["order.json", search.orderJson()], ["report.html", report([planJson])]] as const) {
       await sink.beginFile(file);
       await sink.write(new TextEncoder().encode(text));
       await sink.endFile();

@@ -1,6 +1,7 @@
 //! Errors as JavaScript sees them: an `Error` with the library's message and a `code` to decide by.
 
 use blockpruner::ErrorKind;
+use blockpruner::eval::EvalError;
 use blockpruner::export::ExportError;
 use blockpruner::generate::GenerateError;
 use blockpruner::gpu::GpuError;
@@ -34,7 +35,7 @@ macro_rules! from_library {
         })+
     };
 }
-from_library!(ExportError, GenerateError, GpuError, ModelError, ParseBlockError, TextError, WeightsError);
+from_library!(EvalError, ExportError, GenerateError, GpuError, ModelError, ParseBlockError, TextError, WeightsError);
 
 impl Error {
     fn code(&self) -> &'static str {

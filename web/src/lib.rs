@@ -12,6 +12,7 @@ mod event;
 mod export;
 mod options;
 mod remote;
+mod report;
 mod search;
 mod session;
 mod source;

@@ -69,6 +69,8 @@ test("one button prunes the built-in model, and the native program agrees", asyn
   const plan = JSON.parse(readFileSync(await download(page, "#plan", "plan.json")));
   const order = JSON.parse(readFileSync(await download(page, "#order", "order.json")));
   assert.equal(plan.model.name, "builtin:tiny");
+  const report = readFileSync(await download(page, "#report", "report.html"), "utf8");
+  for (const step of plan.steps) assert.ok(report.includes(`<td>${step.perplexity.toFixed(4)}</td>`), `the report has step ${step.step}`);
   // One block in six, however fast the machine is; that gets less text.
   const removedBlocks = plan.steps.length;
   assert.equal(removedBlocks, 4);

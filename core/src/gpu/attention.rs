@@ -270,6 +270,12 @@ impl Attention {
         }
     }
 
+    /// Rows of a window of which Q, K and V hold whole blocks: a power of 2.
+    pub(crate) fn block_rows(&self, kernel: GemmKernel) -> u32 {
+        let [queries, keys] = self.groups(kernel);
+        queries.max(keys)
+    }
+
     /// Rows of Q, and of K and V, that lie side by side.
     fn groups(&self, kernel: GemmKernel) -> [u32; 2] {
         match kernel {

@@ -230,6 +230,17 @@ impl RopeSpec {
         Ok(RopeFrequencies { inv_freq, attention_scaling: attention_scaling as f32 })
     }
 
+    /// The shortest window that has the frequencies of this one.
+    pub(crate) fn shortest_alike(&self, window: usize) -> usize {
+        match &self.scaling {
+            RopeScaling::Dynamic { .. } if window > self.max_positions => window,
+            RopeScaling::LongRope { original_max_positions, .. } if window > *original_max_positions => {
+                original_max_positions + 1
+            }
+            _ => 1,
+        }
+    }
+
     /// `base ** (2 i / rotated)` for each pair `i`. The power is taken in f64 and rounded once, which is what a correctly
     /// rounded f32 power gives on every platform.
     fn powers(&self, base: f32) -> impl Iterator<Item = f32> {
@@ -569,6 +580,17 @@ mod tests {
             let rope = of(name);
             assert_eq!(rope.frequencies(1).unwrap(), rope.frequencies(last).unwrap(), "{name}");
             assert_ne!(rope.frequencies(last).unwrap(), rope.frequencies(last + 1).unwrap(), "{name}");
+            for window in [1, last, last + 1, last + 2, 3 * last] {
+                let alike = rope.shortest_alike(window);
+                assert_eq!(rope.frequencies(alike).unwrap(), rope.frequencies(window).unwrap(), "{name}: {window}");
+                if alike > 1 {
+                    assert_ne!(
+                        rope.frequencies(alike - 1).unwrap(),
+                        rope.frequencies(window).unwrap(),
+                        "{name}: {window}"
+                    );
+                }
+            }
         }
         for name in ["default", "linear, new spelling", "yarn", "llama3, small window"] {
             assert_eq!(of(name).frequencies(1).unwrap(), of(name).frequencies(100_000).unwrap(), "{name}");

@@ -1,9 +1,11 @@
 //! Perplexity: the NLL of every target, its mean over each window, and exp of the mean of those.
 //!
 //! [`Scorer`] holds a text on the device and runs a model over it without some of its blocks. `change` measures on the way what
-//! blocks make of the hidden states.
+//! blocks make of the hidden states. [`continuations`] says how likely texts are to follow others.
 
 mod change;
+pub mod continuations;
+mod layout;
 
 use blockpruner_shaders::stride;
 
@@ -46,6 +48,51 @@ pub enum ScoreError {
         /// 0-based position of the target.
         position: usize,
         /// The loss.
+        value: f32,
+        /// As [`BlockSet::rest`].
+        model: String,
+    },
+    /// A prompt without a context, or with a continuation that has no tokens.
+    #[error("prompt {prompt} has no token in {what}; at least one is needed")]
+    EmptyPrompt {
+        /// 0-based.
+        prompt: usize,
+        /// The context, or which continuation.
+        what: String,
+    },
+    /// A prompt is longer than was foreseen.
+    #[error(
+        "prompt {prompt} has {tokens} tokens with its longest continuation, but there is room for {most}; shorten it"
+    )]
+    PromptTooLong {
+        /// 0-based.
+        prompt: usize,
+        /// Of the context and the longest continuation.
+        tokens: usize,
+        /// Possible.
+        most: usize,
+    },
+    /// A token id that the model has no embedding for.
+    #[error(
+        "prompt {prompt} has the token id {id}, but the model's vocabulary has {vocab_size} entries; the tokenizer does not \
+         belong to this model"
+    )]
+    PromptVocabulary {
+        /// 0-based.
+        prompt: usize,
+        /// The id.
+        id: u32,
+        /// Entries of the model's vocabulary.
+        vocab_size: usize,
+    },
+    /// A loss of a continuation is NaN or infinite.
+    #[error("the loss of continuation {continuation} of prompt {prompt} is {value} in {model}, which overflows there")]
+    PromptNotFinite {
+        /// 0-based.
+        prompt: usize,
+        /// 0-based.
+        continuation: usize,
+        /// The loss of one of its tokens.
         value: f32,
         /// As [`BlockSet::rest`].
         model: String,
@@ -276,11 +323,7 @@ impl<'m> Scorer<'m> {
         states: &wgpu::Buffer,
         first_row: u32,
     ) -> Result<Vec<f32>, ScoreError> {
-        for part in &batch.head {
-            let normed = self.model.record_final_norm(&mut recording, &self.scratch, part, states, first_row);
-            let (head, chunks) = ((self.model.head.as_slice(), &part.targets), 0..self.model.vocabulary_chunks());
-            self.model.record_head(&mut recording, &self.scratch, part, &normed, head, chunks);
-        }
+        self.model.record_losses(&mut recording, &self.scratch, batch, states, first_row);
         self.model.gpu().submit(&recording).await?;
         let mut nll = Vec::new();
         for part in &batch.head {

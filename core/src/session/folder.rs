@@ -13,12 +13,13 @@ use crate::export::{
     Plan, PlanStatus, Provenance, check_model, export_model, model_bytes, write_atomically, write_order,
 };
 use crate::model::{BlockSet, Checkpoint};
+use crate::report::{Report, Run};
 use crate::search::{MemoryError, MemoryPlan, SearchOptions, Target};
 use crate::text::Windows;
 use crate::weights::FloatType;
 
 /// The folder of one pruning, and no other process's meanwhile: `plan.json` of the steps that are done, `state/` of one that
-/// can be gone on with, `order.json` and `model/` of a finished one. One that was made here goes away again if nothing came
+/// can be gone on with, `order.json`, `model/` and `report.html` of a finished one. One that was made here goes away again if nothing came
 /// into it.
 pub struct OutFolder {
     path: PathBuf,
@@ -46,7 +47,7 @@ pub struct WriteOptions {
     pub dtype: Option<FloatType>,
     /// Quantise the weights, which only a GGUF file can hold.
     pub quantize: Option<GgufQuantisation>,
-    /// The command that is run, for the model card.
+    /// The command that is run, for the model card and the report.
     pub command: Option<String>,
     /// What the search did to another text, for the same.
     pub held_out: Option<HeldOut>,
@@ -64,13 +65,13 @@ impl WriteOptions {
         self
     }
 
-    /// The model card names this command.
+    /// The model card and the report name this command.
     pub fn command(mut self, command: impl Into<Option<String>>) -> Self {
         self.command = command.into();
         self
     }
 
-    /// The model card has these perplexities, too.
+    /// The model card and the report have these perplexities, too.
     pub fn held_out(mut self, held_out: impl Into<Option<HeldOut>>) -> Self {
         self.held_out = held_out.into();
         self
@@ -265,7 +266,8 @@ impl OutFolder {
         Ok(None)
     }
 
-    /// Removes what an interrupted run left behind: its model, and files that were not finished.
+    /// Removes what is written anew at the end, and what an interrupted run left behind: its model and report, and files that
+    /// were not finished.
     fn remove_unfinished(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
@@ -273,7 +275,7 @@ impl OutFolder {
             let name = name.to_string_lossy();
             if name == MODEL || name.starts_with(UNFINISHED_MODEL) {
                 fs::remove_dir_all(entry.path())?;
-            } else if is_unfinished_file(&name) {
+            } else if name == REPORT || is_unfinished_file(&name) {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -309,7 +311,7 @@ impl Session {
 
 impl Search {
     /// Writes what was found: `order.json`, the model, and at the end, when the model has been read back, compared to the bit
-    /// and scored on the same text, `plan.json`. The saved search of a finished one is forgotten then, unless it has found more
+    /// and scored on the same text, `report.html` and `plan.json`. The saved search of a finished one is forgotten then, unless it has found more
     /// than was asked for now.
     ///
     /// # Errors
@@ -338,8 +340,9 @@ impl Search {
         write_order(&out.path.join("order.json"), &plan.order())?;
         let (path, session) = (out.path.join(MODEL), self.session());
         let removed = self.state().removed();
-        let provenance =
-            Provenance::of_plan(&plan, plan.steps.len()).held_out(options.held_out).command(options.command);
+        let provenance = Provenance::of_plan(&plan, plan.steps.len())
+            .held_out(options.held_out.clone())
+            .command(options.command.clone());
         let model = ModelOptions::new(removed, options.format).dtype(options.dtype).quantize(options.quantize);
         let model = model.provenance(provenance);
         if let Target::Bytes(most) = self.options().target {
@@ -368,6 +371,9 @@ impl Search {
             let path = path.display().to_string();
             return Err(ExportError::OtherPerplexity { path, perplexity, planned }.into());
         }
+        let report = Report::new([Run::new(&plan.model.name, plan.clone())]);
+        let report = report.held_out(options.held_out).command(options.command);
+        write_atomically(&out.path.join(REPORT), report.to_html().as_bytes())?;
         plan.write(&out.plan())?;
         if self.is_finished() && !self.is_cut() {
             out.remove_state()?;
@@ -398,6 +404,8 @@ pub async fn write_model(
 
 /// The folder of the model.
 const MODEL: &str = "model";
+/// What was found, for people.
+const REPORT: &str = "report.html";
 /// How the temporary folder of the model's begins.
 const UNFINISHED_MODEL: &str = ".model.partial-";
 /// A file that shows whether files can be written.

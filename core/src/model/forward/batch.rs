@@ -25,6 +25,21 @@ pub(crate) struct HeadPart {
     pub(crate) nll: wgpu::Buffer,
 }
 
+impl HeadPart {
+    fn new(gpu: &Gpu, first_row: u32, span: u32, indices: &[u32], targets: &[u32]) -> Result<Self, GpuError> {
+        Ok(Self {
+            first_row,
+            span,
+            indices: gpu.upload("rows with a target", bytemuck::cast_slice(indices))?,
+            rows: targets.len() as u32,
+            tokens: targets.to_vec(),
+            targets: gpu.upload("targets", bytemuck::cast_slice(targets))?,
+            running: gpu.storage("running log-sum-exp", targets.len() as u64 * 16)?,
+            nll: gpu.storage("NLL", targets.len() as u64 * 4)?,
+        })
+    }
+}
+
 /// Windows that run together.
 pub(crate) struct Batch {
     pub(crate) windows: u32,
@@ -42,17 +57,8 @@ impl Batch {
         let mut head = Vec::new();
         let mut part = |first_row: usize, window: usize, kept: usize, targets: &[u32]| -> Result<(), GpuError> {
             let indices = (0..targets.len()).map(|target| (target / kept * window + target % kept) as u32);
-            let indices: Vec<u32> = indices.collect();
-            head.push(HeadPart {
-                first_row: first_row as u32,
-                span: (targets.len().div_ceil(kept) * window) as u32,
-                indices: gpu.upload("rows with a target", bytemuck::cast_slice(&indices))?,
-                rows: targets.len() as u32,
-                tokens: targets.to_vec(),
-                targets: gpu.upload("targets", bytemuck::cast_slice(targets))?,
-                running: gpu.storage("running log-sum-exp", targets.len() as u64 * 16)?,
-                nll: gpu.storage("NLL", targets.len() as u64 * 4)?,
-            });
+            let span = targets.len().div_ceil(kept) * window;
+            head.push(HeadPart::new(gpu, first_row as u32, span as u32, &indices.collect::<Vec<_>>(), targets)?);
             Ok(())
         };
         let group = (HEAD_ROWS as usize / kept).max(1);
@@ -68,6 +74,24 @@ impl Batch {
                 part(first_row, targets.len(), targets.len(), targets)?;
             }
         }
+        Ok(Self { windows: (ids.len() / window) as u32, window: window as u32, tokens, head })
+    }
+
+    /// The same with these targets alone, each a row of the batch, of which a row may have several, and the token that follows.
+    pub(crate) fn with_targets(
+        gpu: &Gpu,
+        ids: &[u32],
+        window: usize,
+        targets: &[(u32, u32)],
+    ) -> Result<Self, GpuError> {
+        let tokens = gpu.upload("token ids", bytemuck::cast_slice(ids))?;
+        let part = |targets: &[(u32, u32)]| {
+            let (rows, tokens): (Vec<u32>, Vec<u32>) = targets.iter().copied().unzip();
+            let [first, last] = [rows.iter().min(), rows.iter().max()].map(|row| row.copied().unwrap_or(0));
+            let indices: Vec<u32> = rows.iter().map(|row| row - first).collect();
+            HeadPart::new(gpu, first, last - first + 1, &indices, &tokens)
+        };
+        let head = targets.chunks(HEAD_ROWS as usize).map(part).collect::<Result<_, _>>()?;
         Ok(Self { windows: (ids.len() / window) as u32, window: window as u32, tokens, head })
     }
 

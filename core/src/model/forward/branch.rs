@@ -34,7 +34,9 @@ impl Rows<'_> {
 pub(crate) enum Attend<'a> {
     /// Those before them in their window.
     Windows,
-    /// The same, and their keys and values become the cache's.
+    /// The same, with rotary tables of their own.
+    Texts { ropes: &'a [Resource] },
+    /// Those before them in their window, and their keys and values become the cache's.
     Prompt(&'a KeyValues),
     /// One new token: the `past` ones that a cache holds.
     Position { cache: &'a KeyValues, query: &'a wgpu::Buffer, ropes: &'a [Resource], past: u32 },
@@ -53,7 +55,7 @@ impl DeviceModel {
     }
 
     /// The same, attending as `attend` says for each attention block.
-    pub(super) fn record_branches<'a>(
+    pub(crate) fn record_branches<'a>(
         &self,
         recording: &mut Recording,
         scratch: &Scratch,
@@ -110,8 +112,11 @@ impl DeviceModel {
             Positions::None | Positions::Alibi(_) => scratch.logits.clone(),
         };
         let heads = match attend {
-            Attend::Windows | Attend::Prompt(_) => {
-                let rope = table(&scratch.ropes);
+            Attend::Windows | Attend::Texts { .. } | Attend::Prompt(_) => {
+                let rope = table(match attend {
+                    Attend::Texts { ropes } => ropes,
+                    _ => &scratch.ropes,
+                });
                 let from = Projection { rope: &rope, qkv: &scratch.qkv, norms };
                 if let Attend::Prompt(cache) = attend {
                     shape.record_append(gpu, recording, &from, cache, 0, rows.count());

@@ -124,6 +124,22 @@ impl DeviceModel {
         }
     }
 
+    /// The final norm, the whole head and the losses of a batch, whose states after the last block begin at `first_row`.
+    pub(crate) fn record_losses(
+        &self,
+        recording: &mut Recording,
+        scratch: &Scratch,
+        batch: &Batch,
+        states: &wgpu::Buffer,
+        first_row: u32,
+    ) {
+        for part in &batch.head {
+            let normed = self.record_final_norm(recording, scratch, part, states, first_row);
+            let head = (self.head.as_slice(), &part.targets);
+            self.record_head(recording, scratch, part, &normed, head, 0..self.vocabulary_chunks());
+        }
+    }
+
     fn log_sum_exp(&self) -> LogSumExp {
         LogSumExp { scale: self.spec.head.scale, soft_cap: self.spec.head.soft_cap }
     }

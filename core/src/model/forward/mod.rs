@@ -15,7 +15,7 @@ use super::spec::{Attention, ModelSpec, Positions};
 use crate::gpu;
 
 pub(crate) use batch::{Batch, HeadPart};
-pub(crate) use branch::Rows;
+pub(crate) use branch::{Attend, Rows};
 pub(crate) use head::VOCABULARY_CHUNK;
 pub(crate) use pass::{Branch, every_block};
 pub(crate) use scratch::Scratch;

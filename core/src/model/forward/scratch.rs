@@ -5,6 +5,7 @@ use blockpruner_shaders::{gemm, heads, stride};
 use super::batch::HEAD_ROWS;
 use super::{VOCABULARY_CHUNK, attention};
 use crate::gpu::{Gpu, Residual, Resource};
+use crate::model::spec::Layer;
 use crate::model::{DeviceModel, ForwardError, ModelSpec};
 
 /// Device memory that a forward pass works in, over as many rows as it was made for or fewer; shared by all batches and, as
@@ -75,6 +76,10 @@ impl ScratchSizes {
         sizes
     }
 
+    fn without_ropes(gpu: &Gpu, spec: &ModelSpec, rows: u32) -> Self {
+        Self { ropes: Vec::new(), ..Self::new(gpu, spec, rows, 1) }
+    }
+
     fn bytes(&self, gpu: &Gpu) -> u64 {
         let Self { residual, operand, qkv, gate_up, logits, packed_heads, .. } = self;
         let readable = [residual, operand, qkv, gate_up, logits].into_iter().chain(packed_heads).chain(&self.ropes);
@@ -86,18 +91,29 @@ impl Scratch {
     /// Allocates the buffers and textures for batches of up to `windows` windows.
     pub(crate) fn new(model: &DeviceModel, window: u32, windows: u32) -> Result<Self, ForwardError> {
         let (gpu, spec) = (&*model.gpu, &model.spec);
-        let sizes = ScratchSizes::new(gpu, spec, window, windows);
         let mut ropes = Vec::new();
         for rope in &spec.ropes {
             let frequencies = rope.frequencies(window as usize)?;
             let table = heads::table(&frequencies.inv_freq, frequencies.attention_scaling, window as usize);
             ropes.push(gpu.upload_readable("rotary table", table.as_flattened())?);
         }
+        Ok(Self { ropes, ..Self::of_sizes(model, &ScratchSizes::new(gpu, spec, window, windows), window * windows)? })
+    }
+
+    /// The same for windows of any length that bring their own rotary tables, of `rows` rows in all, where each window takes
+    /// as many as [`Scratch::window_rows`] says.
+    pub(crate) fn without_ropes(model: &DeviceModel, rows: u32) -> Result<Self, ForwardError> {
+        Self::of_sizes(model, &ScratchSizes::without_ropes(&model.gpu, &model.spec, rows), rows)
+    }
+
+    /// Everything but the rotary tables.
+    fn of_sizes(model: &DeviceModel, sizes: &ScratchSizes, rows: u32) -> Result<Self, ForwardError> {
+        let (gpu, spec) = (&*model.gpu, &model.spec);
         let [q, k, v] = sizes.packed_heads;
         let input = (sizes.input > 0).then(|| gpu.storage("what parallel branches read", sizes.input)).transpose()?;
         Ok(Self {
-            ropes,
-            residual: Residual::copy(gpu, window * windows, spec.hidden_size as u32)?,
+            ropes: Vec::new(),
+            residual: Residual::copy(gpu, rows, spec.hidden_size as u32)?,
             input,
             operand: gpu.readable("left side of a product", sizes.operand)?,
             qkv: gpu.readable("Q, K and V", sizes.qkv)?,
@@ -111,5 +127,16 @@ impl Scratch {
     /// Bytes that [`Scratch::new`] allocates.
     pub(crate) fn bytes(gpu: &Gpu, spec: &ModelSpec, window: u32, windows: u32) -> u64 {
         ScratchSizes::new(gpu, spec, window, windows).bytes(gpu)
+    }
+
+    /// Bytes that [`Scratch::without_ropes`] allocates.
+    pub(crate) fn bytes_without_ropes(gpu: &Gpu, spec: &ModelSpec, rows: u32) -> u64 {
+        ScratchSizes::without_ropes(gpu, spec, rows).bytes(gpu)
+    }
+
+    /// Rows that a window of `window` tokens takes, where Q, K and V lie in whole blocks of them.
+    pub(crate) fn window_rows(gpu: &Gpu, spec: &ModelSpec, window: u32) -> u32 {
+        let block = |layer: &Layer| attention(spec, &layer.attention).block_rows(gpu.gemm());
+        window.next_multiple_of(spec.layers.iter().map(block).max().unwrap_or(1))
     }
 }

@@ -1,0 +1,72 @@
+//! What a pruning came to, for people: an HTML file that needs nothing beside it, and plans side by side as tables.
+//!
+//! Plans and evaluations go in, strings come out; nothing here reads or writes a file. `html` has the parts of the page in their
+//! order: `curve` is perplexity against size, `map` the blocks, `steps` the rankings, `evaluated` tasks and texts, `cost` arithmetic and settings. `compare` puts
+//! plans beside each other, in tables (`table`). `run` is a plan with a name, `axis` and `numbers` are marks and figures that
+//! people can read.
+
+mod axis;
+mod compare;
+mod cost;
+mod curve;
+mod evaluated;
+mod html;
+mod map;
+mod numbers;
+mod run;
+mod steps;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use compare::{AtRatio, CommonBlocks, ComparedPlan, Comparison, FoundStep, RATIOS};
+pub use evaluated::{Continued, Evaluated, Generation};
+pub use numbers::{bytes, grouped, percent, perplexity};
+pub use run::Run;
+pub use table::Table;
+
+use crate::export::HeldOut;
+
+/// What a report is about.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Compared where there are several.
+    pub runs: Vec<Run>,
+    /// What the models do on tasks.
+    pub evaluations: Vec<Evaluated>,
+    /// What the first of the runs did to a text that the search has not seen.
+    pub held_out: Option<HeldOut>,
+    /// The command that was run.
+    pub command: Option<String>,
+}
+
+impl Report {
+    /// Of these runs.
+    pub fn new(runs: impl IntoIterator<Item = Run>) -> Self {
+        Self { runs: runs.into_iter().collect(), ..Self::default() }
+    }
+
+    /// With evaluations, of the whole model and pruned ones.
+    pub fn evaluations(mut self, evaluations: impl IntoIterator<Item = Evaluated>) -> Self {
+        self.evaluations = evaluations.into_iter().collect();
+        self
+    }
+
+    /// With perplexities on another text.
+    pub fn held_out(mut self, held_out: impl Into<Option<HeldOut>>) -> Self {
+        self.held_out = held_out.into();
+        self
+    }
+
+    /// With the command.
+    pub fn command(mut self, command: impl Into<Option<String>>) -> Self {
+        self.command = command.into();
+        self
+    }
+
+    /// The report as one HTML file: no script, and nothing that it would load.
+    pub fn to_html(&self) -> String {
+        html::document(self).into_string()
+    }
+}

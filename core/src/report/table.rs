@@ -1,0 +1,74 @@
+//! A table of texts, in the two forms that people read.
+
+/// A head and rows as long as it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Table {
+    /// Names of the columns.
+    pub head: Vec<String>,
+    /// One cell a column.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(super) fn new(head: impl IntoIterator<Item = String>) -> Self {
+        Self { head: head.into_iter().collect(), rows: Vec::new() }
+    }
+
+    pub(super) fn push(&mut self, row: impl IntoIterator<Item = String>) {
+        self.rows.push(row.into_iter().collect());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// In columns that are as wide as they have to be.
+    pub fn to_text(&self) -> String {
+        let lines = || std::iter::once(&self.head).chain(&self.rows);
+        let width = |column: usize| lines().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let widths: Vec<usize> = (0..self.head.len()).map(|column| width(column).unwrap_or(0)).collect();
+        let line = |row: &Vec<String>| {
+            let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+            format!("{}\n", cells.join("  ").trim_end())
+        };
+        lines().map(line).collect()
+    }
+
+    /// As Markdown; what would be markup in a cell is escaped.
+    pub fn to_markdown(&self) -> String {
+        let line = |row: &Vec<String>| {
+            let cells: Vec<_> = row.iter().map(|cell| escaped(cell)).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let rule = format!("|{}\n", "---|".repeat(self.head.len()));
+        let rows: String = self.rows.iter().map(line).collect();
+        line(&self.head) + &rule + &rows
+    }
+}
+
+fn escaped(cell: &str) -> String {
+    let mut text = String::new();
+    for c in cell.chars() {
+        match c {
+            _ if c.is_control() => text.push(' '),
+            '\\' | '`' | '*' | '_' | '|' | '<' | '>' | '[' | ']' => text.extend(['\\', c]),
+            _ => text.push(c),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_stay_in_their_columns() {
+        let mut table = Table::new(["", "a|b"].map(String::from));
+        table.push(["x", "1\n<b>"].map(String::from));
+        assert_eq!(table.to_markdown(), "|  | a\\|b |\n|---|---|\n| x | 1 \\<b\\> |\n");
+        table.push(["longer", "2"].map(String::from));
+        assert!(table.to_text().ends_with("\nlonger  2\n"), "{}", table.to_text());
+    }
+}

@@ -296,6 +296,9 @@ fn a_stopped_search_resumes() {
         ("exact", BlockTypes::Mix, true, 9),
         ("exact", BlockTypes::Mha, false, 5),
         ("racing", BlockTypes::Mix, true, 4),
+        // In the waves of its first step, and after the values of the second.
+        ("one-shot", BlockTypes::Mix, true, 5),
+        ("cosine", BlockTypes::Mix, false, 5),
     ] {
         let options = options(2, block_types, strategy);
         let planned = MemoryPlan::new(model.gpu(), &checkpoint, &windows, Some(&options), None).unwrap();

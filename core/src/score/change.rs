@@ -1,13 +1,10 @@
 //! What blocks make of the hidden states, measured in one pass over the text: at every token, the states before and after some
 //! blocks that follow one another are compared.
 
-use crate::gpu::{Recording, record_change};
-use crate::model::forward::{Branch, Rows};
-use crate::model::{BlockSet, ModelSpec};
-
 use super::{Batching, ScoreError, Scorer, states_bytes};
-use crate::gpu::GpuError;
-use crate::model::ForwardError;
+use crate::gpu::{GpuError, Recording, record_change};
+use crate::model::forward::{Branch, Rows};
+use crate::model::{BlockSet, ForwardError, ModelSpec};
 
 /// What some blocks make of the hidden states x in front of them, with y behind them: means over all tokens of the text, the last
 /// of each window among them. A token whose x or y is zero has no direction and is left out.

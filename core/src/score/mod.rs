@@ -9,10 +9,10 @@ mod layout;
 
 use blockpruner_shaders::stride;
 
-use crate::gpu::{Gpu, GpuError, Recording};
 pub use change::StateChange;
 pub(crate) use change::change_bytes;
 
+use crate::gpu::{Gpu, GpuError, Recording};
 use crate::model::forward::{Batch, Branch, Rows, Scratch, every_block};
 use crate::model::{BlockId, BlockSet, DeviceModel, ForwardError, ModelError, ModelSpec};
 use crate::text::{TextError, Windows};

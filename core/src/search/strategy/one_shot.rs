@@ -2,8 +2,8 @@
 //! the perplexity of the text without it alone, PPL(model - u), and they go in that order. The first step is that of the
 //! published search; what it leaves out is to look again after each removal.
 
-use super::{StepContext, StepFuture, Strategy, StrategyNeeds};
-use crate::text::Windows;
+use super::{StepContext, StepFuture, Strategy};
+use crate::search::Unit;
 
 /// Approximate: units go in the order of the perplexities without each of them alone.
 #[derive(Clone, Copy, Debug)]
@@ -19,10 +19,6 @@ impl Strategy for OneShot {
          al., Findings of ACL 2025)"
     }
 
-    fn needs(&self, _windows: &Windows) -> StrategyNeeds {
-        StrategyNeeds::default()
-    }
-
     fn passes(&self, step: usize, candidates: usize) -> usize {
         if step == 1 { candidates } else { 1 }
     }
@@ -30,7 +26,7 @@ impl Strategy for OneShot {
     fn step<'a>(&'a self, step: &'a mut StepContext<'_>) -> StepFuture<'a> {
         Box::pin(async move {
             let mut units = step.carry_over()?;
-            units.sort_by_key(crate::search::Unit::by_layer);
+            units.sort_by_key(Unit::by_layer);
             step.score(&units).await
         })
     }

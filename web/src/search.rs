@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 
-use blockpruner::export::{block_sizes, order_json};
+use blockpruner::export::{order_json, with_sizes};
 use blockpruner::model::{BlockSet, Checkpoint};
 use blockpruner::search::{self, BlockTypes, SearchOptions, Target, Units};
 use blockpruner::session::{Search as CoreSearch, Session};
@@ -83,8 +83,7 @@ async fn wanted(checkpoint: &Checkpoint, options: Options) -> Result<SearchOptio
     let options = SearchOptions::until(settings.target()?).units(settings.units).block_types(settings.block_types);
     let Settings { format, dtype, quantize, .. } = &settings;
     let written = model_options(BlockSet::new(), format.as_deref(), dtype.as_deref(), quantize.as_deref())?;
-    let sizes = block_sizes(checkpoint, &written, options.units_of(&checkpoint.spec)).await?;
-    let options = options.sizes(sizes);
+    let options = with_sizes(options, checkpoint, &written).await?;
     Ok(match settings.strategy {
         None => options,
         Some(name) => options.strategy(search::strategy(&name).map_err(Error::Argument)?),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use blockpruner::Error;
 use blockpruner::bench::SearchCount;
-use blockpruner::export::{ExportError, HfSource, ModelOptions, Plan, block_sizes, folder_format};
+use blockpruner::export::{ExportError, HfSource, ModelOptions, Plan, folder_format, with_sizes};
 use blockpruner::model::{BlockSet, PlainChange};
 use blockpruner::search::{SearchOptions, Target, Units};
 use blockpruner::session::{NearlyPlain, OutFolder, Search, WriteOptions, Written};
@@ -77,7 +77,7 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         .quantize(args.quantize.map(Quantize::library));
     let model = ModelOptions::new(BlockSet::new(), how.format).dtype(how.dtype).quantize(how.quantize);
     let units = options.units_of(&checkpoint.spec);
-    options = options.sizes(block_sizes(&checkpoint, &model, units).await?);
+    options = with_sizes(options, &checkpoint, &model).await?;
     options.check(&checkpoint.spec)?;
     let windows = open::windows(&checkpoint, "calibration", calibration, &args.text)?;
     if let Some(warning) = windows.too_few() {

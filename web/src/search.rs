@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 
-use blockpruner::export::{block_sizes, order_json};
+use blockpruner::export::{order_json, with_sizes};
 use blockpruner::model::{BlockSet, Checkpoint};
 use blockpruner::search::{self, BlockTypes, Random, SearchOptions, Target, Units};
 use blockpruner::session::{Search as CoreSearch, Session};
@@ -100,8 +100,7 @@ async fn wanted(checkpoint: &Checkpoint, options: Options) -> Result<SearchOptio
         options = options.units(units);
     }
     let written = model_options(BlockSet::new(), format.as_deref(), dtype.as_deref(), quantize.as_deref())?;
-    let sizes = block_sizes(checkpoint, &written, options.units_of(&checkpoint.spec)).await?;
-    Ok(options.sizes(sizes))
+    Ok(with_sizes(options, checkpoint, &written).await?)
 }
 
 /// What a search would take, foreseen.

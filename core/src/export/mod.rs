@@ -37,7 +37,7 @@ pub use saved::{ResumeError, SavedSearch};
 #[cfg(not(target_arch = "wasm32"))]
 pub use sink::{DiskFolder, write_atomically};
 pub use sink::{FolderSink, SinkFuture};
-pub use sizes::block_sizes;
+pub use sizes::{block_sizes, with_sizes};
 
 use crate::model::ModelError;
 use crate::weights::{DType, FloatType, WeightsError};

@@ -4,10 +4,26 @@
 use super::model::Options;
 use super::{ExportError, ModelFormat, ModelOptions, gguf, hf};
 use crate::model::{BlockId, Checkpoint};
-use crate::search::{BlockSizes, Units};
+use crate::search::{BlockSizes, SearchOptions, Target, Units};
 
 /// Bytes of what belongs to no block, headers included, and of every block.
 pub(super) type Table = (u64, Vec<(BlockId, u64)>);
+
+/// The search with the sizes of blocks as `model` says that they will be written. Where these cannot be foreseen, it knows none,
+/// unless its target is a number of bytes.
+///
+/// # Errors
+/// Those of [`block_sizes`], of a search for [`Target::Bytes`].
+pub async fn with_sizes(
+    search: SearchOptions,
+    checkpoint: &Checkpoint,
+    model: &ModelOptions,
+) -> Result<SearchOptions, ExportError> {
+    match block_sizes(checkpoint, model, search.units_of(&checkpoint.spec)).await {
+        Err(error) if matches!(search.target, Target::Bytes(_)) => Err(error),
+        sizes => Ok(search.sizes(sizes.ok())),
+    }
+}
 
 /// The bytes of the weight files that [`super::export_model`] would write, headers included, as a sum over blocks, if a search removes
 /// `units`. `options.removed` does not count. What the sum says of a model is never below what its files take: it is some hundred

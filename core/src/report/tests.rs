@@ -20,7 +20,7 @@ fn plan(layers: usize, steps: usize) -> Plan {
             perplexity: score(0),
             candidates,
             work: Work { block_tokens: 1000, head_tokens: 200 },
-            params_left: 1_000_000 - 20_000 * (index as u64 + 1),
+            params_left: 1_000_000 - 10_000 * (index as u64 + 1),
             ratio_removed: 0.02 * (index + 1) as f64,
             seconds: 1.5,
             bytes: None,

@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 
+use crate::eval::EvalError;
 use crate::export::{ExportError, ResumeError};
 use crate::generate::GenerateError;
 use crate::gpu::GpuError;
@@ -45,6 +46,9 @@ pub enum Error {
     /// Continuing a prompt.
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    /// Tasks and evaluations.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
     /// Writing or reading the files of a pruning.
     #[error(transparent)]
     Export(#[from] ExportError),
@@ -101,7 +105,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Gpu(error) => gpu(error),
-            Self::Weights(_) | Self::Model(_) | Self::Block(_) => ErrorKind::Input,
+            Self::Weights(_) | Self::Model(_) | Self::Block(_) | Self::Eval(_) => ErrorKind::Input,
             Self::Text(error) => text(error),
             Self::Forward(error) => forward(error),
             Self::Score(error) => score(error),
@@ -155,6 +159,7 @@ impl ErrorKind {
             .or_else(|| is(error, memory))
             .or_else(|| is(error, search))
             .or_else(|| is(error, generate))
+            .or_else(|| is(error, |_: &EvalError| Self::Input))
             .or_else(|| is(error, export))
             .or_else(|| is(error, |_: &ResumeError| Self::CannotResume))
     }

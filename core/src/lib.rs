@@ -43,6 +43,7 @@
 pub mod bench;
 mod digest;
 mod error;
+pub mod eval;
 pub mod export;
 mod file_kind;
 pub mod generate;

@@ -1,5 +1,6 @@
 //! Arguments that several commands take.
 
+use blockpruner::eval::EvaluatedPlan;
 use blockpruner::export::{GgufFormat, GgufQuantisation, HfFormat, ModelFormat, Plan, Provenance, parse_order};
 use blockpruner::gpu::{GpuOptions, KernelChoice, Tier};
 use blockpruner::model::{BlockSet, ModelSpec};
@@ -245,16 +246,28 @@ impl RemovedArgs {
 
     /// The blocks, and how they were found.
     pub fn found(&self, spec: &ModelSpec) -> anyhow::Result<(BlockSet, Provenance)> {
-        let (removed, provenance) = match (&self.without, &self.plan, self.step) {
-            (Some(blocks), _, _) => (blocks.clone(), Provenance::default()),
+        let Found { removed, provenance, .. } = self.find(spec)?;
+        Ok((removed, provenance))
+    }
+
+    /// The blocks, and the plan that removes them.
+    pub fn evaluated(&self, spec: &ModelSpec) -> anyhow::Result<(BlockSet, Option<EvaluatedPlan>)> {
+        let Found { removed, step, .. } = self.find(spec)?;
+        let plan = self.plan.clone().zip(step).map(|(file, step)| EvaluatedPlan { file, step });
+        Ok((removed, plan))
+    }
+
+    fn find(&self, spec: &ModelSpec) -> anyhow::Result<Found> {
+        let found = match (&self.without, &self.plan, self.step) {
+            (Some(blocks), _, _) => Found { removed: blocks.clone(), ..Found::default() },
             (None, Some(plan), step) => removed_by_plan(plan, step, spec)?,
-            (None, None, None | Some(0)) => (BlockSet::new(), Provenance::default()),
+            (None, None, None | Some(0)) => Found::default(),
             (None, None, Some(step)) => {
                 return Err(bad_input(format!("--step {step} of which pruning? Give its plan.json with --plan")));
             }
         };
-        spec.check_blocks(&removed)?;
-        Ok((removed, provenance))
+        spec.check_blocks(&found.removed)?;
+        Ok(found)
     }
 
     /// The step that was asked for.
@@ -268,9 +281,18 @@ impl RemovedArgs {
     }
 }
 
+/// Blocks to leave out.
+#[derive(Default)]
+struct Found {
+    removed: BlockSet,
+    provenance: Provenance,
+    /// Of the plan.
+    step: Option<usize>,
+}
+
 /// The blocks that the first `step` steps of a plan file remove (all steps without `step`), and how they were found.
 /// `order.json` files, the published ones too, are read as well.
-fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow::Result<(BlockSet, Provenance)> {
+fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow::Result<Found> {
     let bytes =
         std::fs::read(file).map_err(|error| bad_input(format!("cannot read {file}: {error}; give a plan.json")))?;
     if is_order(&bytes) {
@@ -279,12 +301,14 @@ fn removed_by_plan(file: &str, step: Option<usize>, spec: &ModelSpec) -> anyhow:
         let steps = order.get(..step).ok_or_else(|| {
             bad_input(format!("step {step} does not exist: {file} has {} steps; choose 0 to that", order.len()))
         })?;
-        return Ok((steps.iter().flat_map(|unit| unit.blocks()).collect(), Provenance::default()));
+        let removed = steps.iter().flat_map(|unit| unit.blocks()).collect();
+        return Ok(Found { removed, step: Some(step), ..Found::default() });
     }
     let plan = Plan::parse(file, &bytes)?;
     plan.check_model(spec)?;
     let step = step.unwrap_or(plan.steps.len());
-    Ok((plan.removed_after(step)?, Provenance::of_plan(&plan, step)))
+    let (removed, provenance) = (plan.removed_after(step)?, Provenance::of_plan(&plan, step));
+    Ok(Found { removed, provenance, step: Some(step) })
 }
 
 /// Whether the file is a published order: an object whose keys are step numbers.

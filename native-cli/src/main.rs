@@ -8,6 +8,7 @@ mod completions;
 mod ctrl_c;
 mod demo;
 mod devices;
+mod evaluate;
 mod event;
 mod exit;
 mod export;
@@ -48,6 +49,8 @@ enum Command {
     Prune(prune::PruneArgs),
     /// Measure the perplexity of a text, with or without some blocks
     Perplexity(perplexity::PerplexityArgs),
+    /// Measure the accuracy on zero-shot tasks, with or without some blocks
+    Evaluate(evaluate::EvaluateArgs),
     /// Write the model after a step of a plan, or without blocks that are named
     Export(export::ExportArgs),
     /// Continue a prompt, with or without some blocks
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Prune(args) => prune::run(&args).await,
             Command::Perplexity(args) => perplexity::run(&args).await,
+            Command::Evaluate(args) => evaluate::run(&args).await,
             Command::Export(args) => export::run(&args).await,
             Command::Generate(args) => generate::run(&args).await,
             Command::Inspect(args) => inspect::run(&args).await,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ExportError, JsonPlace};
 use crate::gpu::DeviceInfo;
-use crate::model::{BlockSet, ModelSpec};
+use crate::model::{BlockSet, Checkpoint, ModelSpec};
 use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step, Unit, Units, lowest};
 
 /// The value of [`Plan::format`] that this version writes.
@@ -53,7 +53,7 @@ pub enum PlanStatus {
     Finished,
 }
 
-/// The model of a [`Plan`].
+/// The model of a [`Plan`], or of an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanModel {
     /// As the user named it.
@@ -67,6 +67,20 @@ pub struct PlanModel {
     /// Blocks that were gone before this pruning.
     #[serde(default)]
     pub absent: BlockSet,
+}
+
+impl PlanModel {
+    /// Of a model that is open.
+    pub(crate) fn of(checkpoint: &Checkpoint) -> Self {
+        let spec = &checkpoint.spec;
+        Self {
+            name: checkpoint.name.clone(),
+            family: spec.family.to_string(),
+            layers: spec.layers.len(),
+            parameters: spec.parameters(),
+            absent: spec.absent.clone(),
+        }
+    }
 }
 
 /// The calibration text of a [`Plan`].

@@ -47,18 +47,12 @@ impl Pruning<'_> {
 
     /// The plan of the steps that are finished.
     pub fn plan(&self, fingerprint: Fingerprint, status: PlanStatus, state: SearchState) -> Plan {
-        let (spec, windows, gpu) = (&self.checkpoint.spec, self.windows, self.gpu);
+        let (windows, gpu) = (self.windows, self.gpu);
         let dense = state.dense.map_or((f64::INFINITY, f64::INFINITY), |dense| (dense.perplexity, dense.mean_nll));
         Plan {
             format: PLAN_FORMAT.into(),
             status,
-            model: PlanModel {
-                name: self.checkpoint.name.clone(),
-                family: spec.family.to_string(),
-                layers: spec.layers.len(),
-                parameters: spec.parameters(),
-                absent: spec.absent.clone(),
-            },
+            model: PlanModel::of(self.checkpoint),
             calibration: PlanCalibration {
                 source: windows.source.clone(),
                 field: windows.options.field.clone(),

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
-use blockpruner::eval::{Bos, EvaluatedPlan, Evaluation, ItemScores, Task, TaskItems};
+use blockpruner::eval::{
+    Bos, EvaluatedPlan, Evaluation, GENERATION_PROMPTS, Generation, ItemScores, PromptGeneration, Task, TaskItems,
+    generation_prompts,
+};
 use blockpruner::export::write_atomically;
 use blockpruner::model::BlockSet;
 use blockpruner::session::{EvaluateOptions, Evaluating};
@@ -13,6 +16,7 @@ use clap::Args;
 use crate::args::{DeviceArgs, RemovedArgs, whole_number};
 use crate::event::Event;
 use crate::exit::bad_input;
+use crate::generate::at_least_one;
 use crate::progress::EvaluatingBars;
 use crate::screen::tell;
 use crate::{open, screen};
@@ -40,6 +44,12 @@ pub struct EvaluateArgs {
     /// Compare item by item with another run's --items file
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
+    /// Also continue prompts, by the whole model and without the blocks: those of a file, one a line, or a dozen that are built in
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    generation: Option<Option<PathBuf>>,
+    /// New tokens of each of them at most
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "generation", value_parser = at_least_one)]
+    max_tokens: usize,
     #[command(flatten)]
     removed: RemovedArgs,
     #[command(flatten)]
@@ -78,6 +88,7 @@ pub async fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let against = args.against.as_deref().map(|path| read_items(path, &tasks)).transpose()?;
     args.items.as_deref().map_or(Ok(()), check_out)?;
+    let prompts = args.generation.as_ref().map(|file| read_prompts(file.as_deref())).transpose()?;
     let checkpoint = open::checkpoint(&args.model).await?;
     let (removed, plan) = args.removed.evaluated(&checkpoint.spec)?;
     let session = open::session(&args.device, &checkpoint).await?;
@@ -91,8 +102,12 @@ pub async fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let mut bars = EvaluatingBars::new(&session);
     let options = EvaluateOptions::default().bos(args.bos);
     let found = session.evaluate(&tasks, &removed, options, &mut |evaluating: Evaluating| bars.tell(evaluating)).await;
-    drop(bars);
     let (mut evaluation, items) = found?;
+    if let Some(prompts) = prompts {
+        let tell = &mut |evaluating| bars.tell(evaluating);
+        evaluation.generation = Some(session.generations(&prompts, &removed, args.max_tokens, tell).await?);
+    }
+    drop(bars);
     evaluation.plan = plan;
     if let Some((file, other)) = &against {
         evaluation.differences = items.differences(file, other)?;
@@ -114,6 +129,32 @@ fn read_items(path: &Path, tasks: &[TaskItems]) -> anyhow::Result<(String, ItemS
     let items = ItemScores::parse(&file, &bytes)?;
     items.check_items(&file, tasks)?;
     Ok((file, items))
+}
+
+/// The prompts of a file, or those that are built in.
+fn read_prompts(path: Option<&Path>) -> anyhow::Result<Vec<String>> {
+    let Some(path) = path else { return Ok(GENERATION_PROMPTS.map(str::to_string).to_vec()) };
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| bad_input(format!("cannot read {file}: {error}; give a text with one prompt on each line")))?;
+    Ok(generation_prompts(&file, &text)?)
+}
+
+/// What was written, for people.
+fn written(generation: &Generation) -> String {
+    let Generation { prompts, agreement, repetition_dense, repetition_pruned, .. } = generation;
+    let mut text = String::new();
+    for found in prompts {
+        text += &format!("{:?}\n  whole    {:?}\n  without  {:?}\n", found.prompt, found.dense, found.pruned);
+    }
+    let loops = |which: fn(&PromptGeneration) -> bool| prompts.iter().filter(|found| which(found)).count();
+    text + &format!(
+        "{agreement:.2} of the tokens agree; {repetition_dense:.2} are repetition, {repetition_pruned:.2} without the blocks; {} of \
+         {} end in a loop, {} without the blocks\n",
+        loops(|found| found.loops_dense),
+        prompts.len(),
+        loops(|found| found.loops_pruned)
+    )
 }
 
 /// Refuses a file that could not be written, before the work.
@@ -165,6 +206,7 @@ fn table(evaluation: &Evaluation, against: Option<&str>) -> String {
             text.push('\n');
         }
     }
+    text += &evaluation.generation.as_ref().map(written).unwrap_or_default();
     text + &of_what(removed, plan.as_ref())
 }
 

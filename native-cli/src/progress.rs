@@ -69,6 +69,9 @@ impl EvaluatingBars {
         match evaluating {
             Evaluating::Prepare(preparation) => self.preparing.tell(preparation),
             Evaluating::Score { done, total } => self.stage.transfer("scoring items", done as u64, total as u64),
+            Evaluating::Generate { done, total } => {
+                self.stage.transfer("continuing prompts", done as u64, total as u64);
+            }
             _ => {}
         }
     }

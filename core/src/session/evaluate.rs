@@ -56,6 +56,13 @@ pub enum Evaluating {
         /// That will have.
         total: usize,
     },
+    /// Prompts are continued.
+    Generate {
+        /// Continuations that are there.
+        done: usize,
+        /// That will be.
+        total: usize,
+    },
 }
 
 impl Session {
@@ -119,6 +126,7 @@ impl Session {
             mean: (!in_mean.is_empty()).then(|| in_mean.iter().sum::<f64>() / in_mean.len() as f64),
             tasks,
             differences: Default::default(),
+            generation: None,
             seconds,
         };
         Ok((evaluation, items))

@@ -7,6 +7,7 @@
 mod evaluate;
 #[cfg(not(target_arch = "wasm32"))]
 mod folder;
+mod generations;
 mod nearly_plain;
 mod search;
 mod text;

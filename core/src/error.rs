@@ -105,13 +105,14 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Gpu(error) => gpu(error),
-            Self::Weights(_) | Self::Model(_) | Self::Block(_) | Self::Eval(_) => ErrorKind::Input,
+            Self::Weights(_) | Self::Model(_) | Self::Block(_) => ErrorKind::Input,
             Self::Text(error) => text(error),
             Self::Forward(error) => forward(error),
             Self::Score(error) => score(error),
             Self::Memory(error) => memory(error),
             Self::Search(error) => search(error),
             Self::Generate(error) => generate(error),
+            Self::Eval(error) => eval(error),
             Self::Export(error) => export(error),
             Self::Resume(_) => ErrorKind::CannotResume,
             #[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
@@ -159,7 +160,7 @@ impl ErrorKind {
             .or_else(|| is(error, memory))
             .or_else(|| is(error, search))
             .or_else(|| is(error, generate))
-            .or_else(|| is(error, |_: &EvalError| Self::Input))
+            .or_else(|| is(error, eval))
             .or_else(|| is(error, export))
             .or_else(|| is(error, |_: &ResumeError| Self::CannotResume))
     }
@@ -233,6 +234,13 @@ fn generate(error: &GenerateError) -> ErrorKind {
         | GenerateError::EmptyPrompt
         | GenerateError::Vocabulary { .. }
         | GenerateError::PromptTooLong { .. } => ErrorKind::Input,
+    }
+}
+
+fn eval(error: &EvalError) -> ErrorKind {
+    match error {
+        EvalError::Score { error, .. } => score(error),
+        _ => ErrorKind::Input,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Arguments that several commands take.
 
+use blockpruner::eval::EvaluatedPlan;
 use blockpruner::export::{
     GgufFormat, GgufQuantisation, HfFormat, ModelFormat, Plan, Provenance, parse_order, steps_to_ratio,
 };
@@ -256,6 +257,8 @@ pub struct Removed {
     pub blocks: BlockSet,
     /// The steps of a plan that remove them, where less than all were asked for.
     pub step: Option<usize>,
+    /// The plan, if there is one, and how many of its steps.
+    pub plan: Option<EvaluatedPlan>,
     /// For the model card.
     pub provenance: Provenance,
 }
@@ -269,7 +272,7 @@ impl RemovedArgs {
     /// The blocks, and how they were found.
     pub fn found(&self, spec: &ModelSpec) -> anyhow::Result<Removed> {
         let step = self.step;
-        let chosen = |blocks| Removed { blocks, step, provenance: Provenance::default() };
+        let chosen = |blocks| Removed { blocks, step, plan: None, provenance: Provenance::default() };
         let removed = match (&self.without, &self.plan, step) {
             (Some(blocks), _, _) => chosen(blocks.clone()),
             (None, Some(plan), step) => removed_by_plan(plan, step, self.ratio, spec)?,
@@ -293,6 +296,7 @@ impl RemovedArgs {
 fn removed_by_plan(file: &str, step: Option<usize>, ratio: Option<f64>, spec: &ModelSpec) -> anyhow::Result<Removed> {
     let bytes =
         std::fs::read(file).map_err(|error| bad_input(format!("cannot read {file}: {error}; give a plan.json")))?;
+    let taken = |step| Some(EvaluatedPlan { file: file.to_string(), step });
     if is_order(&bytes) {
         let order = parse_order(file, &bytes)?;
         for unit in &order {
@@ -304,13 +308,14 @@ fn removed_by_plan(file: &str, step: Option<usize>, ratio: Option<f64>, spec: &M
             bad_input(format!("step {step} does not exist: {file} has {} steps; choose 0 to that", order.len()))
         })?;
         let blocks = steps.iter().flat_map(|unit| unit.blocks()).collect();
-        return Ok(Removed { blocks, step, provenance: Provenance::default() });
+        return Ok(Removed { blocks, step, plan: taken(steps.len()), provenance: Provenance::default() });
     }
     let plan = Plan::parse(file, &bytes)?;
     plan.check_model(spec)?;
     let step = ratio.map(|ratio| steps_to_ratio(spec, &plan.order(), ratio)).transpose()?.or(step);
     let steps = step.unwrap_or(plan.steps.len());
-    Ok(Removed { blocks: plan.removed_after(steps)?, step, provenance: Provenance::of_plan(&plan, steps) })
+    let provenance = Provenance::of_plan(&plan, steps);
+    Ok(Removed { blocks: plan.removed_after(steps)?, step, plan: taken(steps), provenance })
 }
 
 /// Whether the file is a published order: an object whose keys are step numbers.

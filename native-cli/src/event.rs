@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use blockpruner::eval::Task;
 use blockpruner::export::HeldOut;
 use blockpruner::gpu::DeviceInfo;
 use blockpruner::model::{BlockSet, KvCache};
@@ -37,6 +38,8 @@ pub enum Event<'a> {
         window: usize,
         whole_text: bool,
     },
+    /// A task's items were read.
+    Task { task: Task, file: &'a str, items: usize },
     /// A device was opened and passed its tests.
     Device(DeviceInfo),
     /// What a search is going to do.
@@ -229,6 +232,9 @@ impl Event<'_> {
                 let by = if *objective == Objective::Perplexity { "the loss".into() } else { objective.to_string() };
                 let (tokens, what) = (grouped(*tokens as u64), until(target, *units, *candidates));
                 Some(format!("plan: {what} by {by} on {tokens} tokens{how}"))
+            }
+            Self::Task { task, file, items } => {
+                Some(format!("task: {task} ({} items of {file})", grouped(*items as u64)))
             }
             Self::Size { bytes_read, bytes_written, at_most } => {
                 let most = if *at_most { "at most " } else { "" };

@@ -51,7 +51,7 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     }
     let folder = DiskFolder::create(&args.out).map_err(as_input)?;
     let checkpoint = open::checkpoint(&args.model).await?;
-    let Removed { blocks: removed, step, provenance } = args.removed.found(&checkpoint.spec)?;
+    let Removed { blocks: removed, step, provenance, .. } = args.removed.found(&checkpoint.spec)?;
     let options = ModelOptions::new(removed.clone(), args.format.library()).dtype(args.dtype.map(Dtype::library));
     let options =
         options.quantize(args.quantize.map(Quantize::library)).provenance(provenance.command(command_line::shown()));

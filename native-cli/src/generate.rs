@@ -34,7 +34,8 @@ pub struct GenerateArgs {
     json: bool,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+/// A whole number that is not 0.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
         Ok(number) => Ok(number),

@@ -9,6 +9,7 @@ mod completions;
 mod ctrl_c;
 mod demo;
 mod devices;
+mod evaluate;
 mod event;
 mod exit;
 mod export;
@@ -53,6 +54,8 @@ enum Command {
     Prune(prune::PruneArgs),
     /// Measure the perplexity of a text, with or without some blocks
     Perplexity(perplexity::PerplexityArgs),
+    /// Measure the accuracy on zero-shot tasks, with or without some blocks
+    Evaluate(evaluate::EvaluateArgs),
     /// Write the model after a step of a plan, or without blocks that are named
     Export(export::ExportArgs),
     /// Continue a prompt, with or without some blocks
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Prune(args) => prune::run(&args).await,
             Command::Perplexity(args) => perplexity::run(&args).await,
+            Command::Evaluate(args) => evaluate::run(&args).await,
             Command::Export(args) => export::run(&args).await,
             Command::Generate(args) => generate::run(&args).await,
             Command::Compare(args) => compare::run(&args).await,

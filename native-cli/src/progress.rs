@@ -6,7 +6,7 @@ use blockpruner::gpu::Gpu;
 #[cfg(feature = "hub")]
 use blockpruner::hub;
 use blockpruner::search::{self, CandidateState, Unit};
-use blockpruner::session::{Preparation, Search, Session, Writing};
+use blockpruner::session::{Evaluating, Preparation, Search, Session, Writing};
 use indicatif::ProgressBar;
 
 use crate::event::Event;
@@ -46,6 +46,31 @@ impl Preparing {
             Preparation::Ready => {
                 self.stage = Stage::none();
                 kept_pipelines::save(&self.gpu);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Shows how tasks are evaluated.
+pub struct EvaluatingBars {
+    preparing: Preparing,
+    stage: Stage,
+}
+
+impl EvaluatingBars {
+    /// Nothing is shown yet.
+    pub fn new(session: &Session) -> Self {
+        Self { preparing: Preparing::new(session), stage: Stage::none() }
+    }
+
+    /// Shows what is being done.
+    pub fn tell(&mut self, evaluating: Evaluating) {
+        match evaluating {
+            Evaluating::Prepare(preparation) => self.preparing.tell(preparation),
+            Evaluating::Score { done, total } => self.stage.transfer("scoring items", done as u64, total as u64),
+            Evaluating::Generate { done, total } => {
+                self.stage.transfer("continuing prompts", done as u64, total as u64);
             }
             _ => {}
         }

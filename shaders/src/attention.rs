@@ -55,6 +55,28 @@ pub struct PanelParams {
     pub sliding_window: u32,
 }
 
+/// Where a row stands in a window that is a context and continuations of it, one after the other, of which none sees another.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Place {
+    /// First row of the row's continuation; 0 within the context.
+    pub start: u32,
+    /// Rows of the context; 0 within the context.
+    pub context: u32,
+}
+
+impl Place {
+    /// The position in its text of a row that a query of this place sees, which may be the query's own.
+    pub fn position(self, row: u32) -> u32 {
+        if row >= self.start { row - self.start + self.context } else { row }
+    }
+
+    /// Whether a query of this place sees a key.
+    fn sees(self, query: usize, key: usize) -> bool {
+        key <= query && (key < self.context as usize || key >= self.start as usize)
+    }
+}
+
 /// What attention with linear biases (ALiBi; Press et al., 2022) adds to the score of a key: its position times the slope of the
 /// query head. A softmax does not see that the position of the query is not taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -160,7 +182,7 @@ fn tile_pitch(head_dim: u32) -> u32 {
     head_texels(head_dim) + 1
 }
 
-pub(crate) fn context(kernel: GemmKernel, head_dim: u32, scores: Scores) -> minijinja::Value {
+pub(crate) fn context(kernel: GemmKernel, head_dim: u32, scores: Scores, continuations: bool) -> minijinja::Value {
     let texels = head_texels(head_dim);
     let shape = match kernel {
         GemmKernel::Tile { .. } => {
@@ -183,7 +205,7 @@ pub(crate) fn context(kernel: GemmKernel, head_dim: u32, scores: Scores) -> mini
             TEXTURE_WIDTH,
         },
     };
-    context! { ..shape, ..scores.context() }
+    context! { ..context! { CONTINUATIONS => continuations }, ..shape, ..scores.context() }
 }
 
 /// The shape of attention for the CPU twin.
@@ -206,21 +228,27 @@ pub struct CpuAttention {
 }
 
 /// CPU twin over windows of `window` rows: `q [rows, heads * head_dim]`, `k` and `v` `[rows, kv_heads * head_dim]`; result
-/// `[rows, heads * head_dim]`.
-pub fn cpu(shape: &CpuAttention, window: usize, [q, k, v]: [&[f32]; 3]) -> Vec<f32> {
+/// `[rows, heads * head_dim]`. `places [rows]` where windows are contexts and continuations of them.
+pub fn cpu(shape: &CpuAttention, window: usize, places: Option<&[Place]>, [q, k, v]: [&[f32]; 3]) -> Vec<f32> {
     let CpuAttention { heads, kv_heads, head_dim, scale, alibi, soft_cap, sliding_window } = *shape;
     let share = heads / kv_heads;
     let slopes = alibi.map(|alibi| alibi.slopes(heads as u32)).unwrap_or_default();
     let mut output = Vec::with_capacity(q.len());
     for (row, queries) in q.chunks(heads * head_dim).enumerate() {
         let (first_row, query) = (row / window * window, row % window);
-        let first_key = sliding_window.map_or(0, |seen| (query + 1).saturating_sub(seen));
+        let place = places.map_or(Place::default(), |places| places[row]);
+        let position = |row: usize| place.position(row as u32) as usize;
+        let seen = |key: &usize| {
+            place.sees(query, *key) && sliding_window.is_none_or(|seen| position(query) - position(*key) < seen)
+        };
+        let keys: Vec<usize> = (0..=query).filter(seen).collect();
         for (head, q) in queries.chunks(head_dim).enumerate() {
             let at = |key: usize| ((first_row + key) * kv_heads + head / share) * head_dim;
-            let scores: Vec<f32> = (first_key..=query)
-                .map(|key| {
+            let scores: Vec<f32> = keys
+                .iter()
+                .map(|&key| {
                     let product = q.iter().zip(&k[at(key)..]).map(|(q, k)| q * k).sum::<f32>() * scale;
-                    let score = product + alibi.map_or(0.0, |alibi| alibi.bias(scale, slopes[head], key));
+                    let score = product + alibi.map_or(0.0, |alibi| alibi.bias(scale, slopes[head], position(key)));
                     soft_cap.map_or(score, |cap| cap * (score / cap).tanh())
                 })
                 .collect();
@@ -228,7 +256,7 @@ pub fn cpu(shape: &CpuAttention, window: usize, [q, k, v]: [&[f32]; 3]) -> Vec<f
             let weights: Vec<f32> = scores.iter().map(|s| (s - largest).exp()).collect();
             let sum: f32 = weights.iter().sum();
             output.extend((0..head_dim).map(|d| {
-                let weighted = weights.iter().zip(first_key..).map(|(p, key)| p * v[at(key) + d]);
+                let weighted = weights.iter().zip(&keys).map(|(p, key)| p * v[at(*key) + d]);
                 weighted.sum::<f32>() / sum
             }));
         }

@@ -6,6 +6,17 @@ use bytemuck::{Pod, Zeroable};
 use crate::gemm::{self, texel_elements};
 use crate::{GemmKernel, WeightFormat, groups_of_64};
 
+/// Which row of a table a row of the output takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Index {
+    /// That of its token.
+    Token,
+    /// That of its position, where positions begin anew in each window; it is added.
+    WindowPosition,
+    /// That of a position that is given for each row; it is added.
+    Position,
+}
+
 /// Uniform block of both shaders.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -30,8 +41,12 @@ pub struct Params {
     pub first_position: u32,
 }
 
-pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat, positions: bool) -> minijinja::Value {
-    minijinja::context! { POSITIONS => positions, ..gemm::context(kernel, weight, false) }
+pub(crate) fn context(kernel: GemmKernel, weight: WeightFormat, index: Index) -> minijinja::Value {
+    minijinja::context! {
+        POSITIONS => index != Index::Token,
+        EACH_ROW => index == Index::Position,
+        ..gemm::context(kernel, weight, false)
+    }
 }
 
 /// The grid for `rows` tokens and a table of `columns` columns.
@@ -49,16 +64,16 @@ pub fn cpu(tokens: &[u32], table: &[f32], columns: usize, first_row: u32, scale:
     each_row(tokens.iter().copied(), table, columns, first_row, output, |to, x| *to = x * scale);
 }
 
-/// CPU twin for positions: `output [rows, columns]` plus the rows of `table [count, columns]`, from `first_position` on in every
-/// window of `window` rows, of which those are there that lie in `first_row..`.
+/// CPU twin for positions: `output [rows, columns]` plus the rows `first_position + positions [rows]` of `table [count, columns]`,
+/// of which those are there that lie in `first_row..`.
 pub fn cpu_positions(
-    (window, first_position): (u32, u32),
+    (positions, first_position): (&[u32], u32),
     table: &[f32],
     columns: usize,
     first_row: u32,
     output: &mut [f32],
 ) {
-    let rows = (0..).map(|row| first_position + row % window);
+    let rows = positions.iter().map(|position| first_position + position);
     each_row(rows, table, columns, first_row, output, |to, x| *to += x);
 }
 

@@ -28,6 +28,8 @@ pub enum HeadsTo {
     Rows,
     /// A texture that the panel attention reads, of one of Q, K and V; for the panel kernels.
     Panels,
+    /// The same, with a row of the table for each row of the projection.
+    PanelsEachRow,
 }
 
 /// Uniform block of `heads.wgsl`, and of `heads_panel.wgsl` to [`HeadsTo::Rows`].
@@ -124,7 +126,8 @@ pub(crate) fn context(
         ALIGNED => aligned,
         NORMED => normed.is_some(),
         EACH_HEAD => normed == Some(Over::EachHead),
-        PANELS => to == HeadsTo::Panels,
+        PANELS => to != HeadsTo::Rows,
+        EACH_ROW => to == HeadsTo::PanelsEachRow,
         SUBGROUPS => subgroups,
         LANES => lanes,
         ROWS => panel_rows(lanes),

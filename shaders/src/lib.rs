@@ -23,6 +23,7 @@ use minijinja::Environment;
 
 pub use activation::Activation;
 pub use attention::{Alibi, Scores};
+pub use embedding::Index;
 pub use heads::{HeadsTo, Over};
 pub use norm::{NormKind, NormRows};
 
@@ -174,7 +175,7 @@ impl GemmKernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kernel {
     /// Token ids to hidden states; or what positions add to them.
-    Embedding { kernel: GemmKernel, weight: WeightFormat, positions: bool },
+    Embedding { kernel: GemmKernel, weight: WeightFormat, index: Index },
     /// Norm of rows.
     Norm { kernel: GemmKernel, kind: NormKind, rows: NormRows },
     /// Rows of the residual stream as they are, to the left side of a product.
@@ -185,8 +186,8 @@ pub enum Kernel {
     /// Heads of a fused projection: normed or not, the first `rotated` elements of each turned by its position, to
     /// storage that attention reads. To [`HeadsTo::Rows`], V is only copied.
     Heads { kernel: GemmKernel, head_dim: u32, rotated: u32, normed: Option<Over>, to: HeadsTo },
-    /// Causal attention, to the left side of a product.
-    Attention { kernel: GemmKernel, head_dim: u32, scores: Scores },
+    /// Causal attention, to the left side of a product. With `continuations`, windows are contexts and what may follow them.
+    Attention { kernel: GemmKernel, head_dim: u32, scores: Scores, continuations: bool },
     /// Activation, gated or not, to the left side of a product.
     Activation { kernel: GemmKernel, function: Activation, gated: bool },
     /// Log-sum-exp and the NLL of targets.
@@ -253,8 +254,12 @@ impl Kernel {
 
     fn label(self, name: &str) -> String {
         match self {
-            Self::Embedding { weight, positions: adds, .. } | Self::Gemm { weight, residual: adds, .. } => {
-                format!("{name} {}{}", weight.name(), if adds { ", added" } else { "" })
+            Self::Embedding { weight, index, .. } => format!("{name} {} by {index:?}", weight.name()),
+            Self::Gemm { weight, residual, .. } => {
+                format!("{name} {}{}", weight.name(), if residual { ", added" } else { "" })
+            }
+            Self::Attention { head_dim, scores, continuations: true, .. } => {
+                format!("{name} head_dim {head_dim}{}, of continuations", scores.label())
             }
             Self::Attention { head_dim, scores, .. } | Self::CachedAttention { head_dim, scores, .. } => {
                 format!("{name} head_dim {head_dim}{}", scores.label())
@@ -284,13 +289,13 @@ impl Kernel {
             };
         }
         let ((name, source), bindings) = match self {
-            Self::Embedding { kernel, weight, positions } => {
+            Self::Embedding { kernel, weight, index } => {
                 let (shader, table) = match kernel {
                     GemmKernel::Tile { .. } => (wgsl!("embedding_rows"), Read),
                     GemmKernel::Panel { .. } => (wgsl!("embedding_panel"), texture(weight)),
                 };
                 let mut bindings = vec![table, ReadWrite];
-                bindings.extend((!positions).then_some(Read));
+                bindings.extend((index != Index::WindowPosition).then_some(Read));
                 (shader, bindings)
             }
             Self::Norm { kernel: GemmKernel::Tile { .. }, rows, .. } => {
@@ -328,18 +333,22 @@ impl Kernel {
                         bindings.extend([ReadWrite; 3]);
                         bindings.extend([input; 2].into_iter().filter(|_| normed.is_some()));
                     }
-                    HeadsTo::Panels => {
+                    HeadsTo::Panels | HeadsTo::PanelsEachRow => {
                         bindings.push(TextureWrite);
                         bindings.extend(normed.map(|_| input));
                     }
                 }
                 (if kernel.is_panel() { wgsl!("heads_panel") } else { wgsl!("heads") }, bindings)
             }
-            Self::Attention { kernel: GemmKernel::Tile { .. }, .. } => {
-                (wgsl!("attention_tile"), vec![Read, Read, Read, ReadWrite])
-            }
-            Self::Attention { .. } => {
-                (wgsl!("attention_panel"), vec![TextureF32, TextureF32, TextureF32, TextureWrite])
+            Self::Attention { kernel, continuations, .. } => {
+                let (shader, mut bindings) = match kernel {
+                    GemmKernel::Tile { .. } => (wgsl!("attention_tile"), vec![Read, Read, Read, ReadWrite]),
+                    GemmKernel::Panel { .. } => {
+                        (wgsl!("attention_panel"), vec![TextureF32, TextureF32, TextureF32, TextureWrite])
+                    }
+                };
+                bindings.extend(continuations.then_some(Read));
+                (shader, bindings)
             }
             Self::Activation { kernel: GemmKernel::Tile { .. }, .. } => (wgsl!("activation"), vec![Read, ReadWrite]),
             Self::Activation { .. } => (wgsl!("activation_panel"), vec![TextureF32, TextureWrite]),
@@ -362,12 +371,14 @@ impl Kernel {
 
     fn context(self) -> minijinja::Value {
         match self {
-            Self::Embedding { kernel, weight, positions } => embedding::context(kernel, weight, positions),
+            Self::Embedding { kernel, weight, index } => embedding::context(kernel, weight, index),
             Self::Gemm { kernel, weight, residual } => gemm::context(kernel, weight, residual),
             Self::Heads { kernel, head_dim, rotated, normed, to } => {
                 heads::context(kernel, head_dim, rotated, normed, to)
             }
-            Self::Attention { kernel, head_dim, scores } => attention::context(kernel, head_dim, scores),
+            Self::Attention { kernel, head_dim, scores, continuations } => {
+                attention::context(kernel, head_dim, scores, continuations)
+            }
             Self::CachedAttention { kernel, head_dim, scores } => cached::context(kernel, head_dim, scores),
             Self::Norm { kernel, kind, rows } => norm::context(kernel, kind, rows),
             Self::LogSumExp { kernel, soft_cap } => {
@@ -434,7 +445,8 @@ mod tests {
             kernels.extend([false, true].map(|soft_cap| Kernel::LogSumExp { kernel, soft_cap }));
             kernels.extend([Kernel::Operand { kernel }, Kernel::Argmax { kernel }]);
             for weight in WeightFormat::ALL {
-                kernels.extend([false, true].map(|positions| Kernel::Embedding { kernel, weight, positions }));
+                let indices = [Index::Token, Index::WindowPosition, Index::Position];
+                kernels.extend(indices.map(|index| Kernel::Embedding { kernel, weight, index }));
                 kernels.extend([false, kernel.is_panel()].map(|residual| Kernel::Gemm { kernel, weight, residual }));
             }
             for head_dim in [4, 12, 16, 24, 32, 40, 64, 80, 96, 128, 192, 256] {
@@ -465,8 +477,9 @@ mod tests {
         kernels
     }
 
-    fn every_attention(kernel: GemmKernel, head_dim: u32, scores: Scores) -> [Kernel; 2] {
-        [Kernel::Attention { kernel, head_dim, scores }, Kernel::CachedAttention { kernel, head_dim, scores }]
+    fn every_attention(kernel: GemmKernel, head_dim: u32, scores: Scores) -> [Kernel; 3] {
+        let windows = |continuations| Kernel::Attention { kernel, head_dim, scores, continuations };
+        [windows(false), windows(true), Kernel::CachedAttention { kernel, head_dim, scores }]
     }
 
     /// Heads that are turned as a whole, in part, by halves that are no whole texels, and not at all.
@@ -474,7 +487,8 @@ mod tests {
         let mut kernels = Vec::new();
         for rotated in [0, 2, head_dim / 16 * 8, head_dim] {
             for normed in [None, Some(Over::Head), Some(Over::EachHead)] {
-                for to in [HeadsTo::Rows, HeadsTo::Panels].into_iter().take(1 + kernel.is_panel() as usize) {
+                let to = [HeadsTo::Rows, HeadsTo::Panels, HeadsTo::PanelsEachRow];
+                for to in to.into_iter().take(1 + 2 * kernel.is_panel() as usize) {
                     kernels.push(Kernel::Heads { kernel, head_dim, rotated, normed, to });
                 }
             }

@@ -1,9 +1,13 @@
 // Causal grouped-query attention with an online softmax, for CPU-type adapters.
 //   q, k, v: heads, as heads_panel.wgsl writes them; {{ HEAD_TEXELS }} texels a head, {{ LANES * QUERIES }} queries or {{ KEYS }} keys side by side
 //   output:  as the left side of gemm_panel.wgsl: texel (block * inner4 + column / 4) * {{ ROWS }} + r for row block * {{ ROWS }} + r
+{% if CONTINUATIONS %}
+//   places:  [rows] of the first row of the row's continuation and the rows of its context; 0 and 0 within the context
+// A window is a context and continuations of it, one after the other, of which none sees another.
+{% endif %}
 // One workgroup is one vector of {{ LANES }} lanes, a lane is {{ QUERIES }} queries of one head; keys are taken {{ KEYS }} at a time, each lane loads its
 // share of them and hands it round. Nothing in the loop is shared by memory, and every accumulator is a scalar name.
-// The blocks of keys start at the window's first key, so a query's result depends on its window alone{% if SLIDING %};
+// The blocks of keys start at the window's first key, so a query's result depends on its window alone{% if SLIDING and not CONTINUATIONS %};
 // those that no query of the workgroup sees are left out{% endif %}.
 // Grid = blocks of queries x heads x windows.
 struct Params {
@@ -28,6 +32,9 @@ struct Params {
 @group(0) @binding(2) var k: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(3) var v: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(4) var output: texture_storage_2d<rgba32float, write>;
+{% if CONTINUATIONS %}
+@group(0) @binding(5) var<storage, read> places: array<vec2u>;
+{% endif %}
 
 // Lower than any score; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
@@ -46,6 +53,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 {% endif %}
     // The last query of the block sees this many keys.
     let keys = min((group.x + 1u) * {{ LANES * QUERIES }}u, params.window);
+{% if CONTINUATIONS %}
+{% for i in range(QUERIES) %}
+    let place{{ i }} = places[window * params.window + min(query + {{ i * LANES }}u, params.window - 1u)];
+{% endfor %}
+{% endif %}
 {% for i in range(QUERIES) %}
     var largest{{ i }} = LOWEST;
     var sum{{ i }} = 0.0;
@@ -54,7 +66,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     var o{{ i }}_{{ d }} = vec4f(0.0);
 {% endfor %}
 {% endfor %}
-{% if SLIDING %}
+{% if SLIDING and not CONTINUATIONS %}
     let query0 = group.x * {{ LANES * QUERIES }}u;
     let first = (query0 + 1u - min(query0 + 1u, params.sliding_window)) / {{ KEYS }}u * {{ KEYS }}u;
 {% else %}
@@ -89,20 +101,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 {% if SLOPES %}
 {% for i in range(QUERIES) %}
 {% for j in range(KEYS) %}
-        s{{ i }}_{{ j }} = biased(s{{ i }}_{{ j }}, slope, key + {{ j }}u);
+        s{{ i }}_{{ j }} = biased(s{{ i }}_{{ j }}, slope, {% if CONTINUATIONS %}position_of(key + {{ j }}u, place{{ i }}){% else %}key + {{ j }}u{% endif %});
 {% endfor %}
 {% endfor %}
 {% endif %}
         // Keys that the query does not see, and with them those past the window, count nothing.
 {% for i in range(QUERIES) %}
 {% for j in range(KEYS) %}
-        s{{ i }}_{{ j }} = select(LOWEST, {% if SOFT_CAP %}capped(s{{ i }}_{{ j }}){% else %}s{{ i }}_{{ j }}{% endif %}, sees(query + {{ i * LANES }}u, key + {{ j }}u));
+        s{{ i }}_{{ j }} = select(LOWEST, {% if SOFT_CAP %}capped(s{{ i }}_{{ j }}){% else %}s{{ i }}_{{ j }}{% endif %}, sees(query + {{ i * LANES }}u, key + {{ j }}u{% if CONTINUATIONS %}, place{{ i }}{% endif %}));
 {% endfor %}
         let top{{ i }} = max(largest{{ i }}, {% for j in range(KEYS - 1) %}max(s{{ i }}_{{ j }}, {% endfor %}s{{ i }}_{{ KEYS - 1 }}{% for j in range(KEYS - 1) %}){% endfor %});
         let keep{{ i }} = exp(largest{{ i }} - top{{ i }});
         largest{{ i }} = top{{ i }};
 {% for j in range(KEYS) %}
-        s{{ i }}_{{ j }} = select(0.0, exp(s{{ i }}_{{ j }} - top{{ i }}), sees(query + {{ i * LANES }}u, key + {{ j }}u));
+        s{{ i }}_{{ j }} = select(0.0, exp(s{{ i }}_{{ j }} - top{{ i }}), sees(query + {{ i * LANES }}u, key + {{ j }}u{% if CONTINUATIONS %}, place{{ i }}{% endif %}));
 {% endfor %}
         sum{{ i }} = sum{{ i }} * keep{{ i }}{% for j in range(KEYS) %} + s{{ i }}_{{ j }}{% endfor %};
 {% endfor %}

@@ -2,9 +2,13 @@
 //   q:      [rows, heads, {{ HEAD_TEXELS }}] of 4 neighbouring elements, as heads.wgsl writes it; a batch of windows of `window` rows
 //   k, v:   [rows, heads / share, {{ HEAD_TEXELS }}]
 //   output: [rows, output_stride]
+{% if CONTINUATIONS %}
+//   places: [rows] of the first row of the row's continuation and the rows of its context; 0 and 0 within the context
+// A window is a context and continuations of it, one after the other, of which none sees another.
+{% endif %}
 // One workgroup of 64 invocations handles {{ 8 * PER_INVOCATION }} queries of one head, {{ KEYS }} keys at a time. Eight invocations share {{ PER_INVOCATION }} queries: each
 // scores them with every eighth key, and sums up every eighth vector of their values.
-// The blocks of keys start at the window's first key, so a query's result depends on its window alone{% if SLIDING %};
+// The blocks of keys start at the window's first key, so a query's result depends on its window alone{% if SLIDING and not CONTINUATIONS %};
 // those that no query of the workgroup sees are left out{% endif %}.
 // Grid = blocks of queries x heads x windows.
 struct Params {
@@ -27,6 +31,9 @@ struct Params {
 @group(0) @binding(2) var<storage, read> k: array<vec4f>;
 @group(0) @binding(3) var<storage, read> v: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> output: array<f32>;
+{% if CONTINUATIONS %}
+@group(0) @binding(5) var<storage, read> places: array<vec2u>;
+{% endif %}
 
 // Lower than any score; WGSL may assume that there are no infinities.
 const LOWEST = -3.0e38;
@@ -77,7 +84,12 @@ fn main(
 {% if SLOPES %}
     let slope = slope_of(head);
 {% endif %}
-{% if SLIDING %}
+{% if CONTINUATIONS %}
+{% for r in range(PER_INVOCATION) %}
+    let place{{ r }} = places[window * params.window + min(query0 + sharing + {{ 8 * r }}u, params.window - 1u)];
+{% endfor %}
+{% endif %}
+{% if SLIDING and not CONTINUATIONS %}
     let first = (query0 + 1u - min(query0 + 1u, params.sliding_window)) / {{ KEYS }}u * {{ KEYS }}u;
 {% else %}
     let first = 0u;
@@ -116,9 +128,9 @@ fn main(
 {% for j in range(OWN) %}
 {% for r in range(PER_INVOCATION) %}
 {% if SLOPES %}
-            dot{{ j }}_{{ r }} = biased(dot{{ j }}_{{ r }}, slope, key0 + c + {{ 8 * j }}u);
+            dot{{ j }}_{{ r }} = biased(dot{{ j }}_{{ r }}, slope, {% if CONTINUATIONS %}position_of(key0 + c + {{ 8 * j }}u, place{{ r }}){% else %}key0 + c + {{ 8 * j }}u{% endif %});
 {% endif %}
-            s{{ j }}{{ OF[r] }} = select(LOWEST, {% if SOFT_CAP %}capped({% endif %}dot{{ j }}_{{ r }}{% if SOFT_CAP %}){% endif %}, sees(query0 + sharing + {{ 8 * r }}u, key0 + c + {{ 8 * j }}u));
+            s{{ j }}{{ OF[r] }} = select(LOWEST, {% if SOFT_CAP %}capped({% endif %}dot{{ j }}_{{ r }}{% if SOFT_CAP %}){% endif %}, sees(query0 + sharing + {{ 8 * r }}u, key0 + c + {{ 8 * j }}u{% if CONTINUATIONS %}, place{{ r }}{% endif %}));
 {% endfor %}
             scores[(c + {{ 8 * j }}u) * 8u + sharing] = s{{ j }};
 {% endfor %}

@@ -1,7 +1,9 @@
 // Embedding lookup from a table packed in the panel layout of gemm_panel.wgsl.
 //   table:  panels of {{ 4 * LANES }} rows, rows first_row .. first_row + count of the whole
 //   output: [rows, columns]; a row that is not in this part of the table is left alone
-{% if POSITIONS %}
+{% if EACH_ROW %}
+//   tokens: [rows] positions, from `first_position` on, which are rows of the table and are added to the output
+{% elif POSITIONS %}
 // The table's rows are positions, from `first_position` on in every window, and are added to the output.
 {% else %}
 //   tokens: [rows] token ids, which are rows of the table; these, multiplied by `scale`, become the output
@@ -24,7 +26,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var table: texture_storage_2d<{{ TEXEL_FORMAT }}, read>;
 @group(0) @binding(2) var<storage, read_write> output: array<f32>;
-{% if not POSITIONS %}
+{% if EACH_ROW or not POSITIONS %}
 @group(0) @binding(3) var<storage, read> tokens: array<u32>;
 {% endif %}
 
@@ -40,7 +42,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         return;
     }
     // What lies before first_row wraps to large numbers and fails the test, too.
-{% if POSITIONS %}
+{% if EACH_ROW %}
+    let index = params.first_position + tokens[row] - params.first_row;
+{% elif POSITIONS %}
     let index = params.first_position + row % params.window - params.first_row;
 {% else %}
     let index = tokens[row] - params.first_row;

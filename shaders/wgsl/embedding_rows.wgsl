@@ -1,7 +1,9 @@
 // Embedding lookup from a row-major table.
 //   table:  [count, columns_padded] packed as {{ WEIGHT }}, rows first_row .. first_row + count of the whole
 //   output: [rows, columns]; a row that is not in this part of the table is left alone
-{% if POSITIONS %}
+{% if EACH_ROW %}
+//   tokens: [rows] positions, from `first_position` on, which are rows of the table and are added to the output
+{% elif POSITIONS %}
 // The table's rows are positions, from `first_position` on in every window, and are added to the output.
 {% else %}
 //   tokens: [rows] token ids, which are rows of the table; these, multiplied by `scale`, become the output
@@ -28,7 +30,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> table: array<u32>;
 @group(0) @binding(2) var<storage, read_write> output: array<f32>;
-{% if not POSITIONS %}
+{% if EACH_ROW or not POSITIONS %}
 @group(0) @binding(3) var<storage, read> tokens: array<u32>;
 {% endif %}
 
@@ -44,7 +46,9 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
         return;
     }
     // What lies before first_row wraps to large numbers and fails the test, too.
-{% if POSITIONS %}
+{% if EACH_ROW %}
+    let index = params.first_position + tokens[row] - params.first_row;
+{% elif POSITIONS %}
     let index = params.first_position + row % params.window - params.first_row;
 {% else %}
     let index = tokens[row] - params.first_row;

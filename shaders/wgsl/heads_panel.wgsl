@@ -4,7 +4,7 @@
 {% else %}
 // to buffers that attention_cached.wgsl reads.
 {% endif %}
-//   table:  [window, {{ HALF }}] of (cos, sin), the scaling of attention included; two a texel
+//   table:  [{{ "rows" if EACH_ROW else "window" }}, {{ HALF }}] of (cos, sin), the scaling of attention included; two a texel
 //   qkv:    [rows, stride], as gemm_panel.wgsl writes it; a batch of windows of `window` rows
 {% if NORMED %}
 //   weight: [{{ HEAD_DIM }}] for every head, or [heads, {{ HEAD_DIM }}]
@@ -213,14 +213,14 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
 {% if EACH_HEAD %}
     let mean = mean_of(span, params.span);
     let inverse = inverse_of(span, params.span, mean, params.epsilon);
-    put_all(Head(source, id.x * HALF, id.y * {{ HEAD_TEXELS }}u, inverse, mean, to, params.group));
+    put_all(Head(source, {{ "row" if EACH_ROW else "id.x" }} * HALF, id.y * {{ HEAD_TEXELS }}u, inverse, mean, to, params.group));
 {% else %}
     let inverse = inverse_of(span, params.span, params.epsilon);
     let weight = id.y * ({{ HEAD_DIM }}u - params.span_step) / 4u;
-    put_all(Head(source, id.x * HALF, weight, inverse, to, params.group));
+    put_all(Head(source, {{ "row" if EACH_ROW else "id.x" }} * HALF, weight, inverse, to, params.group));
 {% endif %}
 {% else %}
-    put_all(Head(source, id.x * HALF, 0u, 1.0, to, params.group));
+    put_all(Head(source, {{ "row" if EACH_ROW else "id.x" }} * HALF, 0u, 1.0, to, params.group));
 {% endif %}
 }
 {% else %}

@@ -20,14 +20,28 @@ fn bf16(x: f32) -> f32 {
 }
 {% endif %}
 {% endif %}
+{% if CONTINUATIONS %}
 
-// Causal{% if SLIDING %}, and no further back than the window that slides with the query{% endif %}.
-{% if SLIDING %}
+// The position in its text of a row that a query sees, by the query's place: the first row of its continuation and the rows
+// of the context, or 0 and 0 within the context.
+fn position_of(row: u32, place: vec2u) -> u32 {
+    return select(row, row - place.x + place.y, row >= place.x);
+}
+{% endif %}
+
+// Causal{% if CONTINUATIONS %}, without other continuations{% endif %}{% if SLIDING %}, and no further back than the window that slides with the query{% endif %}.
+{% if SLIDING or CONTINUATIONS %}
 // Both sides are computed: a branch for each key is more than some software drivers compile in a reasonable time.
 {% endif %}
+{% if CONTINUATIONS %}
+fn sees(query: u32, key: u32, place: vec2u) -> bool {
+    return (key <= query) & ((key < place.y) | (key >= place.x)){% if SLIDING %} & (position_of(query, place) - position_of(key, place) < params.sliding_window){% endif %};
+}
+{% else %}
 fn sees(query: u32, key: u32) -> bool {
     return {% if SLIDING %}(key <= query) & (query - key < params.sliding_window){% else %}key <= query{% endif %};
 }
+{% endif %}
 {% if SOFT_CAP %}
 
 fn capped(score: f32) -> f32 {

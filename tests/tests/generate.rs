@@ -4,9 +4,10 @@
 
 use std::rc::Rc;
 
-use blockpruner::generate::{FinishReason, GenerateError, GenerateOptions, Generator};
+use blockpruner::eval::{GENERATION_PROMPTS, Generation};
+use blockpruner::generate::{FinishReason, GenerateError, GenerateOptions, Generator, prompt_ids};
 use blockpruner::gpu::{Gpu, GpuOptions};
-use blockpruner::model::{BlockSet, DeviceModel};
+use blockpruner::model::{BlockSet, Checkpoint, DeviceModel};
 use blockpruner_tests::{every_kernel, fixture, fixture_folder, fixture_names, on_all, open};
 use pollster::block_on;
 use serde::Deserialize;
@@ -162,4 +163,37 @@ fn a_cache_grows() {
     let (tokens, _) = all(generator(&model, &none, &prompt, 300, &[]));
     let text = [&prompt[..], &tokens[..290]].concat();
     assert_eq!(all(generator(&model, &none, &text, 10, &[])).0, tokens[290..], "after the cache grew");
+}
+
+/// What a model writes beside what it writes without a block is what [`Generator`] gives for both.
+#[test]
+fn generations_are_compared_token_by_token() {
+    let checkpoint = block_on(Checkpoint::open("builtin:tiny")).unwrap();
+    let gpu = open(&GpuOptions::default());
+    let model = Rc::new(block_on(DeviceModel::load(gpu, &checkpoint, &mut |_, _| {})).unwrap());
+    let prompts = GENERATION_PROMPTS[3..5].iter().map(|prompt| prompt.to_string()).collect::<Vec<_>>();
+    let removed: BlockSet = ["mlp:1".parse().unwrap()].into_iter().collect();
+    let mut told = Vec::new();
+    let mut compared = |removed| {
+        let tell = &mut |done, total| told.push((done, total));
+        block_on(Generation::new(&model, &checkpoint, &prompts, removed, 12, tell)).unwrap()
+    };
+    let none = BlockSet::new();
+    let same = compared(&none);
+    assert!(same.agreement == 1.0 && same.prompts.iter().all(|prompt| prompt.first_difference.is_none()));
+    assert_eq!(same.repetition_dense, same.repetition_pruned);
+    let differs = compared(&removed);
+    assert_eq!(told[..4], [(1, 4), (2, 4), (3, 4), (4, 4)]);
+    let eos = checkpoint.eos_token_ids().unwrap();
+    for (found, prompt) in differs.prompts.iter().zip(&prompts) {
+        let ids = prompt_ids(&checkpoint, prompt).unwrap();
+        let [dense, pruned] =
+            [&BlockSet::new(), &removed].map(|removed| all(generator(&model, removed, &ids, 12, &eos)).0);
+        let decode = |ids: &[u32]| checkpoint.tokenizer().unwrap().decode(ids).unwrap();
+        assert_eq!((&found.dense, &found.pruned), (&decode(&dense), &decode(&pruned)));
+        let differing = dense.iter().zip(&pruned).position(|(dense, pruned)| dense != pruned);
+        assert!(differing.is_some() && found.first_difference == differing, "{found:?}");
+        assert!(found.agreement < 1.0);
+    }
+    assert_eq!(differs.agreement, differs.prompts.iter().map(|prompt| prompt.agreement).sum::<f64>() / 2.0);
 }

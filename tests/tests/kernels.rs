@@ -7,7 +7,7 @@ use blockpruner::testing::{
     Projection, Recording, Residual, Resource, VocabularyChunk, dequantize, record_activation,
 };
 use blockpruner::weights::DType;
-use blockpruner_shaders::attention::{Alibi, CpuAttention};
+use blockpruner_shaders::attention::{Alibi, CpuAttention, Place};
 use blockpruner_shaders::heads::CpuNorms;
 use blockpruner_shaders::{
     Activation, Kernel, NormKind, Over, WeightFormat, activation, argmax, attention, cached, change, embedding, gemm,
@@ -201,8 +201,13 @@ fn check_embedding(gpu: &Gpu, label: &str, formats: &[WeightFormat]) {
                 matrix.record_lookup(gpu, &mut recording, lookup, rows, 0, &output);
                 // Positions, of which the last are beyond this part of the table.
                 let (window, first) = (7, 303);
+                let windows: Vec<u32> = (0..rows).map(|row| row % window).collect();
+                let others: Vec<u32> = (0..rows).map(|row| row * 5 % 6).collect();
                 if scale != 1.0 {
                     let lookup = Lookup::Positions { window, first };
+                    matrix.record_lookup(gpu, &mut recording, lookup, rows, 0, &output);
+                    let positions = &gpu.upload("positions", bytemuck::cast_slice(&others)).unwrap();
+                    let lookup = Lookup::EachPosition { positions, first };
                     matrix.record_lookup(gpu, &mut recording, lookup, rows, 0, &output);
                 }
                 block_on(gpu.submit(&recording)).unwrap();
@@ -211,7 +216,8 @@ fn check_embedding(gpu: &Gpu, label: &str, formats: &[WeightFormat]) {
                 let mut expected = vec![0.0; tokens.len() * columns];
                 embedding::cpu(&tokens, &table, columns, 0, scale, &mut expected);
                 if scale != 1.0 {
-                    embedding::cpu_positions((window, first), &table, columns, 0, &mut expected);
+                    embedding::cpu_positions((&windows, first), &table, columns, 0, &mut expected);
+                    embedding::cpu_positions((&others, first), &table, columns, 0, &mut expected);
                 }
                 assert_eq!(found, expected, "{label}: embedding {} of {columns} columns", format.name());
             }
@@ -380,6 +386,8 @@ struct Heads {
     over: Option<Over>,
     window: u32,
     table: Vec<[f32; 2]>,
+    /// Where windows are contexts and continuations.
+    places: Option<Vec<Place>>,
     values: Vec<f32>,
     norms: Option<HeadNorms>,
     expected: [Vec<f32>; 3],
@@ -387,10 +395,25 @@ struct Heads {
 
 impl Heads {
     fn new(gpu: &Gpu, shape: Attention, over: Option<Over>, window: u32, windows: u32) -> Self {
+        Self::with_places(gpu, shape, over, window, windows, None)
+    }
+
+    fn with_places(
+        gpu: &Gpu,
+        shape: Attention,
+        over: Option<Over>,
+        window: u32,
+        windows: u32,
+        places: Option<Vec<Place>>,
+    ) -> Self {
         let [heads, kv_heads, head_dim] = [shape.heads, shape.kv_heads, shape.head_dim].map(|size| size as usize);
         let half = shape.rotated / 2;
         let inv_freq: Vec<f32> = (0..half).map(|i| 1e4f32.powf(-(i as f32) / half as f32)).collect();
-        let table = heads::table(&inv_freq, 1.25, window as usize);
+        // A row for each position; with places, for each row.
+        let position = |row: u32| places.as_ref().map_or(row, |places| places[row as usize].position(row % window));
+        let turned = if places.is_some() { window * windows } else { window };
+        let table: Vec<[f32; 2]> =
+            (0..turned).flat_map(|row| heads::table_row(&inv_freq, 1.25, position(row) as usize)).collect();
         let columns = (heads + 2 * kv_heads) * head_dim;
         let values = random(12, (window * windows) as usize * columns).iter().map(|x| x * 2.0).collect::<Vec<f32>>();
         let weights = over.map(|over| match over {
@@ -400,13 +423,13 @@ impl Heads {
         let twins = over.zip(weights.as_ref());
         let twins = twins.map(|(over, [query, key])| CpuNorms { over, query, key, epsilon: EPSILON });
         let sizes = [heads, kv_heads, head_dim];
-        let expected = heads::cpu(sizes, &table, shape.rotated as usize, window as usize, twins, &values);
+        let expected = heads::cpu(sizes, &table, shape.rotated as usize, turned as usize, twins, &values);
         let norms = over.zip(weights).map(|(over, [query, key])| HeadNorms {
             query: norm_of(gpu, &query, None),
             key: norm_of(gpu, &key, None),
             over,
         });
-        Self { shape, over, window, table, values, norms, expected }
+        Self { shape, over, window, table, places, values, norms, expected }
     }
 
     /// Rows `first .. first + count` of the projection and of the table, on the device.
@@ -415,8 +438,8 @@ impl Heads {
         let rows = &self.values[first * columns..][..count * columns];
         let qkv = gemm::pack_output(gpu.gemm(), self.shape.stride(), &padded(rows, columns, 3.0));
         let half = self.shape.rotated as usize / 2;
-        let first = first % self.window as usize;
-        let turns = &self.table[first * half..][..count.min(self.window as usize) * half];
+        let turned = self.places.as_ref().map_or(self.window as usize, Vec::len);
+        let turns = &self.table[first % turned * half..][..count.min(turned) * half];
         // Something to bind where nothing is turned.
         let turns = [turns.as_flattened(), &[0.0; 4]].concat();
         [gpu.upload_readable("table", &turns).unwrap(), gpu.upload_readable("qkv", &qkv).unwrap()]
@@ -434,24 +457,43 @@ impl Heads {
             sliding_window: sliding_window.map(|seen| seen as usize),
         };
         let [q, k, v] = &self.expected;
-        attention::cpu(&twin, self.window as usize, [q, k, v])
+        attention::cpu(&twin, self.window as usize, self.places.as_deref(), [q, k, v])
     }
 
     fn what(&self, label: &str) -> String {
-        let Self { shape, over, window, .. } = self;
-        format!("{label}: {shape:?}, normed {over:?}, window {window}")
+        let Self { shape, over, window, places, .. } = self;
+        let of = if places.is_some() { " of continuations" } else { "" };
+        format!("{label}: {shape:?}, normed {over:?}, window {window}{of}")
     }
 }
 
 /// Heads and attention over windows.
 fn check_attention(gpu: &Gpu, label: &str, shape: Attention, over: Option<Over>, window: u32, windows: u32) {
-    let heads = Heads::new(gpu, shape, over, window, windows);
+    check_heads(gpu, label, &Heads::new(gpu, shape, over, window, windows), windows);
+}
+
+/// The same over contexts and their continuations: windows of several lengths of each, the first one with continuations of a row.
+fn check_continuations(gpu: &Gpu, label: &str, shape: Attention, over: Option<Over>, window: u32, windows: u32) {
+    let place = |index: u32, row: u32| {
+        let (context, length) = (1 + (17 * index + 3) % (window - 1), 1 + 4 * index);
+        match row.checked_sub(context) {
+            Some(behind) => Place { start: context + behind / length * length, context },
+            None => Place::default(),
+        }
+    };
+    let places = (0..windows).flat_map(|index| (0..window).map(move |row| place(index, row))).collect();
+    check_heads(gpu, label, &Heads::with_places(gpu, shape, over, window, windows, Some(places)), windows);
+}
+
+fn check_heads(gpu: &Gpu, label: &str, heads: &Heads, windows: u32) {
+    let Heads { shape, window, .. } = *heads;
     let rows = window * windows;
+    let places = heads.places.as_ref().map(|places| gpu.upload("places", bytemuck::cast_slice(places)).unwrap());
     let [rope, qkv] = heads.upload(gpu, 0, rows as usize);
     let output = operand_storage(gpu, rows as usize, shape.columns() as usize);
     // Larger than needed, as where layers differ.
     let packed = shape.packed(gpu, window, windows + 1).unwrap();
-    let input = Projection { rope: &rope, qkv: &qkv, norms: heads.norms.as_ref() };
+    let input = Projection { rope: &rope, qkv: &qkv, norms: heads.norms.as_ref(), places: places.as_ref() };
     let mut recording = Recording::new();
     let buffers = AttentionBuffers { packed: &packed, output: &output };
     shape.record(gpu, &mut recording, &input, &buffers, window, windows);
@@ -474,7 +516,7 @@ fn check_cached(gpu: &Gpu, label: &str, shape: Attention, over: Option<Over>, [w
     while first < window {
         let count = if first < past { past - first } else { rows.min(window - first) };
         let [rope, qkv] = heads.upload(gpu, first as usize, count as usize);
-        let input = Projection { rope: &rope, qkv: &qkv, norms: heads.norms.as_ref() };
+        let input = Projection { rope: &rope, qkv: &qkv, norms: heads.norms.as_ref(), places: None };
         let output = operand_storage(gpu, count as usize, shape.columns() as usize);
         let mut recording = Recording::new();
         if first < past {
@@ -524,6 +566,27 @@ fn check_long_texts(gpu: &Gpu, label: &str) {
     let long = Attention { heads: 2, kv_heads: 1, ..plain(24) };
     check_attention(gpu, label, long, None, 2048, 1);
     check_cached(gpu, label, plain(24), None, [2051, 2050, 1]);
+}
+
+/// Every way that a model may make scores, and heads that are turned in part, normed, and turned by half texels.
+fn check_continuation_variants(gpu: &Gpu, label: &str) {
+    for head_dim in [24, 128] {
+        check_continuations(gpu, label, plain(head_dim), None, 75, 3);
+    }
+    check_continuations(gpu, label, Attention { rotated: 4, ..plain(24) }, Some(Over::Head), 43, 2);
+    check_continuations(gpu, label, Attention { rotated: 0, ..plain(24) }, None, 17, 3);
+    for (soft_cap, sliding_window) in [(None, Some(5)), (Some(1.5), Some(37))] {
+        check_continuations(gpu, label, Attention { soft_cap, sliding_window, ..plain(24) }, None, 75, 2);
+    }
+    for (alibi, heads, sliding_window) in [(Alibi::Plain, 4, None), (Alibi::Rounded, 6, Some(37))] {
+        let shape = Attention { alibi: Some(alibi), heads, rotated: 0, sliding_window, ..plain(24) };
+        check_continuations(gpu, label, shape, None, 300, 2);
+    }
+}
+
+#[test]
+fn attention_of_continuations_agrees_with_its_cpu_twin() {
+    on_all(each_kernel(), |label, options| check_continuation_variants(&open(&options), label));
 }
 
 fn check_attention_variants(gpu: &Gpu, label: &str) {
@@ -693,7 +756,7 @@ fn the_longest_cache_is_read_to_its_end() {
     let rope = gpu.upload_readable("table", &[0.0; 4]).unwrap();
     let on_device = gpu.storage("query", shape.query_bytes(1)).unwrap();
     let output = operand_storage(&gpu, 1, width);
-    let input = Projection { rope: &rope, qkv: &qkv, norms: None };
+    let input = Projection { rope: &rope, qkv: &qkv, norms: None, places: None };
     let buffers = CachedBuffers { cache: &cache, query: &on_device, output: &output };
     let mut recording = Recording::new();
     shape.record_cached(&gpu, &mut recording, &input, &buffers, positions - 1, 1);

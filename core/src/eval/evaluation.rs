@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{EvalError, Task};
+use super::{EvalError, Generation, Task};
 use crate::export::PlanModel;
 use crate::gpu::DeviceInfo;
 use crate::model::BlockSet;
@@ -39,6 +39,9 @@ pub struct Evaluation {
     /// How it differs from another evaluation of the same items, if it was compared with one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub differences: BTreeMap<Task, TaskDifference>,
+    /// What it writes beside what the whole model writes, if that was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
     /// Seconds that scoring took.
     pub seconds: f64,
 }
@@ -248,6 +251,7 @@ mod tests {
             .into(),
             mean: Some(0.4),
             differences: [(Task::Piqa, TaskDifference { acc: difference, acc_norm: Some(difference) })].into(),
+            generation: None,
             seconds: 1.5,
         }
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ExportError, JsonPlace};
 use crate::gpu::DeviceInfo;
-use crate::model::{BlockSet, KvCache, ModelSpec};
+use crate::model::{BlockSet, Checkpoint, KvCache, ModelSpec};
 use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step, Target, Unit, Units, lowest};
 
 /// The value of [`Plan::format`] that this version writes.
@@ -56,7 +56,7 @@ pub enum PlanStatus {
     Finished,
 }
 
-/// The model of a [`Plan`].
+/// The model of a [`Plan`], or of an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanModel {
     /// As the user named it.
@@ -76,6 +76,22 @@ pub struct PlanModel {
     /// Bytes of the weight files of the model as it came, if it were written as the pruned one is, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+}
+
+impl PlanModel {
+    /// Of a model that is open.
+    pub(crate) fn of(checkpoint: &Checkpoint) -> Self {
+        let spec = &checkpoint.spec;
+        Self {
+            name: checkpoint.name.clone(),
+            family: spec.family.to_string(),
+            layers: spec.layers.len(),
+            parameters: spec.parameters(),
+            absent: spec.absent.clone(),
+            kv_cache: Some(spec.kv_cache(&BlockSet::new())),
+            bytes: None,
+        }
+    }
 }
 
 /// The calibration text of a [`Plan`].

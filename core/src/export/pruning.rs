@@ -59,19 +59,14 @@ impl Pruning<'_> {
     ) -> Plan {
         let mut steps = state.steps;
         self.measure(steps.iter_mut().chain(&mut beyond));
-        let (spec, windows, gpu) = (&self.checkpoint.spec, self.windows, self.gpu);
+        let (windows, gpu) = (self.windows, self.gpu);
         let dense = state.dense.map_or((f64::INFINITY, f64::INFINITY), |dense| (dense.perplexity, dense.mean_nll));
         Plan {
             format: PLAN_FORMAT.into(),
             status,
             model: PlanModel {
-                name: self.checkpoint.name.clone(),
-                family: spec.family.to_string(),
-                layers: spec.layers.len(),
-                parameters: spec.parameters(),
-                absent: spec.absent.clone(),
-                kv_cache: Some(spec.kv_cache(&BlockSet::new())),
                 bytes: self.options.sizes.as_ref().map(|sizes| sizes.without(&BlockSet::new())),
+                ..PlanModel::of(self.checkpoint)
             },
             calibration: PlanCalibration {
                 source: windows.source.clone(),

@@ -42,12 +42,14 @@ pub struct HeadNorms {
 #[derive(Clone, Copy, Debug)]
 pub struct Projection<'a> {
     /// `[window, rotated / 2]` of (cos, sin), as [`blockpruner_shaders::heads::table`] makes it, as [`Gpu::readable`];
-    /// anything where nothing is turned.
+    /// `[rows, rotated / 2]` where there are places; anything where nothing is turned.
     pub rope: &'a Resource,
     /// Q, K and V side by side, as a product is written.
     pub qkv: &'a Resource,
     /// Norms, if the model has them.
     pub norms: Option<&'a HeadNorms>,
+    /// Where windows are contexts and continuations of them, `[rows]` of [`attention::Place`]. A KV cache has none.
+    pub places: Option<&'a wgpu::Buffer>,
 }
 
 /// What attention over windows writes on the device.
@@ -155,13 +157,15 @@ impl Attention {
         recording.stage("heads");
         match kernel {
             GemmKernel::Tile { .. } => {
-                let params = self.rows_params(input, windows * window, window);
+                let rows = windows * window;
+                let params = self.rows_params(input, rows, if input.places.is_some() { rows } else { window });
                 self.record_rows(gpu, recording, input, &params, [q.clone(), k.clone(), v.clone()]);
             }
             GemmKernel::Panel { .. } => self.record_panels(gpu, recording, input, buffers.packed, window, windows),
         }
         recording.stage("attention");
-        let name = Kernel::Attention { kernel, head_dim, scores: self.scores() };
+        let continuations = input.places.is_some();
+        let name = Kernel::Attention { kernel, head_dim, scores: self.scores(), continuations };
         let (cap, sliding_window) = (self.soft_cap.unwrap_or(0.0), self.sliding_window.unwrap_or(0));
         let (share, blocks) = (heads / kv_heads, window.div_ceil(attention::block_queries(kernel, head_dim)));
         let seen = self.sliding_window.map_or(window, |seen| seen.min(window));
@@ -172,6 +176,7 @@ impl Attention {
             let grid = [blocks, heads, count];
             let flops = window_flops * count as u64;
             let bindings = [q.clone(), k.clone(), v.clone(), buffers.output.clone()];
+            let bindings: Vec<Resource> = bindings.into_iter().chain(input.places.map(Resource::from)).collect();
             match kernel {
                 GemmKernel::Tile { .. } => {
                     let output_stride = stride(self.columns());
@@ -371,7 +376,9 @@ impl Attention {
                 epsilon: norm.map_or(0.0, |norm| norm.epsilon),
             };
             let normed = input.norms.filter(|_| norm.is_some()).map(|norms| norms.over);
-            let kernel = Kernel::Heads { kernel: gpu.gemm(), head_dim, rotated, normed, to: HeadsTo::Panels };
+            let each_row = input.places.is_some() && rotated > 0;
+            let to = if each_row { HeadsTo::PanelsEachRow } else { HeadsTo::Panels };
+            let kernel = Kernel::Heads { kernel: gpu.gemm(), head_dim, rotated, normed, to };
             let grid = params.grid(windows);
             let flops = (params.blocks * group * heads * head_dim) as u64 * windows as u64 * 2;
             let (rope, qkv, output) = (input.rope.clone(), input.qkv.clone(), output.clone());

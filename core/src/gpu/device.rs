@@ -16,7 +16,7 @@ use super::raw::Raw;
 use super::recording::{Command, Recording};
 use super::self_test::{self, Distort};
 use super::upload::{self, Staging};
-use super::{DeviceMemory, GpuError, Resource};
+use super::{AttentionNeed, DeviceMemory, GpuError, Resource};
 
 /// The largest heads whose tiles fit WebGPU's guaranteed workgroup memory.
 const MOST_HEAD_DIM: u32 = 256;
@@ -221,6 +221,23 @@ impl Gpu {
         }
         let (device, driver) = (self.info.name.clone(), self.driver());
         Err(GpuError::SelfTest { device, driver, reason: reasons.join(", ") })
+    }
+
+    /// Whether attention to contexts that continuations share, which is not tested when a device is opened, agrees with its CPU
+    /// twin on this one.
+    pub(crate) async fn agrees_on_continuations(&self, needs: &[AttentionNeed]) -> Result<bool, GpuError> {
+        self.agrees_distorted(needs, |_, _, _| {}).await
+    }
+
+    async fn agrees_distorted(&self, needs: &[AttentionNeed], distort: Distort) -> Result<bool, GpuError> {
+        match self_test::run_continuations(self, needs, distort).await {
+            Ok(()) => Ok(true),
+            Err(self_test::Failure::Disagrees(reason)) => {
+                tracing::warn!("{} ({}): {reason}; contexts are not shared", self.name(), self.driver());
+                Ok(false)
+            }
+            Err(self_test::Failure::Fails(error)) => Err(error),
+        }
     }
 
     /// What people should know about this device: kernels that failed their test and are not used, a backend of last resort.
@@ -773,7 +790,7 @@ mod tests {
     use blockpruner_shaders::{Activation, NormKind, WeightFormat};
     use pollster::block_on;
 
-    use super::super::{AttentionNeed, KernelChoice, KernelNeeds, adapters};
+    use super::super::{KernelChoice, KernelNeeds, adapters};
     use super::*;
 
     fn options() -> GpuOptions {
@@ -799,6 +816,19 @@ mod tests {
         if kernel.is_panel() {
             spoil(values);
         }
+    }
+
+    #[test]
+    fn continuations_are_tested_by_themselves() {
+        let gpu = block_on(Gpu::open(&options())).unwrap();
+        let plain = options().needs.attention[0];
+        let needs = [plain, AttentionNeed { sliding: true, ..plain }];
+        assert!(block_on(gpu.agrees_on_continuations(&needs)).unwrap());
+        let spoiled: Distort = |_, what, values| {
+            assert!(what.contains("continuations"), "{what}");
+            spoil(values);
+        };
+        assert!(!block_on(gpu.agrees_distorted(&needs, spoiled)).unwrap());
     }
 
     #[test]

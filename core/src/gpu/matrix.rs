@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use blockpruner_shaders::{GemmKernel, Kernel, WeightFormat, embedding, gemm, stride};
+use blockpruner_shaders::{GemmKernel, Index, Kernel, WeightFormat, embedding, gemm, stride};
 
 use super::spare::{Lease, Shape, Spare};
 use super::upload::CHUNK;
@@ -84,6 +84,13 @@ pub enum Lookup<'a> {
         /// Rows of a window, in each of which positions begin anew.
         window: u32,
         /// The table's row for the first of them.
+        first: u32,
+    },
+    /// The rows of positions that are given for each row, which are added to what is there.
+    EachPosition {
+        /// Of each row.
+        positions: &'a wgpu::Buffer,
+        /// The table's row for position 0.
         first: u32,
     },
 }
@@ -308,6 +315,7 @@ impl Matrix {
         let (scale, window, first_position) = match lookup {
             Lookup::Tokens { scale, .. } => (scale, 1, 0),
             Lookup::Positions { window, first } => (1.0, window, first),
+            Lookup::EachPosition { first, .. } => (1.0, 1, first),
         };
         for shard in &self.shards {
             shard.lease.iter().for_each(|lease| recording.hold(lease));
@@ -324,14 +332,18 @@ impl Matrix {
             };
             let (table, output) = (shard.storage.clone(), output.into());
             let grid = embedding::grid(gpu.gemm(), self.format, self.inner, rows);
-            let kernel = |positions| Kernel::Embedding { kernel: gpu.gemm(), weight: self.format, positions };
+            let kernel = |index| Kernel::Embedding { kernel: gpu.gemm(), weight: self.format, index };
             let amount = rows as u64 * self.inner as u64;
             match lookup {
                 Lookup::Tokens { tokens, .. } => {
-                    recording.dispatch(kernel(false), &params, [table, output, tokens.into()], grid, amount);
+                    recording.dispatch(kernel(Index::Token), &params, [table, output, tokens.into()], grid, amount);
                 }
                 Lookup::Positions { .. } => {
-                    recording.dispatch(kernel(true), &params, [table, output], grid, amount);
+                    recording.dispatch(kernel(Index::WindowPosition), &params, [table, output], grid, amount);
+                }
+                Lookup::EachPosition { positions, .. } => {
+                    let bindings = [table, output, positions.into()];
+                    recording.dispatch(kernel(Index::Position), &params, bindings, grid, amount);
                 }
             }
         }

@@ -72,11 +72,11 @@ impl Recording {
     }
 
     /// Appends a kernel. `flops` is about the arithmetic that it does; an empty grid is left out.
-    pub fn dispatch<P: Pod, const N: usize>(
+    pub fn dispatch<P: Pod>(
         &mut self,
         kernel: Kernel,
         params: &P,
-        bindings: [Resource; N],
+        bindings: impl Into<Vec<Resource>>,
         grid: [u32; 3],
         flops: u64,
     ) {

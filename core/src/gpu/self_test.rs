@@ -1,6 +1,6 @@
 //! The kernels that a device is about to use, against their CPU twins: drivers exist that compute wrong values silently.
 
-use blockpruner_shaders::attention::{self, CpuAttention};
+use blockpruner_shaders::attention::{self, CpuAttention, Place};
 use blockpruner_shaders::heads::{self, CpuNorms};
 use blockpruner_shaders::{Activation, GemmKernel, NormKind, Over, WeightFormat, activation, gemm, norm, stride};
 use half::{bf16, f16};
@@ -57,10 +57,29 @@ pub(super) async fn run(gpu: &Gpu, needs: &KernelNeeds, distort: Distort) -> Res
     check_log_sum_exp(gpu, needs.soft_capped_logits, distort).await?;
     for (index, need) in needs.attention.iter().enumerate() {
         if !needs.attention[..index].contains(need) {
-            check_attention(gpu, need, format, distort).await?;
+            check_attention(gpu, need, false, format, distort).await?;
         }
     }
     Ok(())
+}
+
+/// Compares attention to a context and one of several continuations, which few programs use.
+pub(super) async fn run_continuations(gpu: &Gpu, needs: &[AttentionNeed], distort: Distort) -> Result<(), Failure> {
+    for (index, need) in needs.iter().enumerate() {
+        if !needs[..index].contains(need) {
+            check_attention(gpu, need, true, WeightFormat::F32, distort).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Windows of different contexts, of less than `block` rows and a few more, and continuations of 7 rows.
+fn continuation_places(block: u32, window: u32, windows: u32) -> Vec<Place> {
+    let place = |first: u32, row: u32| match row.checked_sub(first) {
+        Some(behind) => Place { start: first + behind / 7 * 7, context: first },
+        None => Place::default(),
+    };
+    (0..windows).flat_map(|index| (0..window).map(move |row| place((block - 2 + 3 * index).max(1), row))).collect()
 }
 
 /// A residual product with a bias: three blocks of rows and of columns, the last ones partly filled, and a k of many steps
@@ -251,6 +270,7 @@ fn padded(values: &[f32]) -> Vec<f32> {
 async fn check_attention(
     gpu: &Gpu,
     need: &AttentionNeed,
+    continuations: bool,
     format: WeightFormat,
     distort: Distort,
 ) -> Result<(), Failure> {
@@ -274,7 +294,12 @@ async fn check_attention(
     // Larger than in the product, so that the softmax is not flat.
     qkv.iter_mut().for_each(|value| *value *= 2.0);
     let frequencies: Vec<f32> = (0..rotated / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / rotated as f32)).collect();
-    let table = heads::table(&frequencies, 1.0, window as usize);
+    let places = continuations.then(|| continuation_places(block, window, windows));
+    // A row for each position; with places, for each row.
+    let position = |row: u32| places.as_ref().map_or(row, |places| places[row as usize].position(row % window));
+    let turned = if places.is_some() { rows } else { window };
+    let table: Vec<[f32; 2]> =
+        (0..turned).flat_map(|row| heads::table_row(&frequencies, 1.0, position(row) as usize)).collect();
     let weights = over.map(|over| {
         let columns = |heads: u32| match over {
             Over::Head => head_dim,
@@ -295,7 +320,8 @@ async fn check_attention(
     let rope = gpu.upload_readable("self-test", &[table.as_flattened(), &[0.0; 4]].concat())?;
     let on_device = gpu.upload_readable("self-test", &gemm::pack_output(kernel, shape.stride(), &qkv))?;
     let packed = shape.packed(gpu, window, windows)?;
-    let input = Projection { rope: &rope, qkv: &on_device, norms: norms.as_ref() };
+    let uploaded = places.as_ref().map(|places| gpu.upload("self-test", bytemuck::cast_slice(places))).transpose()?;
+    let input = Projection { rope: &rope, qkv: &on_device, norms: norms.as_ref(), places: uploaded.as_ref() };
     let buffers = AttentionBuffers { packed: &packed, output: &output };
     let mut recording = Recording::new();
     let operand = shape.record(gpu, &mut recording, &input, &buffers, window, windows);
@@ -306,7 +332,7 @@ async fn check_attention(
     let norms = over.zip(weights.as_ref());
     let norms = norms.map(|(over, [query, key])| CpuNorms { over, query, key, epsilon: EPSILON });
     let sizes = [heads, kv_heads, head_dim].map(|size| size as usize);
-    let [q, k, v] = heads::cpu(sizes, &table, rotated as usize, window as usize, norms, &qkv);
+    let [q, k, v] = heads::cpu(sizes, &table, rotated as usize, turned as usize, norms, &qkv);
     let twin = CpuAttention {
         heads: sizes[0],
         kv_heads: sizes[1],
@@ -316,8 +342,9 @@ async fn check_attention(
         soft_cap: shape.soft_cap,
         sliding_window: shape.sliding_window.map(|seen| seen as usize),
     };
-    let expected = attention::cpu(&twin, window as usize, [&q, &k, &v]);
-    let what = format!("attention over heads of {head_dim}");
+    let expected = attention::cpu(&twin, window as usize, places.as_deref(), [&q, &k, &v]);
+    let of = if places.is_some() { " of continuations" } else { "" };
+    let what = format!("attention{of} over heads of {head_dim}");
     distort(kernel, &what, &mut found);
     compare(kernel, &what, &found, &expected)
 }

@@ -109,12 +109,8 @@ pub fn device_needs(checkpoint: &Checkpoint) -> GpuOptions {
         soft_capped_logits: spec.head.soft_cap.is_some(),
         ..Default::default()
     };
+    needs.attention = attention_needs(spec);
     for layer in &spec.layers {
-        let over = layer.attention.qk_norm.map(|norm| norm.over);
-        let attention = AttentionNeed::new(&forward::attention(spec, &layer.attention), over);
-        if !needs.attention.contains(&attention) {
-            needs.attention.push(attention);
-        }
         needs.activations.push((layer.dense().activation, layer.dense().gated));
         for branch in [&layer.attention.branch, &layer.dense().branch] {
             needs.no_norm |= branch.norm.is_none();
@@ -123,6 +119,19 @@ pub fn device_needs(checkpoint: &Checkpoint) -> GpuOptions {
         }
     }
     GpuOptions { largest_weight: columns as u64 * spec.hidden_size as u64 * 4, needs, ..Default::default() }
+}
+
+/// Each kind of attention that a model has.
+pub(crate) fn attention_needs(spec: &ModelSpec) -> Vec<AttentionNeed> {
+    let mut needs = Vec::new();
+    for layer in &spec.layers {
+        let over = layer.attention.qk_norm.map(|norm| norm.over);
+        let attention = AttentionNeed::new(&forward::attention(spec, &layer.attention), over);
+        if !needs.contains(&attention) {
+            needs.push(attention);
+        }
+    }
+    needs
 }
 
 impl DeviceModel {

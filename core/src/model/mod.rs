@@ -31,6 +31,7 @@ mod warm_up;
 pub use block::{BlockId, BlockKind, BlockSet, ParseBlockError};
 pub use checkpoint::Checkpoint;
 pub use config::PRUNED_TYPE_PREFIX;
+pub(crate) use device_model::attention_needs;
 pub use device_model::{DeviceModel, ForwardError, WeightBytes, device_needs};
 pub use error::ModelError;
 pub use family::Family;

@@ -1,16 +1,21 @@
 //! How likely texts are to follow others: the log-likelihoods by which multiple-choice questions are answered.
 //!
-//! A context and a continuation run as one window without the last token, which is only predicted. Windows of similar lengths
-//! run together, padded behind their ends, which nothing before sees; what comes of a window does not depend on the others.
-//! The head runs at the rows that predict a continuation's token and at no others.
+//! A context runs once: its rows, and then those of its continuations without their last tokens, which are only predicted, are
+//! one window, in which a continuation sees the context and itself (a tree of depth one, as in tree attention; Miao et al.,
+//! 2023) and stands right behind the context. Windows of similar lengths run together, padded behind their ends, which nothing
+//! before sees; what comes of a window does not depend on the others. The head runs at the rows that predict a continuation's
+//! token and at no others.
 
+use std::cell::Cell;
+
+use blockpruner_shaders::attention::Place;
 use blockpruner_shaders::heads;
 
 use super::layout::{self, Window};
 use super::{BATCH_TOKENS, MOST_ROWS, ScoreError, states_bytes};
 use crate::gpu::{Gpu, Recording, Resource};
 use crate::model::forward::{Attend, Batch, Rows, Scratch};
-use crate::model::{BlockSet, DeviceModel, ForwardError, ModelSpec};
+use crate::model::{BlockSet, DeviceModel, ForwardError, ModelSpec, attention_needs};
 
 /// A context and texts that may follow it, as token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +45,19 @@ pub struct PromptBatching {
     rows: usize,
     /// Batches whose states are held at a time.
     together: usize,
+    /// Whether continuations share their context.
+    shares: bool,
 }
 
 impl PromptBatching {
     /// For contexts that have up to `longest` tokens with a continuation: one batch at a time.
     pub fn new(gpu: &Gpu, spec: &ModelSpec, longest: usize) -> Self {
-        Self { longest, rows: 0, together: 1 }.of(gpu, spec, BATCH_TOKENS)
+        Self { longest, rows: 0, together: 1, shares: true }.of(gpu, spec, BATCH_TOKENS)
+    }
+
+    /// Whether continuations share their context. They do where nobody chooses; without, results differ by rounding.
+    pub fn sharing(self, shares: bool) -> Self {
+        Self { shares, ..self }
     }
 
     /// This and ever smaller batches, which take less memory and more time.
@@ -67,15 +79,20 @@ impl PromptBatching {
         Scratch::bytes_without_ropes(gpu, spec, self.rows as u32) + self.together as u64 * self.batch_bytes(gpu, spec)
     }
 
-    /// Of one batch: its states, its tokens and targets, and its rotary tables.
+    /// Of one batch: its states, its tokens and targets, its rotary tables, and its places and positions.
     fn batch_bytes(&self, gpu: &Gpu, spec: &ModelSpec) -> u64 {
         let table = |rotated: usize| gpu.readable_bytes(self.rows as u64 * (rotated / 2) as u64 * 8);
         let tables: u64 = spec.ropes.iter().map(|rope| table(rope.rotated)).sum();
-        states_bytes(spec, self.rows) + Batch::bytes(self.rows) + tables
+        states_bytes(spec, self.rows) + Batch::bytes(self.rows) + tables + self.rows as u64 * (8 + 4)
+    }
+
+    /// Tokens that run of the longest context with a continuation.
+    fn longest_run(&self) -> usize {
+        self.longest.saturating_sub(1).max(1)
     }
 
     fn of(self, gpu: &Gpu, spec: &ModelSpec, tokens: usize) -> Self {
-        Self { rows: tokens.max(window_rows(gpu, spec, self.longest.clamp(1, MOST_ROWS))), ..self }
+        Self { rows: tokens.max(window_rows(gpu, spec, self.longest_run().min(MOST_ROWS))), ..self }
     }
 }
 
@@ -89,8 +106,10 @@ fn window_rows(gpu: &Gpu, spec: &ModelSpec, window: usize) -> usize {
 /// A batch on the device.
 struct OnDevice {
     batch: Batch,
-    /// For each rotary embedding, `[window, rotated / 2]`.
+    /// For each rotary embedding, `[window, rotated / 2]`; with places, `[rows, rotated / 2]`.
     ropes: Vec<Resource>,
+    /// Of each row, where continuations share a context.
+    places: Option<wgpu::Buffer>,
 }
 
 /// Rotary tables on the CPU, for texts with the frequencies of some length.
@@ -107,6 +126,8 @@ pub struct PromptScorer<'m> {
     scratch: Scratch,
     /// The hidden states of each batch under way.
     states: Vec<wgpu::Buffer>,
+    /// Whether the kernel that shares contexts agrees with its CPU twin, once that is known.
+    agrees: Cell<Option<bool>>,
 }
 
 impl<'m> PromptScorer<'m> {
@@ -123,15 +144,15 @@ impl<'m> PromptScorer<'m> {
     /// # Errors
     /// [`ScoreError::WindowTooLong`], texts that are longer than the model's table of positions, and a device that has no room.
     pub fn batched(model: &'m DeviceModel, batching: PromptBatching) -> Result<Self, ScoreError> {
-        let (spec, longest) = (model.spec(), batching.longest);
+        let (spec, longest) = (model.spec(), batching.longest_run());
         spec.check_window(longest)?;
         if batching.rows > MOST_ROWS || longest > batching.rows {
-            return Err(ScoreError::WindowTooLong { window: longest, most: MOST_ROWS });
+            return Err(ScoreError::WindowTooLong { window: batching.longest, most: MOST_ROWS });
         }
         let scratch = Scratch::without_ropes(model, batching.rows as u32)?;
         let bytes = states_bytes(spec, batching.rows);
         let states = (0..batching.together).map(|_| model.gpu().storage("hidden states", bytes));
-        Ok(Self { model, batching, scratch, states: states.collect::<Result<_, _>>()? })
+        Ok(Self { model, batching, scratch, states: states.collect::<Result<_, _>>()?, agrees: Cell::new(None) })
     }
 
     /// How likely each continuation of each prompt is without the blocks `removed`: one list a prompt, in order. `tell` is called
@@ -151,7 +172,10 @@ impl<'m> PromptScorer<'m> {
         prompts.iter().enumerate().try_for_each(|(index, prompt)| self.check(index, prompt))?;
         let certain = Likelihood { log_likelihood: 0.0, is_greedy: true };
         let mut likelihoods: Vec<_> = prompts.iter().map(|prompt| vec![certain; prompt.continuations.len()]).collect();
-        let windows = layout::windows(spec, prompts);
+        let mut windows = layout::windows(spec, prompts, self.batching.rows, self.batching.shares);
+        if windows.iter().any(|window| window.branches) && !self.agrees().await? {
+            windows = layout::windows(spec, prompts, self.batching.rows, false);
+        }
         let (mut done, total) = (0, windows.iter().map(|window| window.tokens.len()).sum());
         let rows = |window| window_rows(model.gpu(), spec, window);
         let batches = layout::batches(windows, self.batching.rows, rows);
@@ -184,6 +208,16 @@ impl<'m> PromptScorer<'m> {
         Ok(likelihoods)
     }
 
+    /// Whether the device computes rightly what sharing a context takes.
+    async fn agrees(&self) -> Result<bool, ScoreError> {
+        if let Some(agrees) = self.agrees.get() {
+            return Ok(agrees);
+        }
+        let agrees = self.model.gpu().agrees_on_continuations(&attention_needs(self.model.spec())).await?;
+        self.agrees.set(Some(agrees));
+        Ok(agrees)
+    }
+
     fn check(&self, index: usize, prompt: &Prompt) -> Result<(), ScoreError> {
         let Prompt { context, continuations } = prompt;
         let empty = |what: String| Err(ScoreError::EmptyPrompt { prompt: index, what });
@@ -207,30 +241,47 @@ impl<'m> PromptScorer<'m> {
     /// Brings windows to the device, padded to the longest, which is the first one.
     fn upload(&self, windows: &[Window], tables: &mut Tables) -> Result<OnDevice, ScoreError> {
         let (gpu, spec) = (self.model.gpu(), self.model.spec());
-        let longest = windows[0].tokens.len();
-        let (mut ids, mut targets) = (Vec::new(), Vec::new());
-        for Window { tokens, targets: own, .. } in windows {
-            let first_row = ids.len() as u32;
-            targets.extend(own.iter().map(|target| (first_row + target.row, target.token)));
-            ids.extend(tokens);
-            // Any token that the model knows will do: nothing before sees it.
-            ids.resize(first_row as usize + longest, tokens[0]);
+        let (longest, branches) = (windows[0].tokens.len(), windows[0].branches);
+        let (mut ids, mut places, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+        for window in windows {
+            let (first_row, rows) = (ids.len() as u32, window.tokens.len());
+            targets.extend(window.targets.iter().map(|target| (first_row + target.row, target.token)));
+            ids.extend(&window.tokens);
+            places.extend(&window.places);
+            // Any token that the model knows will do, which sees itself: nothing else sees it.
+            ids.resize(ids.len() + longest - rows, window.tokens[0]);
+            places.extend((rows..longest).map(|row| Place { start: row as u32, context: 0 }));
         }
-        if tables.alike != windows[0].alike {
-            tables.alike = windows[0].alike;
-            tables.of.clear();
-            for rope in &spec.ropes {
-                let frequencies = rope.frequencies(tables.alike)?;
-                let (turns, scaling) = (&frequencies.inv_freq, frequencies.attention_scaling);
-                tables.of.push(heads::table(turns, scaling, self.batching.longest));
-            }
-        }
+        let rows = places.iter().enumerate();
+        let positions: Vec<u32> = rows.map(|(row, place)| place.position((row % longest) as u32)).collect();
+        self.turn(tables, windows[0].alike)?;
         let ropes = spec.ropes.iter().zip(&tables.of).map(|(rope, table)| {
-            let table = &table[..longest * (rope.rotated / 2)];
-            gpu.upload_readable("rotary table", table.as_flattened())
+            let half = rope.rotated / 2;
+            let each_row = || positions.iter().flat_map(|position| &table[*position as usize * half..][..half]);
+            match branches {
+                true => gpu.upload_readable("rotary table", each_row().copied().collect::<Vec<_>>().as_flattened()),
+                false => gpu.upload_readable("rotary table", table[..longest * half].as_flattened()),
+            }
         });
         let ropes = ropes.collect::<Result<_, _>>()?;
-        Ok(OnDevice { batch: Batch::with_targets(gpu, &ids, longest, &targets)?, ropes })
+        let added = Some(positions.as_slice()).filter(|_| branches && spec.embedding.positions.is_some());
+        let places = branches.then(|| gpu.upload("places of rows", bytemuck::cast_slice(&places))).transpose()?;
+        Ok(OnDevice { batch: Batch::with_targets(gpu, &ids, longest, &targets, added)?, ropes, places })
+    }
+
+    /// Makes tables for texts that have the frequencies of one of `alike` tokens.
+    fn turn(&self, tables: &mut Tables, alike: usize) -> Result<(), ScoreError> {
+        if tables.alike == alike {
+            return Ok(());
+        }
+        tables.alike = alike;
+        tables.of.clear();
+        for rope in &self.model.spec().ropes {
+            let frequencies = rope.frequencies(alike)?;
+            let (turns, scaling) = (&frequencies.inv_freq, frequencies.attention_scaling);
+            tables.of.push(heads::table(turns, scaling, self.batching.longest_run()));
+        }
+        Ok(())
     }
 
     /// Runs batches, as many as there are states, in one walk over the blocks.
@@ -242,9 +293,10 @@ impl<'m> PromptScorer<'m> {
         let sublayers = 0..model.spec().sublayer_count();
         model
             .walk(&mut recording, sublayers, removed, async |recording, _, branches| {
-                for (OnDevice { batch, ropes }, states) in with_states() {
+                for (OnDevice { batch, ropes, places }, states) in with_states() {
                     let rows = Rows { states, first: 0, windows: batch.windows, window: batch.window };
-                    model.record_branches(recording, scratch, branches, &rows, |_| Attend::Texts { ropes });
+                    let attend = Attend::Texts { ropes, places: places.as_ref() };
+                    model.record_branches(recording, scratch, branches, &rows, |_| attend);
                 }
                 Ok::<_, ForwardError>(())
             })

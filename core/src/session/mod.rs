@@ -4,8 +4,10 @@
 //! What the command line, the page and other programs share lives here; nothing here knows of screens, and of files only
 //! [`OutFolder`], the folder that a finished pruning is written to.
 
+mod evaluate;
 #[cfg(not(target_arch = "wasm32"))]
 mod folder;
+mod generations;
 mod nearly_plain;
 mod search;
 mod text;
@@ -21,6 +23,7 @@ use crate::score::{Score, Scorer};
 use crate::search::{Cost, MemoryPlan, SearchOptions, SearchState};
 use crate::text::Windows;
 
+pub use evaluate::{EvaluateOptions, Evaluating};
 #[cfg(not(target_arch = "wasm32"))]
 pub use folder::{OutFolder, WriteOptions, Writing, Written, write_model};
 pub use nearly_plain::NearlyPlain;

@@ -21,6 +21,7 @@ mod word_rules;
 
 pub use calibration::{CalibrationText, TextOptions};
 pub(crate) use gguf_written::gguf_entries;
+pub(crate) use rows::{Format, Opened, field_names, kind, unreadable};
 pub use tokenizer::{DecodeStream, Tokenizer};
 pub use windows::Windows;
 

@@ -1,4 +1,4 @@
-//! A calibration file while it is read: its text piece by piece, because it may be larger than memory.
+//! A file of text or rows while it is read: piece by piece, because it may be larger than memory.
 //!
 //! What is in it decides how it is read, not its name: the same rows come by a pipe, or under the name that a download
 //! got.
@@ -19,7 +19,7 @@ const LONGEST_FIRST_ROW: usize = 16 << 20;
 
 /// How rows lie in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// The whole file is one row.
     Text,
     /// JSON objects one after the other, as in JSON Lines.
@@ -29,7 +29,7 @@ pub(super) enum Format {
 }
 
 /// A file from its beginning, its format known.
-pub(super) struct Opened<R> {
+pub(crate) struct Opened<R> {
     pub format: Format,
     pub bytes: BufReader<Chain<Cursor<Vec<u8>>, R>>,
     name: String,
@@ -122,12 +122,12 @@ fn refuse(name: &str, reason: String) -> TextError {
     TextError::Calibration { source_name: name.to_owned(), reason }
 }
 
-pub(super) fn unreadable(name: &str, error: &std::io::Error) -> TextError {
+pub(crate) fn unreadable(name: &str, error: &std::io::Error) -> TextError {
     TextError::Read { source_name: name.to_owned(), reason: error.to_string() }
 }
 
 /// A JSON value of a file, unparsed.
-pub(super) struct Row {
+pub(crate) struct Row {
     /// From 1.
     pub number: usize,
     /// The line on which it begins, from 1.
@@ -184,7 +184,7 @@ impl Row {
                 source_name: name.to_owned(),
                 row: number,
                 field: field.to_owned(),
-                available: available(&fields),
+                available: field_names(&fields),
             }),
         }
     }
@@ -210,14 +210,16 @@ fn alpaca_text(fields: &Map<String, Value>) -> Option<String> {
     })
 }
 
-fn available(fields: &Map<String, Value>) -> String {
+/// The names of a row's fields, as messages list them.
+pub(crate) fn field_names(fields: &Map<String, Value>) -> String {
     if fields.is_empty() {
         return "none".to_owned();
     }
     fields.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What a value is, in words.
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -151,8 +151,13 @@ impl Tokenizer {
     /// # Errors
     /// [`TextError::Tokenizer`] with the reason that the tokenizer gives.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        Ok([self.prefix(), &self.encode_alone(text)?, self.suffix()].concat())
+    }
+
+    /// Token ids of `text` without anything around it.
+    pub(crate) fn encode_alone(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let encoding = guarded(|| self.inner.encode_fast(text, false).map_err(failed))?;
-        Ok([self.prefix(), encoding.get_ids(), self.suffix()].concat())
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// Token ids of `text` without anything around it, each with the first byte of its text.
@@ -163,7 +168,7 @@ impl Tokenizer {
     }
 
     /// Tokens that are put before a text.
-    pub(super) fn prefix(&self) -> &[u32] {
+    pub(crate) fn prefix(&self) -> &[u32] {
         &self.around[0]
     }
 

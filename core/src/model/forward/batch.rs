@@ -46,6 +46,8 @@ pub(crate) struct Batch {
     /// Tokens of a window.
     pub(crate) window: u32,
     pub(super) tokens: wgpu::Buffer,
+    /// The position of each row, where they are not those of its window: for models whose positions are vectors.
+    pub(super) positions: Option<wgpu::Buffer>,
     pub(crate) head: Vec<HeadPart>,
 }
 
@@ -74,7 +76,7 @@ impl Batch {
                 part(first_row, targets.len(), targets.len(), targets)?;
             }
         }
-        Ok(Self { windows: (ids.len() / window) as u32, window: window as u32, tokens, head })
+        Ok(Self { windows: (ids.len() / window) as u32, window: window as u32, tokens, positions: None, head })
     }
 
     /// The same with these targets alone, each a row of the batch, of which a row may have several, and the token that follows.
@@ -83,6 +85,7 @@ impl Batch {
         ids: &[u32],
         window: usize,
         targets: &[(u32, u32)],
+        positions: Option<&[u32]>,
     ) -> Result<Self, GpuError> {
         let tokens = gpu.upload("token ids", bytemuck::cast_slice(ids))?;
         let part = |targets: &[(u32, u32)]| {
@@ -92,7 +95,9 @@ impl Batch {
             HeadPart::new(gpu, first, last - first + 1, &indices, &tokens)
         };
         let head = targets.chunks(HEAD_ROWS as usize).map(part).collect::<Result<_, _>>()?;
-        Ok(Self { windows: (ids.len() / window) as u32, window: window as u32, tokens, head })
+        let positions =
+            positions.map(|positions| gpu.upload("positions", bytemuck::cast_slice(positions))).transpose()?;
+        Ok(Self { windows: (ids.len() / window) as u32, window: window as u32, tokens, positions, head })
     }
 
     /// Rows of its states.

@@ -34,8 +34,8 @@ impl Rows<'_> {
 pub(crate) enum Attend<'a> {
     /// Those before them in their window.
     Windows,
-    /// The same, with rotary tables of their own.
-    Texts { ropes: &'a [Resource] },
+    /// The same, with rotary tables of their own; or their context and their own continuation, where rows have places.
+    Texts { ropes: &'a [Resource], places: Option<&'a wgpu::Buffer> },
     /// Those before them in their window, and their keys and values become the cache's.
     Prompt(&'a KeyValues),
     /// One new token: the `past` ones that a cache holds.
@@ -113,11 +113,12 @@ impl DeviceModel {
         };
         let heads = match attend {
             Attend::Windows | Attend::Texts { .. } | Attend::Prompt(_) => {
-                let rope = table(match attend {
-                    Attend::Texts { ropes } => ropes,
-                    _ => &scratch.ropes,
-                });
-                let from = Projection { rope: &rope, qkv: &scratch.qkv, norms };
+                let (ropes, places) = match attend {
+                    Attend::Texts { ropes, places } => (ropes, places),
+                    _ => (scratch.ropes.as_slice(), None),
+                };
+                let rope = table(ropes);
+                let from = Projection { rope: &rope, qkv: &scratch.qkv, norms, places };
                 if let Attend::Prompt(cache) = attend {
                     shape.record_append(gpu, recording, &from, cache, 0, rows.count());
                 }
@@ -126,7 +127,7 @@ impl DeviceModel {
             }
             Attend::Position { cache, query, ropes, past } => {
                 let rope = table(ropes);
-                let from = Projection { rope: &rope, qkv: &scratch.qkv, norms };
+                let from = Projection { rope: &rope, qkv: &scratch.qkv, norms, places: None };
                 let buffers = CachedBuffers { cache, query, output: &scratch.operand };
                 shape.record_cached(gpu, recording, &from, &buffers, past, rows.count())
             }

@@ -97,7 +97,7 @@ impl DeviceModel {
         let tokens = gpu.upload("token ids", bytemuck::cast_slice(prompt))?;
         let states = gpu.storage("hidden states", rows as u64 * stride(self.spec.hidden_size as u32) as u64 * 4)?;
         let mut recording = Recording::new();
-        let text = EmbeddedText { tokens: &tokens, rows, window: rows, past: 0, states: &states };
+        let text = EmbeddedText { tokens: &tokens, rows, window: rows, past: 0, positions: None, states: &states };
         self.record_texts(&mut recording, &[text]).await?;
         let attend = |block: BlockId| decode.caches.get(&block).map_or(Attend::Windows, Attend::Prompt);
         let window = Rows { states: &states, first: 0, windows: 1, window: rows };
@@ -127,7 +127,8 @@ impl DeviceModel {
         }
         gpu.write(&Resource::from(&decode.token), bytemuck::bytes_of(&token))?;
         let mut recording = Recording::new();
-        let text = EmbeddedText { tokens: &decode.token, rows: 1, window: 1, past, states: &decode.state };
+        let text =
+            EmbeddedText { tokens: &decode.token, rows: 1, window: 1, past, positions: None, states: &decode.state };
         self.record_texts(&mut recording, &[text]).await?;
         let (query, ropes) = (&decode.query, decode.ropes.as_slice());
         let attend = |block: BlockId| match decode.caches.get(&block) {

@@ -24,6 +24,8 @@ pub(super) struct EmbeddedText<'a> {
     pub window: u32,
     /// Positions before the first of a window.
     pub past: u32,
+    /// The position of each row, where they are others.
+    pub positions: Option<&'a wgpu::Buffer>,
     pub states: &'a wgpu::Buffer,
 }
 
@@ -46,6 +48,7 @@ impl DeviceModel {
             rows: batch.rows(),
             window: batch.window,
             past: 0,
+            positions: batch.positions.as_ref(),
             states,
         });
         self.record_texts(recording, &texts.collect::<Vec<_>>()).await
@@ -68,8 +71,12 @@ impl DeviceModel {
         .await?;
         let Some(LearnedPositions { offset }) = self.spec.embedding.positions else { return Ok(()) };
         self.position_chunks(|first_row, matrix| {
-            for EmbeddedText { rows, window, past, states, .. } in texts {
-                let lookup = Lookup::Positions { window: *window, first: offset as u32 + past };
+            for EmbeddedText { rows, window, past, positions, states, .. } in texts {
+                let first = offset as u32 + past;
+                let lookup = match positions {
+                    Some(positions) => Lookup::EachPosition { positions, first },
+                    None => Lookup::Positions { window: *window, first },
+                };
                 matrix.record_lookup(&self.gpu, recording, lookup, *rows, first_row, states);
             }
         })

@@ -115,7 +115,7 @@ fn bad_input_is_named_before_the_work() {
         (&["--tasks", "piqa"], "expected NAME=FILE"),
         (&["--tasks", "piqa=none.jsonl"], "none.jsonl"),
         (&["--tasks", "piqa=bad.jsonl"], "bad.jsonl: row 4 is no item of piqa: choice 2"),
-        (&["--tasks", "piqa=lambada.jsonl"], "row 1 is no item of piqa: it has no field `goal` (its fields: `text`)"),
+        (&["--tasks", "piqa=lambada.jsonl"], "row 1 is no item of piqa: it has no field `sol1` (its fields: `text`)"),
         (&["--tasks", "piqa=piqa.jsonl", "--limit", "0"], "at least 1"),
         (&["--tasks", "piqa=piqa.jsonl", "--bos", "always"], "expected auto or never"),
         (&["--tasks", "piqa=piqa.jsonl", "--items", "no/such.jsonl"], "there is no folder no"),

@@ -76,7 +76,7 @@ impl Plane {
 }
 
 fn drawable((share, value): &(f64, f64)) -> bool {
-    share.is_finite() && value.is_finite() && *value > 0.0
+    (0.0..=1.0).contains(share) && value.is_finite() && *value > 0.0
 }
 
 /// The runs in one drawing, with a legend where there are several.
@@ -108,7 +108,7 @@ pub(super) fn curve(runs: &[Run]) -> Markup {
                 @for (index, run) in runs.iter().enumerate() { (series(&plane, &Series { index }, run)) }
             }
             @if runs.len() > 1 { (legend(runs)) }
-            @if left_out > 0 { p class="note" { (count(left_out, "perplexity").replace("ys", "ies")) " not finite, and not drawn." } }
+            @if left_out > 0 { p class="note" { (count(left_out, "point")) " not drawn, because of numbers that are not finite." } }
         }
     }
 }

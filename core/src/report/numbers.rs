@@ -34,7 +34,8 @@ pub fn bytes(value: u64) -> String {
 
 /// A share, 0 to 1, as `12.5 %`.
 pub fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1} %", share * 100.0) } else { "not finite".into() }
+    let percent = share * 100.0;
+    if percent.is_finite() { format!("{percent:.1} %") } else { "not finite".into() }
 }
 
 /// By how much a value is more than another, as `+4.8 %`; nothing where that is not finite.

@@ -21,7 +21,7 @@ fn plan(layers: usize, steps: usize) -> Plan {
             candidates,
             work: Work { block_tokens: 1000, head_tokens: 200 },
             params_left: 1_000_000 - 10_000 * (index as u64 + 1),
-            ratio_removed: 0.02 * (index + 1) as f64,
+            ratio_removed: (0.02 * (index + 1) as f64).min(1.0),
             seconds: 1.5,
             bytes: None,
             kv_cache: None,

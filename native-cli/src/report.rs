@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use blockpruner::eval::Evaluation;
 use blockpruner::export::write_atomically;
-use blockpruner::report::{Evaluated, Report, Run};
+use blockpruner::report::{Report, Run};
 use clap::Args;
 
 use crate::exit::bad_input;
@@ -33,7 +34,7 @@ pub async fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let plans = runs.len();
     let evaluations = args.evaluations.iter().map(|path| evaluated(path));
     let evaluations = evaluations.collect::<anyhow::Result<Vec<_>>>()?;
-    for Evaluated { evaluation, .. } in &evaluations {
+    for evaluation in &evaluations {
         let knows = |run: &Run| run.plan.model.parameters == evaluation.model.parameters;
         if !runs.iter().any(knows) {
             screen::warn(format!("an evaluation is of {}, which no plan is of", evaluation.model.name));
@@ -47,9 +48,9 @@ pub async fn run(args: &ReportArgs) -> anyhow::Result<()> {
     }
 }
 
-fn evaluated(path: &Path) -> anyhow::Result<Evaluated> {
+fn evaluated(path: &Path) -> anyhow::Result<Evaluation> {
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {shown}"));
     let bytes = bytes.map_err(|error| bad_input(format!("{error:#}; see --evaluation")))?;
-    Ok(Evaluated::parse(&shown, &bytes)?)
+    Ok(Evaluation::parse(&shown, &bytes)?)
 }

@@ -1,7 +1,8 @@
 //! Plans for people.
 
+use blockpruner::eval::Evaluation;
 use blockpruner::export::Plan;
-use blockpruner::report::{Evaluated, Report, Run};
+use blockpruner::report::{Report, Run};
 use wasm_bindgen::prelude::*;
 
 use crate::error::Error;
@@ -19,7 +20,7 @@ pub fn report(plans: Vec<String>, evaluations: Option<Vec<String>>) -> Result<St
     let evaluations = evaluations
         .iter()
         .enumerate()
-        .map(|(index, text)| Ok(Evaluated::parse(&format!("evaluation {}", index + 1), text.as_bytes())?));
+        .map(|(index, text)| Ok(Evaluation::parse(&format!("evaluation {}", index + 1), text.as_bytes())?));
     let evaluations = evaluations.collect::<Result<Vec<_>, Error>>()?;
     Ok(Report::new(Run::all(plans)).evaluations(evaluations).to_html())
 }

@@ -3,86 +3,23 @@
 use std::collections::BTreeSet;
 
 use maud::{Markup, html};
-use serde::Deserialize;
 
 use super::numbers::{count, percent, perplexity};
-use crate::eval::{Difference, EvalError, Evaluation, Task, TaskDifference, TaskResult};
+use crate::eval::{Difference, Evaluation, Generation, PromptGeneration, Task, TaskDifference, TaskResult};
 
-/// An evaluation as a report shows it.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Evaluated {
-    /// The tasks.
-    pub evaluation: Evaluation,
-    /// How the whole and the pruned model went on from prompts, if that was tried.
-    pub generation: Option<Generation>,
-}
-
-/// How the whole and the pruned model went on from prompts.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[non_exhaustive]
-pub struct Generation {
-    /// One by one.
-    pub prompts: Vec<Continued>,
-    /// Share of the tokens that are the same, 0 to 1.
-    pub agreement: Option<f64>,
-    /// Share of repeated 4-grams in the whole model's texts, and
-    pub repetition_dense: Option<f64>,
-    /// in the pruned one's.
-    pub repetition_pruned: Option<f64>,
-}
-
-/// A prompt and how it went on.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct Continued {
-    /// What was given.
-    pub prompt: String,
-    /// What the whole model wrote, and
-    pub dense: String,
-    /// the pruned one.
-    pub pruned: String,
-}
-
-impl Evaluated {
-    /// Reads what `blockpruner evaluate --json` printed. `file` is the name used in errors.
-    ///
-    /// # Errors
-    /// [`EvalError::Document`] for what is no evaluation.
-    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, EvalError> {
-        /// The key beside those of the tasks.
-        #[derive(Deserialize)]
-        struct Beside {
-            generation: Option<Generation>,
-        }
-        let evaluation = Evaluation::parse(file, bytes)?;
-        let Beside { generation } = serde_json::from_slice(bytes).map_err(|error| EvalError::Document {
-            file: file.into(),
-            problem: error.to_string(),
-            advice: "write it again with `blockpruner evaluate --json`",
-        })?;
-        Ok(Self { evaluation, generation })
-    }
-
-    /// What was evaluated, in a few words.
-    fn name(&self) -> String {
-        let Evaluation { removed, plan, .. } = &self.evaluation;
-        let step = plan.as_ref().map_or(String::new(), |plan| format!(" (step {})", plan.step));
-        if removed.is_empty() {
-            "whole model".into()
-        } else {
-            format!("without {}{step}", count(removed.len(), "block"))
-        }
-    }
+/// What was evaluated, in a few words.
+fn name(Evaluation { removed, plan, .. }: &Evaluation) -> String {
+    let step = plan.as_ref().map_or(String::new(), |plan| format!(" (step {})", plan.step));
+    if removed.is_empty() { "whole model".into() } else { format!("without {}{step}", count(removed.len(), "block")) }
 }
 
 /// All that evaluations say.
-pub(super) fn sections(evaluations: &[Evaluated]) -> Markup {
+pub(super) fn sections(evaluations: &[Evaluation]) -> Markup {
     // The whole model first: the others are judged by it.
-    let (whole, pruned): (Vec<_>, Vec<_>) = evaluations.iter().partition(|one| one.evaluation.removed.is_empty());
-    let all: Vec<&Evaluated> = whole.into_iter().chain(pruned).collect();
+    let (whole, pruned): (Vec<_>, Vec<_>) = evaluations.iter().partition(|one| one.removed.is_empty());
+    let all: Vec<&Evaluation> = whole.into_iter().chain(pruned).collect();
     html! {
-        @if all.iter().any(|one| !one.evaluation.tasks.is_empty()) {
+        @if all.iter().any(|one| !one.tasks.is_empty()) {
             h2 { "Tasks" }
             (tasks(&all))
         }
@@ -91,19 +28,19 @@ pub(super) fn sections(evaluations: &[Evaluated]) -> Markup {
 }
 
 /// A row for each figure of each task, a column for each evaluation, and one for its difference where it has that.
-fn tasks(all: &[&Evaluated]) -> Markup {
-    let names: BTreeSet<Task> = all.iter().flat_map(|one| one.evaluation.tasks.keys().copied()).collect();
+fn tasks(all: &[&Evaluation]) -> Markup {
+    let names: BTreeSet<Task> = all.iter().flat_map(|one| one.tasks.keys().copied()).collect();
     let rows: Vec<(Task, Figure)> =
         names.into_iter().flat_map(|task| Figure::ALL.map(|figure| (task, figure))).collect();
     let is_there = |(task, figure): &(Task, Figure)| all.iter().any(|one| figure.of(one, *task).is_some());
-    let compares = |one: &Evaluated| !one.evaluation.differences.is_empty();
+    let compares = |one: &Evaluation| !one.differences.is_empty();
     html! {
         div class="wide" {
             table {
                 thead { tr {
                     th class="text" { "task" } th class="text" { "figure" } th { "items" }
                     @for one in all {
-                        th { (one.name()) }
+                        th { (name(one)) }
                         @if compares(one) { th { "difference" } }
                     }
                 } }
@@ -117,11 +54,11 @@ fn tasks(all: &[&Evaluated]) -> Markup {
                             }
                         }
                     }
-                    @if all.iter().any(|one| one.evaluation.mean.is_some()) {
+                    @if all.iter().any(|one| one.mean.is_some()) {
                         tr class="gone" {
                             td class="text" { "mean" } td {} td {}
                             @for one in all {
-                                td { (one.evaluation.mean.map(|mean| format!("{mean:.4}")).unwrap_or_default()) }
+                                td { (one.mean.map(|mean| format!("{mean:.4}")).unwrap_or_default()) }
                                 @if compares(one) { td {} }
                             }
                         }
@@ -137,8 +74,8 @@ fn tasks(all: &[&Evaluated]) -> Markup {
 }
 
 /// How many items a task had; all numbers where evaluations differ in that.
-fn items(all: &[&Evaluated], task: Task) -> String {
-    let items: BTreeSet<usize> = all.iter().filter_map(|one| Some(one.evaluation.tasks.get(&task)?.items)).collect();
+fn items(all: &[&Evaluation], task: Task) -> String {
+    let items: BTreeSet<usize> = all.iter().filter_map(|one| Some(one.tasks.get(&task)?.items)).collect();
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
@@ -161,9 +98,9 @@ impl Figure {
         }
     }
 
-    fn of(self, one: &Evaluated, task: Task) -> Option<String> {
+    fn of(self, one: &Evaluation, task: Task) -> Option<String> {
         let TaskResult { acc, acc_stderr, acc_norm, acc_norm_stderr, perplexity: value, perplexity_stderr, .. } =
-            one.evaluation.tasks.get(&task)?;
+            one.tasks.get(&task)?;
         let (value, error) = match self {
             Self::Accuracy => (Some(*acc), acc_stderr),
             Self::Normalised => (*acc_norm, acc_norm_stderr),
@@ -172,8 +109,8 @@ impl Figure {
         Some(format!("{:.4}{}", value?, plus_minus(*error)))
     }
 
-    fn difference(self, one: &Evaluated, task: Task) -> Option<String> {
-        let TaskDifference { acc, acc_norm, .. } = one.evaluation.differences.get(&task)?;
+    fn difference(self, one: &Evaluation, task: Task) -> Option<String> {
+        let TaskDifference { acc, acc_norm, .. } = one.differences.get(&task)?;
         let Difference { difference, stderr } = match self {
             Self::Accuracy => Some(*acc),
             Self::Normalised => *acc_norm,
@@ -188,19 +125,18 @@ fn plus_minus(error: Option<f64>) -> String {
 }
 
 /// What both wrote, beside each other.
-fn samples(one: &Evaluated, generation: &Generation) -> Markup {
-    let Generation { prompts, agreement, repetition_dense, repetition_pruned } = generation;
+fn samples(one: &Evaluation, generation: &Generation) -> Markup {
+    let Generation { prompts, agreement, repetition_dense, repetition_pruned, .. } = generation;
     let shares = [
         (agreement, "of the tokens agree"),
         (repetition_dense, "of the whole model's 4-grams are repeated"),
         (repetition_pruned, "of the pruned one's"),
     ];
-    let shares: Vec<_> =
-        shares.into_iter().filter_map(|(share, what)| Some(format!("{} {what}", percent((*share)?)))).collect();
+    let shares = shares.map(|(share, what)| format!("{} {what}", percent(*share)));
     html! {
-        h2 { "What it writes, " (one.name()) }
-        @if !shares.is_empty() { p { (shares.join(", ")) "." } }
-        @for Continued { prompt, dense, pruned } in prompts {
+        h2 { "What it writes, " (name(one)) }
+        p { (shares.join(", ")) "." }
+        @for PromptGeneration { prompt, dense, pruned, .. } in prompts {
             h3 { (prompt) }
             div class="samples" {
                 div { b { "Whole model: " } (dense) }

@@ -20,11 +20,11 @@ mod table;
 mod tests;
 
 pub use compare::{AtRatio, CommonBlocks, ComparedPlan, Comparison, FoundStep, RATIOS};
-pub use evaluated::{Continued, Evaluated, Generation};
 pub use numbers::{bytes, grouped, percent, perplexity};
 pub use run::Run;
 pub use table::Table;
 
+use crate::eval::Evaluation;
 use crate::export::HeldOut;
 
 /// What a report is about.
@@ -34,7 +34,7 @@ pub struct Report {
     /// Compared where there are several.
     pub runs: Vec<Run>,
     /// What the models do on tasks.
-    pub evaluations: Vec<Evaluated>,
+    pub evaluations: Vec<Evaluation>,
     /// What the first of the runs did to a text that the search has not seen.
     pub held_out: Option<HeldOut>,
     /// The command that was run.
@@ -48,7 +48,7 @@ impl Report {
     }
 
     /// With evaluations, of the whole model and pruned ones.
-    pub fn evaluations(mut self, evaluations: impl IntoIterator<Item = Evaluated>) -> Self {
+    pub fn evaluations(mut self, evaluations: impl IntoIterator<Item = Evaluation>) -> Self {
         self.evaluations = evaluations.into_iter().collect();
         self
     }

@@ -354,7 +354,7 @@ fn tables_have_a_column_a_plan() {
     assert!(!compared(&[plan(8, 6)], &RATIOS).to_text().contains("Jaccard"));
 }
 
-fn evaluation(removed: &str, more: &str) -> Evaluated {
+fn evaluation(removed: &str, more: &str) -> Evaluation {
     let text = format!(
         r#"{{"format":"blockpruner-evaluation/1",
         "model":{{"name":"m","family":"llama","layers":3,"parameters":1000000,"absent":[]}},"removed":"{removed}",
@@ -363,7 +363,7 @@ fn evaluation(removed: &str, more: &str) -> Evaluated {
         "lambada":{{"file":"f","sha256":"00","items":50,"acc":0.25,"acc_stderr":0.0612,"perplexity":34.5,"perplexity_stderr":2.25}}}},
         "mean":0.61,"seconds":2.5{more}}}"#
     );
-    Evaluated::parse("e.json", text.as_bytes()).unwrap()
+    Evaluation::parse("e.json", text.as_bytes()).unwrap()
 }
 
 #[test]
@@ -392,6 +392,6 @@ fn tasks_stand_beside_each_other() {
 
 #[test]
 fn what_is_no_evaluation_is_refused() {
-    let error = Evaluated::parse("e.json", b"{}").unwrap_err().to_string();
+    let error = Evaluation::parse("e.json", b"{}").unwrap_err().to_string();
     assert!(error.starts_with("e.json: not a usable evaluation"), "{error}");
 }

@@ -14,9 +14,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::model::family::{TensorRef, stored};
-use crate::model::{
-    BlockId, BlockKind, BlockSet, CARD, Checkpoint, Family, KvCache, ModelSpec, Origin, block_configs,
-};
+use crate::model::{BlockId, BlockKind, BlockSet, CARD, Checkpoint, Family, KvCache, ModelSpec, Origin, block_configs};
 use crate::search::Units;
 use crate::weights::{DType, FloatType, Rows, Weights};
 use serde_json::{Map, Value};

@@ -55,7 +55,7 @@ pub enum EvalError {
     Item { file: String, row: usize, reason: String },
     /// An item of which the model has no likelihoods.
     #[error("{file}: row {row}: {error}")]
-    Score { file: String, row: usize, error: ScoreError },
+    Score { file: String, row: usize, error: Box<ScoreError> },
     /// Not an evaluation.
     #[error("{file}: not a usable evaluation: {problem}; {advice}")]
     Document { file: String, problem: String, advice: &'static str },

@@ -107,7 +107,7 @@ impl Session {
             scorer.score(&prompts, removed, &mut progress).await.map_err(|error| match prompt_of(&error) {
                 Some(prompt) => {
                     let (file, row) = owners.get(prompt).copied().unwrap_or_default();
-                    EvalError::Score { file: file.into(), row, error }.into()
+                    EvalError::Score { file: file.into(), row, error: Box::new(error) }.into()
                 }
                 None => Error::from(error),
             })?;

@@ -172,7 +172,7 @@ fn generations_are_compared_token_by_token() {
     let gpu = open(&GpuOptions::default());
     let model = Rc::new(block_on(DeviceModel::load(gpu, &checkpoint, &mut |_, _| {})).unwrap());
     let prompts = GENERATION_PROMPTS[3..5].iter().map(|prompt| prompt.to_string()).collect::<Vec<_>>();
-    let removed: BlockSet = ["mlp:1".parse().unwrap()].into_iter().collect();
+    let removed: BlockSet = ["mha:0".parse().unwrap(), "mlp:0".parse().unwrap()].into_iter().collect();
     let mut told = Vec::new();
     let mut compared = |removed| {
         let tell = &mut |done, total| told.push((done, total));

@@ -271,7 +271,7 @@ pub fn cache_line(read: &KvCache, written: &KvCache) -> String {
     let (a_token, whole) = (bytes(read.bytes_per_token), bytes(read.bytes));
     let (left, less) = (bytes(written.bytes_per_token), bytes(written.bytes));
     let context = grouped(read.context as u64);
-    format!("KV cache: {a_token} -> {left} a token, {whole} -> {less} for the {context} tokens of the context (f16)\n")
+    format!("KV cache (f16): {a_token} -> {left} a token, {whole} -> {less} at {context} tokens\n")
 }
 
 /// A plan of device memory, for people.

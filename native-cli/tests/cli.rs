@@ -657,7 +657,8 @@ fn a_full_disk_is_said_so_and_costs_nothing() {
         assert_eq!(said("resumed.code").trim(), "0", "{}", said("resumed.stderr"));
         let plan = serde_json::from_str(&said("resumed.stdout")).unwrap();
         assert_eq!(without_times(plan), without_times(expected.clone()), "{size}");
-        assert_eq!(said("resumed.files"), "disk/out/model\ndisk/out/order.json\ndisk/out/plan.json\n");
+        let files = ["model", "order.json", "plan.json", "report.html"].map(|file| format!("disk/out/{file}\n"));
+        assert_eq!(said("resumed.files"), files.concat());
     }
 }
 

@@ -221,5 +221,5 @@ test("text, windows, URL, continuation and export", async () => {
   // The windows after the first two are the third.
   close(found.scores[1].meanNll, found.scores[0].windows[2], 1e-6, "loss of the last window");
   assert.ok(found.adapters.length >= 1 && found.adapters[0].maxBufferBytes > 0);
-  assert.deepEqual(found.names.sort(), ["CalibrationText", "Checkpoint", "Search", "Session", "Windows", "adapters", "default", "initSync"]);
+  assert.deepEqual(found.names.sort(), ["CalibrationText", "Checkpoint", "Search", "Session", "Windows", "adapters", "default", "initSync", "report"]);
 });

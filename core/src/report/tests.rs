@@ -370,7 +370,7 @@ fn evaluation(removed: &str, more: &str) -> Evaluation {
 fn tasks_stand_beside_each_other() {
     let more = r#","differences":{"piqa":{"acc":{"difference":-0.0125,"stderr":0.0111},"acc_norm":{"difference":0.02,"stderr":null}}},
         "generation":{"prompts":[{"prompt":"<script>\"","dense":"one <b>","pruned":"two","agreement":0.5,"first_difference":1,
-        "repetition_dense":0.1,"repetition_pruned":0.2}],"agreement":0.5,"repetition_dense":0.1,"repetition_pruned":0.25}"#;
+        "repetition_dense":0.1,"repetition_pruned":0.2,"loops_dense":false,"loops_pruned":true}],"agreement":0.5,"repetition_dense":0.1,"repetition_pruned":0.25}"#;
     let evaluations = [evaluation("mha:0,mlp:1", more), evaluation("", "")];
     let page = Report::new([Run::new("r", plan(3, 2))]).evaluations(evaluations).to_html();
     // The whole model comes first, whatever was given first.

@@ -232,7 +232,7 @@ fn the_cache_is_told_everywhere() {
     assert!(told.contains("KV cache       3.0 KiB a token as f16, 1.5 MiB for that many"), "{told}");
     let out = path("out");
     let args = [&["prune", "--out", &out, "--remove", "2", "--block-types", "mha"], &SMALL[..]].concat();
-    let line = "KV cache: 3.0 KiB -> 2.5 KiB a token, 1.5 MiB -> 1.2 MiB for the 512 tokens of the context (f16)";
+    let line = "KV cache (f16): 3.0 KiB -> 2.5 KiB a token, 1.5 MiB -> 1.2 MiB at 512 tokens";
     let told = success(&args);
     assert!(told.contains(line), "{told}");
     let plan = read(&root.path().join("out/plan.json"));

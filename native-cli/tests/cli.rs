@@ -683,10 +683,10 @@ fn a_folder_that_cannot_be_written_exits_2() {
 #[test]
 fn on_a_terminal_only_the_program_speaks() {
     let root = tempfile::tempdir().unwrap();
-    let out = root.path().join("out");
-    let args = prune(out.to_str().unwrap(), &["--remove", "1", "--block-types", "mha"]).join(" ");
+    let args = prune("out", &["--remove", "1", "--block-types", "mha"]).join(" ");
     let command = format!("stty rows 24 cols 80; {} {args}", env!("CARGO_BIN_EXE_blockpruner"));
-    let output = match Command::new("script").args(["-qec", &command, "/dev/null"]).output() {
+    let mut terminal = Command::new("script");
+    let output = match terminal.args(["-qec", &command, "/dev/null"]).current_dir(root.path()).output() {
         Ok(output) => output,
         Err(error) => return println!("skipped: there is no `script`, which makes a terminal: {error}"),
     };

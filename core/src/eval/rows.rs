@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{EvalError, Item, Task};
 use crate::digest::hex;
-use crate::text::{Format, Opened, TextError, field_names, kind, unreadable};
+use crate::text::{Format, Opened, field_names, kind, unreadable};
 
 /// The items of a task, from one file.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl TaskItems {
     /// A file that cannot be read, and those of [`TaskItems::from_bytes`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(task: Task, path: &str, limit: Option<usize>) -> Result<Self, EvalError> {
-        let refuse = |reason: String| TextError::Read { source_name: path.into(), reason };
+        let refuse = |reason: String| crate::text::TextError::Read { source_name: path.into(), reason };
         let file = std::fs::File::open(path).map_err(|error| refuse(format!("{error}; check the path")))?;
         if std::path::Path::new(path).is_dir() {
             return Err(refuse("it is a folder; give a file in it".into()).into());

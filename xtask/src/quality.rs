@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -47,6 +48,16 @@ pub struct QualityArgs {
     draws: u64,
 }
 
+impl QualityArgs {
+    /// Where results are kept: those of other shares and draws are of use, those of other models and texts are not.
+    fn kept_as(&self) -> String {
+        let Self { model, calibration, eval_text, tasks, window, max_windows, eval_windows, limit, .. } = self;
+        let mut hasher = DefaultHasher::new();
+        (model, calibration, eval_text, tasks, window, max_windows, eval_windows, limit).hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+}
+
 /// A row of the table, and the options that choose blocks so; one pruning for each draw where it is random.
 struct Method {
     name: &'static str,
@@ -68,7 +79,7 @@ const METHODS: [Method; 7] = [
 pub fn quality(args: &QualityArgs) -> anyhow::Result<()> {
     driver::ensure_vulkan()?;
     run(&mut cargo(&["build", "--release", "-p", "blockpruner-cli"]))?;
-    let work = root().join("target/quality");
+    let work = root().join("target/quality").join(args.kept_as());
     fs::create_dir_all(&work).with_context(|| format!("cannot make {}", work.display()))?;
     let table = Table { args, work: &work };
     let dense = table.measured("dense", &[])?;
@@ -113,11 +124,12 @@ impl Table<'_> {
         let name = if method.random { format!("{}-{draw}", method.name) } else { method.name.to_string() };
         let out = self.work.join(&name);
         let plan = out.join("plan.json");
-        let finished = fs::read(&plan).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        if finished.is_some_and(|plan| plan["status"] == "finished") {
+        let largest = self.args.ratios.iter().copied().fold(0.0, f64::max);
+        let there = fs::read(&plan).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let share = |plan: &Value| plan["steps"].as_array()?.last()?["ratio_removed"].as_f64();
+        if there.is_some_and(|plan| plan["status"] == "finished" && share(&plan) >= Some(largest)) {
             return Ok(Pruned { name, plan });
         }
-        let largest = self.args.ratios.iter().copied().fold(0.0, f64::max);
         let mut prune = self.program("prune");
         prune.arg("--calibration").arg(&self.args.calibration).args(method.options);
         if method.random {

@@ -13,9 +13,9 @@ use blockpruner::weights::FloatType;
 use clap::{Args, ValueEnum};
 
 use crate::exit::bad_input;
-use crate::kept_pipelines;
 use crate::strategy::StrategyArgs;
 use crate::target::share_removed;
+use crate::{kept_pipelines, open};
 
 /// Which device, and how it is used.
 #[derive(Args, Clone, Debug, Default)]
@@ -294,8 +294,7 @@ impl RemovedArgs {
 /// The blocks that the first `step` steps of a plan file remove, or those that remove a share of the parameters, or all, and how
 /// they were found. `order.json` files, the published ones too, are read as well.
 fn removed_by_plan(file: &str, step: Option<usize>, ratio: Option<f64>, spec: &ModelSpec) -> anyhow::Result<Removed> {
-    let bytes =
-        std::fs::read(file).map_err(|error| bad_input(format!("cannot read {file}: {error}; give a plan.json")))?;
+    let bytes = open::file(file.as_ref(), std::fs::read, "give a plan.json")?;
     let taken = |step| Some(EvaluatedPlan { file: file.to_string(), step });
     if is_order(&bytes) {
         let order = parse_order(file, &bytes)?;

@@ -5,6 +5,7 @@ use clap::Args;
 
 use crate::runs::RunsArgs;
 use crate::screen;
+use crate::target::share;
 
 /// Arguments of `compare`.
 #[derive(Args)]
@@ -12,7 +13,7 @@ pub struct CompareArgs {
     #[command(flatten)]
     runs: RunsArgs,
     /// Compare at this share of the parameters removed, too: 0.25 or 25% [default: 0.1, 0.2 and 0.3]
-    #[arg(long = "ratio", value_name = "R", value_parser = share)]
+    #[arg(long = "ratio", value_name = "R", value_parser = share_compared)]
     ratios: Vec<f64>,
     /// Print one row a plan, for programs that read tables; without the blocks in common
     #[arg(long, group = "form")]
@@ -38,10 +39,9 @@ pub async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     }
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    let (number, of) = text.strip_suffix('%').map_or((text, 1.0), |percent| (percent.trim_end(), 100.0));
-    let share = number.parse::<f64>().map(|number| number / of).ok();
-    share.filter(|share| *share > 0.0 && *share < 1.0).ok_or_else(|| "expected a share, such as 0.25 or 25%".into())
+fn share_compared(text: &str) -> Result<f64, String> {
+    let share = share(text).filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or_else(|| "expected a share, such as 0.25 or 25%".into())
 }
 
 #[cfg(test)]
@@ -50,10 +50,10 @@ mod tests {
 
     #[test]
     fn shares_are_numbers_or_percentages() {
-        assert_eq!(share("0.25"), Ok(0.25));
-        assert_eq!(share("25%"), Ok(0.25));
+        assert_eq!(share_compared("0.25"), Ok(0.25));
+        assert_eq!(share_compared("25%"), Ok(0.25));
         for bad in ["", "0", "1", "25", "-0.1", "nan", "inf", "100%", "%", "a"] {
-            assert!(share(bad).is_err(), "{bad}");
+            assert!(share_compared(bad).is_err(), "{bad}");
         }
     }
 }

@@ -124,8 +124,7 @@ pub async fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
 /// The items of another run, which have to be those of this one.
 fn read_items(path: &Path, tasks: &[TaskItems]) -> anyhow::Result<(String, ItemScores)> {
     let file = path.display().to_string();
-    let bytes = std::fs::read(path)
-        .map_err(|error| bad_input(format!("cannot read {file}: {error}; give what --items wrote")))?;
+    let bytes = open::file(path, std::fs::read, "give what --items wrote")?;
     let items = ItemScores::parse(&file, &bytes)?;
     items.check_items(&file, tasks)?;
     Ok((file, items))
@@ -135,8 +134,7 @@ fn read_items(path: &Path, tasks: &[TaskItems]) -> anyhow::Result<(String, ItemS
 fn read_prompts(path: Option<&Path>) -> anyhow::Result<Vec<String>> {
     let Some(path) = path else { return Ok(GENERATION_PROMPTS.map(str::to_string).to_vec()) };
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| bad_input(format!("cannot read {file}: {error}; give a text with one prompt on each line")))?;
+    let text = open::file(path, std::fs::read_to_string, "give a text with one prompt on each line")?;
     Ok(generation_prompts(&file, &text)?)
 }
 

@@ -1,5 +1,7 @@
 //! Opening what a command works on: model, text and device, with an event for each.
 
+use std::io;
+use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::Context;
@@ -13,6 +15,11 @@ use crate::exit::bad_input;
 #[cfg(feature = "hub")]
 use crate::hub;
 use crate::screen::{self, Stage, tell};
+
+/// A file that a command is given, by a function that reads it.
+pub fn file<'p, T>(path: &'p Path, read: impl FnOnce(&'p Path) -> io::Result<T>, advice: &str) -> anyhow::Result<T> {
+    read(path).map_err(|error| bad_input(format!("cannot read {}: {error}; {advice}", path.display())))
+}
 
 /// Opens a model: what is at a path, or else a model of the Hugging Face hub, which is downloaded.
 pub async fn checkpoint(model: &str) -> anyhow::Result<Rc<Checkpoint>> {

@@ -2,15 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use blockpruner::eval::Evaluation;
 use blockpruner::export::write_atomically;
 use blockpruner::report::{Report, Run};
 use clap::Args;
 
-use crate::exit::bad_input;
 use crate::runs::RunsArgs;
-use crate::screen;
+use crate::{open, screen};
 
 /// Arguments of `report`.
 #[derive(Args)]
@@ -50,7 +48,6 @@ pub async fn run(args: &ReportArgs) -> anyhow::Result<()> {
 
 fn evaluated(path: &Path) -> anyhow::Result<Evaluation> {
     let shown = path.display().to_string();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {shown}"));
-    let bytes = bytes.map_err(|error| bad_input(format!("{error:#}; see --evaluation")))?;
+    let bytes = open::file(path, std::fs::read, "see --evaluation")?;
     Ok(Evaluation::parse(&shown, &bytes)?)
 }

@@ -43,7 +43,7 @@ impl TargetArgs {
 }
 
 /// `0.25` or `25%`.
-fn share(text: &str) -> Option<f64> {
+pub fn share(text: &str) -> Option<f64> {
     let (number, unit) = match text.strip_suffix('%') {
         Some(number) => (number.trim_end(), 100.0),
         None => (text, 1.0),

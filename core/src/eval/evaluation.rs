@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::metrics::mean;
 use super::{EvalError, Generation, Task};
 use crate::export::PlanModel;
 use crate::gpu::DeviceInfo;
@@ -149,6 +150,12 @@ pub struct Difference {
 }
 
 impl Evaluation {
+    /// What [`Evaluation::mean`] is of these results.
+    pub(crate) fn mean_of(tasks: &BTreeMap<Task, TaskResult>) -> Option<f64> {
+        let counted: Vec<f64> = tasks.iter().filter_map(|(task, result)| result.in_mean(*task)).collect();
+        (!counted.is_empty()).then(|| mean(&counted))
+    }
+
     /// Reads an evaluation. `file` is the name used in errors.
     ///
     /// # Errors

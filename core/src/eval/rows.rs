@@ -39,12 +39,7 @@ impl TaskItems {
     /// A file that cannot be read, and those of [`TaskItems::from_bytes`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn open(task: Task, path: &str, limit: Option<usize>) -> Result<Self, EvalError> {
-        let refuse = |reason: String| crate::text::TextError::Read { source_name: path.into(), reason };
-        let file = std::fs::File::open(path).map_err(|error| refuse(format!("{error}; check the path")))?;
-        if std::path::Path::new(path).is_dir() {
-            return Err(refuse("it is a folder; give a file in it".into()).into());
-        }
-        Self::read(task, path, file, limit)
+        Self::read(task, path, crate::text::open_file(path, path.as_ref(), "check the path")?, limit)
     }
 
     fn read(task: Task, file: &str, read: impl Read, limit: Option<usize>) -> Result<Self, EvalError> {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Plan, PlanCalibration};
 use crate::model::{BlockKind, BlockSet, KvCache, ModelSpec, Origin};
-use crate::search::{self, Unit};
+use crate::search::{self, Unit, mebibytes};
 
 /// What chose the blocks where the library does not know the strategy.
 const OWN: &str = "a strategy of the program that pruned it";
@@ -133,7 +133,7 @@ impl Subject<'_> {
         if gone.is_empty() {
             return format!("# {name}\n\n{of} as it was, written anew by BlockPruner. No block was removed.\n\n");
         }
-        let whole = ModelSpec { absent: BlockSet::new(), ..(*spec).clone() };
+        let whole = spec.whole();
         let (all, left) = (whole.parameters(), whole.parameters_without(gone));
         let count = |kind| gone.iter().filter(|block| block.kind == kind).count();
         let (mha, mlp) = (count(BlockKind::Mha), count(BlockKind::Mlp));
@@ -158,7 +158,6 @@ impl Subject<'_> {
     /// The KV cache, beside that of the whole model.
     fn cache(&self, whole: KvCache) -> String {
         let KvCache { bytes_per_token, context, bytes, .. } = self.kv_cache;
-        let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1u64 << 20) as f64);
         format!(
             "Its KV cache takes {bytes_per_token} bytes a token as f16, {} for the {context} tokens of its context; that of the whole model \
              takes {} and {}.\n\n",

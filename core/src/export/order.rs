@@ -109,11 +109,10 @@ fn shortened(value: &Value) -> String {
 /// # Errors
 /// [`ExportError::NoSuchRatio`] if all of them are less.
 pub fn steps_to_ratio(spec: &ModelSpec, order: &[Unit], ratio: f64) -> Result<usize, ExportError> {
-    let all = spec.parameters();
     let (mut gone, mut most) = (BlockSet::new(), 0.0);
     for (index, unit) in order.iter().enumerate() {
         gone.extend(unit.blocks());
-        most = (all - spec.parameters_without(&gone)) as f64 / all as f64;
+        most = spec.ratio_removed(&gone);
         if most >= ratio {
             return Ok(index + 1);
         }

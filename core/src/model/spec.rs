@@ -364,6 +364,12 @@ impl ModelSpec {
         parameters_of(stored(&self.outer_tensors().into_iter().filter(wanted).collect::<Vec<_>>()))
     }
 
+    /// The share of the parameters that these blocks have, 0 to 1.
+    pub fn ratio_removed(&self, removed: &BlockSet) -> f64 {
+        let all = self.parameters();
+        (all - self.parameters_without(removed)) as f64 / all as f64
+    }
+
     /// Parameters without these blocks, too.
     pub fn parameters_without(&self, removed: &BlockSet) -> u64 {
         Self { absent: self.absent.union(removed), ..self.clone() }.parameters()

@@ -26,6 +26,13 @@ pub struct Prompt {
     pub continuations: Vec<Vec<u32>>,
 }
 
+impl Prompt {
+    /// Of the context and the longest continuation.
+    pub(crate) fn tokens(&self) -> usize {
+        self.context.len() + self.continuations.iter().map(Vec::len).max().unwrap_or(0)
+    }
+}
+
 /// How likely a continuation is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -227,7 +234,7 @@ impl<'m> PromptScorer<'m> {
         if let Some(at) = continuations.iter().position(Vec::is_empty) {
             return empty(format!("continuation {at}"));
         }
-        let tokens = context.len() + continuations.iter().map(Vec::len).max().unwrap_or(0);
+        let tokens = prompt.tokens();
         if tokens > self.batching.longest {
             return Err(ScoreError::PromptTooLong { prompt: index, tokens, most: self.batching.longest });
         }

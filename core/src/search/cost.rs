@@ -55,9 +55,7 @@ pub struct Cost {
     step: usize,
     tokens: usize,
     targets: usize,
-    /// What a step does of [`Cost::complete`], as the strategy says: the first step, the later ones.
-    usual: [f64; 2],
-    /// The same as the last step that is finished has shown.
+    /// What a step does of [`Cost::complete`], as the last step that is finished has shown.
     shown: Option<f64>,
     /// Arithmetic of candidates, the published loop's passes for it, and the time, when it was first looked at.
     start: Option<(f64, f64, f64)>,
@@ -90,7 +88,6 @@ impl Cost {
             step: 1,
             tokens: windows.ids.len(),
             targets: windows.count * (windows.window - 1),
-            usual: [options.strategy.usual_share(1), options.strategy.usual_share(2)],
             shown: None,
             start: None,
             rate: None,
@@ -185,7 +182,7 @@ impl Cost {
         if let Some(last) = state.steps.last() {
             let share = self.arithmetic.flops(&last.work) / self.complete(last.step).max(1.0);
             // The first step of an exact search scores everything, the later ones do not.
-            let foreseen = self.usual[1] / self.usual[0];
+            let foreseen = self.usual(2) / self.usual(1);
             self.shown = Some(if last.step == 1 { share * foreseen } else { share });
         }
         let finished: f64 = state.steps.iter().map(|step| self.arithmetic.flops(&step.work)).sum();
@@ -207,11 +204,16 @@ impl Cost {
         };
     }
 
+    /// The same as the strategy says; the second step stands for all later ones.
+    fn usual(&self, step: usize) -> f64 {
+        self.options.strategy.usual_share(step)
+    }
+
     fn share(&self, step: usize) -> f64 {
         match (step, self.shown) {
-            (1, _) => self.usual[0],
+            (1, _) => self.usual(1),
             (_, Some(shown)) => shown,
-            (_, None) => self.usual[1],
+            (_, None) => self.usual(2),
         }
     }
 

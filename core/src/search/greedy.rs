@@ -9,6 +9,7 @@ use super::strategy::StepContext;
 use super::sweep::Sweep;
 use super::{
     BlockTypes, Candidate, CandidateState, MemoryPlan, Reason, SearchOptions, Step, Unit, Units, Work, lowest,
+    mebibytes,
 };
 use crate::gpu::GpuError;
 use crate::model::{BlockId, BlockSet, ForwardError, ModelSpec};
@@ -208,10 +209,6 @@ pub enum SearchError {
     Stopped,
 }
 
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / (1u64 << 20) as f64)
-}
-
 fn of_type(units: Units, block_types: BlockTypes) -> String {
     if units == Units::Blocks { format!(" of type {block_types}") } else { String::new() }
 }
@@ -349,7 +346,7 @@ fn finish_step(spec: &ModelSpec, state: &mut SearchState) -> Result<Step, Search
             reason: first.and_then(|candidate| Some(candidate.reason.as_ref()?.to_string())).unwrap_or_default(),
         });
     };
-    let (all, left) = (spec.parameters(), spec.parameters_without(&state.removed().with(removed.blocks())));
+    let gone = state.removed().with(removed.blocks());
     let step = Step {
         step,
         removed,
@@ -357,8 +354,8 @@ fn finish_step(spec: &ModelSpec, state: &mut SearchState) -> Result<Step, Search
         perplexity,
         candidates,
         work: std::mem::take(&mut state.work),
-        params_left: left,
-        ratio_removed: (all - left) as f64 / all as f64,
+        params_left: spec.parameters_without(&gone),
+        ratio_removed: spec.ratio_removed(&gone),
         bytes: None,
         kv_cache: None,
         seconds: std::mem::take(&mut state.seconds),

@@ -27,6 +27,7 @@ pub use memory::{MemoryError, MemoryPlan};
 pub use options::{BlockTypes, Objective, SearchOptions};
 pub use reason::Reason;
 pub use sizes::BlockSizes;
+pub(crate) use sizes::mebibytes;
 pub(crate) use step::lowest;
 pub use step::{Candidate, CandidateState, Step, Work};
 pub use strategy::{

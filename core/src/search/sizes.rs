@@ -35,3 +35,8 @@ impl BlockSizes {
         self.rest + left.map(|(_, bytes)| bytes).sum::<u64>()
     }
 }
+
+/// Bytes for people.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1u64 << 20) as f64)
+}

@@ -175,8 +175,7 @@ impl SearchOptions {
                 if !(ratio > 0.0 && ratio <= 1.0) {
                     return bad("a share of the parameters is above 0 and at most 1");
                 }
-                let all = spec.parameters();
-                let most = (all - spec.parameters_without(&self.all_that_may_go(spec))) as f64 / all as f64;
+                let most = spec.ratio_removed(&self.all_that_may_go(spec));
                 if ratio <= most { Ok(()) } else { Err(SearchError::TooMuch { ratio, most }) }
             }
             Target::Bytes(bytes) => {

@@ -10,7 +10,6 @@ use crate::model::BlockSet;
 use crate::score::ScoreError;
 use crate::score::continuations::{Prompt, PromptBatching, PromptScorer};
 use crate::search::{MemoryError, MemoryPlan};
-use crate::text::Windows;
 
 /// How a model is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +95,7 @@ impl Session {
                 owners.resize(prompts.len(), (file, item.row));
             }
         }
-        let longest = prompts.iter().map(tokens).max().ok_or(EvalError::NoTask)?;
+        let longest = prompts.iter().map(Prompt::tokens).max().ok_or(EvalError::NoTask)?;
 
         let (plan, batching) = self.memory_of_prompts(longest)?;
         let model = self.load(&plan, &mut |preparation| tell(Evaluating::Prepare(preparation))).await?;
@@ -115,7 +114,6 @@ impl Session {
 
         let items = ItemScores::new(tasks, options.bos, &likelihoods.concat());
         let tasks = items.results(options.draws);
-        let in_mean: Vec<f64> = tasks.iter().filter_map(|(task, result)| result.in_mean(*task)).collect();
         let evaluation = Evaluation {
             format: EVALUATION_FORMAT.into(),
             model: PlanModel::of(checkpoint),
@@ -123,7 +121,7 @@ impl Session {
             plan: None,
             device: self.gpu.info(),
             bos: options.bos,
-            mean: (!in_mean.is_empty()).then(|| in_mean.iter().sum::<f64>() / in_mean.len() as f64),
+            mean: Evaluation::mean_of(&tasks),
             tasks,
             differences: Default::default(),
             generation: None,
@@ -135,7 +133,7 @@ impl Session {
     /// A plan for prompts of up to so many tokens, and how many of them run at a time.
     fn memory_of_prompts(&self, longest: usize) -> Result<(MemoryPlan, PromptBatching), Error> {
         let (gpu, spec) = (&self.gpu, &self.checkpoint.spec);
-        let plan = self.memory(&Windows::from_ids(vec![0; longest], longest, None)?, None)?;
+        let plan = self.memory_for(longest)?;
         let usual = PromptBatching::new(gpu, spec, longest);
         let bytes = |batching: &PromptBatching| batching.bytes(gpu, spec);
         let room = self.memory_budget.map_or(bytes(&usual), |budget| budget.saturating_sub(plan.weights));
@@ -147,11 +145,6 @@ impl Session {
         let batching = if plan.streamed { batching.within(gpu, spec, room) } else { batching };
         Ok((MemoryPlan { scratch: bytes(&batching), ..plan }, batching))
     }
-}
-
-/// Tokens of a prompt with its longest continuation.
-fn tokens(prompt: &Prompt) -> usize {
-    prompt.context.len() + prompt.continuations.iter().map(Vec::len).max().unwrap_or(0)
 }
 
 /// The prompt that an error is about.

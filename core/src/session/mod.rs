@@ -174,8 +174,12 @@ impl Session {
 
     /// The model as scoring one window of so many tokens, at least 2, takes it.
     async fn load_for(&self, tokens: usize, tell: &mut dyn FnMut(Preparation)) -> Result<Rc<DeviceModel>, Error> {
-        let window = Windows::from_ids(vec![0; tokens], tokens, None)?;
-        self.load(&self.memory(&window, None)?, tell).await
+        self.load(&self.memory_for(tokens)?, tell).await
+    }
+
+    /// The device memory that scoring one window of so many tokens takes, at least 2.
+    fn memory_for(&self, tokens: usize) -> Result<MemoryPlan, Error> {
+        self.memory(&Windows::from_ids(vec![0; tokens], tokens, None)?, None)
     }
 
     /// Frees the device memory that the weights take, once nothing that runs uses them.

@@ -153,17 +153,9 @@ impl CalibrationText {
         match &self.content {
             Content::Bytes(bytes) => Ok(Box::new(&bytes[..])),
             #[cfg(not(target_arch = "wasm32"))]
-            Content::File(path) => match std::fs::File::open(path) {
-                Ok(_) if path.is_dir() => {
-                    let reason = "it is a folder; give a file in it".to_string();
-                    Err(TextError::Read { source_name: self.source.clone(), reason })
-                }
-                Ok(file) => Ok(Box::new(file)),
-                Err(error) => {
-                    let reason = format!("{error}; check the file and its permissions");
-                    Err(TextError::Read { source_name: self.source.clone(), reason })
-                }
-            },
+            Content::File(path) => {
+                Ok(Box::new(super::open_file(&self.source, path, "check the file and its permissions")?))
+            }
         }
     }
 

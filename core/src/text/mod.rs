@@ -21,6 +21,8 @@ mod word_rules;
 
 pub use calibration::{CalibrationText, TextOptions};
 pub(crate) use gguf_written::gguf_entries;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use rows::open_file;
 pub(crate) use rows::{Format, Opened, field_names, kind, unreadable};
 pub use tokenizer::{DecodeStream, Tokenizer};
 pub use windows::Windows;

@@ -122,6 +122,17 @@ fn refuse(name: &str, reason: String) -> TextError {
     TextError::Calibration { source_name: name.to_owned(), reason }
 }
 
+/// Opens a file with a text; `advice` is for one that cannot be opened.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn open_file(source_name: &str, path: &std::path::Path, advice: &str) -> Result<std::fs::File, TextError> {
+    let refuse = |reason: String| TextError::Read { source_name: source_name.into(), reason };
+    let file = std::fs::File::open(path).map_err(|error| refuse(format!("{error}; {advice}")))?;
+    match path.is_dir() {
+        true => Err(refuse("it is a folder; give a file in it".into())),
+        false => Ok(file),
+    }
+}
+
 pub(crate) fn unreadable(name: &str, error: &std::io::Error) -> TextError {
     TextError::Read { source_name: name.to_owned(), reason: error.to_string() }
 }

@@ -3,6 +3,7 @@
 //! y = x + f(x) behind it, in the whole model. The least important goes first: attention, feed-forward or both jointly, as the
 //! block types say. Of a pair or a layer, y is what is behind both blocks.
 
+use super::once::passes_of_changes;
 use super::{StepContext, StepFuture, Strategy, StrategyNeeds};
 use crate::search::Objective;
 use crate::text::Windows;
@@ -29,7 +30,7 @@ impl Strategy for Cosine {
     }
 
     fn passes(&self, step: usize, _candidates: usize) -> usize {
-        if step == 1 { 2 } else { 1 }
+        passes_of_changes(step)
     }
 
     fn step<'a>(&'a self, step: &'a mut StepContext<'_>) -> StepFuture<'a> {

@@ -2,7 +2,13 @@
 
 use super::StepContext;
 use crate::score::StateChange;
-use crate::search::{Candidate, SearchError, Unit};
+use crate::search::{SearchError, Unit};
+
+/// Passes of a step (1-based) of a strategy that asks once what candidates make of the hidden states: that one, and in every
+/// step the one for the perplexity of what goes.
+pub(super) fn passes_of_changes(step: usize) -> usize {
+    if step == 1 { 2 } else { 1 }
+}
 
 impl StepContext<'_> {
     /// Records the values that candidates had in the step before, for strategies that measure once. The candidates that are to be
@@ -15,16 +21,13 @@ impl StepContext<'_> {
         let open = self.open();
         let Some(last) = self.steps().last() else { return Ok(open) };
         let is_candidate = |unit: Unit| open.contains(&unit) || self.scored().iter().any(|scored| scored.unit == unit);
-        let measured =
-            last.candidates.iter().filter(|candidate| candidate.value.is_some() && is_candidate(candidate.unit));
-        let measured: Vec<&Candidate> = measured.collect();
+        let measured = last.candidates.iter().filter_map(|candidate| Some((candidate.unit, candidate.value?)));
+        let mut measured: Vec<(Unit, f64)> = measured.filter(|(unit, _)| is_candidate(*unit)).collect();
         if measured.is_empty() {
             return Ok(open);
         }
-        let measured = measured.into_iter().filter(|candidate| open.contains(&candidate.unit));
-        let values: Vec<(Unit, f64)> =
-            measured.filter_map(|candidate| Some((candidate.unit, candidate.value?))).collect();
-        self.record_values(&values)?;
+        measured.retain(|(unit, _)| open.contains(unit));
+        self.record_values(&measured)?;
         Ok(Vec::new())
     }
 

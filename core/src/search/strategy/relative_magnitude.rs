@@ -2,6 +2,7 @@
 //! in the form of ShortGPT's comparison): RM = E[|f(x)| / |x + f(x)|] over the tokens of the text, with the hidden states x in front
 //! of a unit and x + f(x) behind it, in the whole model. The unit that adds the least, relative to what comes of it, goes first.
 
+use super::once::passes_of_changes;
 use super::{StepContext, StepFuture, Strategy, StrategyNeeds};
 use crate::search::Objective;
 use crate::text::Windows;
@@ -29,7 +30,7 @@ impl Strategy for RelativeMagnitude {
     }
 
     fn passes(&self, step: usize, _candidates: usize) -> usize {
-        if step == 1 { 2 } else { 1 }
+        passes_of_changes(step)
     }
 
     fn step<'a>(&'a self, step: &'a mut StepContext<'_>) -> StepFuture<'a> {

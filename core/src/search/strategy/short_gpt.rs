@@ -2,6 +2,7 @@
 //! You Expect", 2024): BI = 1 - E[x . y / (|x| |y|)] over the tokens of the text, with the hidden states x in front of a layer and y
 //! behind it, in the whole model. The layer of the least influence goes first.
 
+use super::once::passes_of_changes;
 use super::{StepContext, StepFuture, Strategy, StrategyNeeds};
 use crate::search::{Objective, Units};
 use crate::text::Windows;
@@ -33,7 +34,7 @@ impl Strategy for ShortGpt {
     }
 
     fn passes(&self, step: usize, _candidates: usize) -> usize {
-        if step == 1 { 2 } else { 1 }
+        passes_of_changes(step)
     }
 
     fn step<'a>(&'a self, step: &'a mut StepContext<'_>) -> StepFuture<'a> {

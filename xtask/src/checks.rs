@@ -19,12 +19,12 @@ pub fn lints() -> anyhow::Result<()> {
 }
 
 /// The library as programs have it that bring their own model and text. By itself it has other features of its dependencies,
-/// which are checked again: minutes for a few lines, so that this runs by `--only checks`.
+/// which are checked again: minutes for a few lines, so that this runs only by `--only without-builtin`.
 pub fn without_builtin() -> anyhow::Result<()> {
     run(&mut cargo(&["clippy", "-p", "blockpruner", "--no-default-features", "--", "-D", "warnings"]))
 }
 
-/// Documentation without warnings, packages that hold all they need, licences.
+/// Documentation without warnings, packages that hold all they need, licences, lints for the browser.
 pub fn release() -> anyhow::Result<()> {
     licences()?;
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
@@ -33,11 +33,12 @@ pub fn release() -> anyhow::Result<()> {
     run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     // All that are published at once, as they need each other; cargo does so from 1.90 on. Compiling them again shows nothing
     // that the tests do not, but for a file that a package lacks: leave `--no-verify` out before a release.
-    run(&mut cargo(&["publish", "--workspace", "--dry-run", "--allow-dirty", "--no-verify", "--quiet"]))
+    run(&mut cargo(&["publish", "--workspace", "--dry-run", "--allow-dirty", "--no-verify", "--quiet"]))?;
+    browser_lints()
 }
 
 /// Lints of what only the browser compiles, where the toolchain has them.
-pub fn browser_lints() -> anyhow::Result<()> {
+fn browser_lints() -> anyhow::Result<()> {
     match wasm::Toolchain::find().map(|toolchain| toolchain.clippy(&["-p", "blockpruner-web"])).transpose()?.flatten() {
         Some(mut clippy) => run(&mut clippy),
         None => {

@@ -15,8 +15,8 @@ const TARGET_VARIABLE: &str = "BLOCKPRUNER_FUZZ_TARGET";
 const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
      -Cllvm-args=-sanitizer-coverage-pc-table -Cdebug-assertions -Coverflow-checks";
-/// Longest input; a run of more seconds or memory is a finding.
-const LIMITS: [&str; 4] = ["-max_len=4096", "-timeout=10", "-rss_limit_mb=2048", "-malloc_limit_mb=512"];
+/// Longest input; a run of more seconds, even on a busy machine, or memory is a finding.
+const LIMITS: [&str; 4] = ["-max_len=4096", "-timeout=60", "-rss_limit_mb=2048", "-malloc_limit_mb=512"];
 
 #[derive(clap::Args)]
 pub struct FuzzArgs {

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::process::{Child, Command};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::{cargo, checks, driver, python, root, run, runtimes, wasm, web};
@@ -14,9 +14,9 @@ pub struct TestArgs {
     /// The inner loop: lints, and the tests that take seconds
     #[arg(long)]
     quick: bool,
-    /// One part of the tests only
-    #[arg(long, value_enum, conflicts_with = "quick")]
-    only: Option<Part>,
+    /// Some parts of the tests only
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "quick")]
+    only: Vec<Part>,
     /// Also load exported models in Hugging Face transformers (downloads torch)
     #[arg(long)]
     with_transformers: bool,
@@ -27,14 +27,35 @@ pub struct TestArgs {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Part {
-    /// Lints, documentation, packages, licences
-    Checks,
+    /// Formatting and lints
+    Lints,
+    /// The library without what is built in; compiles its dependencies again, and runs only if it is asked for
+    WithoutBuiltin,
     /// Tests on this machine's devices
     Native,
-    /// Tests on SwiftShader, the second software driver
-    Swiftshader,
     /// Tests in a browser
     Web,
+    /// Tests on SwiftShader, the second software driver
+    Swiftshader,
+    /// What a release needs: documentation, packages, licences, lints for the browser
+    Release,
+}
+
+/// What runs by itself. The two take about as long as each other.
+const LANES: [&[Part]; 2] = [&[Part::Lints, Part::Native], &[Part::Web, Part::Swiftshader, Part::Release]];
+
+impl Part {
+    fn test(self) -> anyhow::Result<()> {
+        match self {
+            Self::Lints => checks::lints(),
+            Self::WithoutBuiltin => checks::without_builtin(),
+            // On a machine of somebody else's, all that fails should be seen at once.
+            Self::Native => run(&mut cargo(&["test", "--workspace", "--no-fail-fast"])),
+            Self::Web => web::test(),
+            Self::Swiftshader => driver::test_on_swiftshader(),
+            Self::Release => checks::release(),
+        }
+    }
 }
 
 /// Suites that take seconds.
@@ -55,17 +76,9 @@ pub fn test(args: &TestArgs) -> anyhow::Result<()> {
         checks::lints()?;
         return run(&mut cargo(&[&["test", "--workspace"], &QUICK[..]].concat()));
     }
-    match args.only {
-        Some(Part::Checks) => {
-            checks::lints()?;
-            checks::without_builtin()?;
-            checks::release()?;
-            checks::browser_lints()?;
-        }
-        Some(Part::Native) => native()?,
-        Some(Part::Swiftshader) => driver::test_on_swiftshader()?,
-        Some(Part::Web) => web::test()?,
-        None => everything()?,
+    match &args.only[..] {
+        [] => everything()?,
+        parts => all(parts)?,
     }
     if args.with_transformers {
         python::check_exports()?;
@@ -76,29 +89,25 @@ pub fn test(args: &TestArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn native() -> anyhow::Result<()> {
-    // On a machine of somebody else's, all that fails should be seen at once.
-    run(&mut cargo(&["test", "--workspace", "--no-fail-fast"]))
-}
-
 fn everything() -> anyhow::Result<()> {
     // Installed before the lanes part, for there is one package manager.
     driver::ensure_swiftshader()?;
     wasm::Toolchain::find();
-    let browser = Lane::start(Part::Web)?;
-    let own = || {
-        checks::lints()?;
-        native()?;
-        driver::test_on_swiftshader()?;
-        checks::release()?;
-        checks::browser_lints()
-    };
-    // What the browser says is shown whatever happens here.
-    let result = own();
-    browser.finish().and(result)
+    let [own, beside] = LANES;
+    let lane = Lane::start(beside)?;
+    // What the other lane says is shown whatever happens here.
+    let result = all(own);
+    lane.finish().and(result)
 }
 
-/// A part of the tests in a process of its own, whose output waits in a file.
+/// Tests every part, also if one before it fails, and says at the end what did.
+fn all(parts: &[Part]) -> anyhow::Result<()> {
+    let failed: Vec<_> = parts.iter().filter_map(|part| part.test().err()).map(|error| format!("{error:#}")).collect();
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    Ok(())
+}
+
+/// Parts of the tests in a process of their own, whose output waits in a file.
 struct Lane {
     name: String,
     log: std::path::PathBuf,
@@ -106,9 +115,10 @@ struct Lane {
 }
 
 impl Lane {
-    fn start(part: Part) -> anyhow::Result<Self> {
-        let name = part.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string());
-        let log = root().join("target").join(format!("test-{name}.log"));
+    fn start(parts: &[Part]) -> anyhow::Result<Self> {
+        let values = parts.iter().filter_map(Part::to_possible_value);
+        let name = values.map(|value| value.get_name().to_string()).collect::<Vec<_>>().join(",");
+        let log = root().join("target/test-beside.log");
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let program = std::env::current_exe().context("this program does not know where it is")?;
         let mut command = Command::new(program);

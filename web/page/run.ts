@@ -37,6 +37,7 @@ export class RunView {
     this.measure = STRATEGIES[settings.strategy].measure;
     $("map-title").textContent = this.measure.title;
     $("ranking-value").textContent = this.measure.column;
+    $("legend-bounded").hidden = this.measure.base !== "step before";
     this.map.reset(model);
     $("f-model").textContent = `${format.name(model.name)}, ${format.grouped(model.parameters)} parameters`;
     $("f-text").textContent = format.windows(windows);

@@ -35,13 +35,13 @@ const TARGETS: Record<string, { label: string; field: Partial<HTMLInputElement>;
   increase: {
     label: "Percent at most",
     field: { min: "0", value: "10" },
-    hint: "Of the whole model’s: the search ends before the step that goes beyond.",
+    hint: "Of the whole model’s. The search ends before the step that goes beyond; how many it takes is not known before.",
     of: (percent) => ({ maxIncrease: percent / 100 }),
   },
   perplexity: {
     label: "At most",
     field: { min: "1", value: "" },
-    hint: "The search ends before the step that goes beyond. “Measure perplexity only” tells the whole model’s.",
+    hint: "The search ends before the step that goes beyond; how many it takes is not known before. “Measure perplexity only” tells the whole model’s.",
     of: (maxPerplexity) => ({ maxPerplexity }),
   },
 };

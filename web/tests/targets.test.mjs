@@ -80,7 +80,7 @@ test("by cosine distance, for as long as perplexity rises by little", async () =
   assert.equal(await page.textContent("#f-step"), `${count + 1} of ${count + 1}`);
 });
 
-test("by the published search, until the model fits", async () => {
+test("by the published search, until the model fits, with a pause and a stop", async () => {
   await page.check('input[name="strategy"][value="exact"]');
   await page.selectOption("#types", "mha");
   await page.selectOption("#target", "mib");
@@ -91,6 +91,14 @@ test("by the published search, until the model fits", async () => {
     new MutationObserver(() => globalThis.announced.push(announce.textContent)).observe(announce, { childList: true });
   });
   await page.click("#start");
+  await page.waitForSelector("#pause:enabled");
+  await page.click("#pause");
+  await page.waitForFunction(() => document.querySelector("#pause").textContent === "Continue");
+  await page.click("#stop");
+  await page.waitForSelector("#saved:visible");
+  assert.match(await page.textContent("#saved-text"), /, \d+ blocks? removed, for weights of at most 4\.9 MiB, saved .* attention blocks by 1 window of 32 tokens/s);
+  assert.ok(await page.isHidden("#saved-remove"));
+  await page.click("#resume");
   const plan = await found();
   const announced = await page.evaluate(() => globalThis.announced.filter((words) => /^Step/.test(words)));
   assert.equal(announced.length, plan.steps.length);

@@ -1,13 +1,16 @@
 // What the visitor chooses.
 
-import { $, input, number } from "./elements";
+import { $, choice, input } from "./elements";
 import * as format from "./format";
 import { complain } from "./problems";
-import type { Job, ModelSource, SavedJob, Settings, TextSource } from "./protocol";
+import type { Job, ModelSource, SavedJob, TextSource } from "./protocol";
+import { settings, takeSettings } from "./settings";
+import { chosenBy } from "./strategies";
+import { goal } from "./target";
+import { counted } from "./units";
 
 let local: { name: string; files: Record<string, File> } | null = null;
 
-const choice = (name: string) => document.querySelector<HTMLInputElement>(`input[name="${name}"]:checked`)!.value;
 const choose = (name: string, value: string) => {
   document.querySelector<HTMLInputElement>(`input[name="${name}"][value="${value}"]`)!.checked = true;
 };
@@ -45,15 +48,6 @@ async function textSource(): Promise<TextSource | string> {
   }
 }
 
-/** What may be removed, by the values of the form. */
-const CHOICES: Record<string, Pick<Settings, "units" | "blockTypes">> = {
-  mix: { units: "blocks", blockTypes: "mix" },
-  mha: { units: "blocks", blockTypes: "mha" },
-  mlp: { units: "blocks", blockTypes: "mlp" },
-  pairs: { units: "pairs", blockTypes: "mix" },
-  layers: { units: "layers", blockTypes: "mix" },
-};
-
 /** What the form asks for; null, with a complaint, if something is missing. */
 export async function job(): Promise<Job | null> {
   const [source, text] = [modelSource(), await textSource().catch((error: Error) => `The text file cannot be read: ${error.message}`)];
@@ -63,8 +57,7 @@ export async function job(): Promise<Job | null> {
       return null;
     }
   }
-  const settings: Settings = { ...CHOICES[$<HTMLSelectElement>("types").value]!, remove: number("remove"), window: number("window") ?? 128, windows: number("windows") };
-  return { source: source as ModelSource, text: text as TextSource, settings };
+  return { source: source as ModelSource, text: text as TextSource, settings: settings() };
 }
 
 /** The model of a saved search; null, with a complaint, if the visitor has to choose its files again. */
@@ -81,9 +74,11 @@ const KINDS = { mix: "both kinds of blocks", mha: "attention blocks", mlp: "feed
 export function describe({ model, text, settings, stepsDone, at }: SavedJob): string {
   const name = model.kind === "tiny" ? "the built-in model" : model.kind === "hub" ? model.repository : model.name;
   const from = text.kind === "sample" ? "the built-in sample" : text.name;
+  const { target, units, blockTypes, strategy } = settings;
+  const done = "remove" in target ? `${stepsDone} of ${counted(target.remove, units)} removed` : `${counted(stepsDone, units)} removed, for ${goal(target, units)}`;
   return (
-    `${name}, ${stepsDone} of ${settings.remove} ${settings.units ?? "blocks"} removed, saved ${new Date(at).toLocaleString()}. ` +
-    `It chooses among ${KINDS[settings.units === "pairs" || settings.units === "layers" ? settings.units : settings.blockTypes]} by ${format.count(settings.windows, "window")} of ${format.grouped(settings.window)} tokens of ${from}.`
+    `${name}, ${done}, saved ${new Date(at).toLocaleString()}. ` +
+    `It chooses among ${KINDS[units === "blocks" ? blockTypes : units]} ${chosenBy(strategy)} ${format.count(settings.windows, "window")} of ${format.grouped(settings.window)} tokens of ${from}.`
   );
 }
 
@@ -123,6 +118,7 @@ async function dropped(entries: FileSystemEntry[]): Promise<void> {
 
 /** Files can be chosen, and dropped anywhere on the page. */
 export function takeChoices(): void {
+  takeSettings();
   input("folder").addEventListener("change", () => {
     const files = Array.from(input("folder").files ?? []);
     // Only the folder itself: names of files in folders below it could collide.

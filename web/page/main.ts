@@ -9,9 +9,10 @@ import { chooseHub } from "./hub";
 import { notesOn, showNotes } from "./notes";
 import { allIsWell, browsers, complain, question, tellTrouble, withdrawQuestion } from "./problems";
 import type { Job, Reply, Request, SavedJob } from "./protocol";
-import { ResultView } from "./result";
+import { ResultView, download } from "./result";
 import { RunView, say } from "./run";
-import { UNIT } from "./units";
+import { goal } from "./target";
+import { counted } from "./units";
 import workerScript from "./worker.ts?worker&url";
 
 let worker: Worker | null = null;
@@ -79,9 +80,10 @@ $("measure").addEventListener("click", async () => {
 $("resume").addEventListener("click", () => {
   withdrawQuestion();
   const source = saved && savedSource(saved);
-  if (!source || !input("saved-remove").reportValidity()) return;
+  if (!saved || !source || !input("saved-remove").reportValidity()) return;
+  const { target } = saved.settings;
   beginWork();
-  ask({ type: "resume", source, remove: input("saved-remove").valueAsNumber });
+  ask({ type: "resume", source, target: "remove" in target ? { remove: input("saved-remove").valueAsNumber } : target });
 });
 $("discard").addEventListener("click", () => ask({ type: "discard" }));
 $("pause").addEventListener("click", () => {
@@ -112,7 +114,11 @@ function showSaved(job: SavedJob | null): void {
   $("saved").hidden = job === null;
   if (!job) return;
   $("saved-text").textContent = describe(job);
-  Object.assign(input("saved-remove"), { min: Math.max(1, job.stepsDone), value: job.settings.remove });
+  const { target } = job.settings;
+  const more = "remove" in target;
+  // Only a number can be changed; required where it is not shown, it could not be given.
+  Object.assign(input("saved-remove"), { min: Math.max(1, job.stepsDone), value: more ? target.remove : "", required: more });
+  $("saved-number").hidden = !more;
 }
 
 function showScore({ perplexity, windows, seconds }: Extract<Reply, { type: "score" }>): void {
@@ -152,8 +158,10 @@ async function heard(data: Reply): Promise<void> {
       } else if (!run) $("run").hidden = true;
       break;
     case "estimate": {
-      const { remove, units, windows, window } = data.settings;
-      const text = `Removing ${format.count(remove, UNIT[units ?? "blocks"])}, chosen by ${format.count(windows, "window")} of ${window} tokens, takes about ${format.duration(data.seconds)} on this device, more than the promised minute. Fewer blocks, shorter windows or a smaller model take less.`;
+      const { target, units, windows, window } = data.settings;
+      const what = "remove" in target ? `Removing ${counted(target.remove, units)}` : `The search for ${goal(target, units)}`;
+      const assumed = data.assumed === undefined ? "" : ` if ${counted(data.assumed, units)} can go`;
+      const text = `${what}, chosen by ${format.count(windows, "window")} of ${window} tokens, takes about ${format.duration(data.seconds)} on this device${assumed}, more than the promised minute. Fewer blocks, shorter windows or a smaller model take less.`;
       say("Waiting for your answer", 0);
       ask({ type: "answer", go: await question({ title: "This takes longer than a minute", text, yes: "Go on", no: "Cancel" }) });
       break;
@@ -184,7 +192,7 @@ async function heard(data: Reply): Promise<void> {
     case "found":
       working(false);
       if (data.found.finished) showSaved(null);
-      run?.end(data.found.finished ? "Finished" : "Stopped; the search is saved");
+      run?.end(data.found.finished);
       if (run) result.show(data.found, run);
       open("result");
       break;
@@ -197,6 +205,9 @@ async function heard(data: Reply): Promise<void> {
     case "text":
     case "compared":
       result.heard(data);
+      break;
+    case "report":
+      download("report.html", new Blob([data.html], { type: "text/html" }));
       break;
     case "exported":
       working(false);

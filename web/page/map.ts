@@ -1,7 +1,7 @@
-// The map of layers: one column a layer, attention above feed-forward, coloured by the perplexity without the block.
+// The map of layers: one column a layer, attention above feed-forward, coloured by what is measured of a block.
 
 import type { BlockId, Candidate, ModelInfo, Unit } from "../pkg/blockpruner_web.js";
-import { perplexity } from "./format";
+import { type Measure, measured } from "./strategies";
 import { blocksOf } from "./units";
 
 /** Of so many scores the scale takes in all, unless the rest lies more than as far beyond them again. */
@@ -46,10 +46,10 @@ export class LayerMap {
   }
 
   /**
-   * Shows what is known: removed blocks with their step, and the scores of one step, whose base perplexity is given. While
-   * the step is under way, the block that would go is marked.
+   * Shows what is known: removed blocks with their step, and what was measured in one step, with the perplexity that it is compared
+   * with, if it is. While the step is under way, the block that would go is marked.
    */
-  show(removed: Unit[], candidates: Candidate[], base: number, underWay: boolean): void {
+  show(removed: Unit[], candidates: Candidate[], measure: Measure, base: number | undefined, underWay: boolean): void {
     const gone = removed.flatMap((unit, index) => blocksOf(unit).map((block) => ({ block, step: index + 1 })));
     for (const { block, step } of gone) {
       const cell = this.cells.get(block);
@@ -57,40 +57,43 @@ export class LayerMap {
       this.label(block, `removed in step ${step}`);
     }
     const isGone = new Set(gone.map(({ block }) => block));
-    // Perplexities span orders of magnitude, so colour follows the logarithm.
-    const score = (candidate: Candidate) => candidate.perplexity ?? candidate.atLeast;
-    const scores = candidates.map(score).flatMap((value) => (value === null ? [] : [Math.log(value)]));
-    const low = Math.min(...scores, Math.log(base));
-    const high = Math.max(scaleEnd(scores, low), Math.log(base) + 0.05);
+    const place = (candidate: Candidate) => {
+      const value = measured(candidate);
+      return value === null ? null : measure.place(value);
+    };
+    const known = candidates.map(place).filter((value) => value !== null);
+    const compared = base === undefined ? [] : [measure.place(base)];
+    const low = Math.min(...known, ...compared);
+    const high = Math.max(scaleEnd(known, low), ...compared.map((value) => value + 0.05));
     let best: Candidate | undefined;
     // Of two pairs that a block belongs to, it shows the better one.
-    const ranked = [...candidates].sort((a, b) => (score(b) ?? Number.POSITIVE_INFINITY) - (score(a) ?? Number.POSITIVE_INFINITY));
+    const ranked = [...candidates].sort((a, b) => (place(b) ?? Number.POSITIVE_INFINITY) - (place(a) ?? Number.POSITIVE_INFINITY));
     for (const candidate of ranked) {
-      const place = (Math.log(score(candidate) ?? 1) - low) / (high - low);
-      if (candidate.perplexity !== null && (!best || candidate.perplexity < best.perplexity!)) best = candidate;
+      const share = ((place(candidate) ?? low) - low) / (high - low || 1);
+      if (candidate.state === "complete" && (!best || candidate.value! < best.value!)) best = candidate;
       for (const block of blocksOf(candidate.block)) {
         const cell = this.cells.get(block);
         if (!cell || isGone.has(block)) continue;
         const it = candidate.block === block ? "it" : candidate.block;
-        cell.style.setProperty("--t", String(Math.min(place, 1)));
-        if (candidate.perplexity !== null) {
+        cell.style.setProperty("--t", String(Math.min(share, 1)));
+        if (candidate.state === "complete") {
           cell.className = "cell scored";
-          this.label(block, `perplexity ${perplexity(candidate.perplexity)} without ${it}`);
+          this.label(block, measure.says(measure.value(candidate.value!), it));
         } else if (candidate.atLeast !== null) {
           cell.className = "cell bounded";
-          this.label(block, `perplexity of at least ${perplexity(candidate.atLeast)} without ${it}`);
+          this.label(block, measure.says(`of at least ${measure.value(candidate.atLeast)}`, it));
         } else {
           cell.className = "cell";
           this.label(block, candidate.reason ?? "rejected");
         }
-        cell.classList.toggle("beyond", place > 1);
+        cell.classList.toggle("beyond", share > 1);
       }
     }
     if (best && underWay) for (const block of blocksOf(best.block)) this.cells.get(block)?.classList.add("best");
-    if (scores.length > 0) {
-      this.legend.low.textContent = perplexity(Math.exp(low));
-      this.legend.high.textContent = perplexity(Math.exp(high));
-      this.legend.beyond.hidden = !scores.some((value) => value > high);
+    if (known.length > 0) {
+      this.legend.low.textContent = measure.value(measure.at(low));
+      this.legend.high.textContent = measure.value(measure.at(high));
+      this.legend.beyond.hidden = !known.some((value) => value > high);
     }
   }
 

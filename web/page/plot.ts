@@ -1,4 +1,4 @@
-// Perplexity against blocks removed.
+// Perplexity against what was removed.
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
@@ -8,16 +8,18 @@ export class PerplexityPlot {
   private plot?: uPlot;
   private values: (number | null)[] = [];
   private goal = 1;
+  private what = "";
 
   constructor(private element: HTMLElement) {
     new ResizeObserver(() => this.plot?.setSize({ width: this.element.clientWidth, height: 220 })).observe(element);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  /** Perplexity after 0, 1, .. blocks of `goal`. */
-  show(values: number[], goal: number): void {
+  /** Perplexity after 0, 1, .. of `goal` steps, each of which removes one of `what`. */
+  show(values: number[], goal: number, what: string): void {
     this.values = values;
     this.goal = goal;
+    this.what = what;
     this.draw();
   }
 
@@ -48,7 +50,7 @@ export class PerplexityPlot {
         cursor: { y: false, points: { size: 9 } },
         scales: { x: { time: false, range: [0, this.goal] }, y: { range: [low - room, high + room] } },
         axes: [
-          { ...axis, incrs: [1, 2, 5, 10, 20, 50], label: "blocks removed", labelSize: 20, labelFont: "12px system-ui, sans-serif" },
+          { ...axis, incrs: [1, 2, 5, 10, 20, 50], label: `${this.what} removed`, labelSize: 20, labelFont: "12px system-ui, sans-serif" },
           { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => perplexity(tick)) },
         ],
         series: [{}, { stroke: accent, width: 2, points: { show: true, size: 7, fill: surface, stroke: accent, width: 2 } }],
@@ -56,6 +58,6 @@ export class PerplexityPlot {
       [x, y],
       this.element,
     );
-    this.element.setAttribute("aria-label", `Perplexity after 0 to ${known.length - 1} blocks removed: ${known.map(perplexity).join(", ")}`);
+    this.element.setAttribute("aria-label", `Perplexity after 0 to ${known.length - 1} ${this.what} removed: ${known.map(perplexity).join(", ")}`);
   }
 }

@@ -1,28 +1,18 @@
 // What a search found, finished or not: every step can be compared with the whole model, and downloaded.
 
-import type { ExportOptions, ModelInfo, Step, WindowsInfo } from "../pkg/blockpruner_web.js";
+import type { ModelInfo, Step } from "../pkg/blockpruner_web.js";
 import { $, element, input, number } from "./elements";
 import * as format from "./format";
 import { notesOn, showNotes } from "./notes";
 import type { Found, Reply, Request } from "./protocol";
 import type { RunView } from "./run";
+import { chosenBy } from "./strategies";
+import { goal } from "./target";
 import { blocksOf } from "./units";
-
-type Format = ExportOptions["format"];
-type DType = NonNullable<ExportOptions["dtype"]>;
+import { type DType, type Format, written } from "./written";
 
 const exportFormat = () => ($<HTMLSelectElement>("format").value || undefined) as Format;
 const dtype = () => ($<HTMLSelectElement>("dtype").value || undefined) as DType | undefined;
-
-const BYTES: Record<DType, number> = { bf16: 2, f16: 2, f32: 4 };
-const FLOATS = ["BF16", "F16", "F32"];
-const isQuantised = ({ dtypes }: ModelInfo) => Object.keys(dtypes).some((type) => !FLOATS.includes(type));
-
-/** Bytes of the weights that are written, about: of a parameter's share of what was read, or of the chosen type. */
-function written(model: ModelInfo, parameters: number): number {
-  const type = dtype() ?? (isQuantised(model) ? "bf16" : undefined);
-  return type ? parameters * BYTES[type] : (model.bytes * parameters) / model.parameters;
-}
 
 export class ResultView {
   private found: Found | null = null;
@@ -44,7 +34,7 @@ export class ResultView {
     $("extend").addEventListener("submit", (event) => {
       event.preventDefault();
       this.begins.extending();
-      this.ask({ type: "extend", remove: input("extend-remove").valueAsNumber });
+      this.ask({ type: "extend", target: { remove: input("extend-remove").valueAsNumber } });
     });
     $("zip").addEventListener("click", () => this.export());
     if ("showDirectoryPicker" in window) {
@@ -56,8 +46,8 @@ export class ResultView {
         if (folder) this.export(folder);
       });
     }
-    const file = (text: string | undefined, type = "application/json") => new Blob([text ?? ""], { type });
-    $("report").addEventListener("click", () => download("report.html", file(this.found?.reportHtml, "text/html")));
+    const file = (text: string | undefined) => new Blob([text ?? ""], { type: "application/json" });
+    $("report").addEventListener("click", () => this.found && this.ask({ type: "report", planJson: this.found.planJson }));
     $("plan").addEventListener("click", () => download("plan.json", file(this.found?.planJson)));
     $("order").addEventListener("click", () => download("order.json", file(this.found?.orderJson)));
   }
@@ -67,13 +57,16 @@ export class ResultView {
     this.model = run.model;
     const { dense, steps } = run.found();
     [this.dense, this.steps] = [dense, steps];
+    // As the search has foreseen it, where the size was its target.
+    $<HTMLSelectElement>("format").value = run.settings.format ?? "";
     $<HTMLSelectElement>("dtype").value = "";
     $("exported").textContent = "";
     $("held-out").textContent = "";
-    this.tellRun(run.model, run.windows, found);
+    this.tellRun(run, found);
     this.listSteps(run.model);
     const more = steps.length + 1;
-    Object.assign(input("extend-remove"), { min: more, value: Math.max(more, run.wanted) });
+    const { target } = run.settings;
+    Object.assign(input("extend-remove"), { min: more, value: "remove" in target ? Math.max(more, target.remove) : more });
     this.tellStep();
     this.compare();
   }
@@ -130,11 +123,15 @@ export class ResultView {
     this.ask({ type: "export", step: this.step, format: exportFormat(), dtype: dtype(), folder });
   }
 
-  private tellRun(model: ModelInfo, windows: WindowsInfo, { finished, seconds }: Found): void {
+  private tellRun({ model, windows, settings }: RunView, { finished, seconds, beyond }: Found): void {
+    const { target, units, strategy } = settings;
     $("result-title").textContent = finished ? "Result" : "Result so far";
     const blocks = `${this.gone(this.steps.length)} of ${model.blocks.length} blocks removed`;
-    const text = `by ${format.grouped(windows.predicted)} predicted tokens (${format.windows(windows)})`;
-    $("searched").textContent = finished ? `${blocks} in ${format.duration(seconds)}, chosen ${text}.` : `Stopped with ${blocks}, chosen ${text}. The search can be resumed.`;
+    const chosen = `chosen ${chosenBy(strategy)} ${format.grouped(windows.predicted)} predicted tokens (${format.windows(windows)})`;
+    const told = [finished ? `${blocks} in ${format.duration(seconds)}, ${chosen}.` : `Stopped with ${blocks}, ${chosen}. The search can be resumed.`];
+    if (!("remove" in target)) told.push(`The goal was ${goal(target, units)}.`);
+    if (beyond) told.push(`Without ${beyond.removed} as well, perplexity would be ${format.perplexity(beyond.perplexity)}: it stays.`);
+    $("searched").textContent = told.join(" ");
     showNotes($("result-notes"), notesOn(model, windows));
   }
 
@@ -175,7 +172,7 @@ export class ResultView {
     const step = this.steps[this.step - 1];
     if (!step || !this.model) return;
     const before = this.model.bytes;
-    const after = written(this.model, exportFormat() === "hf-zeroed" ? this.model.parameters : step.paramsLeft);
+    const after = written(this.model, step.paramsLeft, exportFormat(), dtype());
     const larger = after > before ? " That is more than before: the weights were packed, and are written as plain numbers." : "";
     $("size").textContent = `After step ${step.step}: ${format.bytes(before)} of weights become about ${format.bytes(after)}.${larger}`;
   }
@@ -188,7 +185,7 @@ export class ResultView {
   }
 }
 
-function download(name: string, blob: Blob): void {
+export function download(name: string, blob: Blob): void {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;

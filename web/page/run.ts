@@ -6,7 +6,9 @@ import * as format from "./format";
 import { LayerMap } from "./map";
 import { notesOn, showNotes } from "./notes";
 import { PerplexityPlot } from "./plot";
-import type { Settings } from "./protocol";
+import type { Settled } from "./protocol";
+import { type Measure, STRATEGIES, doing, measured } from "./strategies";
+import { stepOf } from "./target";
 import { UNIT } from "./units";
 
 export class RunView {
@@ -18,18 +20,24 @@ export class RunView {
   private cost: Cost | undefined;
   private paused = false;
   private over = false;
+  private finished = false;
+  private measure: Measure;
   /** Whether the screen will be drawn with the next frame: many candidates may come at once. */
   private pending = false;
 
   constructor(
     readonly model: ModelInfo,
-    private settings: Required<Settings>,
+    readonly settings: Settled,
     readonly windows: WindowsInfo,
     { dense, steps, candidates }: SearchState,
   ) {
     this.steps = steps;
     this.candidates = candidates;
     if (dense) this.dense = dense.perplexity;
+    this.measure = STRATEGIES[settings.strategy].measure;
+    $("map-title").textContent = this.measure.title;
+    $("ranking-value").textContent = this.measure.column;
+    $("legend-bounded").hidden = this.measure.base !== "step before";
     this.map.reset(model);
     $("f-model").textContent = `${format.name(model.name)}, ${format.grouped(model.parameters)} parameters`;
     $("f-text").textContent = format.windows(windows);
@@ -56,7 +64,10 @@ export class RunView {
         this.candidates = [];
         this.map.clearScores();
         this.drawPlot();
-        $("announce").textContent = `Step ${event.step} of ${this.settings.remove}: ${event.removed} removed, perplexity ${format.perplexity(event.perplexity)}.`;
+        $("announce").textContent = `Step ${this.stepOf(event.step)}: ${event.removed} removed, perplexity ${format.perplexity(event.perplexity)}.`;
+        break;
+      case "beyond":
+        $("announce").textContent = `Step ${event.step} would remove ${event.removed} and bring perplexity to ${format.perplexity(event.perplexity)}, beyond the goal: it stays.`;
         break;
     }
     if (this.pending) return;
@@ -82,18 +93,14 @@ export class RunView {
   }
 
   /** It ended, or was stopped. */
-  end(words: string): void {
-    this.over = true;
+  end(finished: boolean): void {
+    [this.over, this.finished] = [true, finished];
     // The result says it again.
     $("notes").hidden = true;
     this.draw();
-    say(words, this.done());
+    this.drawPlot();
+    say(finished ? "Finished" : "Stopped; the search is saved", finished ? 1 : this.done());
     $("f-left").textContent = "–";
-  }
-
-  /** How many blocks it was asked to remove. */
-  get wanted(): number {
-    return this.settings.remove;
   }
 
   /** What was removed, for the result. */
@@ -105,37 +112,48 @@ export class RunView {
     return this.cost?.done ?? 0;
   }
 
+  private stepOf(step: number): string {
+    return stepOf(step, this.settings.target, this.cost?.steps);
+  }
+
   private draw(): void {
     const { steps, settings, dense } = this;
     const now = steps.at(-1)?.perplexity ?? dense;
-    const step = Math.min(steps.length + 1, settings.remove);
-    $("f-step").textContent = `${step} of ${settings.remove}`;
+    const { target, strategy, units } = settings;
+    const step = "remove" in target ? Math.min(steps.length + 1, target.remove) : steps.length + 1;
+    $("f-step").textContent = this.finished ? `${steps.length} of ${steps.length}` : this.stepOf(step);
     $("f-perplexity").textContent = Number.isNaN(now) ? "–" : steps.length > 0 ? `${format.perplexity(now)} (whole model ${format.perplexity(dense)})` : format.perplexity(now);
     if (this.over || this.paused) return;
     const { tokensPerSecond, secondsLeft } = this.cost ?? {};
     if (tokensPerSecond) $("f-speed").textContent = format.grouped(tokensPerSecond);
-    $("f-left").textContent = secondsLeft ? format.duration(secondsLeft) : "–";
+    // Where perplexity decides, nobody knows more than the step under way.
+    const within = this.cost?.steps === null ? " of this step" : "";
+    $("f-left").textContent = secondsLeft ? `${format.duration(secondsLeft)}${within}` : "–";
     if (Number.isNaN(dense)) say("Scoring the whole model");
-    else say(`Step ${step}: scoring the model without each ${UNIT[settings.units ?? "blocks"]}`, this.done());
+    else say(`Step ${step}: ${doing(strategy, step, UNIT[units])}`, this.done());
   }
 
   private drawMap(): void {
     const underWay = this.candidates.length > 0;
     const current = underWay ? this.candidates : (this.steps.at(-1)?.candidates ?? []);
-    const base = (underWay ? this.steps.at(-1) : this.steps.at(-2))?.perplexity ?? this.dense;
-    if (!Number.isNaN(base)) this.map.show(this.steps.map((step) => step.removed), current, base, underWay);
+    const { measure } = this;
+    const before = (underWay ? this.steps.at(-1) : this.steps.at(-2))?.perplexity ?? this.dense;
+    const base = measure.base && (measure.base === "step before" ? before : this.dense);
+    if (!Number.isNaN(this.dense)) this.map.show(this.steps.map((step) => step.removed), current, measure, base, underWay);
     const step = underWay ? this.steps.length + 1 : this.steps.length;
     $("ranking-title").textContent = step > 0 ? `Ranking of step ${step}` : "Ranking of this step";
-    const rank = (candidate: Candidate) => candidate.perplexity ?? candidate.atLeast ?? Number.POSITIVE_INFINITY;
+    const rank = (candidate: Candidate) => measured(candidate) ?? Number.POSITIVE_INFINITY;
     const listed = [...current].sort((a, b) => rank(a) - rank(b)).slice(0, 8);
-    const last = listed.at(-1);
-    const most = last ? Math.log(rank(last) / base) : 0;
+    const behind = (value: number) => measure.place(value) - (base === undefined ? 0 : measure.place(base));
+    const most = Math.max(1e-9, ...listed.map(measured).filter((value) => value !== null).map(behind));
     $("ranking").querySelector("tbody")!.replaceChildren(
       ...listed.map((candidate) => {
         const row = document.createElement("tr");
+        const value = measured(candidate);
         const meter = element("span", "", "meter");
-        meter.style.width = `${Math.max(2, Math.min(100, (Math.log(rank(candidate) / base) / Math.max(most, 1e-9)) * 100))}%`;
-        const worth = candidate.perplexity !== null ? format.perplexity(rank(candidate)) : candidate.atLeast !== null ? `≥ ${format.perplexity(rank(candidate))}` : candidate.state;
+        meter.style.width = `${value === null ? 0 : Math.max(2, Math.min(100, (behind(value) / most) * 100))}%`;
+        const bound = candidate.state === "complete" ? "" : "≥ ";
+        const worth = value === null ? candidate.state : `${bound}${measure.value(value)}`;
         const bar = document.createElement("td");
         bar.append(meter);
         bar.setAttribute("aria-hidden", "true");
@@ -147,7 +165,10 @@ export class RunView {
 
   private drawPlot(): void {
     if (Number.isNaN(this.dense)) return;
-    this.plot.show([this.dense, ...this.steps.map((step) => step.perplexity)], this.settings.remove);
+    const { target, units } = this.settings;
+    // Where the end is not known, there is room for the step under way at least.
+    const foreseen = this.finished ? this.steps.length : "remove" in target ? target.remove : Math.max(this.cost?.steps ?? 0, this.steps.length + 1);
+    this.plot.show([this.dense, ...this.steps.map((step) => step.perplexity)], Math.max(1, foreseen), units);
   }
 }
 

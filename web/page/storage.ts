@@ -1,10 +1,21 @@
 // The unfinished search, kept by the browser between two visits. One for the whole site: a lock says which tab has it.
 
 import { type DBSchema, openDB } from "idb";
-import type { SavedJob } from "./protocol";
+import type { Target } from "../pkg/blockpruner_web.js";
+import type { SavedJob, Settled } from "./protocol";
 
 interface Schema extends DBSchema {
-  jobs: { key: "unfinished"; value: SavedJob };
+  jobs: { key: "unfinished"; value: SavedJob | OlderJob };
+}
+
+/** What was saved before there was a choice of units, strategies and targets. */
+type OlderJob = Omit<SavedJob, "settings"> & {
+  settings: Omit<Settled, "units" | "strategy" | "target"> & Partial<Settled> & { remove?: number };
+};
+
+function current({ settings: { remove = 1, ...settings }, ...job }: OlderJob): SavedJob {
+  const target: Target = settings.target ?? { remove };
+  return { ...job, settings: { ...settings, units: settings.units ?? "blocks", strategy: settings.strategy ?? "exact", target } };
 }
 
 const database = () =>
@@ -29,7 +40,8 @@ export async function save(job: SavedJob): Promise<void> {
 export async function load(): Promise<SavedJob | null> {
   const db = await database();
   try {
-    return (await db.get("jobs", "unfinished")) ?? null;
+    const job = await db.get("jobs", "unfinished");
+    return job ? current(job) : null;
   } finally {
     db.close();
   }

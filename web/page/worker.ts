@@ -2,11 +2,12 @@
 
 import init, { report } from "../pkg/blockpruner_web.js";
 import type { BlockPrunerError, FolderSink, Search } from "../pkg/blockpruner_web.js";
+import * as format from "./format";
 import { type Loaded, load, onProgress, unload } from "./model";
 import { Problem, reply } from "./post";
-import type { Job, Request, SavedJob, Settings } from "./protocol";
+import type { Job, Request, SavedJob, Settled } from "./protocol";
 import { DirectorySink, ZipSink } from "./sinks";
-import { cut, heldOut, settle } from "./sizing";
+import { cut, heldOut, searchOptions, settle } from "./sizing";
 import * as storage from "./storage";
 
 /** A search is saved after every step, and otherwise this often, in milliseconds. */
@@ -17,7 +18,7 @@ let hub: string;
 
 /** The last search: what can be exported, and compared with the whole model. */
 let last: { here: Loaded; search: Search; job: SettledJob } | null = null;
-type SettledJob = Job & { settings: Required<Settings> };
+type SettledJob = Job & { settings: Settled };
 
 let paused = false;
 let resumeLoop: (() => void) | null = null;
@@ -53,7 +54,7 @@ async function start(job: Job, signal: AbortSignal, { replace, saved }: { replac
     const info = windows.info();
     const exact = { ...settings, windows: info.windows };
     reply({ type: "status", text: "Preparing the search" });
-    const search = await here.session.search(windows, { remove: settings.remove, units: settings.units, blockTypes: settings.blockTypes }, saved);
+    const search = await here.session.search(windows, searchOptions(settings), saved);
     windows.free();
     signal.throwIfAborted();
     last = { here, search, job: { ...job, settings: exact } };
@@ -102,19 +103,20 @@ async function run(search: Search, job: SettledJob): Promise<void> {
     throw error;
   }
   const steps = stepsDone();
-  const finished = steps === job.settings.remove;
+  const { status, beyond } = search.plan();
+  const finished = status === "finished";
   if (finished) await storage.discard().catch(() => {});
   else {
     await keep();
     reply({ type: "saved", job: await storage.load().catch(() => null) });
   }
   if (steps === 0) {
+    if (beyond) throw new Problem("input", `Nothing can go: without ${beyond.removed}, the first that would, perplexity is ${format.perplexity(beyond.perplexity)}. Allow more.`);
     reply({ type: "cancelled" });
     return;
   }
   const seconds = (performance.now() - begun) / 1000;
-  const planJson = search.planJson();
-  reply({ type: "found", found: { finished, planJson, orderJson: search.orderJson(), reportHtml: report([planJson]), order: search.order(), seconds } });
+  reply({ type: "found", found: { finished, planJson: search.planJson(), orderJson: search.orderJson(), order: search.order(), beyond: beyond && { removed: beyond.removed, perplexity: beyond.perplexity }, seconds } });
 }
 
 function continueLoop(): void {
@@ -266,14 +268,14 @@ self.onmessage = ({ data }: MessageEvent<Request>) => {
       void alone(async (signal) => {
         const job = await storage.load();
         if (!job) throw new Problem("input", "There is no saved search any more.");
-        const settings = { ...job.settings, remove: data.remove };
+        const settings = { ...job.settings, target: data.target };
         await start({ source: data.source, text: job.text, settings }, signal, { replace: true, saved: job.search });
       });
       break;
     case "extend":
       void alone(async (signal) => {
         const { job, search } = found();
-        await start({ ...job, settings: { ...job.settings, remove: data.remove } }, signal, { replace: true, saved: search.save() });
+        await start({ ...job, settings: { ...job.settings, target: data.target } }, signal, { replace: true, saved: search.save() });
       });
       break;
     case "discard":
@@ -284,6 +286,9 @@ self.onmessage = ({ data }: MessageEvent<Request>) => {
       break;
     case "compare":
       void alone((signal) => compare(data.step, data.prompt, data.maxTokens, signal), true);
+      break;
+    case "report":
+      void ready.then(() => reply({ type: "report", html: report([data.planJson]) })).catch(fail);
       break;
     case "export":
       void alone((signal) => exportModel(data, signal));

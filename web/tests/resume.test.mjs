@@ -31,7 +31,7 @@ async function visit(context) {
   await page.goto(site.url);
   await page.fill("#window", "32");
   await page.fill("#windows", "1");
-  await page.fill("#remove", "3");
+  await page.fill("#amount", "3");
   await page.selectOption("#types", "mha");
   return page;
 }
@@ -112,7 +112,7 @@ test("a run that takes longer than the page promises is asked about first", asyn
   const page = await visit(browser);
   await page.fill("#windows", "");
   await page.fill("#window", "512");
-  await page.fill("#remove", "20");
+  await page.fill("#amount", "20");
   await page.selectOption("#types", "mix");
   await page.click("#start");
   await page.waitForSelector("#question:visible");
@@ -124,7 +124,20 @@ test("a run that takes longer than the page promises is asked about first", asyn
   await page.close();
 });
 
-test("a reload in the middle loses nothing", async () => {
+/** Makes the saved search what the page has saved before there was a choice of units, strategies and targets. */
+async function ageSaved(page) {
+  await page.evaluate(async () => {
+    const request = (request) => new Promise((resolve, reject) => Object.assign(request, { onsuccess: () => resolve(request.result), onerror: () => reject(request.error) }));
+    const db = await request(indexedDB.open("blockpruner"));
+    const jobs = db.transaction("jobs", "readwrite").objectStore("jobs");
+    const job = await request(jobs.get("unfinished"));
+    const { target, blockTypes, window, windows } = job.settings;
+    await request(jobs.put({ ...job, settings: { remove: target.remove, blockTypes, window, windows } }, "unfinished"));
+    db.close();
+  });
+}
+
+test("a reload in the middle loses nothing, nor does a newer page", async () => {
   const context = await browser.newContext({ acceptDownloads: true });
   const page = await visit(context);
   await page.click("#start");
@@ -132,6 +145,10 @@ test("a reload in the middle loses nothing", async () => {
   await page.waitForTimeout(300);
   await page.reload();
   await page.waitForSelector("#saved:visible");
+  await ageSaved(page);
+  await page.reload();
+  await page.waitForSelector("#saved:visible");
+  assert.match(await page.textContent("#saved-text"), /of 3 blocks removed, .*attention blocks by 1 window of 32 tokens/s);
   assert.equal(await page.inputValue("#saved-remove"), "3");
   await page.fill("#saved-remove", "4");
   await page.click("#resume");

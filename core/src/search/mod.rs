@@ -31,8 +31,7 @@ pub(crate) use sizes::mebibytes;
 pub(crate) use step::lowest;
 pub use step::{Candidate, CandidateState, Step, Work};
 pub use strategy::{
-    Cosine, Exact, Exhaustive, OneShot, Racing, Random, RelativeMagnitude, ShortGpt, StepContext, StepFuture, Strategy,
-    StrategyNeeds, strategy,
+    ByChange, Exact, Exhaustive, OneShot, Racing, Random, StepContext, StepFuture, Strategy, StrategyNeeds, strategy,
 };
 pub(crate) use target::End;
 pub use target::Target;

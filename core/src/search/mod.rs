@@ -22,6 +22,7 @@ mod unit;
 
 pub use cost::{Arithmetic, Cost};
 use greedy::Observer;
+pub(crate) use greedy::null_is_infinite;
 pub use greedy::{Dense, Event, SearchError, SearchState, search};
 pub use memory::{MemoryError, MemoryPlan};
 pub use options::{BlockTypes, Objective, SearchOptions};

@@ -1,8 +1,8 @@
-//! The command as it was given, for the card of the model that it makes.
+//! The command as it was given, for the plan and the card of the model that it makes.
 
 use std::path::Path;
 
-/// The program's name and its arguments, so that a shell reads them again. Of files, only their names: where they lie is
+/// The program's name and its arguments, on one line and so that a shell reads them again. Of files, only their names: where they lie is
 /// nobody's business.
 pub fn shown() -> String {
     let arguments = std::env::args_os().skip(1).map(|argument| quoted(&name_of(&argument.to_string_lossy())));
@@ -21,10 +21,19 @@ fn name_of(argument: &str) -> String {
 
 fn quoted(argument: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    match !argument.is_empty() && argument.chars().all(plain) {
-        true => argument.to_string(),
-        false => format!("'{}'", argument.replace('\'', "'\\''")),
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_string();
     }
+    if !argument.contains(char::is_control) {
+        return format!("'{}'", argument.replace('\'', "'\\''"));
+    }
+    // Not POSIX before 2024, but bash, zsh and ksh know it.
+    let escaped = argument.chars().map(|c| match c {
+        '\'' | '\\' => format!("\\{c}"),
+        c if c.is_control() => c.to_string().bytes().map(|byte| format!("\\{byte:03o}")).collect(),
+        c => c.to_string(),
+    });
+    format!("$'{}'", escaped.collect::<String>())
 }
 
 #[cfg(test)]
@@ -40,6 +49,8 @@ mod tests {
             ("it's", "'it'\\''s'"),
             ("", "''"),
             ("$HOME", "'$HOME'"),
+            ("\"it's\"\n\u{1b}[2J\\", "$'\"it\\'s\"\\012\\033[2J\\\\'"),
+            ("\u{85}", "$'\\302\\205'"),
         ] {
             assert_eq!(quoted(argument), expected);
         }

@@ -29,22 +29,22 @@ pub struct EvaluateArgs {
     model: String,
     /// A task and the file of its rows, JSON Lines or JSON; can be given for several tasks: piqa, winogrande, hellaswag, arc_easy,
     /// arc_challenge, openbookqa, lambada
-    #[arg(long = "tasks", value_name = "NAME=FILE", required = true)]
+    #[arg(long = "tasks", value_name = "NAME=FILE", required_unless_present = "generation")]
     tasks: Vec<TaskFile>,
     /// Take the first N items of each task
-    #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = whole_number::<usize>)]
     limit: Option<usize>,
     /// What stands at the front of each text: auto (what the tokenizer puts there, as lm-evaluation-harness does from 0.4.9.2 on)
     /// or never (nothing, as it did before)
-    #[arg(long, value_name = "WHEN", default_value_t)]
+    #[arg(long, value_name = "WHEN", requires = "tasks", default_value_t)]
     bos: Bos,
     /// Keep what was found of each item in this file, as JSON Lines
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "tasks")]
     items: Option<PathBuf>,
     /// Compare item by item with another run's --items file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "tasks")]
     against: Option<PathBuf>,
-    /// Also continue prompts, by the whole model and without the blocks: those of a file, one a line, or a dozen that are built in
+    /// Continue prompts, beside the tasks or alone, by the whole model and without the blocks: those of a file, one a line, or a dozen that are built in
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     generation: Option<Option<PathBuf>>,
     /// New tokens of each of them at most
@@ -100,13 +100,9 @@ pub async fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     .context("cannot watch for Ctrl-C")?;
 
     let mut bars = EvaluatingBars::new(&session);
-    let options = EvaluateOptions::default().bos(args.bos);
+    let options = EvaluateOptions::default().bos(args.bos).generation(prompts.into_iter().flatten(), args.max_tokens);
     let found = session.evaluate(&tasks, &removed, options, &mut |evaluating: Evaluating| bars.tell(evaluating)).await;
     let (mut evaluation, items) = found?;
-    if let Some(prompts) = prompts {
-        let tell = &mut |evaluating| bars.tell(evaluating);
-        evaluation.generation = Some(session.generations(&prompts, &removed, args.max_tokens, tell).await?);
-    }
     drop(bars);
     evaluation.plan = plan;
     if let Some((file, other)) = &against {
@@ -168,7 +164,10 @@ fn check_out(path: &Path) -> anyhow::Result<()> {
 /// The results for people.
 fn table(evaluation: &Evaluation, against: Option<&str>) -> String {
     let Evaluation { tasks, removed, plan, mean, differences, .. } = evaluation;
-    let mut text = format!("{:<14}{:>6}  {:<17}  {:<17}\n", "task", "items", "acc", "acc_norm");
+    let mut text = String::new();
+    if !tasks.is_empty() {
+        text += &format!("{:<14}{:>6}  {:<17}  {:<17}\n", "task", "items", "acc", "acc_norm");
+    }
     let with = |value: f64, stderr: Option<f64>| match stderr {
         Some(stderr) => format!("{value:.4} \u{b1} {stderr:.4}"),
         None => format!("{value:.4}"),

@@ -130,7 +130,7 @@ pub enum Event<'a> {
     /// What would go next is beyond the target, and stays.
     Beyond { step: usize, block: Unit, perplexity: f64, most: f64 },
     /// The model was scored on a text that the search has not seen.
-    Evaluation(&'a Evaluation),
+    Evaluation(&'a HeldOut),
     /// What was found is no ordinary model, but this one is, which is near to it.
     NearlyPlain {
         /// Goes, too.
@@ -172,35 +172,6 @@ pub enum Event<'a> {
     Stopped { text: String },
     /// It failed; nothing follows.
     Error { text: String, hint: Option<&'a str>, exit_code: u8 },
-}
-
-/// Perplexities on a text that a search has not seen.
-#[derive(Clone, Debug, Serialize)]
-pub struct Evaluation {
-    pub text: String,
-    pub window: usize,
-    pub windows: usize,
-    /// Windows times window.
-    pub tokens: usize,
-    /// Of the unpruned model.
-    pub dense_perplexity: f64,
-    /// Without the blocks that were removed.
-    pub perplexity: f64,
-}
-
-impl Evaluation {
-    /// As the model card has it.
-    pub fn of_card(&self) -> HeldOut {
-        let Self { text, tokens, dense_perplexity: dense, perplexity: pruned, .. } = self.clone();
-        HeldOut { text, tokens, dense, pruned }
-    }
-
-    /// As the table's last lines.
-    pub fn words(&self) -> String {
-        let Self { text, windows, window, .. } = self;
-        let (dense, pruned) = (short(self.dense_perplexity), short(self.perplexity));
-        format!("held out: perplexity {dense} -> {pruned} on {text} ({windows} windows of {window} tokens)")
-    }
 }
 
 impl Event<'_> {

@@ -3,16 +3,17 @@
 use std::rc::Rc;
 
 use blockpruner::Error;
-use blockpruner::model::{BlockSet, Checkpoint};
+use blockpruner::export::HeldOut;
+use blockpruner::model::Checkpoint;
 use blockpruner::session::Search;
 use blockpruner::text::Windows;
 use clap::Args;
 
 use crate::args::{TextArgs, whole_number};
-use crate::event::{Evaluation, Event};
+use crate::event::Event;
 use crate::open;
 use crate::progress::Preparing;
-use crate::screen::{self, tell};
+use crate::screen::{self, short, tell};
 
 /// A text to show what the search did to texts that it has not seen.
 #[derive(Args, Default)]
@@ -47,21 +48,18 @@ impl EvalArgs {
     }
 }
 
-/// Scores the dense and the pruned model on a text that the search has not seen.
-pub async fn evaluate(search: &Search, text: &Windows) -> Result<Evaluation, Error> {
-    let session = search.session();
-    let mut preparing = Preparing::new(session);
-    let mut prepare = |preparation| preparing.tell(preparation);
-    let dense = session.perplexity(text, &BlockSet::new(), &mut prepare).await?;
-    let pruned = session.perplexity(text, &search.state().removed(), &mut prepare).await?;
-    let evaluation = Evaluation {
-        text: text.source.clone(),
-        window: text.window,
-        windows: text.count,
-        tokens: text.ids.len(),
-        dense_perplexity: dense.perplexity,
-        perplexity: pruned.perplexity,
-    };
-    tell(&Event::Evaluation(&evaluation));
-    Ok(evaluation)
+/// Scores the dense and the pruned model on a text that the search has not seen; its plan has both from then on.
+pub async fn evaluate(search: &mut Search, text: &Windows) -> Result<(), Error> {
+    let mut preparing = Preparing::new(search.session());
+    let held_out = search.hold_out(text, &mut |preparation| preparing.tell(preparation)).await?;
+    drop(preparing);
+    tell(&Event::Evaluation(held_out));
+    Ok(())
+}
+
+/// As the table's last line.
+pub fn line(held_out: &HeldOut) -> String {
+    let HeldOut { text, windows, window, dense_perplexity, perplexity, .. } = held_out;
+    let (dense, pruned) = (short(*dense_perplexity), short(*perplexity));
+    format!("held out: perplexity {dense} -> {pruned} on {text} ({windows} windows of {window} tokens)\n")
 }

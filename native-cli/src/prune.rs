@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use anyhow::Context;
 use blockpruner::Error;
 use blockpruner::bench::SearchCount;
-use blockpruner::export::{ExportError, HfSource, ModelOptions, Plan, folder_format, with_sizes};
+use blockpruner::export::{ExportError, HfSource, ModelOptions, folder_format, with_sizes};
 use blockpruner::model::{BlockSet, PlainChange};
 use blockpruner::search::{SearchOptions, Target, Units};
 use blockpruner::session::{NearlyPlain, OutFolder, Search, WriteOptions, Written};
 use clap::Args;
-use serde::Serialize;
 
 use crate::args::{DeviceArgs, Dtype, Format, Quantize, SearchArgs, TextArgs};
-use crate::event::{Evaluation, Event};
+use crate::event::Event;
 use crate::exit::{Stopped, as_input, bad_input};
 use crate::held_out::{self, EvalArgs};
 use crate::progress::{Preparing, WritingBars};
@@ -114,12 +113,13 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     }
     let saved = out.saved().map_err(as_input)?;
     let search = session.search(windows.clone(), options, saved.as_deref()).await;
-    let mut search = search.map_err(|error| match error {
+    let search = search.map_err(|error| match error {
         Error::Resume(error) => {
             bad_input(format!("{}: {error}; to start again, choose another --out", out.path().display()))
         }
         error => error.into(),
-    })?;
+    });
+    let mut search = search?.command(command_line::shown());
     if saved.is_some() {
         let state = search.state();
         let (steps, candidates) = (state.steps.len(), state.candidates.len());
@@ -131,15 +131,13 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     search.check_result().with_context(|| format!("no model is written; {} has the scores", out.plan().display()))?;
     let failed = |error: Error| anyhow::Error::from(Stopped::Failed(error.to_string()));
     // While the weights are on the device.
-    let evaluation = match &held_out {
-        Some(text) => Some(held_out::evaluate(&search, text).await.map_err(failed)?),
-        None => None,
-    };
+    if let Some(text) = &held_out {
+        held_out::evaluate(&mut search, text).await.map_err(failed)?;
+    }
     if args.format == Format::Auto && source.check_plain(&BlockSet::new()).is_ok() {
         tell_nearly_plain(&search).await.map_err(failed)?;
     }
     let mut bars = WritingBars::new();
-    let how = how.command(command_line::shown()).held_out(evaluation.as_ref().map(Evaluation::of_card));
     let written = search.write(&out, how, &mut |writing| bars.tell(writing)).await;
     drop(bars);
     let Written { plan, summary, planned, perplexity } = written.map_err(|error| match error {
@@ -157,12 +155,10 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let bytes_written = summary.bytes;
     tell(&Event::Written { out: &args.out, bytes_read, bytes_written, kv_cache_read, kv_cache_written });
     if args.json {
-        return screen::print_json(&Report { plan: &plan, evaluation: evaluation.as_ref() });
+        return screen::print_json(&plan);
     }
     let mut text = screen::steps_table(plan.dense.perplexity, plan.model.parameters, &plan.steps);
-    if let Some(evaluation) = &evaluation {
-        text += &format!("{}\n", evaluation.words());
-    }
+    text += &plan.held_out.as_ref().map(held_out::line).unwrap_or_default();
     let count = SearchCount::new(&checkpoint.spec, &windows, &plan.steps);
     if screen::is_verbose() {
         text += &screen::work_lines(&count);
@@ -183,16 +179,6 @@ fn check_plain(source: &HfSource<'_>, options: &SearchOptions) -> anyhow::Result
         ));
     }
     Ok(source.check_plain(&BlockSet::new())?)
-}
-
-/// What `--json` prints: the plan, and beside its keys what else was asked for.
-#[derive(Serialize)]
-struct Report<'a> {
-    #[serde(flatten)]
-    plan: &'a Plan,
-    /// None without --eval-text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    evaluation: Option<&'a Evaluation>,
 }
 
 /// Tells of ordinary models that are near to what was found.

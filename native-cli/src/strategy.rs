@@ -1,6 +1,6 @@
 //! How candidates are scored: the published search, the ways to run it, and the strategies that it is compared with.
 
-use blockpruner::search::{Cosine, Exhaustive, OneShot, Racing, Random, RelativeMagnitude, SearchOptions, ShortGpt};
+use blockpruner::search::{ByChange, Exhaustive, OneShot, Racing, Random, SearchOptions};
 use clap::{Args, ValueEnum};
 
 use crate::args::whole_number;
@@ -64,9 +64,9 @@ impl StrategyArgs {
             Strategy::Blockpruner if racing => options.strategy(Racing),
             Strategy::Blockpruner => options,
             Strategy::OneShot => options.strategy(OneShot),
-            Strategy::ShortGpt => options.strategy(ShortGpt),
-            Strategy::Cosine => options.strategy(Cosine),
-            Strategy::RelativeMagnitude => options.strategy(RelativeMagnitude),
+            Strategy::ShortGpt => options.strategy(ByChange::ShortGpt),
+            Strategy::Cosine => options.strategy(ByChange::Cosine),
+            Strategy::RelativeMagnitude => options.strategy(ByChange::RelativeMagnitude),
             Strategy::Random => options.strategy(Random::new(strategy_seed.unwrap_or_default())),
         })
     }

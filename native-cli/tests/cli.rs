@@ -283,7 +283,9 @@ fn the_demo_works_from_end_to_end() {
 }
 
 /// What must not depend on interruptions: everything but the times, and the work, a part of which is done again.
-fn without_times(mut plan: Value) -> Value {
+/// What is the same of every run of a search: all but times and the command.
+fn comparable(mut plan: Value) -> Value {
+    plan.as_object_mut().unwrap().shift_remove("command");
     for step in plan["steps"].as_array_mut().unwrap() {
         step["seconds"] = Value::Null;
         step["work"] = Value::Null;
@@ -504,7 +506,7 @@ fn an_interrupted_search_ends_as_if_it_had_not_been() {
     let other = ["--remove", "3", "--resume", "--block-types", "mha"];
     failure(&prune(parts.to_str().unwrap(), &other), 2, "search settings");
     let resumed = json(&[&args[..], &["--resume"]].concat());
-    assert_eq!(without_times(resumed), without_times(expected));
+    assert_eq!(comparable(resumed), comparable(expected));
     assert!(!parts.join("state").exists());
     failure(&prune(parts.to_str().unwrap(), &["--remove", "3", "--resume"]), 2, "finished");
 }
@@ -523,20 +525,22 @@ fn a_finished_search_is_extended_and_cut() {
         assert_eq!(plan, read(&parts.join("plan.json")));
         plan
     };
+    // Times among it, as nothing is paid for again.
+    let found = |plan: &Value| [&plan["settings"], &plan["steps"], &plan["status"], &plan["dense"]].map(Value::clone);
     let first = to("1", &[]);
     let again = ["--remove", "1", "--resume"];
     failure(&prune(parts.to_str().unwrap(), &again), 2, "is finished, there is nothing to resume");
     let second = to("2", &["--resume"]);
     assert_eq!(second["steps"][0], first["steps"][0], "the first step is not paid for again");
-    assert_eq!(without_times(second.clone()), without_times(expected));
+    assert_eq!(comparable(second.clone()), comparable(expected));
     assert!(!parts.join("state").exists());
 
     let cut = to("1", &["--resume"]);
-    assert_eq!(cut, first);
+    assert_eq!(found(&cut), found(&first));
     assert_eq!(read(&parts.join("order.json")).as_object().unwrap().len(), 1);
     assert!(parts.join("state/search.json").exists(), "the second step is kept");
     let extended = to("2", &["--resume"]);
-    assert_eq!(extended, second);
+    assert_eq!(found(&extended), found(&second));
     assert!(!parts.join("state").exists());
 }
 
@@ -601,7 +605,7 @@ fn a_killed_search_ends_as_if_it_had_not_been() {
     // What it would have left behind while it wrote a file or the model.
     fs::write(parts.join(".blockpruner-x.tmp"), b"{").unwrap();
     fs::create_dir_all(parts.join(".model.partial-x")).unwrap();
-    assert_eq!(without_times(json(&resume)), without_times(expected));
+    assert_eq!(comparable(json(&resume)), comparable(expected));
     assert!(!parts.join("state").exists());
     let written = fs::read_dir(&parts).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(
@@ -656,7 +660,7 @@ fn a_full_disk_is_said_so_and_costs_nothing() {
         assert!(left.iter().all(|file| whole.contains(&file.as_str())) && left.contains(&whole[0].into()), "{left:?}");
         assert_eq!(said("resumed.code").trim(), "0", "{}", said("resumed.stderr"));
         let plan = serde_json::from_str(&said("resumed.stdout")).unwrap();
-        assert_eq!(without_times(plan), without_times(expected.clone()), "{size}");
+        assert_eq!(comparable(plan), comparable(expected.clone()), "{size}");
         let files = ["model", "order.json", "plan.json", "report.html"].map(|file| format!("disk/out/{file}\n"));
         assert_eq!(said("resumed.files"), files.concat());
     }
@@ -815,11 +819,14 @@ fn as_much_is_told_as_was_asked_for() {
     assert!(failed.starts_with("error: ") && failed.contains("nowhere.txt"), "{failed}");
 }
 
-/// Both models are scored as `perplexity` scores them, and the plan stays what it is without it.
+/// Both models are scored as `perplexity` scores them. The plan has that and the command, so that what is made of it later has
+/// them, too.
 #[test]
 fn a_held_out_text_is_scored() {
     let root = tempfile::tempdir().unwrap();
-    let text = root.path().join("other.txt");
+    // A name may be anything.
+    let name = if cfg!(unix) { "it's <b>\"other\"\n.txt" } else { "other.txt" };
+    let text = root.path().join(name);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/tiny/calibration.txt");
     let whole = fs::read_to_string(source).unwrap();
     // The search sees the beginning only.
@@ -828,22 +835,71 @@ fn a_held_out_text_is_scored() {
     let (text, out) = (text.to_str().unwrap(), root.path().join("out"));
     let eval = ["--eval-text", text, "--eval-max-windows", "3"];
     let more = [&["--remove", "1", "--block-types", "mha", "--json"][..], &eval].concat();
-    let mut report = json(&prune(out.to_str().unwrap(), &more));
-    let evaluation = report.as_object_mut().unwrap().shift_remove("evaluation").unwrap();
-    assert_eq!(report, read(&out.join("plan.json")));
-    let block = report["steps"][0]["removed"].as_str().unwrap();
+    let args = prune(out.to_str().unwrap(), &more);
+    let output = program().env("HF_TOKEN", "hf_SECRET").args(&args).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan, read(&out.join("plan.json")));
+    let evaluation = &plan["evaluation"];
+    let block = plan["steps"][0]["removed"].as_str().unwrap();
     let score =
         ["perplexity", "--model", "builtin:tiny", "--text", text, "--window", "32", "--max-windows", "3", "--json"];
     assert_eq!(evaluation["dense_perplexity"], json(&score)["perplexity"]);
     assert_eq!(evaluation["perplexity"], json(&[&score[..], &["--without", block]].concat())["perplexity"]);
     assert_eq!((&evaluation["tokens"], &evaluation["windows"]), (&96.into(), &3.into()));
+    assert_eq!(evaluation["text"], text);
+
+    let command = plan["command"].as_str().unwrap();
+    let quoted = if cfg!(unix) { "--eval-text $'it\\'s <b>\"other\"\\012.txt' --eval-max-windows 3" } else { name };
+    assert!(command.starts_with("blockpruner prune --model builtin:tiny") && command.contains(quoted), "{command}");
+    let file = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    for name in ["plan.json", "report.html", "model/README.md"] {
+        assert!(!file(name).contains("SECRET"), "{name}");
+    }
+    let (plan_file, later) = (out.join("plan.json"), root.path().join("later.html"));
+    let (plan_file, later) = (plan_file.to_str().unwrap(), later.to_str().unwrap());
+    success(&["report", plan_file, "--out", later]);
+    let page = fs::read_to_string(later).unwrap();
+    // But for what it calls the run.
+    assert_eq!(page.replace(out.to_str().unwrap(), "builtin:tiny"), file("report.html"));
+    let shown = |value: &Value| format!("<b>{:.4}</b>", value.as_f64().unwrap());
+    let words =
+        format!("not seen, from {} to {}", shown(&evaluation["dense_perplexity"]), shown(&evaluation["perplexity"]));
+    assert!(page.contains(&words) && page.contains("<h2>Command</h2><pre>blockpruner prune --model"), "{page}");
+    assert!(!page.contains("<b>\"other") && !command.contains(char::is_control), "{page}");
+    let compared = json(&["compare", "--json", plan_file]);
+    for key in ["evaluation", "command"] {
+        assert_eq!(compared["plans"][0][key], plan[key], "{key}");
+    }
+    assert!(success(&["compare", plan_file]).contains("\nheld out, pruned "));
+    // A model that is exported later was made by two commands; of another step nobody knows what it does to the text.
+    let card = |step: &str| {
+        let exported = root.path().join(step);
+        let args = ["export", "--model", "builtin:tiny", "--format", "hf-zeroed", "--plan", plan_file, "--step", step];
+        success(&[&args[..], &["--out", exported.to_str().unwrap()]].concat());
+        fs::read_to_string(exported.join("README.md")).unwrap()
+    };
+    let pruned = card("1");
+    assert!(
+        pruned.contains(&format!("```\n{command}\nblockpruner export ")) && pruned.contains("96 tokens (held out)"),
+        "{pruned}"
+    );
+    let whole = card("0");
+    assert!(whole.contains("```\nblockpruner export ") && !whole.contains("held out"), "{whole}");
+    // What is gone on with is another model, of which that text says nothing yet.
+    let more = json(&prune(out.to_str().unwrap(), &["--remove", "2", "--block-types", "mha", "--json", "--resume"]));
+    assert!(more.get("evaluation").is_none() && more["command"].as_str().unwrap().ends_with("--resume"), "{more}");
+    assert_eq!(more, read(&out.join("plan.json")));
     // The text of the search is none that it has not seen.
     let same = root.path().join("same");
     let args =
         prune(same.to_str().unwrap(), &["--remove", "1", "--block-types", "mha", "--eval-text", "builtin:sample"]);
     let output = blockpruner(&[&args[..], &["--eval-max-windows", "2"]].concat());
+    let found = read(&same.join("plan.json"))["evaluation"].clone();
+    let [whole, pruned] = ["dense_perplexity", "perplexity"].map(|key| found[key].as_f64().unwrap());
     assert!(stderr(&output).contains("which the search has seen"), "{}", stderr(&output));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("\nheld out: perplexity "));
+    let line = format!("\nheld out: perplexity {whole:.4} -> {pruned:.4} on builtin:sample (2 windows of 32 tokens)\n");
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&line), "{line}");
 }
 
 #[test]

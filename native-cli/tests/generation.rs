@@ -4,12 +4,13 @@
 use std::fs;
 use std::process::{Command, Output};
 
+use blockpruner::eval::Evaluation;
 use serde_json::Value;
 
-fn evaluate(tasks: &str, more: &[&str]) -> Output {
+fn evaluate(more: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_blockpruner"));
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
-    command.args(["evaluate", "--model", "builtin:tiny", "--without", "mha:0,mlp:0", "--tasks", tasks]).args(more);
+    command.args(["evaluate", "--model", "builtin:tiny", "--without", "mha:0,mlp:0"]).args(more);
     command.output().unwrap()
 }
 
@@ -27,9 +28,12 @@ fn prompts_of_a_file_are_continued_twice() {
     let tasks = format!("piqa={}", rows.display());
     let (prompts, empty) = (prompts.to_str().unwrap(), empty.to_str().unwrap());
 
-    let output = evaluate(&tasks, &["--generation", prompts, "--max-tokens", "6", "--json"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let success = |more: &[&str]| {
+        let output = evaluate(&[&["--generation", prompts, "--max-tokens", "6"], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let found: Value = serde_json::from_str(&success(&["--tasks", &tasks, "--json"])).unwrap();
     let generation = &found["generation"];
     let each = generation["prompts"].as_array().unwrap();
     assert_eq!(
@@ -45,16 +49,27 @@ fn prompts_of_a_file_are_continued_twice() {
     let mean = each.iter().map(|found| found["agreement"].as_f64().unwrap()).sum::<f64>() / 2.0;
     assert_eq!(generation["agreement"].as_f64().unwrap(), mean);
 
-    let text = evaluate(&tasks, &["--generation", prompts, "--max-tokens", "6"]);
-    let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("\"The cat\"\n") && text.contains("of the tokens agree"), "{text}");
+    // Alone, too, with nothing about tasks.
+    let alone = success(&["--json"]);
+    let read = Evaluation::parse("stdout", alone.as_bytes()).unwrap();
+    assert!(read.tasks.is_empty() && read.mean.is_none() && read.seconds == 0.0, "{alone}");
+    assert_eq!(&serde_json::from_str::<Value>(&alone).unwrap()["generation"], generation);
+    let text = success(&[]);
+    assert!(text.starts_with("\"Once upon a time\"\n") && text.contains("\"The cat\"\n"), "{text}");
+    assert!(text.contains("of the tokens agree"), "{text}");
 
     for (more, message) in [
         (&["--generation", empty][..], "there is no prompt; write one on each line"),
         (&["--generation", "no-such-file"], "cannot read no-such-file"),
-        (&["--max-tokens", "6"], "--generation"),
+        (&["--tasks", &tasks, "--max-tokens", "6"], "--generation"),
+        (&[], "--tasks"),
+        // What is for tasks is refused without.
+        (&["--generation", prompts, "--limit", "2"], "--tasks"),
+        (&["--generation", prompts, "--bos", "never"], "--tasks"),
+        (&["--generation", prompts, "--items", "items.jsonl"], "--tasks"),
+        (&["--generation", prompts, "--against", "items.jsonl"], "--tasks"),
     ] {
-        let output = evaluate(&tasks, more);
+        let output = evaluate(more);
         assert_eq!(output.status.code(), Some(2), "{more:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(message), "{more:?}");
     }

@@ -283,6 +283,8 @@ export interface SearchState {
 export interface Plan {
   format: `blockpruner-plan/${number}`;
   status: "searching" | "stopped" | "finished";
+  /** The command that made it; none if a program did. */
+  command?: string;
   model: {
     name: string;
     family: string;
@@ -320,6 +322,8 @@ export interface Plan {
   }[];
   /** The step that would have come next, which is beyond the perplexity that the target allows. */
   beyond?: Plan["steps"][number];
+  /** What all steps did to a text that the search has not seen, if the command line measured that. */
+  evaluation?: { text: string; window: number; windows: number; tokens: number; dense_perplexity: number; perplexity: number };
 }
 
 /** Where an export's files go. Calls come one at a time: beginFile, any number of write, endFile, for each file. */

@@ -39,7 +39,7 @@ pub enum EvalError {
     #[error("the task {task} is there twice; evaluate one of its files at a time")]
     Twice { task: Task },
     /// Nothing to evaluate.
-    #[error("there is no task to evaluate; give at least one")]
+    #[error("there is nothing to evaluate; give a task or a prompt")]
     NoTask,
     /// A file that cannot be read, or that is no JSON.
     #[error(transparent)]

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Plan, PlanCalibration};
+use super::{HeldOut, Plan, PlanCalibration};
 use crate::model::{BlockKind, BlockSet, KvCache, ModelSpec, Origin};
 use crate::search::{self, Unit, mebibytes};
 
@@ -18,8 +18,8 @@ pub struct Provenance {
     pub search: Option<SearchProvenance>,
     /// On a text that the search has not seen.
     pub held_out: Option<HeldOut>,
-    /// The command that made the model.
-    pub command: Option<String>,
+    /// The commands that made the model, one after the other.
+    pub commands: Vec<String>,
 }
 
 /// A search, as a card tells of it.
@@ -40,21 +40,8 @@ pub struct SearchProvenance {
     pub pruned: f64,
 }
 
-/// Perplexities on a text that a search has not seen.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeldOut {
-    /// What the text is called.
-    pub text: String,
-    /// Windows times window.
-    pub tokens: usize,
-    /// Of the whole model.
-    pub dense: f64,
-    /// Of the pruned one.
-    pub pruned: f64,
-}
-
 impl Provenance {
-    /// Of the first `steps` steps of a plan.
+    /// Of the first `steps` steps of a plan, and the command that made it.
     pub fn of_plan(plan: &Plan, steps: usize) -> Self {
         let pruned = plan.steps[..steps.min(plan.steps.len())].last().map(|step| step.perplexity);
         let search = pruned.map(|pruned| SearchProvenance {
@@ -65,18 +52,15 @@ impl Provenance {
             dense: plan.dense.perplexity,
             pruned,
         });
-        Self { search, ..Self::default() }
+        let commands = plan.command.iter().filter(|_| search.is_some()).cloned().collect();
+        // It is of all steps.
+        let held_out = plan.held_out.clone().filter(|_| search.is_some() && steps >= plan.steps.len());
+        Self { search, held_out, commands }
     }
 
-    /// With perplexities on another text.
-    pub fn held_out(mut self, held_out: impl Into<Option<HeldOut>>) -> Self {
-        self.held_out = held_out.into();
-        self
-    }
-
-    /// With the command.
-    pub fn command(mut self, command: impl Into<Option<String>>) -> Self {
-        self.command = command.into();
+    /// With a command that was run after those before.
+    pub fn command(mut self, command: impl Into<String>) -> Self {
+        self.commands.push(command.into());
         self
     }
 }
@@ -177,8 +161,9 @@ impl Subject<'_> {
                 "| {source}, {windows} windows of {window} tokens (calibration) | {dense:.4} | {pruned:.4} |\n"
             );
         }
-        if let Some(HeldOut { text, tokens, dense, pruned }) = held_out {
-            rows += &format!("| {}, {tokens} tokens (held out) | {dense:.4} | {pruned:.4} |\n", shown(text));
+        if let Some(HeldOut { text, tokens, dense_perplexity, perplexity, .. }) = held_out {
+            let text = shown(text);
+            rows += &format!("| {text}, {tokens} tokens (held out) | {dense_perplexity:.4} | {perplexity:.4} |\n");
         }
         if rows.is_empty() {
             return String::new();
@@ -210,9 +195,12 @@ impl Subject<'_> {
     }
 
     fn command(&self) -> String {
-        match &self.provenance.command {
-            None => "Made by BlockPruner on WebGPU.\n".to_string(),
-            Some(command) => format!("## How it was made\n\n```\n{}\n```\n", command.replace(['`', '\n', '\r'], " ")),
+        let commands = self.provenance.commands.iter();
+        let lines: String =
+            commands.map(|command| command.replace(|c: char| c == '`' || c.is_control(), " ") + "\n").collect();
+        match lines.as_str() {
+            "" => "Made by BlockPruner on WebGPU.\n".to_string(),
+            lines => format!("## How it was made\n\n```\n{lines}```\n"),
         }
     }
 }
@@ -296,9 +284,10 @@ mod tests {
             dense: 10.25,
             pruned: 11.5,
         };
-        let held_out = HeldOut { text: "wiki.txt".into(), tokens: 64, dense: 12.0, pruned: 14.0 };
-        let provenance = Provenance { search: Some(search), ..Provenance::default() };
-        let provenance = provenance.held_out(held_out).command("blockpruner prune\n```x".to_string());
+        let (text, dense_perplexity, perplexity) = ("wiki.txt".into(), 12.0, 14.0);
+        let held_out = HeldOut { text, window: 32, windows: 2, tokens: 64, dense_perplexity, perplexity };
+        let provenance = Provenance { search: Some(search), held_out: Some(held_out), ..Provenance::default() };
+        let provenance = provenance.command("blockpruner prune\n```x").command("blockpruner export");
         let whole = card(&Origin::default(), "mha:1,mlp:2", &provenance);
         assert!(whole.contains("the first one first: `mlp:2`, `mha:1`."), "{whole}");
         assert!(
@@ -315,7 +304,10 @@ mod tests {
             let card = card(&Origin::default(), "mha:1,mlp:2", &provenance);
             assert!(card.contains(words), "{card}");
         }
-        assert!(whole.ends_with("## How it was made\n\n```\nblockpruner prune    x\n```\n"), "{whole}");
+        assert!(
+            whole.ends_with("## How it was made\n\n```\nblockpruner prune    x\nblockpruner export\n```\n"),
+            "{whole}"
+        );
         // Earlier prunings removed blocks, too: then the order is not all of it.
         let more = card(&Origin::default(), "mha:0,mha:1,mlp:2", &provenance);
         assert!(more.contains("Removed: `mha:0,mha:1,mlp:2`."), "{more}");

@@ -17,7 +17,7 @@ mod saved;
 mod sink;
 mod sizes;
 
-pub use card::{HeldOut, Provenance, SearchProvenance};
+pub use card::{Provenance, SearchProvenance};
 pub use gguf::{
     GgufForm, GgufFormat, GgufOptions, GgufQuantisation, GgufSource, GgufSummary, check_gguf, export_gguf,
     written_gguf_bytes,
@@ -30,7 +30,8 @@ pub use order::{order_json, parse_order, steps_to_ratio};
 #[cfg(not(target_arch = "wasm32"))]
 pub use order::{read_order, write_order};
 pub use plan::{
-    Fingerprint, FingerprintDifference, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings, PlanStatus,
+    Fingerprint, FingerprintDifference, HeldOut, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings,
+    PlanStatus,
 };
 pub(crate) use pruning::Pruning;
 pub use saved::{ResumeError, SavedSearch};

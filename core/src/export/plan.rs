@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{ExportError, JsonPlace};
 use crate::gpu::DeviceInfo;
 use crate::model::{BlockSet, Checkpoint, KvCache, ModelSpec};
-use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Step, Target, Unit, Units, lowest};
+use crate::search::{
+    BlockTypes, Candidate, CandidateState, Dense, Objective, Step, Target, Unit, Units, lowest, null_is_infinite,
+};
+use crate::text::Windows;
 
 /// The value of [`Plan::format`] that this version writes.
 pub const PLAN_FORMAT: &str = "blockpruner-plan/2";
@@ -24,6 +27,9 @@ pub struct Plan {
     /// How far it has come. What there is of it is whole.
     #[serde(default)]
     pub status: PlanStatus,
+    /// The command that made it, if one did: of a search that was resumed, the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// What was pruned.
     pub model: PlanModel,
     /// On which text the loss was measured.
@@ -41,6 +47,9 @@ pub struct Plan {
     /// The step that would have come next: it goes beyond the perplexity that the target allows, and nothing of it is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beyond: Option<Step>,
+    /// What all steps did to a text that the search has not seen, if that was measured.
+    #[serde(default, rename = "evaluation", skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
 }
 
 /// How far the search of a [`Plan`] has come.
@@ -116,6 +125,39 @@ pub struct PlanCalibration {
     /// Seed that drew the rows, if they were drawn.
     #[serde(default)]
     pub seed: Option<u64>,
+}
+
+/// Perplexities on a text that a search has not seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldOut {
+    /// What the text is called.
+    pub text: String,
+    /// Tokens a window.
+    pub window: usize,
+    /// Windows that were scored.
+    pub windows: usize,
+    /// Windows times window.
+    pub tokens: usize,
+    /// Of the whole model; infinite (null in a file) if it overflows.
+    #[serde(deserialize_with = "null_is_infinite")]
+    pub dense_perplexity: f64,
+    /// Without the blocks that were removed.
+    #[serde(deserialize_with = "null_is_infinite")]
+    pub perplexity: f64,
+}
+
+impl HeldOut {
+    /// Of a text, by the perplexities of the whole model and of the pruned one.
+    pub fn new(text: &Windows, dense_perplexity: f64, perplexity: f64) -> Self {
+        Self {
+            text: text.source.clone(),
+            window: text.window,
+            windows: text.count,
+            tokens: text.ids.len(),
+            dense_perplexity,
+            perplexity,
+        }
+    }
 }
 
 /// The search settings of a [`Plan`].
@@ -494,6 +536,7 @@ mod tests {
         let mut plan = Plan {
             format: PLAN_FORMAT.into(),
             status: PlanStatus::Finished,
+            command: None,
             model: PlanModel {
                 name: "m".into(),
                 family: "llama".into(),
@@ -535,6 +578,7 @@ mod tests {
             dense: Dense { perplexity: 12.5, mean_nll: 12.5f64.ln() },
             steps: Vec::new(),
             beyond: None,
+            held_out: None,
         };
         let mut gone = plan.model.absent.clone();
         for (index, pick) in picks.iter().enumerate() {
@@ -744,6 +788,27 @@ mod tests {
         let settings = "block types mix, objective perplexity, strategy exact".to_string();
         let fingerprint = Fingerprint { settings, ..plan.fingerprint.clone() };
         assert_eq!(Plan::parse("plan.json", json.to_string().as_bytes()).unwrap(), Plan { fingerprint, ..plan });
+    }
+
+    /// Plans have what is known of their making, and what was not measured is not there.
+    #[test]
+    fn command_and_evaluation_survive() {
+        let mut plan = sample();
+        let command = "blockpruner prune --out $'a\\n\"b\"'\n\u{1b}[2J";
+        plan.command = Some(command.into());
+        let (text, dense_perplexity, perplexity) = ("other \"text\"".into(), 12.25, f64::INFINITY);
+        plan.held_out = Some(HeldOut { text, window: 32, windows: 3, tokens: 96, dense_perplexity, perplexity });
+        let json = plan.to_json();
+        assert!(json.chars().all(|c| c == '\n' || !c.is_control()), "{json}");
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["command"], json!(command));
+        assert_eq!(
+            value["evaluation"],
+            json!({
+                "text": "other \"text\"", "window": 32, "windows": 3, "tokens": 96, "dense_perplexity": 12.25, "perplexity": null,
+            })
+        );
+        assert_eq!(Plan::parse("x", json.as_bytes()).unwrap(), plan);
     }
 
     /// A later version's swap, for example, would make another set of blocks of the steps.

@@ -64,6 +64,7 @@ impl Pruning<'_> {
         Plan {
             format: PLAN_FORMAT.into(),
             status,
+            command: None,
             model: PlanModel {
                 bytes: self.options.sizes.as_ref().map(|sizes| sizes.without(&BlockSet::new())),
                 ..PlanModel::of(self.checkpoint)
@@ -84,6 +85,7 @@ impl Pruning<'_> {
             dense: Dense { perplexity: dense.0, mean_nll: dense.1 },
             steps,
             beyond,
+            held_out: None,
         }
     }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Run;
 use super::numbers::{count, duration, grouped, increase, percent, perplexity};
 use super::table::Table;
+use crate::export::HeldOut;
 use crate::search::Units;
 
 /// At which shares of the parameters plans are compared, where nothing else is asked for.
@@ -58,6 +59,12 @@ pub struct ComparedPlan {
     pub perplexity: f64,
     /// Wall time of all steps.
     pub seconds: f64,
+    /// Perplexities on a text that the search has not seen, if the plan has them.
+    #[serde(rename = "evaluation", skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
+    /// The command that made the plan, if it says that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// At each of the ratios.
     pub at: Vec<AtRatio>,
 }
@@ -135,6 +142,15 @@ impl Comparison {
                 plan.at.get(index).map_or_else(String::new, AtRatio::words)
             });
         }
+        if self.plans.iter().any(|plan| plan.held_out.is_some()) {
+            let mut row = |name: &str, cell: &dyn Fn(&HeldOut) -> String| {
+                row(name, &|plan| plan.held_out.as_ref().map_or_else(String::new, cell));
+            };
+            row("held-out text", &|held_out| held_out.text.clone());
+            row("held-out windows", &|held_out| format!("{} of {}", held_out.windows, held_out.window));
+            row("held out, whole", &|held_out| perplexity(held_out.dense_perplexity));
+            row("held out, pruned", &|held_out| perplexity(held_out.perplexity));
+        }
         row("time", &|plan| duration(plan.seconds));
         table
     }
@@ -188,6 +204,10 @@ impl Comparison {
             "dense_perplexity",
             "perplexity",
             "seconds",
+            "evaluation_text",
+            "evaluation_dense_perplexity",
+            "evaluation_perplexity",
+            "command",
         ]
         .map(String::from)
         .to_vec();
@@ -225,6 +245,8 @@ impl ComparedPlan {
             dense_perplexity: plan.dense.perplexity,
             perplexity,
             seconds: run.seconds(),
+            held_out: plan.held_out.clone(),
+            command: plan.command.clone(),
             at: ratios.iter().map(|&ratio| AtRatio { ratio, found: found(run, ratio) }).collect(),
         }
     }
@@ -248,6 +270,11 @@ impl ComparedPlan {
             number(self.perplexity),
             number(self.seconds),
         ];
+        cells.extend(match &self.held_out {
+            Some(found) => [found.text.clone(), number(found.dense_perplexity), number(found.perplexity)],
+            None => Default::default(),
+        });
+        cells.push(self.command.clone().unwrap_or_default());
         for AtRatio { found, .. } in &self.at {
             cells.extend(match found {
                 Some(found) => [found.step.to_string(), number(found.ratio_removed), number(found.perplexity)],
@@ -329,6 +356,19 @@ fn warnings(runs: &[Run]) -> Vec<String> {
         format!("{} {} {} {}", text.source, text.windows, text.window, run.plan.fingerprint.token_ids)
     };
     differs(&text, "the plans were made on different texts: perplexities on different texts are not comparable");
+    let held_out = |run: &Run| {
+        run.plan.held_out.as_ref().map(|found| format!("{} {} {}", found.text, found.windows, found.window))
+    };
+    if let Some(first) = runs.iter().find(|run| held_out(run).is_some()) {
+        let is_other = |run: &&Run| held_out(run).is_some_and(|text| Some(text) != held_out(first));
+        let others: Vec<_> = runs.iter().filter(is_other).map(|run| run.name.as_str()).collect();
+        if !others.is_empty() {
+            let names = format!("{} against {}", others.join(", "), first.name);
+            warnings.push(format!(
+                "the held-out texts differ: perplexities on different texts are not comparable ({names})"
+            ));
+        }
+    }
     let unfinished =
         runs.iter().filter(|run| run.unfinished().is_some()).map(|run| run.name.as_str()).collect::<Vec<_>>();
     if !unfinished.is_empty() {

@@ -19,9 +19,10 @@ pub(super) fn sections(evaluations: &[Evaluation]) -> Markup {
     let (whole, pruned): (Vec<_>, Vec<_>) = evaluations.iter().partition(|one| one.removed.is_empty());
     let all: Vec<&Evaluation> = whole.into_iter().chain(pruned).collect();
     html! {
-        @if all.iter().any(|one| !one.tasks.is_empty()) {
+        @let asked: Vec<&Evaluation> = all.iter().copied().filter(|one| !one.tasks.is_empty()).collect();
+        @if !asked.is_empty() {
             h2 { "Tasks" }
-            (tasks(&all))
+            (tasks(&asked))
         }
         @for one in &all { @if let Some(generation) = &one.generation { (samples(one, generation)) } }
     }

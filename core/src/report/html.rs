@@ -32,16 +32,11 @@ pub(super) fn document(report: &Report) -> Markup {
             body {
                 h1 { (title) }
                 @for run in runs { (headline(run, runs.len())) }
-                @if let Some(held_out) = &report.held_out { (held_out_words(held_out, runs)) }
                 h2 { "Perplexity and size" }
                 (curve::curve(runs))
                 @if runs.len() > 1 { (comparison(runs)) }
                 (evaluated::sections(&report.evaluations))
                 @for run in runs { (sections(run, runs.len())) }
-                @if let Some(command) = &report.command {
-                    h2 { "Command" }
-                    pre { (command) }
-                }
                 p class="by" {
                     "By BlockPruner on WebGPU " (env!("CARGO_PKG_VERSION")) ". The method is BlockPruner (Zhong et al., Findings of ACL 2025)."
                 }
@@ -62,15 +57,18 @@ fn headline(run: &Run, of: usize) -> Markup {
             @if let Some(increase) = increase(dense, pruned) { " (" (increase) ")" } "."
             @if plan.settings.approximate { " The strategy " (plan.settings.strategy) " may choose other blocks than the published search." }
         }
+        @if let Some(held_out) = &plan.held_out { (held_out_words(held_out, run, of)) }
         @if let Some(unfinished) = run.unfinished() { p class="warning" { (unfinished) } }
     }
 }
 
-fn held_out_words(HeldOut { text, tokens, dense, pruned }: &HeldOut, runs: &[Run]) -> Markup {
-    let is_seen = runs.iter().any(|run| run.plan.calibration.source == *text);
+fn held_out_words(held_out: &HeldOut, run: &Run, of: usize) -> Markup {
+    let HeldOut { text, tokens, dense_perplexity: dense, perplexity: pruned, .. } = held_out;
+    let is_seen = run.plan.calibration.source == *text;
     html! {
         p class="lead" {
-            "On " (text) " (" (count(*tokens, "token")) "), which the search has " @if is_seen { "seen, too" } @else { "not seen" } ", from "
+            @if of > 1 { b { (run.name) } ": on " } @else { "On " }
+            (text) " (" (count(*tokens, "token")) "), which the search has " @if is_seen { "seen, too" } @else { "not seen" } ", from "
             b { (perplexity(*dense)) } " to " b { (perplexity(*pruned)) } @if let Some(increase) = increase(*dense, *pruned) { " (" (increase) ")" } "."
         }
     }
@@ -114,5 +112,9 @@ fn sections(run: &Run, of: usize) -> Markup {
         (cost::cost(run))
         h2 { "Settings" (of) }
         (cost::origin(run))
+        @if let Some(command) = &run.plan.command {
+            h2 { "Command" (of) }
+            pre { (command) }
+        }
     }
 }

@@ -25,7 +25,6 @@ pub use run::Run;
 pub use table::Table;
 
 use crate::eval::Evaluation;
-use crate::export::HeldOut;
 
 /// What a report is about.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,10 +34,6 @@ pub struct Report {
     pub runs: Vec<Run>,
     /// What the models do on tasks.
     pub evaluations: Vec<Evaluation>,
-    /// What the first of the runs did to a text that the search has not seen.
-    pub held_out: Option<HeldOut>,
-    /// The command that was run.
-    pub command: Option<String>,
 }
 
 impl Report {
@@ -50,18 +45,6 @@ impl Report {
     /// With evaluations, of the whole model and pruned ones.
     pub fn evaluations(mut self, evaluations: impl IntoIterator<Item = Evaluation>) -> Self {
         self.evaluations = evaluations.into_iter().collect();
-        self
-    }
-
-    /// With perplexities on another text.
-    pub fn held_out(mut self, held_out: impl Into<Option<HeldOut>>) -> Self {
-        self.held_out = held_out.into();
-        self
-    }
-
-    /// With the command.
-    pub fn command(mut self, command: impl Into<Option<String>>) -> Self {
-        self.command = command.into();
         self
     }
 

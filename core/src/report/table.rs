@@ -12,11 +12,11 @@ pub struct Table {
 
 impl Table {
     pub(super) fn new(head: impl IntoIterator<Item = String>) -> Self {
-        Self { head: head.into_iter().collect(), rows: Vec::new() }
+        Self { head: head.into_iter().map(on_one_line).collect(), rows: Vec::new() }
     }
 
     pub(super) fn push(&mut self, row: impl IntoIterator<Item = String>) {
-        self.rows.push(row.into_iter().collect());
+        self.rows.push(row.into_iter().map(on_one_line).collect());
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -47,11 +47,15 @@ impl Table {
     }
 }
 
+/// Names come from files, and may be anything.
+fn on_one_line(cell: String) -> String {
+    cell.replace(char::is_control, " ")
+}
+
 fn escaped(cell: &str) -> String {
     let mut text = String::new();
     for c in cell.chars() {
         match c {
-            _ if c.is_control() => text.push(' '),
             '\\' | '`' | '*' | '_' | '|' | '<' | '>' | '[' | ']' => text.extend(['\\', c]),
             _ => text.push(c),
         }
@@ -68,6 +72,7 @@ mod tests {
         let mut table = Table::new(["", "a|b"].map(String::from));
         table.push(["x", "1\n<b>"].map(String::from));
         assert_eq!(table.to_markdown(), "|  | a\\|b |\n|---|---|\n| x | 1 \\<b\\> |\n");
+        assert_eq!(table.to_text(), "   a|b\nx  1 <b>\n");
         table.push(["longer", "2"].map(String::from));
         assert!(table.to_text().ends_with("\nlonger  2\n"), "{}", table.to_text());
     }

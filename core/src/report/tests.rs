@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
-use crate::export::{Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings, PlanStatus};
+use crate::export::{Fingerprint, HeldOut, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings, PlanStatus};
 use crate::gpu::DeviceInfo;
 use crate::model::{BlockId, BlockSet, KvCache};
 use crate::search::{BlockTypes, Candidate, CandidateState, Dense, Objective, Reason, Step, Target, Unit, Units, Work};
@@ -30,6 +30,7 @@ fn plan(layers: usize, steps: usize) -> Plan {
     Plan {
         format: PLAN_FORMAT.into(),
         status: PlanStatus::Finished,
+        command: None,
         model: PlanModel {
             name: "m".into(),
             family: "llama".into(),
@@ -71,6 +72,7 @@ fn plan(layers: usize, steps: usize) -> Plan {
         dense: Dense { perplexity: 9.5, mean_nll: 9.5f64.ln() },
         steps: (0..steps).map(step).collect(),
         beyond: None,
+        held_out: None,
     }
 }
 
@@ -169,9 +171,11 @@ fn what_is_text_stays_text() {
     plan.settings.strategy = hostile.into();
     plan.device.name = hostile.into();
     plan.fingerprint.kernels = hostile.into();
+    plan.command = Some(hostile.into());
+    plan.held_out = held_out(hostile, 3.0);
     let runs = [Run::new(hostile, plan.clone()), Run::new(hostile, plan)];
-    let held_out = HeldOut { text: hostile.into(), tokens: 7, dense: 3.0, pruned: 4.0 };
-    let page = Report::new(runs).held_out(held_out).command(hostile.to_string()).to_html();
+    let page = Report::new(runs).to_html();
+    assert_eq!(page.matches("<pre>&lt;script&gt;").count(), 2, "{page}");
     assert!(!page.contains("<script") && !page.contains("\"'&"), "{page}");
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;'&amp;"), "{page}");
     assert!(page.contains("a loss of &lt;script&gt;&quot;x&quot;"), "{page}");
@@ -198,6 +202,7 @@ fn any_plan_has_a_page() {
         for value in odd {
             let mut plans = [plain.clone(), plain.clone(), plain.clone()];
             plans[0].dense.perplexity = value;
+            plans[0].held_out = held_out("other.txt", value);
             for step in &mut plans[1].steps {
                 (step.perplexity, step.value) = (value, value);
                 step.candidates[0].value = Some(value);
@@ -270,6 +275,48 @@ fn names_are_told_apart() {
     let plans = ["a", "a", "b", "a (2)"].map(|name| (name.to_string(), plan(2, 0)));
     let names: Vec<_> = Run::all(plans).into_iter().map(|run| run.name).collect();
     assert_eq!(names, ["a", "a (2)", "b", "a (2) (2)"]);
+}
+
+fn held_out(text: &str, dense_perplexity: f64) -> Option<HeldOut> {
+    let (text, perplexity) = (text.into(), 1.25 * dense_perplexity);
+    Some(HeldOut { text, window: 32, windows: 3, tokens: 96, dense_perplexity, perplexity })
+}
+
+/// Of every plan that has them, under its name; what is not known of a plan is not there.
+#[test]
+fn held_out_texts_and_commands_are_shown() {
+    let mut known = plan(3, 2);
+    known.held_out = held_out("other.txt", 8.0);
+    known.command = Some("blockpruner prune".into());
+    let words = "other.txt (96 tokens), which the search has not seen, from <b>8.0000</b> to <b>10.0000</b> (+25.0 %)";
+    let one = page([known.clone()]);
+    assert!(
+        one.contains(&format!("On {words}")) && one.contains("<h2>Command</h2><pre>blockpruner prune</pre>"),
+        "{one}"
+    );
+    let two = page([plan(3, 2), known.clone()]);
+    assert!(two.contains(&format!("<b>run 1</b>: on {words}")), "{two}");
+    assert_eq!((two.matches("has not seen").count(), two.matches("<pre>").count()), (1, 1));
+    assert!(two.contains("<h2>Command of run 1</h2>"), "{two}");
+
+    let mut other = known.clone();
+    other.held_out = held_out("third.txt", 9.0);
+    assert!(compared(&[plan(3, 2), known.clone()], &[]).warnings.is_empty());
+    let comparison = compared(&[plan(3, 2), known, other], &[]);
+    assert_eq!(comparison.warnings.len(), 1, "{:?}", comparison.warnings);
+    assert!(
+        comparison.warnings[0].contains("held-out texts differ")
+            && comparison.warnings[0].ends_with("(run, \"2\" against run, \"1\")")
+    );
+    assert!(comparison.to_text().contains("held-out text"), "{}", comparison.to_text());
+    let json = serde_json::to_value(&comparison).unwrap();
+    assert_eq!(json["plans"][1]["evaluation"]["perplexity"], 10.0);
+    assert_eq!((&json["plans"][1]["command"], json["plans"][0].get("command")), (&"blockpruner prune".into(), None));
+    let csv = comparison.to_csv();
+    let lines: Vec<_> = csv.lines().collect();
+    assert!(lines[0].ends_with(",evaluation_text,evaluation_dense_perplexity,evaluation_perplexity,command"), "{csv}");
+    assert!(lines[1].ends_with(",,,,") && lines[2].ends_with(",other.txt,8,10,blockpruner prune"), "{csv}");
+    assert!(!compared(&[plan(3, 2)], &[]).to_text().contains("held-out"));
 }
 
 fn compared(plans: &[Plan], ratios: &[f64]) -> Comparison {
@@ -388,6 +435,14 @@ fn tasks_stand_beside_each_other() {
     }
     assert_eq!(page.matches("<td class=\"text\">piqa</td>").count(), 2, "acc and acc_norm");
     assert!(!page.contains("What it writes, whole model"));
+    // Without tasks there are only texts.
+    let mut texts = evaluation("mha:0,mlp:1", more);
+    texts.tasks.clear();
+    let page =
+        |evaluations: Vec<Evaluation>| Report::new([Run::new("r", plan(3, 2))]).evaluations(evaluations).to_html();
+    let alone = page(vec![texts.clone()]);
+    assert!(alone.contains("What it writes, without 2 blocks") && !alone.contains("<h2>Tasks</h2>"), "{alone}");
+    assert!(page(vec![texts, evaluation("", "")]).contains("<th>items</th><th>whole model</th></tr>"));
 }
 
 #[test]

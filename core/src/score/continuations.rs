@@ -176,13 +176,9 @@ impl<'m> PromptScorer<'m> {
     ) -> Result<Vec<Vec<Likelihood>>, ScoreError> {
         let (model, spec) = (self.model, self.model.spec());
         spec.check_blocks(removed)?;
-        prompts.iter().enumerate().try_for_each(|(index, prompt)| self.check(index, prompt))?;
+        let windows = self.windows(prompts).await?;
         let certain = Likelihood { log_likelihood: 0.0, is_greedy: true };
         let mut likelihoods: Vec<_> = prompts.iter().map(|prompt| vec![certain; prompt.continuations.len()]).collect();
-        let mut windows = layout::windows(spec, prompts, self.batching.rows, self.batching.shares);
-        if windows.iter().any(|window| window.branches) && !self.agrees().await? {
-            windows = layout::windows(spec, prompts, self.batching.rows, false);
-        }
         let (mut done, total) = (0, windows.iter().map(|window| window.tokens.len()).sum());
         let rows = |window| window_rows(model.gpu(), spec, window);
         let batches = layout::batches(windows, self.batching.rows, rows);
@@ -213,6 +209,26 @@ impl<'m> PromptScorer<'m> {
             tell(done, total);
         }
         Ok(likelihoods)
+    }
+
+    /// Compiles and tests what scoring these prompts takes beside what [`DeviceModel::warm_up`] has compiled: where they share
+    /// contexts, the kernels for that.
+    ///
+    /// # Errors
+    /// Prompts that [`PromptScorer::score`] would refuse, and what a device can do wrong.
+    pub async fn warm_up(&self, prompts: &[Prompt]) -> Result<(), ScoreError> {
+        self.windows(prompts).await.map(drop)
+    }
+
+    /// What runs of the prompts. They share contexts where that is wanted and the device agrees.
+    async fn windows(&self, prompts: &[Prompt]) -> Result<Vec<Window>, ScoreError> {
+        prompts.iter().enumerate().try_for_each(|(index, prompt)| self.check(index, prompt))?;
+        let windows = |shares| layout::windows(self.model.spec(), prompts, self.batching.rows, shares);
+        let shared = windows(self.batching.shares);
+        match shared.iter().any(|window| window.branches) && !self.agrees().await? {
+            true => Ok(windows(false)),
+            false => Ok(shared),
+        }
     }
 
     /// Whether the device computes rightly what sharing a context takes.

@@ -22,6 +22,7 @@ mod unit;
 
 pub use cost::{Arithmetic, Cost};
 use greedy::Observer;
+pub(crate) use greedy::null_is_infinite;
 pub use greedy::{Dense, Event, SearchError, SearchState, search};
 pub use memory::{MemoryError, MemoryPlan};
 pub use options::{BlockTypes, Objective, SearchOptions};
@@ -31,8 +32,7 @@ pub(crate) use sizes::mebibytes;
 pub(crate) use step::lowest;
 pub use step::{Candidate, CandidateState, Step, Work};
 pub use strategy::{
-    Cosine, Exact, Exhaustive, OneShot, Racing, Random, RelativeMagnitude, ShortGpt, StepContext, StepFuture, Strategy,
-    StrategyNeeds, strategy,
+    ByChange, Exact, Exhaustive, OneShot, Racing, Random, StepContext, StepFuture, Strategy, StrategyNeeds, strategy,
 };
 pub(crate) use target::End;
 pub use target::Target;

@@ -1,4 +1,4 @@
-//! Zero-shot tasks on a model.
+//! Zero-shot tasks on a model, and prompts that it continues.
 
 use web_time::Instant;
 
@@ -6,13 +6,14 @@ use super::{Preparation, Session};
 use crate::Error;
 use crate::eval::{Bos, EVALUATION_FORMAT, Encoder, EvalError, Evaluation, ItemScores, TaskItems};
 use crate::export::PlanModel;
+use crate::gpu::give_way;
 use crate::model::BlockSet;
 use crate::score::ScoreError;
-use crate::score::continuations::{Prompt, PromptBatching, PromptScorer};
+use crate::score::continuations::{Likelihood, Prompt, PromptBatching, PromptScorer};
 use crate::search::{MemoryError, MemoryPlan};
 
 /// How a model is evaluated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EvaluateOptions {
     /// What stands at the front of each text. Default: what the tokenizer puts there.
@@ -20,11 +21,15 @@ pub struct EvaluateOptions {
     /// Draws of the bootstrap that LAMBADA's perplexity gets its standard error from; 0 does without. Default: 100,000, as
     /// lm-evaluation-harness.
     pub draws: usize,
+    /// Texts to continue, by the whole model and without the blocks. Default: none.
+    pub prompts: Vec<String>,
+    /// New tokens of each of them at most. Default: 64.
+    pub max_tokens: usize,
 }
 
 impl Default for EvaluateOptions {
     fn default() -> Self {
-        Self { bos: Bos::default(), draws: 100_000 }
+        Self { bos: Bos::default(), draws: 100_000, prompts: Vec::new(), max_tokens: 64 }
     }
 }
 
@@ -38,6 +43,13 @@ impl EvaluateOptions {
     /// Draws of the bootstrap.
     pub fn draws(mut self, draws: usize) -> Self {
         self.draws = draws;
+        self
+    }
+
+    /// Texts to continue, such as [`crate::eval::GENERATION_PROMPTS`], by so many tokens at most.
+    pub fn generation(mut self, prompts: impl IntoIterator<Item = String>, max_tokens: usize) -> Self {
+        self.prompts = prompts.into_iter().collect();
+        self.max_tokens = max_tokens;
         self
     }
 }
@@ -65,11 +77,12 @@ pub enum Evaluating {
 }
 
 impl Session {
-    /// The accuracy on zero-shot tasks without some blocks, and what was found of each item.
+    /// The accuracy on zero-shot tasks without some blocks, and what was found of each item; and what follows prompts, if there
+    /// are any.
     ///
     /// # Errors
-    /// No tasks or one twice, a model without a tokenizer, items that the model cannot be asked, likelihoods that are not finite,
-    /// blocks that the model does not have, and those of [`Session::memory`] and [`Session::load`].
+    /// Neither tasks nor prompts, a task twice, a model without a tokenizer, items that the model cannot be asked, likelihoods that
+    /// are not finite, blocks that the model does not have, and those of [`Session::memory`] and [`Session::load`].
     pub async fn evaluate(
         &self,
         tasks: &[TaskItems],
@@ -77,16 +90,52 @@ impl Session {
         options: EvaluateOptions,
         tell: &mut dyn FnMut(Evaluating),
     ) -> Result<(Evaluation, ItemScores), Error> {
-        let checkpoint = &self.checkpoint;
-        let spec = &checkpoint.spec;
         let twice = |(index, items): (usize, &TaskItems)| {
             tasks[..index].iter().any(|other| other.task == items.task).then_some(items.task)
         };
         if let Some(task) = tasks.iter().enumerate().find_map(twice) {
             return Err(EvalError::Twice { task }.into());
         }
-        spec.check_blocks(removed)?;
-        let encoder = Encoder::new(checkpoint, options.bos)?;
+        let EvaluateOptions { bos, draws, prompts, max_tokens } = options;
+        if tasks.is_empty() && prompts.is_empty() {
+            return Err(EvalError::NoTask.into());
+        }
+        self.checkpoint.spec.check_blocks(removed)?;
+        let (likelihoods, seconds) = match tasks {
+            [] => Default::default(),
+            tasks => self.likelihoods(tasks, removed, bos, tell).await?,
+        };
+        let generation = match prompts.as_slice() {
+            [] => None,
+            prompts => Some(self.generations(prompts, removed, max_tokens, tell).await?),
+        };
+        let items = ItemScores::new(tasks, bos, &likelihoods);
+        let tasks = items.results(draws);
+        let evaluation = Evaluation {
+            format: EVALUATION_FORMAT.into(),
+            model: PlanModel::of(&self.checkpoint),
+            removed: removed.clone(),
+            plan: None,
+            device: self.gpu.info(),
+            bos,
+            mean: Evaluation::mean_of(&tasks),
+            tasks,
+            differences: Default::default(),
+            generation,
+            seconds,
+        };
+        Ok((evaluation, items))
+    }
+
+    /// How likely each choice of each item is, in their order, and the seconds that finding out took.
+    async fn likelihoods(
+        &self,
+        tasks: &[TaskItems],
+        removed: &BlockSet,
+        bos: Bos,
+        tell: &mut dyn FnMut(Evaluating),
+    ) -> Result<(Vec<Likelihood>, f64), Error> {
+        let encoder = Encoder::new(&self.checkpoint, bos)?;
         // Whose item a prompt is.
         let (mut prompts, mut owners): (Vec<Prompt>, Vec<(&str, usize)>) = (Vec::new(), Vec::new());
         for TaskItems { file, items, .. } in tasks {
@@ -99,35 +148,22 @@ impl Session {
 
         let (plan, batching) = self.memory_of_prompts(longest)?;
         let model = self.load(&plan, &mut |preparation| tell(Evaluating::Prepare(preparation))).await?;
-        let start = Instant::now();
-        let scorer = PromptScorer::batched(&model, batching)?;
-        let mut progress = |done, total| tell(Evaluating::Score { done, total });
-        let likelihoods =
-            scorer.score(&prompts, removed, &mut progress).await.map_err(|error| match prompt_of(&error) {
-                Some(prompt) => {
-                    let (file, row) = owners.get(prompt).copied().unwrap_or_default();
-                    EvalError::Score { file: file.into(), row, error: Box::new(error) }.into()
-                }
-                None => Error::from(error),
-            })?;
-        let seconds = start.elapsed().as_secs_f64();
-
-        let items = ItemScores::new(tasks, options.bos, &likelihoods.concat());
-        let tasks = items.results(options.draws);
-        let evaluation = Evaluation {
-            format: EVALUATION_FORMAT.into(),
-            model: PlanModel::of(checkpoint),
-            removed: removed.clone(),
-            plan: None,
-            device: self.gpu.info(),
-            bos: options.bos,
-            mean: Evaluation::mean_of(&tasks),
-            tasks,
-            differences: Default::default(),
-            generation: None,
-            seconds,
+        let named = |error: ScoreError| match prompt_of(&error) {
+            Some(prompt) => {
+                let (file, row) = owners.get(prompt).copied().unwrap_or_default();
+                EvalError::Score { file: file.into(), row, error: Box::new(error) }.into()
+            }
+            None => Error::from(error),
         };
-        Ok((evaluation, items))
+        let scorer = PromptScorer::batched(&model, batching)?;
+        tell(Evaluating::Prepare(Preparation::Compile));
+        give_way().await;
+        scorer.warm_up(&prompts).await.map_err(named)?;
+        tell(Evaluating::Prepare(Preparation::Ready));
+        let start = Instant::now();
+        let mut progress = |done, total| tell(Evaluating::Score { done, total });
+        let likelihoods = scorer.score(&prompts, removed, &mut progress).await.map_err(named)?;
+        Ok((likelihoods.concat(), start.elapsed().as_secs_f64()))
     }
 
     /// A plan for prompts of up to so many tokens, and how many of them run at a time.

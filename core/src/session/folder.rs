@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::{Preparation, Search, Session};
 use crate::Error;
 use crate::export::{
-    DiskFolder, ExportError, FolderLock, GgufQuantisation, HeldOut, JsonPlace, ModelFormat, ModelOptions, ModelSummary,
-    Plan, PlanStatus, Provenance, check_model, export_model, model_bytes, write_atomically, write_order,
+    DiskFolder, ExportError, FolderLock, GgufQuantisation, JsonPlace, ModelFormat, ModelOptions, ModelSummary, Plan,
+    PlanStatus, Provenance, check_model, export_model, model_bytes, write_atomically, write_order,
 };
 use crate::model::{BlockSet, Checkpoint};
 use crate::report::{Report, Run};
@@ -38,7 +38,7 @@ enum Found {
 }
 
 /// How a model is written.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct WriteOptions {
     /// How; None: as the best Hugging Face folder that can be.
@@ -47,33 +47,17 @@ pub struct WriteOptions {
     pub dtype: Option<FloatType>,
     /// Quantise the weights, which only a GGUF file can hold.
     pub quantize: Option<GgufQuantisation>,
-    /// The command that is run, for the model card and the report.
-    pub command: Option<String>,
-    /// What the search did to another text, for the same.
-    pub held_out: Option<HeldOut>,
 }
 
 impl WriteOptions {
     /// Weights keep their types.
     pub fn new(format: impl Into<Option<ModelFormat>>) -> Self {
-        Self { format: format.into(), dtype: None, quantize: None, command: None, held_out: None }
+        Self { format: format.into(), dtype: None, quantize: None }
     }
 
     /// Weights are quantised; None: they are not.
     pub fn quantize(mut self, quantize: impl Into<Option<GgufQuantisation>>) -> Self {
         self.quantize = quantize.into();
-        self
-    }
-
-    /// The model card and the report name this command.
-    pub fn command(mut self, command: impl Into<Option<String>>) -> Self {
-        self.command = command.into();
-        self
-    }
-
-    /// The model card and the report have these perplexities, too.
-    pub fn held_out(mut self, held_out: impl Into<Option<HeldOut>>) -> Self {
-        self.held_out = held_out.into();
         self
     }
 
@@ -340,9 +324,7 @@ impl Search {
         write_order(&out.path.join("order.json"), &plan.order())?;
         let (path, session) = (out.path.join(MODEL), self.session());
         let removed = self.state().removed();
-        let provenance = Provenance::of_plan(&plan, plan.steps.len())
-            .held_out(options.held_out.clone())
-            .command(options.command.clone());
+        let provenance = Provenance::of_plan(&plan, plan.steps.len());
         let model = ModelOptions::new(removed, options.format).dtype(options.dtype).quantize(options.quantize);
         let model = model.provenance(provenance);
         if let Target::Bytes(most) = self.options().target {
@@ -372,7 +354,6 @@ impl Search {
             return Err(ExportError::OtherPerplexity { path, perplexity, planned }.into());
         }
         let report = Report::new([Run::new(&plan.model.name, plan.clone())]);
-        let report = report.held_out(options.held_out).command(options.command);
         write_atomically(&out.path.join(REPORT), report.to_html().as_bytes())?;
         plan.write(&out.plan())?;
         if self.is_finished() && !self.is_cut() {

@@ -11,7 +11,7 @@ impl Session {
     ///
     /// # Errors
     /// A model without a tokenizer, and those of [`Generation::new`], [`Session::memory`] and [`Session::load`].
-    pub async fn generations(
+    pub(super) async fn generations(
         &self,
         prompts: &[String],
         removed: &BlockSet,

@@ -14,7 +14,8 @@ use web_time::Instant;
 
 use super::{Preparation, Session};
 use crate::Error;
-use crate::export::{Fingerprint, Plan, PlanStatus, Pruning, SavedSearch};
+use crate::export::{Fingerprint, HeldOut, Plan, PlanStatus, Pruning, SavedSearch};
+use crate::model::BlockSet;
 use crate::score::Scorer;
 use crate::search::{self, Cost, End, SearchError, SearchOptions, SearchState, Step};
 use crate::text::Windows;
@@ -48,6 +49,10 @@ pub struct Search {
     /// Where it ends, if it has come to its target.
     end: Option<End>,
     cost: Option<Cost>,
+    /// For the plan.
+    command: Option<String>,
+    /// What `state` does to another text, if that was measured.
+    held_out: Option<HeldOut>,
     clock: Clock,
     told: Told,
     /// None when it has ended, failed or was stopped.
@@ -115,6 +120,8 @@ impl Session {
             state,
             end,
             cost: None,
+            command: None,
+            held_out: None,
             clock: Clock::default(),
             told,
             run,
@@ -173,6 +180,7 @@ impl Search {
             self.end = self.options.end(spec, &found);
             self.state = self.end.map_or(found.clone(), |end| end.result(&found));
             self.found = found;
+            self.held_out = None;
         }
         match (&event, &mut self.cost) {
             (Event::Prepare(Preparation::Planned(memory)), cost) => {
@@ -182,6 +190,23 @@ impl Search {
             _ => {}
         }
         Some(event)
+    }
+
+    /// Its plan, and what is made of that, name this command.
+    pub fn command(mut self, command: impl Into<Option<String>>) -> Self {
+        self.command = command.into();
+        self
+    }
+
+    /// Scores the whole model and what has been found so far on a text that the search has not seen. The plan has both, and so
+    /// have the card and the report, until something else is found.
+    ///
+    /// # Errors
+    /// Those of [`Session::perplexity`].
+    pub async fn hold_out(&mut self, text: &Windows, tell: &mut dyn FnMut(Preparation)) -> Result<&HeldOut, Error> {
+        let whole = self.session.perplexity(text, &BlockSet::new(), tell).await?;
+        let pruned = self.session.perplexity(text, &self.state.removed(), tell).await?;
+        Ok(self.held_out.insert(HeldOut::new(text, whole.perplexity, pruned.perplexity)))
     }
 
     /// What the search takes, as far as it can be foreseen; None before its memory is planned.
@@ -245,7 +270,9 @@ impl Search {
     /// The plan of the finished steps.
     pub fn plan(&self) -> Plan {
         let described = self.session.described(&self.windows, &self.options);
-        described.plan(self.fingerprint.clone(), self.status(), self.state.clone(), self.step_beyond().cloned())
+        let (fingerprint, beyond) = (self.fingerprint.clone(), self.step_beyond().cloned());
+        let plan = described.plan(fingerprint, self.status(), self.state.clone(), beyond);
+        Plan { command: self.command.clone(), held_out: self.held_out.clone(), ..plan }
     }
 
     /// The model and the device.

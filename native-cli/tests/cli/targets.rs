@@ -16,7 +16,7 @@ fn steps(plan: &Value) -> &Vec<Value> {
 
 /// Without what may differ from run to run.
 fn same_steps(plan: &Value) -> Value {
-    without_times(plan.clone())["steps"].clone()
+    comparable(plan.clone())["steps"].clone()
 }
 
 /// Bytes of the weight files in a folder.

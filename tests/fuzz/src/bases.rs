@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use blockpruner::export::{
-    Fingerprint, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings, PlanStatus, SavedSearch, order_json,
+    Fingerprint, HeldOut, PLAN_FORMAT, Plan, PlanCalibration, PlanModel, PlanSettings, PlanStatus, SavedSearch,
+    order_json,
 };
 use blockpruner::gpu::DeviceInfo;
 use blockpruner::model::{BlockId, BlockSet, ModelSpec};
@@ -231,6 +232,7 @@ fn plan() -> Plan {
     Plan {
         format: PLAN_FORMAT.into(),
         status: PlanStatus::Finished,
+        command: Some("blockpruner prune --remove 2".into()),
         model: PlanModel {
             name: "m".into(),
             family: spec.family.to_string(),
@@ -272,6 +274,14 @@ fn plan() -> Plan {
         dense: Dense { perplexity: 12.5, mean_nll: 2.5 },
         steps: state.steps,
         beyond: Some(beyond),
+        held_out: Some(HeldOut {
+            text: "other.txt".into(),
+            window: 32,
+            windows: 3,
+            tokens: 96,
+            dense_perplexity: 14.5,
+            perplexity: 15.5,
+        }),
     }
 }
 

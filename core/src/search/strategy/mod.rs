@@ -1,18 +1,16 @@
 //! How the candidates of a step are scored: a [`Strategy`] decides which of them are, how far, and in which order. What every
 //! strategy has in common is the search's: the steps, the choice of the lowest, what is told and what is saved.
 //!
-//! `exact`, `exhaustive` and `racing` are ways to run the published search. The others are what it is compared with: `one_shot`,
-//! `short_gpt`, `cosine` and `relative_magnitude` measure once (`once`), `random` not at all.
+//! `exact`, `exhaustive` and `racing` are ways to run the published search. The others are what it is compared with: `one_shot` and
+//! `by_change` measure once (`once`), `random` not at all.
 
-mod cosine;
+mod by_change;
 mod exact;
 mod exhaustive;
 mod once;
 mod one_shot;
 mod racing;
 mod random;
-mod relative_magnitude;
-mod short_gpt;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -21,14 +19,12 @@ use std::rc::Rc;
 
 use web_time::Instant;
 
-pub use cosine::Cosine;
+pub use by_change::ByChange;
 pub use exact::Exact;
 pub use exhaustive::Exhaustive;
 pub use one_shot::OneShot;
 pub use racing::Racing;
 pub use random::Random;
-pub use relative_magnitude::RelativeMagnitude;
-pub use short_gpt::ShortGpt;
 
 use super::sweep::{Outcome, Scored, Sweep};
 use super::{
@@ -177,9 +173,9 @@ pub fn strategy(name: &str) -> Result<Rc<dyn Strategy>, String> {
         Rc::new(Exhaustive),
         Rc::new(Racing),
         Rc::new(OneShot),
-        Rc::new(ShortGpt),
-        Rc::new(Cosine),
-        Rc::new(RelativeMagnitude),
+        Rc::new(ByChange::ShortGpt),
+        Rc::new(ByChange::Cosine),
+        Rc::new(ByChange::RelativeMagnitude),
         Rc::new(Random::default()),
     ];
     all.iter().find(|strategy| strategy.name() == name).cloned().ok_or_else(|| {

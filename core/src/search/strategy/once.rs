@@ -1,14 +1,7 @@
 //! What the strategies have in common that measure candidates once: a later step takes the values of the step before.
 
 use super::StepContext;
-use crate::score::StateChange;
 use crate::search::{SearchError, Unit};
-
-/// Passes of a step (1-based) of a strategy that asks once what candidates make of the hidden states: that one, and in every
-/// step the one for the perplexity of what goes.
-pub(super) fn passes_of_changes(step: usize) -> usize {
-    if step == 1 { 2 } else { 1 }
-}
 
 impl StepContext<'_> {
     /// Records the values that candidates had in the step before, for strategies that measure once. The candidates that are to be
@@ -29,13 +22,5 @@ impl StepContext<'_> {
         measured.retain(|(unit, _)| open.contains(unit));
         self.record_values(&measured)?;
         Ok(Vec::new())
-    }
-
-    /// A step of a strategy that measures once what candidates make of the hidden states.
-    pub(super) async fn step_by_change(&mut self, value: impl Fn(&StateChange) -> f64) -> Result<(), SearchError> {
-        let units = self.carry_over()?;
-        let changes = self.changes(&units).await?;
-        let values: Vec<(Unit, f64)> = changes.iter().map(|(unit, change)| (*unit, value(change))).collect();
-        self.record_values(&values)
     }
 }

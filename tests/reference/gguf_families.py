@@ -77,6 +77,7 @@ FILES = {
     "gguf-nemotron": small(families.NEMOTRON, "head_dim"),
     "gguf-stablelm": small(families.STABLELM),
     "gguf-stablelm-parallel": small(families.STABLELM_PARALLEL),
+    "gguf-stablelm-qk-norm": small(families.STABLELM_QK_NORM, num_attention_heads=4, num_key_value_heads=2),
     "gguf-cohere2": small(families.COHERE2, num_hidden_layers=4, intermediate_size=32, rotary_pct=1.0),
     "gguf-phi": small(families.PHI, intermediate_size=128, partial_rotary_factor=0.5),
     "gguf-gpt-neox": small(families.GPT_NEOX, rotary_emb_base=10000),
@@ -170,6 +171,18 @@ def converted(config, name, values):
     return transposed(config, name, values)
 
 
+def stacked(tensors):
+    """The norms of a layer's heads as rows of one matrix, which follows the other tensors."""
+    found, heads = {}, {}
+    for name, values in tensors.items():
+        module, norms, head = name.partition("_layernorm.norms.")
+        if norms:
+            heads.setdefault(f"{module}_layernorm.weight", {})[int(head.removesuffix(".weight"))] = values
+        else:
+            found[name] = values
+    return found | {name: numpy.stack([rows[head] for head in sorted(rows)]) for name, rows in heads.items()}
+
+
 def write(path, name, types=TYPES):
     config = FIXTURES[name]["config"]
     arch = architecture(config)
@@ -184,11 +197,11 @@ def write(path, name, types=TYPES):
     number = next(number for number, known in gguf.MODEL_ARCH_NAMES.items() if known == arch)
     names = gguf.get_tensor_name_map(number, config["num_hidden_layers"])
     tensors, by_name = rounded(name, types)
-    for hf_name, values in tensors.items():
+    for hf_name, values in stacked(tensors).items():
         new = names.get_name(hf_name, try_suffixes=(".weight", ".bias"))
         if new is None:
             raise SystemExit(f"{name}: GGUF has no name for {hf_name}")
-        kind = by_name[hf_name]
+        kind = by_name.get(hf_name, Type.F32)
         values = numpy.ascontiguousarray(converted(config, hf_name, values))
         writer.add_tensor(new, gguf.quants.quantize(values, kind), raw_dtype=kind)
     for new, factors in rope_factors(config).items():

@@ -1,10 +1,11 @@
 //! Losses, perplexities and the greedy search on every fixture, against Hugging Face transformers.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use blockpruner::gpu::{Gpu, GpuOptions};
-use blockpruner::model::{BlockId, BlockSet, DeviceModel};
+use blockpruner::model::{BlockId, BlockSet, Checkpoint, DeviceModel};
 use blockpruner::score::Scorer;
 use blockpruner::search::BlockTypes;
 use blockpruner::text::Windows;
@@ -97,12 +98,20 @@ fn check(gpu: &Rc<Gpu>, name: &str, with_search: bool) -> f64 {
     worst
 }
 
+/// What a table has a row for: the family, and the types of a GGUF file's matrices.
+fn kinds(checkpoint: &Checkpoint, name: &str) -> BTreeSet<String> {
+    let matrices = checkpoint.weights.iter().filter(|tensor| name.starts_with("gguf-") && tensor.shape.len() > 1);
+    let types = matrices.map(|tensor| format!("GGUF {}", tensor.dtype));
+    types.chain([format!("family {}", checkpoint.spec.family)]).collect()
+}
+
 #[test]
 fn every_fixture_agrees_with_transformers() {
     let gpu = open(&GpuOptions::default());
     let names = fixture_names();
     assert!(names.len() >= 15, "fixtures are missing: only {names:?}");
     let mut worst: f64 = 0.0;
+    let mut by_kind: BTreeMap<String, (usize, f64)> = BTreeMap::new();
     // A driver that compiles slowly searches where something differs; the search itself is the same everywhere.
     let is_slow = gpu.name().contains("SwiftShader");
     let differs = |name: &str| REPRESENTATIVE.iter().chain(&VARIANTS).any(|other| *other == name);
@@ -110,6 +119,13 @@ fn every_fixture_agrees_with_transformers() {
         let error = check(&gpu, &name, !is_slow || differs(&name));
         println!("{name}: worst relative error {error:.1e}");
         worst = worst.max(error);
+        for kind in kinds(&fixture(&name).0, &name) {
+            let (fixtures, most) = by_kind.entry(kind).or_default();
+            (*fixtures, *most) = (*fixtures + 1, most.max(error));
+        }
+    }
+    for (kind, (fixtures, error)) in by_kind {
+        println!("{kind}: worst relative error {error:.1e} of {fixtures} fixtures");
     }
     println!("{} with kernel {}: worst relative error {worst:.1e}", gpu.name(), gpu.gemm().name());
 }

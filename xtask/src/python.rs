@@ -94,7 +94,7 @@ const EXPORTS: [(&str, &str, &str); 44] = [
 const COMPOSITES: [&str; 3] = ["llava", "gemma3-images", "mistral3"];
 
 /// GGUF files of other families, whose config.json is rebuilt; of all, the same blocks go.
-pub const GGUF_EXPORTS: [&str; 29] = [
+pub const GGUF_EXPORTS: [&str; 30] = [
     "gguf-mistral",
     "gguf-qwen3",
     "gguf-smollm3",
@@ -115,6 +115,7 @@ pub const GGUF_EXPORTS: [&str; 29] = [
     "gguf-nemotron",
     "gguf-stablelm",
     "gguf-stablelm-parallel",
+    "gguf-stablelm-qk-norm",
     "gguf-cohere2",
     "gguf-phi",
     "gguf-gpt-neox",
@@ -130,8 +131,9 @@ pub const UNPRUNED: &str = r#"{"1": [["mha", 0]]}"#;
 /// Fixtures that divide scores by the number of their layer, so that none can go.
 const BY_NUMBER: [&str; 1] = ["gpt2-inner"];
 /// Fixtures of parallel layers, of which a pair is both blocks of a layer; of others also a block and the next layer's other one.
-const PARALLEL: [&str; 15] = [
+const PARALLEL: [&str; 17] = [
     "stablelm-parallel",
+    "stablelm-qk-norm",
     "cohere2",
     "phi",
     "gpt-neox",
@@ -140,6 +142,7 @@ const PARALLEL: [&str; 15] = [
     "falcon-one-norm",
     "falcon-alibi",
     "gguf-stablelm-parallel",
+    "gguf-stablelm-qk-norm",
     "gguf-cohere2",
     "gguf-phi",
     "gguf-gpt-neox",

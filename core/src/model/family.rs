@@ -93,7 +93,8 @@ pub(crate) struct Tensor {
     /// Whether a Hugging Face checkpoint holds a matrix by columns, `[in, out]`; several then lie side by side. GGUF files hold
     /// it by rows, as those of other families.
     pub transposed: bool,
-    /// Whether a Hugging Face checkpoint holds a tensor of its own for each head, with the head's number behind the module.
+    /// Whether a Hugging Face checkpoint holds a vector of its own for each head, with the head's number behind the module. GGUF
+    /// files hold a matrix with these for rows.
     pub each_head: bool,
 }
 
@@ -277,19 +278,22 @@ impl Family {
         Some((self.tensors.iter().find(fits)?, layer, suffix))
     }
 
-    /// The Hugging Face name of GGUF tensor `name`, and how its content becomes Hugging Face's; None if the table does not
-    /// have it.
-    pub(crate) fn hugging_face_name(&self, name: &str, spec: &ModelSpec) -> Option<Renamed> {
-        let (tensor, layer, suffix) = self.gguf_tensor(name)?;
+    /// The Hugging Face name of GGUF tensor `name`, or those of its rows, and how its content becomes Hugging Face's; none if the
+    /// table does not have it.
+    pub(crate) fn hugging_face_names(&self, name: &str, spec: &ModelSpec) -> Vec<Renamed> {
+        let Some((tensor, layer, suffix)) = self.gguf_tensor(name) else { return Vec::new() };
         let is_weight = suffix == "weight";
-        Some(Renamed {
-            name: self.name_of(tensor.hf, layer, suffix, Container::HuggingFace),
+        let modules = spec.modules(tensor, layer);
+        let renamed = |(row, module): (usize, String)| Renamed {
+            name: self.name_of(&module, layer, suffix, Container::HuggingFace),
+            row: tensor.each_head.then_some(row),
             row_order: match tensor.transposed && is_weight {
                 true => RowOrder::Transposed,
                 false => spec.row_order(tensor, layer, Container::Gguf),
             },
             less_one: tensor.plus_one && is_weight,
-        })
+        };
+        modules.into_iter().enumerate().map(renamed).collect()
     }
 
     /// Whether GGUF tensor `name` is the bias of a role in any layer.
@@ -406,15 +410,17 @@ impl ModelSpec {
                 Container::HuggingFace => order,
                 Container::Gguf => self.row_order(tensor, layer, container).then(order),
             };
+            let hugging_face = container == Container::HuggingFace;
+            let (rows, columns) = if tensor.each_head && !hugging_face { (1, Some(rows)) } else { (rows, columns) };
             let parts = [Some(("weight", columns)), has_bias.then_some(("bias", None))];
-            let modules = self.modules(tensor, layer, container);
+            let modules = self.modules(tensor, layer);
             let parts = modules.iter().flat_map(|module| parts.into_iter().flatten().map(move |part| (module, part)));
             for (module, (suffix, columns)) in parts {
+                let module = if hugging_face { module } else { tensor.gguf };
                 let name = self.family.name_of(module, layer, suffix, container);
                 let above = tensors.iter().rev().find(|other| other.name == name).map_or(0, |other| other.rows.end);
                 let rows = above..above + rows;
                 let bias = suffix == "bias";
-                let hugging_face = container == Container::HuggingFace;
                 let plus_one = tensor.plus_one && !bias && hugging_face;
                 let transposed = tensor.transposed && columns.is_some() && hugging_face;
                 tensors.push(TensorRef { role, name, rows, columns, bias, order, plus_one, transposed });
@@ -423,11 +429,8 @@ impl ModelSpec {
         tensors
     }
 
-    /// The modules that hold a row of the table: one, or one for each head.
-    fn modules(&self, tensor: &Tensor, layer: Option<usize>, container: Container) -> Vec<String> {
-        if container == Container::Gguf {
-            return vec![tensor.gguf.to_string()];
-        }
+    /// The modules that hold a row of the table in a Hugging Face checkpoint: one, or one for each head.
+    fn modules(&self, tensor: &Tensor, layer: Option<usize>) -> Vec<String> {
         match layer.and_then(|layer| self.layers.get(layer)).filter(|_| tensor.each_head) {
             None => vec![tensor.hf.to_string()],
             Some(Layer { attention, .. }) => {

@@ -32,7 +32,7 @@ impl ModelSpec {
     /// The tensors of a GGUF file under their Hugging Face names and with their rows in that order; what the family's table
     /// does not have keeps its name.
     pub(crate) fn renamed(&self, weights: Weights) -> Result<Weights, ModelError> {
-        Ok(weights.renamed(|name| self.family.hugging_face_name(name, self))?)
+        Ok(weights.renamed(|name| self.family.hugging_face_names(name, self))?)
     }
 
     /// The config.json of a model that came without one, for weights stored as `dtype`.

@@ -111,8 +111,8 @@ impl ModelSpec {
                 Some((layer, Some(kind))) => self.absent.contains(BlockId { kind, layer }),
                 _ => false,
             };
-            let renamed = self.family.hugging_face_name(name, self);
-            let known = renamed.is_some_and(|renamed| needed.contains(&renamed.name) || absent(&renamed.name));
+            let renamed = self.family.hugging_face_names(name, self);
+            let known = renamed.iter().any(|renamed| needed.contains(&renamed.name) || absent(&renamed.name));
             if !known && !name.ends_with(".attn_rot_embd.weight") {
                 return Err(ModelError::Unsupported {
                     file: file.to_string(),

@@ -119,6 +119,8 @@ pub(crate) struct Heads {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Renamed {
     pub name: String,
+    /// The row of the file's matrix that this is, as a vector; None: all of the tensor.
+    pub row: Option<usize>,
     pub row_order: RowOrder,
     /// Whether 1 is taken off every value.
     pub less_one: bool,
@@ -127,7 +129,21 @@ pub(crate) struct Renamed {
 impl Renamed {
     /// As it is stored.
     pub fn only(name: String) -> Self {
-        Self { name, row_order: RowOrder::Stored, less_one: false }
+        Self { name, row: None, row_order: RowOrder::Stored, less_one: false }
+    }
+
+    /// What it makes of the file's tensor.
+    fn of(self, stored: &TensorInfo) -> TensorInfo {
+        let mut tensor = stored.clone();
+        if let Some(row) = self.row {
+            tensor.bytes = stored.bytes / stored.rows().max(1) as u64;
+            tensor.offset += row as u64 * tensor.bytes;
+            tensor.shape.remove(0);
+        }
+        if self.row_order == RowOrder::Transposed {
+            tensor.shape.reverse();
+        }
+        TensorInfo { name: self.name, row_order: self.row_order, less_one: self.less_one, ..tensor }
     }
 }
 
@@ -329,24 +345,34 @@ impl Weights {
         Err(WeightsError::Malformed { file: self.source_name(source).to_string(), container: self.container, reason })
     }
 
-    /// The same tensors under other names, handed out in another way than the file has them; a tensor for which there is
-    /// nothing else keeps its name.
+    /// The same tensors under other names, handed out in another way than the file has them: each as one, or as its rows. A
+    /// tensor for which there is nothing else keeps its name.
     ///
     /// # Errors
-    /// [`WeightsError::Malformed`] if two come to have one name.
-    pub(crate) fn renamed(self, name: impl Fn(&str) -> Option<Renamed>) -> Result<Self, WeightsError> {
-        let mut tensors: Vec<TensorInfo> = self.tensors.into_values().collect();
-        for tensor in &mut tensors {
-            if let Some(Renamed { name, row_order, less_one }) = name(&tensor.name) {
-                (tensor.name, tensor.row_order, tensor.less_one) = (name, row_order, less_one);
-                if row_order == RowOrder::Transposed {
-                    tensor.shape.reverse();
-                }
+    /// [`WeightsError::Malformed`] if two come to have one name; [`WeightsError::Shape`] if a matrix has not as many rows as
+    /// there are names for them.
+    pub(crate) fn renamed<I>(self, names: impl Fn(&str) -> I) -> Result<Self, WeightsError>
+    where
+        I: IntoIterator<Item = Renamed>,
+    {
+        let (mut tensors, mut unsupported) = (Vec::new(), Vec::new());
+        for (name, tensor) in &self.tensors {
+            let renamed: Vec<Renamed> = names(name).into_iter().collect();
+            if renamed.iter().any(|renamed| renamed.row.is_some()) {
+                self.require(name, &[renamed.len(), tensor.elements() / renamed.len()])?;
+            }
+            match renamed.is_empty() {
+                true => tensors.push(tensor.clone()),
+                false => tensors.extend(renamed.into_iter().map(|renamed| renamed.of(tensor))),
             }
         }
-        let mut unsupported: Vec<UnsupportedTensor> = self.unsupported.into_values().collect();
-        for tensor in &mut unsupported {
-            tensor.name = name(&tensor.name).map_or_else(|| tensor.name.clone(), |renamed| renamed.name);
+        for (name, tensor) in &self.unsupported {
+            let renamed = names(name).into_iter().map(|renamed| renamed.name);
+            let before = unsupported.len();
+            unsupported.extend(renamed.map(|name| UnsupportedTensor { name, ..tensor.clone() }));
+            if unsupported.len() == before {
+                unsupported.push(tensor.clone());
+            }
         }
         Self::new(self.container, self.sources, tensors, unsupported, self.supported)
     }

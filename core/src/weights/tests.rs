@@ -114,7 +114,7 @@ fn values_of_every_float_type_come_less_one() {
         (DType::BF16, [1.5, 0.25].iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect()),
     ];
     for (dtype, bytes) in stored {
-        let renamed = |_: &str| Some(Renamed { name: "b".into(), row_order: RowOrder::Stored, less_one: true });
+        let renamed = |_: &str| Some(Renamed { less_one: true, ..Renamed::only("b".into()) });
         let weights = weights(bytes, vec![tensor("a", dtype, &[2], 0)]).renamed(renamed).unwrap();
         assert_eq!(block_on(weights.read_f32("b")).unwrap(), [0.5, -0.75], "{dtype}");
         assert_eq!(block_on(weights.read_rows("b", 1..2)).unwrap().to_f32(), [-0.75], "{dtype}");
@@ -212,7 +212,7 @@ fn the_embedded_model_opens() {
 #[test]
 fn a_transposed_tensor_has_the_files_columns_for_rows() {
     let bytes = (0..6u8).flat_map(|value| f32::from(value).to_le_bytes()).collect();
-    let renamed = |_: &str| Some(Renamed { name: "b".into(), row_order: RowOrder::Transposed, less_one: false });
+    let renamed = |_: &str| Some(Renamed { row_order: RowOrder::Transposed, ..Renamed::only("b".into()) });
     let weights = weights(bytes, vec![tensor("a", DType::F32, &[2, 3], 0)]).renamed(renamed).unwrap();
     assert!(weights.require("b", &[3, 2]).is_ok());
     assert_eq!(block_on(weights.read_f32("b")).unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
@@ -221,6 +221,26 @@ fn a_transposed_tensor_has_the_files_columns_for_rows() {
     // Transposed once more, it is read as it lies there.
     let twice = block_on(weights.transposed(&BTreeSet::from(["b"]))).unwrap();
     assert_eq!(block_on(twice.read_rows("b", 1..2)).unwrap().to_f32(), [3.0, 4.0, 5.0]);
+}
+
+#[test]
+fn rows_of_a_matrix_come_as_vectors() {
+    let bytes: Vec<u8> = (0..8u8).flat_map(|value| f32::from(value).to_le_bytes()).collect();
+    let renamed = |rows: usize| {
+        let row = |row| Renamed { row: Some(row), ..Renamed::only(format!("norms.{row}")) };
+        let names = move |name: &str| if name == "a" { (0..rows).map(row).collect() } else { Vec::new() };
+        let tensors = vec![tensor("a", DType::F32, &[2, 3], 0), tensor("b", DType::F32, &[2], 24)];
+        weights(bytes.clone(), tensors).renamed(names)
+    };
+    let apart = renamed(2).unwrap();
+    assert_eq!(apart.names().collect::<Vec<_>>(), ["b", "norms.0", "norms.1"]);
+    for (name, expected) in [("norms.0", [0.0, 1.0, 2.0]), ("norms.1", [3.0, 4.0, 5.0])] {
+        apart.require(name, &[3]).unwrap();
+        assert_eq!(block_on(apart.read_f32(name)).unwrap(), expected);
+    }
+    assert_eq!(block_on(apart.read_rows("norms.1", 1..3)).unwrap().to_f32(), [4.0, 5.0]);
+    let error = renamed(3).unwrap_err().to_string();
+    assert!(error.contains("`a` has shape [2, 3], expected [3, 2]"), "{error}");
 }
 
 #[test]

@@ -189,13 +189,16 @@ impl Selection<'_> {
 
     fn copied(&mut self, tensors: &[TensorRef], from: &[TensorRef], silent: bool) -> Result<(), ExportError> {
         let mut outputs: Vec<Output> = Vec::new();
-        for tensor in tensors {
+        for (i, tensor) in tensors.iter().enumerate() {
             check_name(tensor)?;
             // A norm that both blocks of a layer read.
             if self.outputs.iter().any(|output| output.name == tensor.name) {
                 continue;
             }
-            let found = from.iter().find(|found| found.role == tensor.role && found.bias == tensor.bias);
+            let same = |other: &TensorRef| other.role == tensor.role && other.bias == tensor.bias;
+            // One of several where each head has its own.
+            let place = tensors[..i].iter().filter(|other| same(other)).count();
+            let found = from.iter().filter(|found| same(found)).nth(place);
             let Some(found) = found else { return Err(no_place(tensor).into()) };
             let order = if found.transposed { RowOrder::Transposed } else { found.order };
             let piece = Piece {
@@ -205,12 +208,12 @@ impl Selection<'_> {
                 rows: found.rows.clone(),
             };
             if let Some(output) = outputs.iter_mut().find(|output| output.name == tensor.name) {
-                output.append(piece);
+                output.append(tensor.rows.len(), piece);
                 continue;
             }
             let stored = self.input.weights.require_type(&piece.tensor)?;
             let dtype = self.dtype(tensor, &piece.tensor, stored)?;
-            let shape = [Some(piece.rows.len()), tensor.columns].into_iter().flatten().collect();
+            let shape = [Some(tensor.rows.len()), tensor.columns].into_iter().flatten().collect();
             let zeros = silent && tensor.role.is_output();
             let content = if zeros { Content::Constant(0.0) } else { Content::Stored(vec![piece]) };
             outputs.push(Output { name: tensor.name.clone(), shape, dtype, content });
@@ -223,8 +226,8 @@ impl Selection<'_> {
     fn dtype(&self, tensor: &TensorRef, name: &str, stored: DType) -> Result<DType, ExportError> {
         let GgufOptions { dtype, quantize, .. } = self.options;
         let hugging_face = self.input.container == Container::HuggingFace;
-        let Some(columns) = tensor.columns.filter(|_| tensor.role != Role::Positions) else {
-            // As llama.cpp wants vectors, and what is added to the embedding.
+        let Some(columns) = tensor.columns.filter(|_| tensor.role != Role::Positions && !tensor.role.is_norm()) else {
+            // As llama.cpp wants norms and biases, and what is added to the embedding.
             return Ok(if hugging_face || stored.is_quantised() { DType::F32 } else { stored });
         };
         if stored.is_quantised() {
@@ -264,7 +267,8 @@ impl Selection<'_> {
             }
             let shape = [Some(tensor.rows.len()), tensor.columns].into_iter().flatten().collect();
             let value = if tensor.role.is_norm() && !tensor.bias { 1.0 } else { 0.0 };
-            let dtype = tensor.columns.map_or(DType::F32, |columns| self.zeros_type(columns));
+            let columns = tensor.columns.filter(|_| !tensor.role.is_norm());
+            let dtype = columns.map_or(DType::F32, |columns| self.zeros_type(columns));
             outputs.push(Output { name: tensor.name.clone(), shape, dtype, content: Content::Constant(value) });
         }
         Ok(outputs)
@@ -307,9 +311,9 @@ impl Selection<'_> {
 }
 
 impl Output {
-    /// Puts rows below those that are there.
-    fn append(&mut self, piece: Piece) {
-        self.shape[0] += piece.rows.len();
+    /// Puts so many rows below those that are there.
+    fn append(&mut self, rows: usize, piece: Piece) {
+        self.shape[0] += rows;
         let Content::Stored(pieces) = &mut self.content else { return };
         match pieces.last_mut() {
             Some(last)

@@ -15,12 +15,7 @@ const STABLELM: Family = Family {
     config_class: "StableLmConfig",
     package: "stablelm",
     // llama.cpp's converter writes that key, which nobody needs.
-    gguf: gguf_with(
-        "stablelm",
-        &DEFAULTS,
-        &[PARALLEL_LAYERS],
-        |spec| json!({"use_qkv_bias": spec.biases().0.qkv, "use_parallel_residual": spec.layers[0].parallel}),
-    ),
+    gguf: gguf_with("stablelm", &DEFAULTS, &[PARALLEL_LAYERS], config),
     tensors: &tensors(FEED_FORWARD_NORM),
     spec,
     ..super::FAMILY
@@ -35,8 +30,8 @@ const fn tensors(feed_forward_norm: Tensor) -> [Tensor; 14] {
         QUERY,
         KEY,
         VALUE,
-        tensor(Role::QueryNorm, "self_attn.q_layernorm.norms", "").each_head(),
-        tensor(Role::KeyNorm, "self_attn.k_layernorm.norms", "").each_head(),
+        tensor(Role::QueryNorm, "self_attn.q_layernorm.norms", QUERY_NORM.gguf).each_head(),
+        tensor(Role::KeyNorm, "self_attn.k_layernorm.norms", KEY_NORM.gguf).each_head(),
         ATTENTION_OUT,
         feed_forward_norm,
         GATE,
@@ -52,11 +47,23 @@ const QKV_BIAS: Key = key("use_qkv_bias", "");
 const PARALLEL_LAYERS: Key = key("use_parallel_residual", "use_parallel_residual");
 const QK_NORM: Key = key("qk_layernorm", "");
 
+fn config(spec: &ModelSpec) -> Value {
+    let layer = &spec.layers[0];
+    json!({
+        "use_qkv_bias": layer.attention.bias.qkv, "use_parallel_residual": layer.parallel,
+        "qk_layernorm": layer.attention.qk_norm.is_some(),
+    })
+}
+
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &DEFAULTS)?;
     let qkv = qkv_bias(settings, QKV_BIAS, false)?;
     spec.set_bias(AttentionBias { qkv, out: false }, false);
-    if settings.flag(QK_NORM)?.unwrap_or(false) {
+    let normed_heads = match settings.first_layer_holds(QUERY_NORM.gguf) {
+        Some(normed) => normed,
+        None => settings.flag(QK_NORM)?.unwrap_or(false),
+    };
+    if normed_heads {
         spec.set_qk_norm(Over::EachHead);
     }
     let parallel = match settings.first_layer_holds(FEED_FORWARD_NORM.gguf) {

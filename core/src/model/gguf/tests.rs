@@ -4,6 +4,7 @@ use std::rc::Rc;
 use pollster::block_on;
 
 use super::*;
+use crate::model::spec::Over;
 use crate::weights::BytesSource;
 
 use MetadataValue::{Float, Signed, Unsigned};
@@ -340,11 +341,18 @@ fn a_baichuan_of_32_layers_is_a_llama() {
 }
 
 #[test]
-fn norms_of_stablelms_heads_are_refused() {
+fn norms_of_stablelms_heads_are_rows_of_a_matrix() {
     let opened = file("stablelm", &["blk.0.attn_q_norm.weight"], &[]);
     let spec = ModelSpec::from_gguf(&opened).unwrap();
-    let error = spec.check_gguf_names("m.gguf", &opened.weights).unwrap_err().to_string();
-    assert!(error.contains("m.gguf: ") && error.contains("blk.0.attn_q_norm.weight"), "{error}");
+    assert_eq!(spec.layers[0].attention.qk_norm.map(|norm| norm.over), Some(Over::EachHead));
+    assert_eq!(ModelSpec::from_config(&spec.to_config(FloatType::F32)).unwrap(), spec);
+    spec.check_gguf_names("m.gguf", &opened.weights).unwrap();
+    // Here it is a vector, as long as the four heads together.
+    let error = spec.renamed(opened.weights).unwrap_err().to_string();
+    assert!(error.contains("`blk.0.attn_q_norm.weight` has shape [32], expected [4, 8]"), "{error}");
+
+    let plain = file("stablelm", &[], &[]);
+    assert!(ModelSpec::from_gguf(&plain).unwrap().layers[0].attention.qk_norm.is_none());
 }
 
 #[test]

@@ -388,7 +388,7 @@ fn values_that_are_not_finite_are_named_by_their_hugging_face_row() {
     let writer = Writer::new("x").tensor("q", &[2, 4], 0, 0).data(&data);
     let name = "q";
     let row_order = RowOrder::InterleavedRope { head_dim: 4, rotated: 4 };
-    let renamed = Renamed { name: name.to_string(), row_order, less_one: false };
+    let renamed = Renamed { row_order, ..Renamed::only(name.to_string()) };
     let weights = open_bytes(writer.bytes()).unwrap().weights.renamed(|_| Some(renamed.clone())).unwrap();
     match block_on(weights.read_rows(name, 1..3)).unwrap_err() {
         WeightsError::NotFinite { row, value, .. } => assert!(row == 1 && value.is_nan()),

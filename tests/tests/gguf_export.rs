@@ -193,6 +193,10 @@ fn check_blocks(what: &str, source: &Checkpoint, removed: &BlockSet, found: &Che
         // Where a block's tensors are is asked of their names, which have the number of their layer.
         for info in source.weights.iter() {
             let Some((before, after)) = info.name.split_once(&format!(".{layer}.")) else { continue };
+            // The number of a head, behind that of another layer.
+            if before.split('.').any(|part| part.parse::<usize>().is_ok()) {
+                continue;
+            }
             let attention =
                 ["self_attn", ".attn", "attention.", "self_attention", "input_layernorm", "ln_1", "ln_attn"];
             let kind =

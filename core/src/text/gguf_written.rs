@@ -6,6 +6,7 @@
 //! not written.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
@@ -15,7 +16,7 @@ use super::gguf_tokenizer::{
 };
 use super::special_tokens::{self, named};
 use super::vocabulary::TokenType;
-use super::word_rules::WordRules;
+use super::word_rules::{WORD_RULES, WordRules, Words, words};
 use super::{TextError, Tokenizer};
 use crate::json;
 use crate::model::ModelSpec;
@@ -50,6 +51,32 @@ pub(super) const AWKWARD: [&str; 10] = [
     "\r\r\n \r \n\n \t\n\u{b}\u{c} x",
     "\u{2b0}\u{60c}\u{20ac}aS\u{1c5}\n\u{a0}D Sds\u{1f642}\\!\u{c9}\u{2b0}\u{200d}-!  r'LL",
 ];
+
+/// How the rules that have names split both kinds of texts. Compiling their expressions takes most of the time of writing a tokenizer.
+static NAMED: LazyLock<Vec<(&WordRules, Splits)>> = LazyLock::new(|| {
+    let splits = |rules: &'static WordRules| Some((rules, splits(&rules.pre_tokenizer())?));
+    WORD_RULES.iter().filter_map(splits).collect()
+});
+
+/// The words of the plain texts, and of the awkward ones.
+type Splits = [Vec<Words>; 2];
+
+fn splits(pre_tokenizer: &Value) -> Option<Splits> {
+    let mut plain = words(pre_tokenizer, &[&PLAIN[..], &AWKWARD].concat())?;
+    let awkward = plain.split_off(PLAIN.len());
+    Some([plain, awkward])
+}
+
+/// The rules that split plain texts as a tokenizer.json's `pre_tokenizer` does, and how many of the awkward ones.
+fn splitting_as(pre_tokenizer: &Value) -> Vec<(usize, &'static WordRules)> {
+    let Some([plain, awkward]) = splits(pre_tokenizer) else { return Vec::new() };
+    if plain.contains(&None) {
+        return Vec::new();
+    }
+    let same = NAMED.iter().filter(|(_, [other, _])| *other == plain);
+    let alike = |other: &[Words]| other.iter().zip(&awkward).filter(|(a, b)| a == b).count();
+    same.map(|(rules, [_, other])| (alike(other), *rules)).collect()
+}
 
 /// The entries of a tokenizer for a model, and what is to be said where they are not all that it is. `read` has the files beside
 /// it.
@@ -156,7 +183,7 @@ impl Source<'_> {
     ) -> Result<(Entries, bool), String> {
         let merges: Vec<String> = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
         let whole_words = file["model"]["ignore_merges"].as_bool().unwrap_or(false);
-        let mut rules = WordRules::splitting_as(&file["pre_tokenizer"], &PLAIN, &AWKWARD);
+        let mut rules = splitting_as(&file["pre_tokenizer"]);
         if rules.is_empty() {
             return Err("llama.cpp has no name for how it splits words".to_string());
         }
@@ -398,12 +425,12 @@ mod tests {
             (split(&words(r"\p{N}{1,3}")), "llama-bpe"),
             (split(&words(r"\p{N}")), "qwen2"),
         ] {
-            let rules = WordRules::splitting_as(&pre_tokenizer, &PLAIN, &AWKWARD);
+            let rules = splitting_as(&pre_tokenizer);
             let most = rules.iter().map(|(alike, _)| *alike).max().unwrap();
             assert!(rules.iter().any(|(alike, rules)| rules.names[0] == name && *alike == most), "{name}: {rules:?}");
         }
         let none = split("[aeiou]");
-        assert!(WordRules::splitting_as(&none, &PLAIN, &AWKWARD).is_empty() && is_byte_level(&none));
+        assert!(splitting_as(&none).is_empty() && is_byte_level(&none));
     }
 
     #[test]

@@ -167,7 +167,7 @@ pub(super) struct WordRules {
 const PLAIN: WordRules =
     WordRules { names: &[], nfc: false, digits_from_the_end: false, splits: &[], whole_words: false, add_bos: false };
 
-const WORD_RULES: &[WordRules] = &[
+pub(super) const WORD_RULES: &[WordRules] = &[
     // llama.cpp's own rules for files that do not name theirs; no tokenizer.json stands behind them.
     WordRules { names: &["default"], splits: &[r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"], ..PLAIN },
     WordRules {
@@ -378,24 +378,6 @@ impl WordRules {
         WORD_RULES.iter().find(|rules| rules.names.contains(&name))
     }
 
-    /// The rules that split plain texts as a tokenizer.json's `pre_tokenizer` does, and how many of the awkward ones.
-    pub fn splitting_as(pre_tokenizer: &Value, plain: &[&str], awkward: &[&str]) -> Vec<(usize, &'static Self)> {
-        let Some(steps) = Steps::new(pre_tokenizer) else { return Vec::new() };
-        let wanted: Vec<_> = plain.iter().map(|text| steps.words(text)).collect();
-        let more: Vec<_> = awkward.iter().map(|text| steps.words(text)).collect();
-        if wanted.contains(&None) {
-            return Vec::new();
-        }
-        let alike = |rules: &'static Self| {
-            let steps = Steps::new(&rules.pre_tokenizer())?;
-            // Most are told by the first text.
-            let same = plain.iter().zip(&wanted).all(|(text, wanted)| steps.words(text) == *wanted);
-            let alike = || awkward.iter().zip(&more).filter(|(text, wanted)| steps.words(text) == **wanted).count();
-            same.then(|| (alike(), rules))
-        };
-        WORD_RULES.iter().filter_map(alike).collect()
-    }
-
     /// All names, with commas between them.
     pub fn known() -> String {
         WORD_RULES.iter().flat_map(|rules| rules.names).copied().collect::<Vec<_>>().join(", ")
@@ -418,30 +400,23 @@ impl WordRules {
     }
 }
 
-/// The steps of a `pre_tokenizer`.
-struct Steps(PreTokenizerWrapper);
+/// Where the words of a text begin and end, in bytes; None if it cannot be split.
+pub(super) type Words = Option<Vec<(usize, usize)>>;
 
-impl Steps {
-    /// None if there are no such steps.
-    fn new(pre_tokenizer: &Value) -> Option<Self> {
-        guarded(|| {
-            let steps = serde_json::from_value(pre_tokenizer.clone());
-            steps.map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })
-        })
-        .ok()
-        .map(Self)
-    }
-
-    /// Where the words of a text begin and end, in bytes; None if the steps fail.
-    fn words(&self, text: &str) -> Option<Vec<(usize, usize)>> {
+/// How a tokenizer.json's `pre_tokenizer` splits texts; None if there are no such steps.
+pub(super) fn words(pre_tokenizer: &Value, texts: &[&str]) -> Option<Vec<Words>> {
+    let failed = |reason: String| super::TextError::Tokenizer { reason };
+    let steps = || serde_json::from_value(pre_tokenizer.clone()).map_err(|error| failed(error.to_string()));
+    let steps: PreTokenizerWrapper = guarded(steps).ok()?;
+    let words = |text: &&str| {
         let split = || {
-            let mut split = PreTokenizedString::from(text);
-            let done = self.0.pre_tokenize(&mut split);
-            done.map_err(|error| super::TextError::Tokenizer { reason: error.to_string() })?;
+            let mut split = PreTokenizedString::from(*text);
+            steps.pre_tokenize(&mut split).map_err(|error| failed(error.to_string()))?;
             Ok(split)
         };
         let split = guarded(split).ok()?;
         let places = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
         Some(places.into_iter().map(|(_, place, _)| place).collect())
-    }
+    };
+    Some(texts.iter().map(words).collect())
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::Value;
 
-use crate::{SMOLLM2, cargo, driver, python, root, run};
+use crate::{SMOLLM2, built, cargo, driver, python, root, run};
 
 #[derive(Args)]
 pub struct BenchArgs {
@@ -121,8 +121,8 @@ pub fn bench(args: &BenchArgs) -> anyhow::Result<()> {
 }
 
 fn program(model: &str) -> Command {
-    let mut command = Command::new(root().join("target/release/blockpruner"));
-    command.args(["bench", "--model", model]).current_dir(root());
+    let mut command = built("release");
+    command.args(["bench", "--model", model]);
     command
 }
 
@@ -186,8 +186,8 @@ fn growth() -> anyhow::Result<()> {
 fn first_layers(layers: usize) -> anyhow::Result<PathBuf> {
     let folder = root().join("target/tmp/first-layers");
     if !folder.exists() {
-        let mut export = Command::new(root().join("target/release/blockpruner"));
-        run(export.args(["export", "--model", SMOLLM2, "--step", "0", "--out"]).arg(&folder).current_dir(root()))?;
+        let mut export = built("release");
+        run(export.args(["export", "--model", SMOLLM2, "--step", "0", "--out"]).arg(&folder))?;
     }
     let file = folder.join("config.json");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;

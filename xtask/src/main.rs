@@ -82,9 +82,24 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// The command line, as the tests build it.
+/// Builds the command line as the tests do. By itself it has other features of its dependencies, which would be compiled again.
+fn build_blockpruner() -> anyhow::Result<()> {
+    run(&mut cargo(&["test", "--workspace", "--no-run"]))
+}
+
+/// The command line in the workspace's root, as it was built with a profile.
+fn built(profile: &str) -> Command {
+    let name = format!("blockpruner{}", std::env::consts::EXE_SUFFIX);
+    let mut command = Command::new(root().join("target").join(profile).join(name));
+    command.current_dir(root());
+    command
+}
+
+/// The command line as the tests have built it.
 fn blockpruner(args: &[&str]) -> Command {
-    cargo(&[&["run", "-q", "-p", "blockpruner-cli", "--"], args].concat())
+    let mut command = built("debug");
+    command.args(args);
+    command
 }
 
 /// Runs a command, says which and how long it took, and fails if it does.

@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::Value;
 
-use crate::{SMOLLM2, cargo, driver, root, run};
+use crate::{SMOLLM2, built, cargo, driver, root, run};
 
 #[derive(Args)]
 pub struct QualityArgs {
@@ -189,8 +189,8 @@ impl Table<'_> {
     }
 
     fn program(&self, name: &str) -> Command {
-        let mut command = Command::new(root().join("target/release/blockpruner"));
-        command.args([name, "--quiet", "--model", &self.args.model]).current_dir(root());
+        let mut command = built("release");
+        command.args([name, "--quiet", "--model", &self.args.model]);
         if name != "evaluate" {
             command.args(["--window", &self.args.window.to_string()]);
         }

@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::{cargo, checks, driver, python, root, run, runtimes, wasm, web};
+use crate::{build_blockpruner, cargo, checks, driver, python, root, run, runtimes, wasm, web};
 
 #[derive(Args)]
 pub struct TestArgs {
@@ -79,6 +79,9 @@ pub fn test(args: &TestArgs) -> anyhow::Result<()> {
     match &args.only[..] {
         [] => everything()?,
         parts => all(parts)?,
+    }
+    if args.with_transformers || args.with_runtimes {
+        build_blockpruner()?;
     }
     if args.with_transformers {
         python::check_exports()?;

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::wasm::{self, Toolchain};
-use crate::{cargo, python, root, run};
+use crate::{build_blockpruner, cargo, python, root, run};
 
 /// Built files of the page that are not made by the bundler: the embedded model.
 const TINY: [&str; 4] = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
@@ -55,7 +55,7 @@ pub fn test() -> anyhow::Result<()> {
         return Ok(());
     }
     // The program that the browser is compared with, as the other tests build it.
-    run(&mut cargo(&["test", "--workspace", "--no-run"]))?;
+    build_blockpruner()?;
     run(&mut npm(&["test"]))
 }
 

@@ -209,10 +209,11 @@ impl Table<'_> {
         format!("| strategy | parameters removed | perplexity |{tasks}{mean}\n{}|\n", "|---".repeat(columns))
     }
 
-    /// A row: means over the draws, and standard errors of the tasks where there is one draw.
+    /// A row: means over the draws, and standard errors of the tasks where there is one draw. The mean of perplexities is that of
+    /// the mean loss, as of an arithmetic one the worst draw would be all that is seen.
     fn row(&self, name: &str, shares: &[f64], measured: &[Measured]) -> String {
         let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len().max(1) as f64;
-        let perplexity = mean(measured.iter().map(|one| one.perplexity).collect());
+        let perplexity = mean(measured.iter().map(|one| one.perplexity.ln()).collect()).exp();
         let mut row = format!("| {name} | {:.1} % | {perplexity:.2} |", 100.0 * mean(shares.to_vec()));
         for task in self.tasks() {
             let value = |key: &str| {

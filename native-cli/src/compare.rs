@@ -30,10 +30,13 @@ pub struct CompareArgs {
 pub async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let ratios = if args.ratios.is_empty() { &RATIOS[..] } else { &args.ratios };
     let comparison = Comparison::new(&args.runs.read()?, ratios);
-    comparison.warnings.iter().for_each(screen::warn);
     match args {
         CompareArgs { json: true, .. } => screen::print_json(&comparison),
-        CompareArgs { csv: true, .. } => screen::write(&comparison.to_csv()),
+        CompareArgs { csv: true, .. } => {
+            // All other forms have a place for them.
+            comparison.warnings.iter().for_each(screen::warn);
+            screen::write(&comparison.to_csv())
+        }
         CompareArgs { markdown: true, .. } => screen::print_text(&comparison.to_markdown()),
         _ => screen::print_text(&comparison.to_text()),
     }

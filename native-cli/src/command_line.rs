@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// The program's name and its arguments, on one line and so that a shell reads them again. Of files, only their names: where they lie is
-/// nobody's business.
+/// The program's name and its arguments, on one line and so that a shell reads them again. Of files, only their names: where they
+/// lie is nobody's business.
 pub fn shown() -> String {
     let arguments = std::env::args_os().skip(1).map(|argument| quoted(&name_of(&argument.to_string_lossy())));
     std::iter::once("blockpruner".to_string()).chain(arguments).collect::<Vec<_>>().join(" ")

@@ -44,7 +44,8 @@ pub struct EvaluateArgs {
     /// Compare item by item with another run's --items file
     #[arg(long, value_name = "FILE", requires = "tasks")]
     against: Option<PathBuf>,
-    /// Continue prompts, beside the tasks or alone, by the whole model and without the blocks: those of a file, one a line, or a dozen that are built in
+    /// Continue prompts, beside the tasks or alone, by the whole model and without the blocks: those of a file, one a line, or a
+    /// dozen that are built in
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     generation: Option<Option<PathBuf>>,
     /// New tokens of each of them at most

@@ -54,16 +54,15 @@ fn check_losses(name: &str, reference: &Reference, found: &[f32]) {
 }
 
 /// Everything that the reference says; the worst relative error of a perplexity.
-fn check(gpu: &Rc<Gpu>, name: &str, with_search: bool) -> f64 {
-    let (checkpoint, reference) = fixture(name);
+fn check(gpu: &Rc<Gpu>, name: &str, (checkpoint, reference): &(Rc<Checkpoint>, Reference), with_search: bool) -> f64 {
     let mut told = (0, 1);
-    block_on(DeviceModel::stream(gpu.clone(), &checkpoint, &mut |done, total| told = (done, total))).unwrap();
+    block_on(DeviceModel::stream(gpu.clone(), checkpoint, &mut |done, total| told = (done, total))).unwrap();
     assert_eq!(told.0, told.1, "{name}: parameters that are streamed from");
-    let model = block_on(DeviceModel::load(gpu.clone(), &checkpoint, &mut |done, total| told = (done, total))).unwrap();
+    let model = block_on(DeviceModel::load(gpu.clone(), checkpoint, &mut |done, total| told = (done, total))).unwrap();
     assert_eq!(told.0, told.1, "{name}: parameters that are loaded");
     let windows = Windows::from_ids(reference.ids.clone(), reference.window, None).unwrap();
     let scorer = Scorer::new(&model, &windows).unwrap();
-    check_losses(name, &reference, &block_on(scorer.nll(&BlockSet::new())).unwrap());
+    check_losses(name, reference, &block_on(scorer.nll(&BlockSet::new())).unwrap());
     let mut worst: f64 = 0.0;
     let mut compare = |what: &str, found: f64, expected: f64| {
         let error = relative(found, expected);
@@ -78,7 +77,7 @@ fn check(gpu: &Rc<Gpu>, name: &str, with_search: bool) -> f64 {
     if let Some(expected) = reference.greedy.as_ref().filter(|_| with_search) {
         let remove = expected.order.len();
         let steps = |strategy| {
-            let (_, state) = greedy(gpu, &checkpoint, &windows, &options(remove, BlockTypes::Mix, strategy), None);
+            let (_, state) = greedy(gpu, checkpoint, &windows, &options(remove, BlockTypes::Mix, strategy), None);
             state.steps.iter().map(|step| (step.removed, step.perplexity)).collect::<Vec<_>>()
         };
         // The same bits: shortcuts of the default search may change the work, never the result. The literal loop is most of the
@@ -116,10 +115,11 @@ fn every_fixture_agrees_with_transformers() {
     let is_slow = gpu.name().contains("SwiftShader");
     let differs = |name: &str| REPRESENTATIVE.iter().chain(&VARIANTS).any(|other| *other == name);
     for name in names {
-        let error = check(&gpu, &name, !is_slow || differs(&name));
+        let opened = fixture(&name);
+        let error = check(&gpu, &name, &opened, !is_slow || differs(&name));
         println!("{name}: worst relative error {error:.1e}");
         worst = worst.max(error);
-        for kind in kinds(&fixture(&name).0, &name) {
+        for kind in kinds(&opened.0, &name) {
             let (fixtures, most) = by_kind.entry(kind).or_default();
             (*fixtures, *most) = (*fixtures + 1, most.max(error));
         }
@@ -139,7 +139,7 @@ fn every_kernel_agrees_with_transformers() {
             return;
         }
         for name in REPRESENTATIVE.into_iter().chain(VARIANTS) {
-            let error = check(&gpu, name, name == REPRESENTATIVE[0]);
+            let error = check(&gpu, name, &fixture(name), name == REPRESENTATIVE[0]);
             println!("{kernel}, {name}: worst relative error {error:.1e}");
         }
     });
@@ -150,6 +150,6 @@ fn every_kernel_agrees_with_transformers() {
 fn tiny_bindings_agree_with_transformers() {
     let gpu = open(&GpuOptions::default().max_binding_bytes(8192));
     for name in REPRESENTATIVE {
-        println!("8 KiB bindings, {name}: worst relative error {:.1e}", check(&gpu, name, false));
+        println!("8 KiB bindings, {name}: worst relative error {:.1e}", check(&gpu, name, &fixture(name), false));
     }
 }

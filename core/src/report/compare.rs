@@ -337,38 +337,30 @@ fn common(runs: &[Run], ratios: &[f64]) -> Vec<CommonBlocks> {
 
 /// What makes figures of different plans different in kind.
 fn warnings(runs: &[Run]) -> Vec<String> {
-    let Some((first, others)) = runs.split_first() else { return Vec::new() };
     let mut warnings = Vec::new();
-    let mut differs = |what: &dyn Fn(&Run) -> String, sentence: &str| {
-        let different: Vec<_> =
-            others.iter().filter(|run| what(run) != what(first)).map(|run| run.name.as_str()).collect();
+    // Among the runs that have it.
+    let mut differs = |what: &dyn Fn(&Run) -> Option<String>, sentence: &str| {
+        let mut having = runs.iter().filter_map(|run| Some((run, what(run)?)));
+        let Some((first, usual)) = having.next() else { return };
+        let different: Vec<_> = having.filter(|(_, other)| *other != usual).map(|(run, _)| run.name.as_str()).collect();
         if !different.is_empty() {
             warnings.push(format!("{sentence} ({} against {})", different.join(", "), first.name));
         }
     };
     let model = |run: &Run| {
         let model = &run.plan.model;
-        format!("{} {} {} {}", model.family, model.layers, model.parameters, run.plan.fingerprint.weights)
+        Some(format!("{} {} {} {}", model.family, model.layers, model.parameters, run.plan.fingerprint.weights))
     };
     differs(&model, "the plans are of different models: their perplexities and blocks are not comparable");
     let text = |run: &Run| {
         let text = &run.plan.calibration;
-        format!("{} {} {} {}", text.source, text.windows, text.window, run.plan.fingerprint.token_ids)
+        Some(format!("{} {} {} {}", text.source, text.windows, text.window, run.plan.fingerprint.token_ids))
     };
     differs(&text, "the plans were made on different texts: perplexities on different texts are not comparable");
     let held_out = |run: &Run| {
         run.plan.held_out.as_ref().map(|found| format!("{} {} {}", found.text, found.windows, found.window))
     };
-    if let Some(first) = runs.iter().find(|run| held_out(run).is_some()) {
-        let is_other = |run: &&Run| held_out(run).is_some_and(|text| Some(text) != held_out(first));
-        let others: Vec<_> = runs.iter().filter(is_other).map(|run| run.name.as_str()).collect();
-        if !others.is_empty() {
-            let names = format!("{} against {}", others.join(", "), first.name);
-            warnings.push(format!(
-                "the held-out texts differ: perplexities on different texts are not comparable ({names})"
-            ));
-        }
-    }
+    differs(&held_out, "the held-out texts differ: perplexities on different texts are not comparable");
     let unfinished =
         runs.iter().filter(|run| run.unfinished().is_some()).map(|run| run.name.as_str()).collect::<Vec<_>>();
     if !unfinished.is_empty() {

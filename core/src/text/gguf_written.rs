@@ -52,7 +52,8 @@ pub(super) const AWKWARD: [&str; 10] = [
     "\u{2b0}\u{60c}\u{20ac}aS\u{1c5}\n\u{a0}D Sds\u{1f642}\\!\u{c9}\u{2b0}\u{200d}-!  r'LL",
 ];
 
-/// How the rules that have names split both kinds of texts. Compiling their expressions takes most of the time of writing a tokenizer.
+/// How the rules that have names split both kinds of texts. Compiling their expressions takes most of the time of writing a
+/// tokenizer.
 static NAMED: LazyLock<Vec<(&WordRules, Splits)>> = LazyLock::new(|| {
     let splits = |rules: &'static WordRules| Some((rules, splits(&rules.pre_tokenizer())?));
     WORD_RULES.iter().filter_map(splits).collect()

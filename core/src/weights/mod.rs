@@ -367,12 +367,11 @@ impl Weights {
             }
         }
         for (name, tensor) in &self.unsupported {
-            let renamed = names(name).into_iter().map(|renamed| renamed.name);
-            let before = unsupported.len();
-            unsupported.extend(renamed.map(|name| UnsupportedTensor { name, ..tensor.clone() }));
-            if unsupported.len() == before {
-                unsupported.push(tensor.clone());
+            let mut renamed: Vec<String> = names(name).into_iter().map(|renamed| renamed.name).collect();
+            if renamed.is_empty() {
+                renamed.push(name.clone());
             }
+            unsupported.extend(renamed.into_iter().map(|name| UnsupportedTensor { name, ..tensor.clone() }));
         }
         Self::new(self.container, self.sources, tensors, unsupported, self.supported)
     }

@@ -1,5 +1,4 @@
 //! Likelihoods of continuations: against the losses of the same texts as windows, and against greedy decoding.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -1,5 +1,4 @@
 //! Folders of the format `deci`: the keys of a plan by hand, every fixture written or refused by name, and read back.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::Path;
 use std::rc::Rc;

@@ -1,5 +1,4 @@
 //! The device layer: its test of itself, what it keeps and what it says when something is not to be had.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::cell::RefCell;
 use std::time::Instant;

@@ -1,5 +1,4 @@
 //! Every fixture, of every family and both containers, exported in every format and type, and read back.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::rc::Rc;
 

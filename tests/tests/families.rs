@@ -1,5 +1,4 @@
 //! What the documentation says about model families.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use blockpruner::model::families;
 use blockpruner_tests::{fixture, fixture_names};

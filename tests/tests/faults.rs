@@ -1,6 +1,5 @@
 //! Everything that can fail while pruning fails, once each: the device is lost, its memory or the disk is full. The error
 //! has a type, what was saved stays, and the search that goes on from it ends as one that was never interrupted.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -221,7 +220,7 @@ fn faults_are_survived() {
     }
 }
 
-/// Takes many minutes on a software driver: `cargo test -p blockpruner-tests --test faults -- --ignored --nocapture`.
+/// Takes many minutes on a software driver: `cargo test --workspace --test end_to_end faults -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes many minutes"]
 fn every_fault_is_survived() {

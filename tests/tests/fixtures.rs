@@ -1,5 +1,4 @@
 //! Losses, perplexities and the greedy search on every fixture, against Hugging Face transformers.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -1,6 +1,5 @@
 //! Folders without tokenizer.json: SentencePiece models, and vocab.json with merges.txt, compared with transformers and the
 //! `sentencepiece` package (`tests/reference/folder_tokenizer_ids.py`).
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::rc::Rc;
 

@@ -1,6 +1,5 @@
 //! Greedy generation: the fixtures' continuations against Hugging Face transformers with its own KV cache
 //! (`generate.json`, made by `tests/reference/generate.py`).
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::rc::Rc;
 

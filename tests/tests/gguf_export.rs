@@ -1,6 +1,5 @@
 //! GGUF files that are written: of every GGUF fixture, from the file and from the Hugging Face folder that it becomes, whole and
 //! without blocks, read back and scored.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
 //! Damaged files, wrong requests, a lost device and an interrupted search: clear errors, no panic, no lost work.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::ops::ControlFlow;
 use std::path::Path;

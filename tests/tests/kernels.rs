@@ -1,5 +1,4 @@
 //! Every shader against its CPU twin, for every kernel choice that the default device has.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use blockpruner::gpu::{Gpu, GpuOptions};
 use blockpruner::testing::{

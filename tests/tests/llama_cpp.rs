@@ -1,5 +1,4 @@
 //! Tokenizers rebuilt from GGUF metadata, compared with the ids of llama.cpp's own tokenizer (`tests/reference/llama_cpp_ids.py`).
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use blockpruner::testing::{GgufMetadata, MetadataArray, MetadataValue};
 use blockpruner::text::Tokenizer;

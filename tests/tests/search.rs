@@ -1,5 +1,4 @@
 //! The fast search against the literal one: the same bits, whatever the memory, and less work.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::rc::Rc;
 

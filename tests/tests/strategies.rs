@@ -1,5 +1,4 @@
 //! The strategies that the search is compared with: their measures against Hugging Face transformers, their orders, resuming.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

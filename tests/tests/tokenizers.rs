@@ -1,6 +1,5 @@
 //! Tokenizers rebuilt from the GGUF metadata of real models: byte-level ones compared with the rules of their published
 //! tokenizer.json, the SentencePiece kind with transformers and the `sentencepiece` package (`tests/reference/tokenizer_ids.py`).
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::Path;
 use std::rc::Rc;

@@ -76,7 +76,7 @@ pub fn test_on_swiftshader() -> anyhow::Result<()> {
     // attention that the fixtures have, shards, and all fixtures by every kernel, each of which has its twin here and the
     // built-in model in the browser.
     let left_out = ["--skip", "every_variant_of_a_shader", "--skip", "shards_agree", "--skip", "every_kernel_agrees"];
-    let what = [&["--test", "fixtures", "--test", "kernels", "--"][..], &left_out].concat();
-    let mut tests = cargo(&[&["test", "--workspace"], &what[..]].concat());
+    let mut tests = cargo(&["test", "--workspace", "--test", "end_to_end", "--", "fixtures::", "kernels::"]);
+    tests.args(left_out);
     run(tests.env("VK_DRIVER_FILES", SWIFTSHADER))
 }

@@ -82,9 +82,14 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
+/// `cargo test` with all but the documentation's examples. Programs of `examples` are left to the lints: linking them is no test.
+fn cargo_test(args: &[&str]) -> Command {
+    cargo(&[&["test", "--workspace", "--tests"], args].concat())
+}
+
 /// Builds the command line as the tests do. By itself it has other features of its dependencies, which would be compiled again.
 fn build_blockpruner() -> anyhow::Result<()> {
-    run(&mut cargo(&["test", "--workspace", "--no-run"]))
+    run(&mut cargo_test(&["--no-run"]))
 }
 
 /// The command line in the workspace's root, as it was built with a profile.

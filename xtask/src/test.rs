@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::{build_blockpruner, cargo, checks, driver, python, root, run, runtimes, wasm, web};
+use crate::{build_blockpruner, cargo, cargo_test, checks, driver, python, root, run, runtimes, wasm, web};
 
 #[derive(Args)]
 pub struct TestArgs {
@@ -37,44 +37,39 @@ enum Part {
     Web,
     /// Tests on SwiftShader, the second software driver
     Swiftshader,
-    /// What a release needs: documentation, packages, licences, lints for the browser
+    /// What a release needs: documentation, packages, licences
     Release,
+    /// Lints of what only the browser compiles
+    BrowserLints,
 }
 
 /// What runs by itself. The two take about as long as each other.
-const LANES: [&[Part]; 2] = [&[Part::Lints, Part::Native], &[Part::Web, Part::Swiftshader, Part::Release]];
+const LANES: [&[Part]; 2] =
+    [&[Part::Lints, Part::Native, Part::BrowserLints], &[Part::Web, Part::Swiftshader, Part::Release]];
 
 impl Part {
     fn test(self) -> anyhow::Result<()> {
         match self {
             Self::Lints => checks::lints(),
             Self::WithoutBuiltin => checks::without_builtin(),
-            // On a machine of somebody else's, all that fails should be seen at once.
-            Self::Native => run(&mut cargo(&["test", "--workspace", "--no-fail-fast"])),
+            Self::Native => native(),
             Self::Web => web::test(),
             Self::Swiftshader => driver::test_on_swiftshader(),
             Self::Release => checks::release(),
+            Self::BrowserLints => checks::browser_lints(),
         }
     }
 }
 
-/// Suites that take seconds.
-const QUICK: [&str; 8] = [
-    "--lib",
-    "--bins",
-    "--test=device",
-    "--test=families",
-    "--test=fixtures",
-    "--test=generate",
-    "--test=export",
-    "--test=corpus",
-];
+/// Files of end-to-end tests that take seconds.
+const QUICK: [&str; 5] = ["device::", "families::", "fixtures::", "generate::", "export::"];
 
 pub fn test(args: &TestArgs) -> anyhow::Result<()> {
     driver::ensure_vulkan()?;
     if args.quick {
         checks::lints()?;
-        return run(&mut cargo(&[&["test", "--workspace"], &QUICK[..]].concat()));
+        run(&mut cargo(&["test", "--workspace", "--lib", "--bins", "--test=corpus"]))?;
+        return run(cargo(&["test", "--workspace", "--test=end_to_end", "--"]).args(QUICK));
     }
     match &args.only[..] {
         [] => everything()?,
@@ -90,6 +85,12 @@ pub fn test(args: &TestArgs) -> anyhow::Result<()> {
         runtimes::check()?;
     }
     Ok(())
+}
+
+/// All tests of this machine, also if some fail: on a machine of somebody else's, all that does should be seen at once.
+fn native() -> anyhow::Result<()> {
+    let tests = run(&mut cargo_test(&["--no-fail-fast"]));
+    run(&mut cargo(&["test", "--workspace", "--doc"])).and(tests)
 }
 
 fn everything() -> anyhow::Result<()> {

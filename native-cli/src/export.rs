@@ -50,24 +50,13 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
         ));
     }
     let folder = DiskFolder::create(&args.out).map_err(as_input)?;
+    leave_nothing_when_stopped(folder.partial().to_path_buf())?;
     let checkpoint = open::checkpoint(&args.model).await?;
     let Removed { blocks: removed, step, provenance, .. } = args.removed.found(&checkpoint.spec)?;
     let options = ModelOptions::new(removed.clone(), args.format.library()).dtype(args.dtype.map(Dtype::library));
     let options =
         options.quantize(args.quantize.map(Quantize::library)).provenance(provenance.command(command_line::shown()));
     tell_sizes(&checkpoint, &options, None).await?;
-    let partial = folder.partial().to_path_buf();
-    let stopped = |text: &str| tell(&Event::Stopped { text: text.into() });
-    ctrlc::set_handler(move || {
-        screen::end_line();
-        // It is gone once the model is in its place.
-        match std::fs::remove_dir_all(&partial) {
-            Ok(()) => stopped("stopped; nothing was written"),
-            Err(_) => stopped("stopped; the model may be written, but was not compared with what it should be"),
-        }
-        std::process::exit(1);
-    })
-    .context("cannot watch for Ctrl-C")?;
     let mut bars = WritingBars::new();
     let written = write_model(&checkpoint, &options, folder, &mut |writing| bars.tell(writing)).await;
     drop(bars);
@@ -95,4 +84,19 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let text = format!("wrote {out}: {} tensors, {size}, without {} blocks\n", summary.tensors, removed.len());
     let sizes = screen::size_line(bytes_read, summary.bytes) + &screen::cache_line(&kv_cache_read, &kv_cache_written);
     screen::print_text(&(text + &sizes))
+}
+
+/// On Ctrl-C removes what is not the whole model yet.
+fn leave_nothing_when_stopped(partial: PathBuf) -> anyhow::Result<()> {
+    let stopped = |text: &str| tell(&Event::Stopped { text: text.into() });
+    ctrlc::set_handler(move || {
+        screen::end_line();
+        // It is gone once the model is in its place.
+        match std::fs::remove_dir_all(&partial) {
+            Ok(()) => stopped("stopped; nothing was written"),
+            Err(_) => stopped("stopped; the model may be written, but was not compared with what it should be"),
+        }
+        std::process::exit(1);
+    })
+    .context("cannot watch for Ctrl-C")
 }

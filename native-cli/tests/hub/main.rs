@@ -361,27 +361,51 @@ fn the_program_takes_names_for_models() {
     assert!(!said.contains("downloaded") && server.requests().is_empty(), "{said}");
 }
 
+/// Waits until so many bytes of the weights have been written, and says where.
+fn arrived(cache: &TempDir, bytes: usize) -> PathBuf {
+    let unfinished = blobs(cache).join(format!("{}.incomplete", sha256(&weights())));
+    let start = Instant::now();
+    while fs::metadata(&unfinished).map_or(0, |file| file.len()) < bytes as u64 {
+        assert!(start.elapsed() < Duration::from_secs(60), "the download does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    unfinished
+}
+
 #[test]
 fn what_a_killed_program_has_left_is_taken_up() {
     const ARRIVED: usize = 400_000;
     let (server, cache) = (tiny(Fault::Stalls(ARRIVED)), tempfile::tempdir().unwrap());
     let args = ["perplexity", "--model", "org/tiny", "--text", "builtin:sample"];
     let mut running = program(&server.url, &cache, false, &args).stderr(Stdio::null()).spawn().unwrap();
-    let weights = weights();
-    let unfinished = blobs(&cache).join(format!("{}.incomplete", sha256(&weights)));
-    let start = Instant::now();
-    while fs::metadata(&unfinished).map_or(0, |file| file.len()) < ARRIVED as u64 {
-        assert!(start.elapsed() < Duration::from_secs(60), "the download does not begin");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let unfinished = arrived(&cache, ARRIVED);
     running.kill().unwrap();
     running.wait().unwrap();
     let server = tiny(Fault::None);
     let path = fetch(&server, &cache, "org/tiny").unwrap();
-    assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), weights);
+    assert_eq!(fs::read(path.join("model.safetensors")).unwrap(), weights());
     let ranges: Vec<_> = server.store_requests().into_iter().map(|request| request.range.unwrap()).collect();
     assert_eq!(ranges, [format!("bytes={ARRIVED}-")]);
     assert!(!unfinished.exists());
+}
+
+/// Before there is anything to write, `export` has a folder beside `--out` already.
+#[cfg(unix)]
+#[test]
+fn an_export_that_is_stopped_early_leaves_nothing() {
+    const ARRIVED: usize = 400_000;
+    let (server, cache) = (tiny(Fault::Stalls(ARRIVED)), tempfile::tempdir().unwrap());
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("out");
+    let args = ["export", "--model", "org/tiny", "--step", "0", "--out", out.to_str().unwrap()];
+    let running = program(&server.url, &cache, false, &args).stderr(Stdio::piped()).spawn().unwrap();
+    arrived(&cache, ARRIVED);
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
+    Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
+    let stopped = running.wait_with_output().unwrap();
+    assert_eq!(stopped.status.code(), Some(1));
+    assert!(stderr(&stopped).contains("stopped; nothing was written"), "{}", stderr(&stopped));
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }
 
 #[test]

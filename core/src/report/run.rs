@@ -62,7 +62,8 @@ impl Run {
 
     /// Wall time of all steps, in seconds.
     pub(super) fn seconds(&self) -> f64 {
-        self.plan.steps.iter().map(|step| step.seconds).sum()
+        // The sum of nothing would be -0.
+        self.plan.steps.iter().fold(0.0, |seconds, step| seconds + step.seconds)
     }
 
     /// Arithmetic of all steps.

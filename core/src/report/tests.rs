@@ -399,6 +399,8 @@ fn tables_have_a_column_a_plan() {
     assert!(markdown.starts_with("|  | run, \"0\" | run, \"1\" |\n|---|---|---|\n| model | m | m |\n"), "{markdown}");
     // One alone has nothing in common with others.
     assert!(!compared(&[plan(8, 6)], &RATIOS).to_text().contains("Jaccard"));
+    // A search that removed nothing took no time for it.
+    assert_eq!(compared(&[plan(8, 0)], &RATIOS).plans[0].seconds.to_string(), "0");
 }
 
 fn evaluation(removed: &str, more: &str) -> Evaluation {

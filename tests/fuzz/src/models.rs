@@ -29,8 +29,10 @@ pub fn config(bytes: &[u8]) {
 fn use_spec(spec: &ModelSpec) {
     let blocks: BlockSet = spec.blocks().take(100).collect();
     let _ = spec.check_blocks(&blocks);
-    let parameters: u64 = blocks.iter().map(|block| spec.block_parameters(block)).sum();
-    assert!(parameters <= spec.parameters());
+    let (all, left) = (spec.parameters(), spec.parameters_without(&blocks));
+    // Blocks that share a norm have it each.
+    let gone: u64 = blocks.iter().map(|block| spec.block_parameters(block)).sum();
+    assert!(left <= all && all - left <= gone);
     for rope in &spec.ropes {
         WINDOWS.iter().for_each(|window| drop(rope.frequencies(*window)));
     }

@@ -62,7 +62,7 @@ impl Part {
 }
 
 /// Files of end-to-end tests that take seconds.
-const QUICK: [&str; 5] = ["device::", "families::", "fixtures::", "generate::", "export::"];
+const QUICK: [&str; 7] = ["device::", "families::", "fixtures::", "generate::", "export::", "--skip", "gguf_export::"];
 
 pub fn test(args: &TestArgs) -> anyhow::Result<()> {
     driver::ensure_vulkan()?;

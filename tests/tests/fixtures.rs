@@ -129,19 +129,30 @@ fn every_fixture_agrees_with_transformers() {
     println!("{} with kernel {}: worst relative error {worst:.1e}", gpu.name(), gpu.gemm().name());
 }
 
-#[test]
-fn every_kernel_agrees_with_transformers() {
+/// By every kernel but the one that the device gets by itself, and by the baseline of WebGPU.
+fn check_other_kernels(names: &[String]) {
     let default = open(&GpuOptions::default()).gemm();
     on_all(every_kernel(), |kernel, options| {
         let gpu = open(&options);
         if gpu.gemm() == default && !options.strict_webgpu {
             return;
         }
-        for name in REPRESENTATIVE.into_iter().chain(VARIANTS) {
+        for name in names {
             let error = check(&gpu, name, &fixture(name), name == REPRESENTATIVE[0]);
             println!("{kernel}, {name}: worst relative error {error:.1e}");
         }
     });
+}
+
+#[test]
+fn every_kernel_agrees_with_transformers() {
+    check_other_kernels(&REPRESENTATIVE.into_iter().chain(VARIANTS).map(str::to_string).collect::<Vec<_>>());
+}
+
+#[test]
+#[ignore = "takes ten minutes on SwiftShader"]
+fn every_kernel_agrees_on_every_fixture() {
+    check_other_kernels(&fixture_names());
 }
 
 /// Weights and logits in many parts give the same numbers as in one.

@@ -68,8 +68,11 @@ fn tasks(all: &[&Evaluation]) -> Markup {
             }
         }
         p class="note" {
-            "Shares from 0 to 1, \u{b1} standard error. A difference is that of the same items to the evaluation it was compared with, "
-            "positive where this one is better, \u{b1} its paired standard error."
+            "Shares from 0 to 1, \u{b1} standard error."
+            @if all.iter().any(|one| compares(one)) {
+                " A difference is that of the same items to the evaluation it was compared with, positive where this one is better, "
+                "\u{b1} its paired standard error."
+            }
         }
     }
 }

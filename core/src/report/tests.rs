@@ -437,6 +437,7 @@ fn tasks_stand_beside_each_other() {
     }
     assert_eq!(page.matches("<td class=\"text\">piqa</td>").count(), 2, "acc and acc_norm");
     assert!(!page.contains("What it writes, whole model"));
+    assert!(page.contains("its paired standard error"));
     // Without tasks there are only texts.
     let mut texts = evaluation("mha:0,mlp:1", more);
     texts.tasks.clear();
@@ -444,7 +445,8 @@ fn tasks_stand_beside_each_other() {
         |evaluations: Vec<Evaluation>| Report::new([Run::new("r", plan(3, 2))]).evaluations(evaluations).to_html();
     let alone = page(vec![texts.clone()]);
     assert!(alone.contains("What it writes, without 2 blocks") && !alone.contains("<h2>Tasks</h2>"), "{alone}");
-    assert!(page(vec![texts, evaluation("", "")]).contains("<th>items</th><th>whole model</th></tr>"));
+    let whole = page(vec![texts, evaluation("", "")]);
+    assert!(whole.contains("<th>items</th><th>whole model</th></tr>") && !whole.contains("paired"), "{whole}");
 }
 
 #[test]

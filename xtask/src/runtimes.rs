@@ -62,12 +62,12 @@ pub fn check() -> anyhow::Result<()> {
             run(export.arg("--model").arg(&whole).arg("--out").arg(out))?;
         }
     }
-    let script = |name: &str| {
+    let script = |name: &str, libraries: &Path| {
         let mut command = Command::new(&python);
-        command.arg(format!("tests/reference/{name}")).arg(&libraries).current_dir(root());
+        command.arg(format!("tests/reference/{name}")).arg(libraries).current_dir(root());
         command
     };
-    run(script("check_written_gguf.py").arg(&written))?;
+    run(script("check_written_gguf.py", &libraries).arg(&written))?;
     mlx::check(&python, &work)?;
 
     let smollm2 = root().join(SMOLLM2);
@@ -85,18 +85,16 @@ pub fn check() -> anyhow::Result<()> {
     let floats = models.cases(&[("plain-f32", layers), ("deci-f32", free)], EXACT)?;
     let quantised = [("plain-q4", layers), ("zeroed-q4", layers), ("deci-q4", free)];
     let cases = [floats, models.cases(&quantised, ROUNDED)?].concat();
-    run(script("check_real_gguf.py").arg(write("cases.json", job(cases))?))?;
+    run(script("check_real_gguf.py", &libraries).arg(write("cases.json", job(cases))?))?;
     match vulkan(&libraries) {
         Some(libraries) => {
             let cases = write("vulkan-cases.json", job(models.cases(&quantised, EXACT)?))?;
-            let mut check = Command::new(&python);
-            check.arg("tests/reference/check_real_gguf.py").arg(libraries).arg(cases).current_dir(root());
-            run(check.envs(IN_F32))?;
+            run(script("check_real_gguf.py", &libraries).arg(cases).envs(IN_F32))?;
         }
         None => eprintln!("xtask: left out quantised files in f32: llama.cpp's Vulkan backend comes for x86-64 only"),
     }
     mlx::check_real(&python, &write("mlx-cases.json", models.mlx_cases(layers, free)?)?)?;
-    let mut speed = script("runtime_speed.py");
+    let mut speed = script("runtime_speed.py", &libraries);
     speed.arg("assets/tiny/calibration.txt").args(models.named()?);
     run(&mut speed)
 }

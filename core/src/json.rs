@@ -26,18 +26,63 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, non_finite: NonFinite) -> R
     })
 }
 
+/// What is wrong with JSON that is a part of a file: how many lines behind the part's first, and in words, with the column of
+/// the file. `before` is how many bytes of the first line are in front of the part.
+pub(crate) fn problem(error: &serde_json::Error, before: usize) -> (usize, String) {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    // That is the place in the part, not in the file.
+    match text.strip_suffix(&format!(" at line {line} column {column}")) {
+        Some(words) => {
+            let column = if line == 1 { before + column } else { column };
+            (line.saturating_sub(1), format!("{words} in column {column}"))
+        }
+        None => (0, text),
+    }
+}
+
 /// An object from a file's bytes, numbers that are not finite as strings of their names; or what is wrong and what to do.
 pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     const ADVICE: &str = "get it again from where the model is published";
     if bytes.is_empty() {
         return Err(format!("it is empty; {ADVICE}"));
     }
-    if let Some(kind) = FileKind::of(&bytes[..bytes.len().min(FileKind::START)]) {
+    if let Some(kind) = FileKind::of(bytes) {
         return Err(kind.problem());
     }
     let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 text: {error}; {ADVICE}"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     parse(text, NonFinite::Named).map_err(|error| format!("not a JSON object ({error}); {ADVICE}"))
+}
+
+/// The object of a file whose strings hold escaped halves of characters, which Python reads; U+FFFD stands for each. None if it can be
+/// read no more for that.
+pub(crate) fn object_with_halves(bytes: &[u8]) -> Option<Map<String, Value>> {
+    const HIGH: std::ops::Range<u32> = 0xd800..0xdc00;
+    const LOW: std::ops::Range<u32> = 0xdc00..0xe000;
+    let escaped = |text: &str| {
+        let digits = text.strip_prefix("\\u").and_then(|text| text.get(..4));
+        digits.and_then(|digits| u32::from_str_radix(digits, 16).ok())
+    };
+    let mut rest = std::str::from_utf8(bytes).ok()?;
+    let mut text = String::with_capacity(bytes.len());
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let taken = match escaped(rest) {
+            Some(half) if HIGH.contains(&half) && escaped(&rest[6..]).is_some_and(|half| LOW.contains(&half)) => 12,
+            Some(half) if HIGH.contains(&half) || LOW.contains(&half) => {
+                text.push(char::REPLACEMENT_CHARACTER);
+                rest = &rest[6..];
+                continue;
+            }
+            _ => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        text.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    text.push_str(rest);
+    object(text.as_bytes()).ok()
 }
 
 /// Takes out, at any depth, what stands for a number that is not finite, and says under which keys it was.
@@ -122,8 +167,9 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_explained() {
-        let cases: [(&[u8], &str); 7] = [
+        let cases: [(&[u8], &str); 8] = [
             (b"", "empty"),
+            (b"Entry not found", "what a hub answers"),
             (b"[]", "not a JSON object"),
             (b"{\"a\": Nan}", "not a JSON object (expected"),
             (b"{\"a\": NaNa}", "not a JSON object"),

@@ -1,5 +1,7 @@
 //! Arguments that several commands take.
 
+use std::path::Path;
+
 use blockpruner::eval::EvaluatedPlan;
 use blockpruner::export::{
     GgufFormat, GgufQuantisation, HfFormat, ModelFormat, Plan, Provenance, parse_order, steps_to_ratio,
@@ -31,14 +33,14 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "KERNEL")]
     pub kernel: Option<KernelChoice>,
     /// Store weights in pieces of at most this many bytes
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, allow_hyphen_values = true)]
     pub max_binding_bytes: Option<u64>,
     /// Use only what browsers offer
     #[arg(long)]
     pub strict_webgpu: bool,
     /// Device memory to keep to, for example 6GiB; weights that do not fit are streamed from the file [default: three
     /// quarters of the device's own memory, or half of what it shares with the computer, where the driver tells]
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, allow_hyphen_values = true)]
     pub memory_budget: Option<u64>,
 }
 
@@ -63,10 +65,15 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "KB" => 1000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
         "KiB" | "K" => 1 << 10,
         "MiB" | "M" => 1 << 20,
         "GiB" | "G" => 1 << 30,
-        other => return Err(format!("`{other}` is not a unit of bytes: expected KB, MB, GB, KiB, MiB or GiB")),
+        "TiB" | "T" => 1 << 40,
+        other if !digits.is_empty() => {
+            return Err(format!("`{other}` is not a unit of bytes: expected KB, MB, GB, TB, KiB, MiB, GiB or TiB"));
+        }
+        _ => 1,
     };
     let whole = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
     let is_decimal = digits.contains('.') && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -85,7 +92,7 @@ pub fn block_count(text: &str) -> Result<u32, String> {
     let advice = "expected how many blocks to remove, at least 1, for example 8; `blockpruner inspect` says how many a model has";
     match text.parse() {
         Ok(count) if count > 0 => Ok(count),
-        _ if text.ends_with('%') || text.parse::<f64>().is_ok_and(|share| share.fract() != 0.0) => {
+        _ if text.ends_with('%') || text.parse::<f64>().is_ok_and(|share| share > 0.0 && share < 1.0) => {
             Err(format!("for a share of the parameters there is --ratio; {advice}"))
         }
         _ => Err(advice.into()),
@@ -247,7 +254,7 @@ pub struct RemovedArgs {
     #[arg(long, value_name = "K", conflicts_with = "without", value_parser = whole_number::<usize>)]
     step: Option<usize>,
     /// Only the first steps of the plan, up to the one that removes this share of all parameters, for example 0.25 or 25%
-    #[arg(long, value_name = "SHARE", conflicts_with_all = ["without", "step"], requires = "plan", value_parser = share_removed)]
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["without", "step"], requires = "plan", value_parser = share_removed, allow_hyphen_values = true)]
     ratio: Option<f64>,
 }
 
@@ -285,6 +292,11 @@ impl RemovedArgs {
         Ok(removed)
     }
 
+    /// The plan, if there is one.
+    pub fn plan(&self) -> Option<&Path> {
+        self.plan.as_deref().map(Path::new)
+    }
+
     /// Whether nothing says which blocks.
     pub fn is_empty(&self) -> bool {
         self.without.is_none() && self.plan.is_none() && self.step.is_none()
@@ -294,7 +306,7 @@ impl RemovedArgs {
 /// The blocks that the first `step` steps of a plan file remove, or those that remove a share of the parameters, or all, and how
 /// they were found. `order.json` files, the published ones too, are read as well.
 fn removed_by_plan(file: &str, step: Option<usize>, ratio: Option<f64>, spec: &ModelSpec) -> anyhow::Result<Removed> {
-    let bytes = open::file(file.as_ref(), std::fs::read, "give a plan.json")?;
+    let bytes = open::file(file.as_ref(), "give a plan.json")?;
     let taken = |step| Some(EvaluatedPlan { file: file.to_string(), step });
     if is_order(&bytes) {
         let order = parse_order(file, &bytes)?;
@@ -333,7 +345,7 @@ mod tests {
         for share in ["30%", "0.3"] {
             assert!(block_count(share).is_err_and(|error| error.starts_with("for a share")), "{share}");
         }
-        for bad in ["0", "-1", "many", ""] {
+        for bad in ["0", "-1", "-0.5", "2.5", "many", "", "nan", "inf", "-inf"] {
             assert!(block_count(bad).is_err_and(|error| error.starts_with("expected how many")), "{bad}");
         }
     }
@@ -342,7 +354,23 @@ mod tests {
     fn bytes_have_units() {
         assert_eq!(["17", "2KB", "3MiB", "1G"].map(parse_bytes), [Ok(17), Ok(2000), Ok(3 << 20), Ok(1 << 30)]);
         assert_eq!(["1.5GB", "0.5KiB", "2.5"].map(parse_bytes), [Ok(1_500_000_000), Ok(512), Ok(2)]);
-        for bad in ["", "0", "-1", "1.5.1G", ".", "G", "1e3", "0.1", "3 GB", "3XB", "99999999999999999999"] {
+        assert_eq!(["1TB", "2TiB", "1T"].map(parse_bytes), [Ok(1_000_000_000_000), Ok(2 << 40), Ok(1 << 40)]);
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "-1GiB",
+            "--json",
+            "99999999TiB",
+            "1.5.1G",
+            ".",
+            "G",
+            "1e3",
+            "0.1",
+            "3 GB",
+            "3XB",
+            "99999999999999999999",
+        ] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }

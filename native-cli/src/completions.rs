@@ -1,11 +1,13 @@
 //! `blockpruner completions` and `blockpruner man`: what shells and `man` want to know of the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Command};
 use clap_complete::Shell;
 
+use crate::exit::bad_input;
+use crate::out_file::OutFile;
 use crate::screen;
 
 /// Arguments of `completions`.
@@ -34,6 +36,7 @@ pub fn run(args: &CompletionsArgs, mut command: Command) -> anyhow::Result<()> {
 /// Writes the pages.
 pub fn man(args: &ManArgs, command: Command) -> anyhow::Result<()> {
     let context = || format!("cannot write manual pages to {}; choose another --out", args.out.display());
-    std::fs::create_dir_all(&args.out).with_context(context)?;
+    std::fs::create_dir_all(&args.out).map_err(|error| bad_input(format!("{}: {error}", context())))?;
+    OutFile::new("--out", &args.out.join("blockpruner.1"), [] as [&Path; 0])?;
     clap_mangen::generate_to(command, &args.out).with_context(context)
 }

@@ -8,7 +8,6 @@ use blockpruner::eval::{
     Bos, EvaluatedPlan, Evaluation, GENERATION_PROMPTS, Generation, ItemScores, PromptGeneration, Task, TaskItems,
     generation_prompts,
 };
-use blockpruner::export::write_atomically;
 use blockpruner::model::BlockSet;
 use blockpruner::session::{EvaluateOptions, Evaluating};
 use clap::Args;
@@ -17,6 +16,7 @@ use crate::args::{DeviceArgs, Removed, RemovedArgs, whole_number};
 use crate::event::Event;
 use crate::exit::bad_input;
 use crate::generate::at_least_one;
+use crate::out_file::OutFile;
 use crate::progress::EvaluatingBars;
 use crate::screen::tell;
 use crate::{open, screen};
@@ -60,6 +60,16 @@ pub struct EvaluateArgs {
     json: bool,
 }
 
+impl EvaluateArgs {
+    /// All files that are read.
+    fn inputs(&self) -> impl Iterator<Item = PathBuf> {
+        let tasks = self.tasks.iter().map(|task| PathBuf::from(&task.file));
+        let prompts = self.generation.iter().flatten().cloned();
+        let plan = self.removed.plan().map(Path::to_path_buf);
+        tasks.chain(prompts).chain(plan).chain(self.against.clone()).chain(open::model_files(&self.model))
+    }
+}
+
 /// `piqa=rows.jsonl`.
 #[derive(Clone, Debug)]
 struct TaskFile {
@@ -82,13 +92,13 @@ impl FromStr for TaskFile {
 
 /// Evaluates and prints.
 pub async fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
+    let items_file = args.items.as_deref().map(|path| OutFile::new("--items", path, args.inputs())).transpose()?;
     let tasks = args.tasks.iter().map(|TaskFile { task, file }| TaskItems::open(*task, file, args.limit));
     let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
     for TaskItems { task, file, items, .. } in &tasks {
         tell(&Event::Task { task: *task, file, items: items.len() });
     }
     let against = args.against.as_deref().map(|path| read_items(path, &tasks)).transpose()?;
-    args.items.as_deref().map_or(Ok(()), check_out)?;
     let prompts = args.generation.as_ref().map(|file| read_prompts(file.as_deref())).transpose()?;
     let checkpoint = open::checkpoint(&args.model).await?;
     let Removed { blocks: removed, plan, .. } = args.removed.found(&checkpoint.spec)?;
@@ -109,19 +119,19 @@ pub async fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if let Some((file, other)) = &against {
         evaluation.differences = items.differences(file, other)?;
     }
-    if let Some(path) = &args.items {
-        write_atomically(path, items.to_json_lines().as_bytes())?;
+    // Whatever comes of one of the two, the other is not lost.
+    let kept = items_file.map_or(Ok(()), |file| file.write(items.to_json_lines().as_bytes()));
+    match args.json {
+        true => screen::print_json(&evaluation)?,
+        false => screen::print_text(&table(&evaluation, against.as_ref().map(|(file, _)| file.as_str())))?,
     }
-    if args.json {
-        return screen::print_json(&evaluation);
-    }
-    screen::print_text(&table(&evaluation, against.as_ref().map(|(file, _)| file.as_str())))
+    Ok(kept?)
 }
 
 /// The items of another run, which have to be those of this one.
 fn read_items(path: &Path, tasks: &[TaskItems]) -> anyhow::Result<(String, ItemScores)> {
     let file = path.display().to_string();
-    let bytes = open::file(path, std::fs::read, "give what --items wrote")?;
+    let bytes = open::file(path, "give what --items wrote")?;
     let items = ItemScores::parse(&file, &bytes)?;
     items.check_items(&file, tasks)?;
     Ok((file, items))
@@ -131,7 +141,9 @@ fn read_items(path: &Path, tasks: &[TaskItems]) -> anyhow::Result<(String, ItemS
 fn read_prompts(path: Option<&Path>) -> anyhow::Result<Vec<String>> {
     let Some(path) = path else { return Ok(GENERATION_PROMPTS.map(str::to_string).to_vec()) };
     let file = path.display().to_string();
-    let text = open::file(path, std::fs::read_to_string, "give a text with one prompt on each line")?;
+    let advice = "give a text with one prompt on each line";
+    let text = String::from_utf8(open::file(path, advice)?);
+    let text = text.map_err(|_| bad_input(format!("{file}: it is not UTF-8 text; {advice}")))?;
     Ok(generation_prompts(&file, &text)?)
 }
 
@@ -150,16 +162,6 @@ fn written(generation: &Generation) -> String {
         prompts.len(),
         loops(|found| found.loops_pruned)
     )
-}
-
-/// Refuses a file that could not be written, before the work.
-fn check_out(path: &Path) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match (path.is_dir(), folder.is_dir()) {
-        (true, _) => Err(bad_input(format!("--items {} is a folder; name a file in it", path.display()))),
-        (_, false) => Err(bad_input(format!("--items {}: there is no folder {}", path.display(), folder.display()))),
-        _ => Ok(()),
-    }
 }
 
 /// The results for people.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use blockpruner::export::{DiskFolder, ModelOptions};
+use blockpruner::Error;
+use blockpruner::export::{Canceller, DiskFolder, ExportError, ModelOptions};
 use blockpruner::model::BlockSet;
 use blockpruner::session::write_model;
 use clap::Args;
@@ -50,7 +51,7 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
         ));
     }
     let folder = DiskFolder::create(&args.out).map_err(as_input)?;
-    leave_nothing_when_stopped(folder.partial().to_path_buf())?;
+    leave_nothing_when_stopped(folder.canceller())?;
     let checkpoint = open::checkpoint(&args.model).await?;
     let Removed { blocks: removed, step, provenance, .. } = args.removed.found(&checkpoint.spec)?;
     let options = ModelOptions::new(removed.clone(), args.format.library()).dtype(args.dtype.map(Dtype::library));
@@ -60,6 +61,12 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let mut bars = WritingBars::new();
     let written = write_model(&checkpoint, &options, folder, &mut |writing| bars.tell(writing)).await;
     drop(bars);
+    if let Err(Error::Export(ExportError::Cancelled { .. })) = written {
+        // What was asked to stop says so and ends the program.
+        loop {
+            std::thread::park();
+        }
+    }
     let (summary, _) = written?;
     screen::notes(&summary);
     let bytes_read = checkpoint.weights.stored_bytes();
@@ -87,15 +94,14 @@ pub async fn run(args: &ExportArgs) -> anyhow::Result<()> {
 }
 
 /// On Ctrl-C removes what is not the whole model yet.
-fn leave_nothing_when_stopped(partial: PathBuf) -> anyhow::Result<()> {
-    let stopped = |text: &str| tell(&Event::Stopped { text: text.into() });
+fn leave_nothing_when_stopped(canceller: Canceller) -> anyhow::Result<()> {
     ctrlc::set_handler(move || {
+        let text = match canceller.cancel() {
+            true => "stopped; nothing was written",
+            false => "stopped; the model is written, but was not compared with what it should be",
+        };
         screen::end_line();
-        // It is gone once the model is in its place.
-        match std::fs::remove_dir_all(&partial) {
-            Ok(()) => stopped("stopped; nothing was written"),
-            Err(_) => stopped("stopped; the model may be written, but was not compared with what it should be"),
-        }
+        tell(&Event::Stopped { text: text.into() });
         std::process::exit(1);
     })
     .context("cannot watch for Ctrl-C")

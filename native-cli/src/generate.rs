@@ -1,8 +1,9 @@
 //! `blockpruner generate`.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::time::Instant;
 
+use anyhow::Context;
 use blockpruner::generate::{GenerateOptions, prompt_ids};
 use blockpruner::text::DecodeStream;
 use clap::Args;
@@ -57,17 +58,19 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let mut stream = DecodeStream::after(tokenizer, &prompt)?;
     let (mut text, mut tokens, mut first) = (String::new(), Vec::new(), None);
     let start = Instant::now();
-    // What is kept is kept as the model wrote it.
-    let print = if std::io::stdout().is_terminal() { screen::print_text } else { screen::write };
     let mut show = |part: String| {
         text.push_str(&part);
-        if args.json { Ok(()) } else { print(&part) }
+        if args.json { Ok(()) } else { screen::write(&part) }
     };
     while let Some(token) = generator.next().await? {
         first.get_or_insert_with(Instant::now);
         tokens.push(token);
         show(stream.push(tokenizer, token)?)?;
-        std::io::stdout().flush().or_else(ignore_broken_pipe)?;
+        match std::io::stdout().flush() {
+            // Nobody reads on.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            flushed => flushed.context("cannot write to stdout")?,
+        }
     }
     show(stream.finish(tokenizer)?)?;
 
@@ -98,9 +101,4 @@ pub async fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         finish_reason,
     });
     Ok(())
-}
-
-/// That the reader went away is no error of ours.
-fn ignore_broken_pipe(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }

@@ -9,7 +9,9 @@ use blockpruner::gpu::Gpu;
 
 fn path(key: &str) -> Option<PathBuf> {
     let folders = directories::ProjectDirs::from("", "", "blockpruner")?;
-    Some(folders.cache_dir().join(format!("{key}.bin")))
+    let path = folders.cache_dir().join(format!("{key}.bin"));
+    // Something else there is left alone: a pipe would be waited for.
+    (path.is_file() || !path.exists()).then_some(path)
 }
 
 /// What was kept for this kind of device.

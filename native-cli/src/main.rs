@@ -1,5 +1,5 @@
-//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `hub`, `runs`, `size`, `progress`,
-//! `event`, `screen`, `exit` and `ctrl_c`. Results go to stdout, everything else is told on stderr, as an [`event::Event`].
+//! `blockpruner`: the command line. One file a command; what they share is in `args`, `open`, `out_file`, `hub`, `runs`, `size`,
+//! `progress`, `event`, `screen`, `exit` and `ctrl_c`. Results go to stdout, everything else is told on stderr, as an [`event::Event`].
 
 mod args;
 mod bench;
@@ -20,6 +20,7 @@ mod hub;
 mod inspect;
 mod kept_pipelines;
 mod open;
+mod out_file;
 mod perplexity;
 mod progress;
 mod prune;
@@ -33,7 +34,7 @@ mod target;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use event::Event;
 use screen::OutputArgs;
@@ -90,13 +91,23 @@ fn silence_desktop_layer() {
     }
 }
 
+/// The command line. What an option says of a negative number is its own: it is no unknown option.
+fn parsed() -> Cli {
+    let with_negative = |arg: Arg| {
+        let takes_values = arg.get_action().takes_values();
+        if takes_values { arg.allow_negative_numbers(true) } else { arg }
+    };
+    let command = Cli::command().mut_subcommands(|command| command.mut_args(with_negative));
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
 fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
     silence_desktop_layer();
     let filter = tracing_subscriber::EnvFilter::try_from_env("BLOCKPRUNER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let cli = Cli::parse();
+    let cli = parsed();
     screen::set_output(cli.output);
     let done = pollster::block_on(async {
         match cli.command {

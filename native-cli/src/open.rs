@@ -1,7 +1,8 @@
 //! Opening what a command works on: model, text and device, with an event for each.
 
-use std::io;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Context;
@@ -16,16 +17,44 @@ use crate::exit::bad_input;
 use crate::hub;
 use crate::screen::{self, Stage, tell};
 
-/// A file that a command is given, by a function that reads it.
-pub fn file<'p, T>(path: &'p Path, read: impl FnOnce(&'p Path) -> io::Result<T>, advice: &str) -> anyhow::Result<T> {
-    read(path).map_err(|error| bad_input(format!("cannot read {}: {error}; {advice}", path.display())))
+/// Bytes of a file that is read whole at most: more than any plan or evaluation has.
+const LIMIT: u64 = 1 << 30;
+
+/// The content of a file that a command is given.
+pub fn file(path: &Path, advice: &str) -> anyhow::Result<Vec<u8>> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > LIMIT {
+            return Err(io::Error::other(format!("it has more than the {LIMIT} bytes that are read")));
+        }
+        Ok(bytes)
+    };
+    read().map_err(|error| bad_input(format!("cannot read {}: {error}; {advice}", path.display())))
+}
+
+/// The files that a model on disk may be read from, its shards left out.
+pub fn model_files(model: &str) -> impl Iterator<Item = PathBuf> {
+    let path = PathBuf::from(model);
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let parts: Vec<_> = Checkpoint::gguf_parts(&name).map(|part| path.with_file_name(part)).collect();
+    let of_folder = Checkpoint::usual_files().chain(Checkpoint::usual_pytorch_files());
+    let of_folder: Vec<_> = of_folder.map(|file| path.join(file)).collect();
+    std::iter::once(path).chain(parts).chain(of_folder)
+}
+
+/// What could not be done with a model. Some errors name it themselves, as the file that they are about.
+fn failed<E: std::error::Error + Send + Sync + 'static>(what: &str, model: &str, error: E) -> anyhow::Error {
+    let is_named = error.to_string().strip_prefix(model).is_some_and(|rest| rest.starts_with(": "));
+    let what = if is_named { what.to_string() } else { format!("{what} {model}") };
+    anyhow::Error::from(error).context(what)
 }
 
 /// Opens a model: what is at a path, or else a model of the Hugging Face hub, which is downloaded.
 pub async fn checkpoint(model: &str) -> anyhow::Result<Rc<Checkpoint>> {
     #[cfg(feature = "hub")]
     if let Some(name) = hub::name(model) {
-        let path = hub::download(&name).await.with_context(|| format!("cannot download the model {model}"))?;
+        let path = hub::download(&name).await.map_err(|error| failed("cannot download the model", model, error))?;
         return opened(model, Checkpoint::open(&path.to_string_lossy()).await);
     }
     opened(model, Checkpoint::open(model).await)
@@ -44,7 +73,7 @@ fn opened<E: std::error::Error + Send + Sync + 'static>(
     model: &str,
     checkpoint: Result<Checkpoint, E>,
 ) -> anyhow::Result<Rc<Checkpoint>> {
-    let checkpoint = checkpoint.with_context(|| format!("cannot open the model {model}"))?;
+    let checkpoint = checkpoint.map_err(|error| failed("cannot open the model", model, error))?;
     let spec = &checkpoint.spec;
     tell(&Event::Model {
         model,

@@ -1,11 +1,11 @@
 //! `blockpruner prune`: the main job, from the output folder's check to the check of the written model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use blockpruner::Error;
 use blockpruner::bench::SearchCount;
-use blockpruner::export::{ExportError, HfSource, ModelOptions, folder_format, with_sizes};
+use blockpruner::export::{ExportError, HfSource, ModelOptions, ResumeError, folder_format, with_sizes};
 use blockpruner::model::{BlockSet, PlainChange};
 use blockpruner::search::{SearchOptions, Target, Units};
 use blockpruner::session::{NearlyPlain, OutFolder, Search, WriteOptions, Written};
@@ -70,6 +70,9 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
         false => OutFolder::new(&args.out),
     };
     let out = out.map_err(as_input)?;
+    for input in [Some(&args.model), args.calibration.as_ref(), args.eval.eval_text.as_ref()].into_iter().flatten() {
+        out.check_apart(Path::new(input)).map_err(as_input)?;
+    }
     let checkpoint = open::checkpoint(&args.model).await?;
     let how = WriteOptions::new(args.format.library())
         .dtype(args.dtype.map(Dtype::library))
@@ -115,7 +118,13 @@ pub async fn run(args: &PruneArgs) -> anyhow::Result<()> {
     let search = session.search(windows.clone(), options, saved.as_deref()).await;
     let search = search.map_err(|error| match error {
         Error::Resume(error) => {
-            bad_input(format!("{}: {error}; to start again, choose another --out", out.path().display()))
+            let advice = match error {
+                ResumeError::Damaged { .. } if out.plan().exists() && out.state().exists() => {
+                    "delete state/ there to go on from plan.json, or"
+                }
+                _ => "to start again,",
+            };
+            bad_input(format!("{}: {error}; {advice} choose another --out", out.path().display()))
         }
         error => error.into(),
     });

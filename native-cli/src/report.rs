@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use blockpruner::eval::Evaluation;
-use blockpruner::export::write_atomically;
 use blockpruner::report::{Report, Run};
 use clap::Args;
 
+use crate::out_file::OutFile;
 use crate::runs::RunsArgs;
 use crate::{open, screen};
 
@@ -28,6 +28,7 @@ pub struct ReportArgs {
 
 /// Writes the report.
 pub async fn run(args: &ReportArgs) -> anyhow::Result<()> {
+    let out = OutFile::new("--out", &args.out, args.runs.files().chain(args.evaluations.iter().cloned()))?;
     let runs = args.runs.read()?;
     let plans = runs.len();
     let evaluations = args.evaluations.iter().map(|path| evaluated(path));
@@ -39,7 +40,7 @@ pub async fn run(args: &ReportArgs) -> anyhow::Result<()> {
         }
     }
     let html = Report::new(runs).evaluations(evaluations).to_html();
-    write_atomically(&args.out, html.as_bytes())?;
+    out.write(html.as_bytes())?;
     match args.json {
         true => screen::print_json(&serde_json::json!({ "out": args.out, "plans": plans, "bytes": html.len() })),
         false => screen::print_text(&format!("wrote {}\n", args.out.display())),
@@ -48,6 +49,6 @@ pub async fn run(args: &ReportArgs) -> anyhow::Result<()> {
 
 fn evaluated(path: &Path) -> anyhow::Result<Evaluation> {
     let shown = path.display().to_string();
-    let bytes = open::file(path, std::fs::read, "see --evaluation")?;
+    let bytes = open::file(path, "see --evaluation")?;
     Ok(Evaluation::parse(&shown, &bytes)?)
 }

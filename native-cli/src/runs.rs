@@ -17,8 +17,13 @@ pub struct RunsArgs {
 impl RunsArgs {
     /// Reads them; each is called by its folder, or by as much of its path as tells it from the others.
     pub fn read(&self) -> anyhow::Result<Vec<Run>> {
-        let plans = self.plans.iter().map(|path| Ok(Plan::read(&file(path))?)).collect::<anyhow::Result<Vec<_>>>()?;
+        let plans = self.files().map(|file| Ok(Plan::read(&file)?)).collect::<anyhow::Result<Vec<_>>>()?;
         Ok(Run::all(names(&self.plans).into_iter().zip(plans)))
+    }
+
+    /// Where they are.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.plans.iter().map(|path| file(path))
     }
 }
 

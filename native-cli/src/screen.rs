@@ -1,6 +1,6 @@
 //! What people see: what is told and bars on stderr, tables and JSON on stdout.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ pub fn tell(event: &Event<'_>) {
     if progress == Some(ProgressFormat::Jsonl) {
         // What cannot be written has no reader.
         if let Ok(line) = serde_json::to_string(event) {
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+            let _ = writeln!(std::io::stderr().lock(), "{}", printable_json(&line));
         }
         return;
     }
@@ -103,12 +103,14 @@ pub fn message(text: impl Into<String>) {
     tell(&Event::Message { text: text.into() });
 }
 
-/// The text in lines of at most so many columns, broken at spaces and indented after a break; a longer word keeps its line.
+/// The text in lines of at most so many columns, broken at spaces; a longer word keeps its line. All lines but the first are
+/// indented: a name with a line feed in it begins no message.
 fn wrapped(text: &str, columns: usize) -> String {
     const INDENT: &str = "  ";
     let mut lines = Vec::new();
     for line in text.split('\n') {
-        let (mut shown, mut width) = (String::new(), 0);
+        let mut shown = String::from(if lines.is_empty() { "" } else { INDENT });
+        let mut width = shown.len();
         for word in line.split_inclusive(' ') {
             let length = console::measure_text_width(word.trim_end());
             if width > INDENT.len() && width + length > columns {
@@ -129,14 +131,32 @@ fn wrapped(text: &str, columns: usize) -> String {
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         match c {
             '\n' | '\t' => shown.push(c),
-            _ if c.is_control() || turns => shown.extend(c.escape_default()),
+            _ if commands(c) => shown.extend(c.escape_default()),
             _ => shown.push(c),
         }
     }
     shown
+}
+
+/// The same JSON, printable: what may stand in its strings as it is, but commands a terminal, is escaped.
+fn printable_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            // Between values; within strings it is escaped already.
+            '\n' => shown.push(c),
+            _ if commands(c) => shown += &format!("\\u{:04x}", u32::from(c)),
+            _ => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Whether a terminal does not show this, but does something, or turns the direction of what follows.
+fn commands(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Something under way, on stderr: a bar or a spinner where that is a terminal; gone with the value.
@@ -201,16 +221,22 @@ pub fn bar(template: &str, length: u64) -> ProgressBar {
 
 /// One JSON object on stdout.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    write(&format!("{}\n", serde_json::to_string_pretty(value).context("cannot write JSON")?))
+    let json = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+    put(&format!("{}\n", printable_json(&json)))
 }
 
 /// Text on stdout, [`printable`].
 pub fn print_text(text: &str) -> anyhow::Result<()> {
-    write(&printable(text))
+    put(&printable(text))
 }
 
-/// Text on stdout as it is, for whoever asked for it. That the reader went away is no error of ours.
+/// Text on stdout for whoever keeps it, as it is; [`printable`] on a terminal.
 pub fn write(text: &str) -> anyhow::Result<()> {
+    if std::io::stdout().is_terminal() { print_text(text) } else { put(text) }
+}
+
+/// That the reader went away is no error of ours.
+fn put(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("cannot write to stdout"),
@@ -312,11 +338,23 @@ mod tests {
     fn numbers_are_readable() {
         assert_eq!([0.2, 61.0, 7200.0].map(duration), ["1 s", "2 min", "2.0 h"]);
     }
+
+    #[test]
+    fn what_would_command_a_terminal_is_escaped() {
+        let name = "a\u{1b}[2J\r\u{7f}\u{9b}1m\u{202e}\u{2066}\n\tb \u{e9}\u{1f600}";
+        assert_eq!(printable(name), "a\\u{1b}[2J\\r\\u{7f}\\u{9b}1m\\u{202e}\\u{2066}\n\tb \u{e9}\u{1f600}");
+        let json = serde_json::json!({ "name": name });
+        let shown = printable_json(&format!("{json:#}"));
+        let expected = "{\n  \"name\": \"a\\u001b[2J\\r\\u007f\\u009b1m\\u202e\\u2066\\n\\tb \u{e9}\u{1f600}\"\n}";
+        assert_eq!(shown, expected);
+        assert_eq!(serde_json::from_str(&shown).ok(), Some(json));
+    }
+
     #[test]
     fn lines_break_between_words() {
         let text = "model: tiny (llama, 12 layers)\nnext";
-        assert_eq!(wrapped(text, usize::MAX), text);
-        assert_eq!(wrapped(text, 14), "model: tiny\n  (llama, 12\n  layers)\nnext");
+        assert_eq!(wrapped(text, usize::MAX), "model: tiny (llama, 12 layers)\n  next");
+        assert_eq!(wrapped(text, 14), "model: tiny\n  (llama, 12\n  layers)\n  next");
         // A word that is too long keeps its line.
         assert_eq!(wrapped("a-long-name of it", 6), "a-long-name\n  of\n  it");
         assert!(wrapped("one two three four five", 11).lines().all(|line| line.len() <= 11));

@@ -1,8 +1,8 @@
 //! A search from its first event to its last, shown and saved on the way.
 
+use blockpruner::Error;
 use blockpruner::search;
 use blockpruner::session::{Event, OutFolder, Preparation, Search};
-use blockpruner::{Error, ErrorKind};
 
 use crate::ctrl_c;
 use crate::exit::Stopped;
@@ -59,10 +59,10 @@ pub async fn run(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An error of the device, after which a search that has been saved can go on.
+/// Whatever ends a search, one that has been saved can go on when it is mended: the device, or a file that is read.
 fn interrupted(error: Error, out: &OutFolder) -> anyhow::Error {
-    match error.kind() {
-        ErrorKind::DeviceLost | ErrorKind::OutOfMemory if out.has_saved() => Stopped::Failed(error.to_string()).into(),
-        _ => error.into(),
+    match out.has_saved() {
+        true => Stopped::Failed(error.to_string()).into(),
+        false => error.into(),
     }
 }

@@ -13,14 +13,14 @@ pub struct TargetArgs {
     #[arg(long, value_name = "K", value_parser = block_count)]
     remove: Option<u32>,
     /// Remove this share of all parameters, for example 0.25 or 25%: up to the first step that reaches it
-    #[arg(long, value_name = "SHARE", value_parser = share_removed)]
+    #[arg(long, value_name = "SHARE", value_parser = share_removed, allow_hyphen_values = true)]
     ratio: Option<f64>,
     /// Remove until the written weights take at most this, for example 6GiB, in the --format, --dtype and --quantize that are
     /// chosen
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, allow_hyphen_values = true)]
     fit: Option<u64>,
     /// Remove for as long as the perplexity rises by at most this share of the whole model's, for example 20% or 0.2
-    #[arg(long, value_name = "SHARE", value_parser = increase)]
+    #[arg(long, value_name = "SHARE", value_parser = increase, allow_hyphen_values = true)]
     max_increase: Option<f64>,
     /// Remove for as long as the perplexity is at most this
     #[arg(long, value_name = "PERPLEXITY", value_parser = perplexity)]

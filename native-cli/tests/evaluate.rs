@@ -100,6 +100,47 @@ fn tasks_are_evaluated_and_runs_compared() {
     assert_eq!(pruned.differences.len(), 3);
 }
 
+/// Items never take the place of what is read.
+#[test]
+fn items_do_not_replace_what_is_read() {
+    let root = files();
+    let root = root.path();
+    fs::write(root.join("prompts.txt"), "And it came to pass\n").unwrap();
+    fs::write(root.join("order.json"), r#"{"1": [["mha", 2]]}"#).unwrap();
+    fs::copy("../tests/fixtures/gguf-floats/model.gguf", root.join("m.gguf")).unwrap();
+    let piqa = ["--tasks", "piqa=piqa.jsonl"];
+    success(root, &[&piqa[..], &["--items", "items.jsonl"]].concat());
+    let read = |file: &str| fs::read(root.join(file)).unwrap();
+    for (file, args) in [
+        ("piqa.jsonl", &[][..]),
+        ("items.jsonl", &["--against", "items.jsonl"]),
+        ("prompts.txt", &["--generation", "prompts.txt"]),
+        ("order.json", &["--plan", "order.json"]),
+    ] {
+        let before = read(file);
+        failure(root, &[&piqa[..], &["--items", file], args].concat(), "is read by the same command");
+        assert_eq!(read(file), before, "{file}");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blockpruner"));
+    command.current_dir(root).args(["evaluate", "--model", "m.gguf", "--items", "m.gguf"]).args(piqa);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Where they cannot be written shows before the work; if it fails at the end all the same, what was found is not lost.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_is_printed_whatever_becomes_of_its_items() {
+    let root = files();
+    let piqa = ["--tasks", "piqa=piqa.jsonl", "--json", "--items"];
+    failure(root.path(), &[&piqa[..], &["/proc/x.jsonl"]].concat(), "--items /proc/x.jsonl: No such file");
+    let output = evaluate(root.path(), &[&piqa[..], &["/dev/full"]].concat());
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("cannot write /dev/full: No space left"), "{message}");
+    assert_eq!(Evaluation::parse("stdout", &output.stdout).unwrap().tasks[&Task::Piqa].items, 3);
+}
+
 #[test]
 fn bad_input_is_named_before_the_work() {
     let root = files();

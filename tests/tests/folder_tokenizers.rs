@@ -103,6 +103,137 @@ fn sentence_piece_models_give_the_ids_of_transformers() {
     }
 }
 
+/// A SentencePiece model of kind 1, unigram, or 2, BPE, that puts a space before a text, or not.
+fn small_model(kind: u8, prefix: bool) -> Vec<u8> {
+    let space = "\u{2581}";
+    let runs = [space.repeat(2), space.repeat(3)];
+    let prefixed = [format!("{space}a"), format!("{space}ab")];
+    // Texts, scores and types: 1 is normal, 2 unknown, 3 control and 4 user-defined.
+    let pieces = [
+        ("<unk>", 0.0, 2),
+        ("<s>", 0.0, 3),
+        ("</s>", 0.0, 3),
+        (&runs[0], 0.0, 4),
+        (&runs[1], 0.0, 4),
+        ("<t>", 0.0, 4),
+        (space, -1.0, 1),
+        ("a", -2.0, 1),
+        ("b", -3.0, 1),
+        ("<", -4.0, 1),
+        ("t", -5.0, 1),
+        (">", -6.0, 1),
+        ("ab", -0.5, 1),
+        (&prefixed[0], -0.7, 1),
+        (&prefixed[1], -0.6, 1),
+    ];
+    let field = |tag: u8, content: &[u8]| [&[tag, content.len() as u8], content].concat();
+    let mut model: Vec<u8> = Vec::new();
+    for (text, score, kind) in pieces {
+        let score: f32 = score;
+        let piece = [field(0x0a, text.as_bytes()), vec![0x15], score.to_le_bytes().to_vec(), vec![0x18, kind]].concat();
+        model.extend(field(0x0a, &piece));
+    }
+    model.extend(field(0x12, &[0x18, kind]));
+    // Runs of spaces stay.
+    model.extend(field(0x1a, &[0x18, u8::from(prefix), 0x20, 0]));
+    model
+}
+
+/// Files with that model, and what their tokenizer.json reads back as beside them.
+fn small(kind: u8, prefix: bool, config: Value, more: &[(&str, Value)]) -> [Tokenizer; 2] {
+    let mut config = config;
+    config["tokenizer_class"] = json!("LlamaTokenizer");
+    config["add_bos_token"] = json!(false);
+    let mut files = files([
+        ("tokenizer_config.json", config.to_string().into_bytes()),
+        ("tokenizer.model", small_model(kind, prefix)),
+    ]);
+    files.extend(more.iter().map(|(name, json)| (name.to_string(), json.to_string().into_bytes())));
+    let tokenizer = open(&files).unwrap();
+    files.push(("tokenizer.json".to_string(), tokenizer.to_json().into_bytes()));
+    [tokenizer, open(&files).unwrap()]
+}
+
+fn assert_ids<const N: usize>(tokenizers: &[Tokenizer; 2], cases: [(&str, &[u32]); N]) {
+    for (text, expected) in cases {
+        for tokenizer in tokenizers {
+            assert_eq!(tokenizer.encode(text).unwrap(), expected, "{text:?}");
+        }
+    }
+}
+
+/// The ids of transformers 5.24 (its generic class, with which for BPE the `sentencepiece` package agrees).
+#[test]
+fn user_defined_pieces_are_found_behind_the_spaces() {
+    for kind in [1, 2] {
+        assert_ids(
+            &small(kind, true, json!({}), &[]),
+            [
+                ("b  a", &[6, 8, 3, 7]),
+                ("b   ab", &[6, 8, 4, 12]),
+                ("a<t>b", &[13, 5, 8]),
+                ("a <t> b", &[13, 6, 5, 6, 8]),
+                ("     b", &[4, 4, 8]),
+            ],
+        );
+        assert_ids(
+            &small(kind, false, json!({}), &[]),
+            [
+                ("b  a", &[8, 3, 7]),
+                ("b   ab", &[8, 4, 12]),
+                ("a<t>b", &[7, 5, 8]),
+                ("a <t> b", &[7, 6, 5, 6, 8]),
+                ("     b", &[4, 3, 8]),
+            ],
+        );
+    }
+}
+
+/// The ids of transformers 5.24.
+#[test]
+fn only_the_legacy_way_puts_a_space_behind_special_tokens() {
+    for config in [json!({"legacy": false}), json!({"legacy": null})] {
+        assert_ids(
+            &small(2, true, config, &[]),
+            [("a<s>ab</s> b", &[13, 1, 12, 2, 6, 8]), ("<s>a", &[1, 7]), (" a", &[13])],
+        );
+    }
+    for config in [json!({"legacy": true}), json!({})] {
+        assert_ids(
+            &small(2, true, config, &[]),
+            [("a<s>ab</s> b", &[13, 1, 14, 2, 3, 8]), ("<s>a", &[1, 13]), (" a", &[3, 7])],
+        );
+    }
+}
+
+/// The ids of transformers 5.24.
+#[test]
+fn tokens_beside_a_model_are_found_where_a_space_is_put_before_a_text() {
+    let described = json!({"content": "<x>", "lstrip": false, "rstrip": false, "normalized": true, "single_word": false,
+        "special": false});
+    for prefix in [true, false] {
+        let by_file = small(2, prefix, json!({}), &[("added_tokens.json", json!({"<x>": 15}))]);
+        let by_config = small(2, prefix, json!({"added_tokens_decoder": {"15": described}}), &[]);
+        for tokenizers in [by_file, by_config] {
+            match prefix {
+                true => assert_ids(
+                    &tokenizers,
+                    [("b<x>a", &[6, 8, 15, 13]), ("<x> a", &[15, 3, 7]), ("b <x> a", &[6, 8, 6, 15, 3, 7])],
+                ),
+                false => assert_ids(
+                    &tokenizers,
+                    [("b<x>a", &[8, 15, 7]), ("<x> a", &[15, 13]), ("b <x> a", &[8, 6, 15, 13])],
+                ),
+            }
+        }
+    }
+    let config = json!({"legacy": false, "added_tokens_decoder": {"15": described}});
+    assert_ids(
+        &small(2, true, config, &[]),
+        [("b<x>a", &[6, 8, 15, 7]), ("<x> a", &[15, 13]), ("b <x> a", &[6, 8, 6, 15, 13])],
+    );
+}
+
 #[test]
 fn byte_level_files_give_the_ids_of_transformers() {
     let Reference { mut texts, special, byte_level: cases, .. } = reference();

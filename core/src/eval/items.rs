@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::{largest, mean, mean_stderr, perplexity, perplexity_stderr};
 use super::{Bos, Difference, EvalError, Item, Task, TaskDifference, TaskItems, TaskResult};
+use crate::json;
 use crate::score::continuations::Likelihood;
 
 /// The value of `format` in the first line that this version writes and reads.
@@ -204,10 +205,11 @@ impl ItemScores {
     /// [`EvalError::Items`] with the line.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, EvalError> {
         let error = |line: usize, problem: String| EvalError::Items { file: file.into(), line, problem };
+        let in_line = |error: &serde_json::Error| json::problem(error, 0).1;
         let text = std::str::from_utf8(bytes).map_err(|e| error(1, e.to_string()))?;
         let mut lines = text.lines().zip(1..);
         let (first, _) = lines.next().ok_or_else(|| error(1, "the file is empty".into()))?;
-        let format = serde_json::from_str::<serde_json::Value>(first).map_err(|e| error(1, e.to_string()))?;
+        let format = serde_json::from_str::<serde_json::Value>(first).map_err(|e| error(1, in_line(&e)))?;
         if format["format"] != ITEMS_FORMAT {
             return Err(error(1, format!("its format is {}, expected \"{ITEMS_FORMAT}\"", format["format"])));
         }
@@ -215,7 +217,7 @@ impl ItemScores {
         let mut scores = Vec::new();
         let mut counts: BTreeMap<Task, usize> = BTreeMap::new();
         for (line, number) in lines {
-            let score: ItemScore = serde_json::from_str(line).map_err(|e| error(number, e.to_string()))?;
+            let score: ItemScore = serde_json::from_str(line).map_err(|e| error(number, in_line(&e)))?;
             let count = counts.entry(score.task).or_default();
             if score.index != *count {
                 return Err(error(number, format!("item {} of {}, expected {count}", score.index, score.task)));
@@ -288,6 +290,8 @@ mod tests {
         assert!(message(text.replace("items/1", "items/9")).contains("blockpruner-items/9"));
         assert!(message(String::new()).contains("empty"));
         assert!(message("{}".into()).contains("its format is null"));
+        let damaged = message([lines[0], "{\"task\": ?"].join("\n"));
+        assert!(damaged.starts_with("i.jsonl: line 2: expected value in column 10;"), "{damaged}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reading a task's file: JSON Lines, or one JSON array, of rows as the Hugging Face hub has them, or as the short
 //! `{"ctx", "choices", "gold"}`.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -48,9 +48,15 @@ impl TaskItems {
             return Err(rows("0 items were asked for, but it takes at least 1".into()));
         }
         let mut read = Hashed { read, hash: Sha256::new() };
-        let opened = Opened::new(file, &mut read)?;
+        let no_row = || rows("there is no row in it; give a file with at least one".into());
+        let mut opened = Opened::new(file, &mut read)?;
         if opened.format == Format::Text {
-            return Err(rows(format!("it is a text; {task} takes JSON objects, one a line or in an array")));
+            let beginning = opened.bytes.fill_buf().map_err(|error| unreadable(file, &error))?;
+            let visible = beginning.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(3);
+            return Err(match &visible.collect::<Vec<_>>()[..] {
+                b"" | b"[]" => no_row(),
+                _ => rows(format!("it is a text; {task} takes JSON objects, one a line or in an array")),
+            });
         }
         let mut items = Vec::new();
         for row in opened.values().take(limit.unwrap_or(usize::MAX)) {
@@ -60,7 +66,7 @@ impl TaskItems {
             items.push(item.map_err(|reason| EvalError::Row { file: file.into(), row: number, task, reason })?);
         }
         if items.is_empty() {
-            return Err(rows("there is no row in it; give a file with at least one".into()));
+            return Err(no_row());
         }
         // The hash is that of the whole file.
         io::copy(&mut read, &mut io::sink()).map_err(|error| unreadable(file, &error))?;
@@ -185,5 +191,9 @@ mod tests {
         }
         let text = TaskItems::from_bytes(Task::Piqa, "rows", b"It was a dark night.", None).unwrap_err().to_string();
         assert!(text.contains("piqa takes JSON objects"), "{text}");
+        for empty in ["", " \n", "[]", "[\n]\n"] {
+            let message = TaskItems::from_bytes(Task::Piqa, "rows", empty.as_bytes(), None).unwrap_err().to_string();
+            assert!(message.contains("there is no row in it"), "{empty:?}: {message}");
+        }
     }
 }

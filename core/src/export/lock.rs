@@ -10,7 +10,7 @@ use std::path::Path;
 /// knows no locks, everyone is let in.
 #[derive(Debug)]
 pub struct FolderLock {
-    _held: Option<File>,
+    held: Option<File>,
 }
 
 impl FolderLock {
@@ -21,10 +21,15 @@ impl FolderLock {
     pub fn try_new(folder: &Path) -> io::Result<Option<Self>> {
         let file = open(folder)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _held: Some(file) })),
+            Ok(()) => Ok(Some(Self { held: Some(file) })),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(_)) => Ok(Some(Self { _held: None })),
+            Err(std::fs::TryLockError::Error(_)) => Ok(Some(Self { held: None })),
         }
+    }
+
+    /// Whether nobody else can be at work in the folder; not so where the file system knows no locks.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 }
 

@@ -36,8 +36,10 @@ pub use plan::{
 pub(crate) use pruning::Pruning;
 pub use saved::{ResumeError, SavedSearch};
 #[cfg(not(target_arch = "wasm32"))]
-pub use sink::{DiskFolder, write_atomically};
+pub use sink::{Canceller, DiskFolder, write_atomically};
 pub use sink::{FolderSink, SinkFuture};
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use sink::{MadeFolders, read_file, remove_abandoned};
 pub use sizes::{block_sizes, with_sizes};
 
 use crate::model::ModelError;
@@ -57,6 +59,12 @@ pub enum ExportError {
     /// The output folder holds files already.
     #[error("{path} is not an empty folder; choose a new folder, or empty this one first")]
     NotEmpty { path: String },
+    /// [`Canceller::cancel`] was called.
+    #[error("{path} is not written: it was cancelled")]
+    Cancelled { path: String },
+    /// The model lies where its result is written.
+    #[error("the model is in {path}, where the smaller one is written; move it, or choose another folder")]
+    InOutput { path: String },
     /// Another process writes the output folder.
     #[error("another process is at work in {path}; wait until it is done, or choose another folder")]
     Busy { path: String },

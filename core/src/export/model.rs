@@ -158,12 +158,15 @@ impl ModelSummary {
     }
 
     fn of_folder(format: HfFormat, summary: HfSummary) -> Self {
-        let HfSummary { files, tensors, bytes, rounded, kv_cache, left_out, foreign_code, limits } = summary;
+        let HfSummary { files, tensors, bytes, rounded, kv_cache, left_out, foreign_code, unreadable, limits } =
+            summary;
         let left_out =
             left_out.iter().map(|tensor| format!("{tensor} is not part of the architecture and was left out"));
         let code =
             foreign_code.iter().map(|key| format!("{key} names a program that comes with the input, and was left out"));
-        let notes = left_out.chain(code).chain(limits).collect();
+        let unreadable =
+            unreadable.iter().map(|file| format!("{file} is no JSON object that can be read, and was left out"));
+        let notes = left_out.chain(code).chain(unreadable).chain(limits).collect();
         Self { format: format.into(), files, tensors, bytes, rounded, kv_cache, notes }
     }
 }

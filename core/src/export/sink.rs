@@ -6,9 +6,9 @@ use std::pin::Pin;
 use super::ExportError;
 
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) use disk::read_file;
+pub use disk::{Canceller, DiskFolder, write_atomically};
 #[cfg(not(target_arch = "wasm32"))]
-pub use disk::{DiskFolder, write_atomically};
+pub(crate) use disk::{MadeFolders, read_file, remove_abandoned};
 
 /// What the methods of a [`FolderSink`] return.
 pub type SinkFuture<'a> = Pin<Box<dyn Future<Output = Result<(), ExportError>> + 'a>>;
@@ -38,9 +38,11 @@ impl dyn FolderSink + '_ {
 
 #[cfg(not(target_arch = "wasm32"))]
 mod disk {
+    use std::borrow::Cow;
     use std::fs::{self, File, OpenOptions};
     use std::io::{self, ErrorKind, Write};
     use std::path::{Component, Path, PathBuf};
+    use std::sync::{Arc, Mutex, PoisonError};
 
     use super::{ExportError, FolderSink, SinkFuture};
     use crate::export::FolderLock;
@@ -50,29 +52,79 @@ mod disk {
     #[derive(Debug)]
     pub struct DiskFolder {
         target: PathBuf,
+        /// Whether a folder at the place is replaced.
+        replaces: bool,
+        open: Option<(PathBuf, File)>,
+        stage: Arc<Mutex<Stage>>,
+        /// Tells the temporary folder from one that a killed process left behind.
+        lock: Option<FolderLock>,
         /// The temporary folder; gone with the value.
         partial: tempfile::TempDir,
-        /// Tells it from one that a killed process left behind.
-        lock: Option<FolderLock>,
-        open: Option<(PathBuf, File)>,
+        /// Folders above it that were not there; gone with the value if nothing is in them.
+        _made: MadeFolders,
+    }
+
+    /// How far a folder has come.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Stage {
+        Writing,
+        Cancelled,
+        InPlace,
     }
 
     impl DiskFolder {
         /// Prepares to write `target`, which must not exist yet or be an empty folder. Missing parents are created.
-        /// That the place is writable shows here, before any work.
+        /// That the place can be written shows here, before any work.
         ///
         /// # Errors
         /// [`ExportError::NotEmpty`], and [`ExportError::Write`] for a place that cannot be written.
         pub fn create(target: &Path) -> Result<Self, ExportError> {
-            check_empty(target)?;
-            let name = target.file_name().ok_or_else(|| ExportError::Write {
+            let target = followed(target)?;
+            check_empty(&target)?;
+            let folder = Self::beside(&target, false)?;
+            if let Ok(found) = fs::metadata(&target) {
+                // An empty folder gives way at the end. Where it cannot, being a mount point, that should show now.
+                let again = || fs::create_dir(&target).and_then(|()| fs::set_permissions(&target, found.permissions()));
+                fs::remove_dir(&target).and_then(|()| again()).map_err(|error| match error.kind() {
+                    ErrorKind::ResourceBusy => ExportError::Write {
+                        path: target.display().to_string(),
+                        reason: "it is a mount point, which no finished folder can take the place of".to_string(),
+                        advice: "name a new folder in it",
+                    },
+                    _ => write_error(&target, &error),
+                })?;
+            }
+            Ok(folder)
+        }
+
+        /// As [`DiskFolder::create`], but what is at the place stays there until [`DiskFolder::finish`], and goes only when the new
+        /// folder has taken its place.
+        ///
+        /// # Errors
+        /// [`ExportError::Write`] for a place that cannot be written, or where there is something else than a folder.
+        pub fn replace(target: &Path) -> Result<Self, ExportError> {
+            if target.exists() && !target.is_dir() {
+                return Err(write_error(target, &ErrorKind::NotADirectory.into()));
+            }
+            Self::beside(target, true)
+        }
+
+        fn beside(target: &Path, replaces: bool) -> Result<Self, ExportError> {
+            let not_a_name = |reason: &str, advice| ExportError::Write {
                 path: target.display().to_string(),
-                reason: "it is not the name of a new folder".to_string(),
-                advice: "give the folder a name",
-            })?;
+                reason: reason.to_string(),
+                advice,
+            };
+            if target.file_name().is_none() {
+                return Err(not_a_name("it is not the name of a new folder", "give the folder a name"));
+            }
+            if target.to_str().is_none() {
+                // Plans, cards and messages are text.
+                return Err(not_a_name("its name is not UTF-8", "choose another name"));
+            }
             let parent = parent_of(target);
-            fs::create_dir_all(parent).map_err(|e| write_error(parent, &e))?;
-            let prefix = format!(".{}.partial-", name.to_string_lossy());
+            let made = MadeFolders::create(parent).map_err(|e| write_error(parent, &e))?;
+            let prefix = prefix_of(target);
             remove_abandoned(parent, &prefix);
             let mut builder = tempfile::Builder::new();
             builder.prefix(&prefix);
@@ -83,19 +135,20 @@ mod disk {
             builder.permissions(everyone);
             let partial = builder.tempdir_in(parent).map_err(|e| write_error(parent, &e))?;
             let lock = FolderLock::try_new(partial.path()).map_err(|e| write_error(partial.path(), &e))?;
-            Ok(Self { target: target.to_path_buf(), partial, lock, open: None })
+            let (target, stage) = (target.to_path_buf(), Arc::new(Mutex::new(Stage::Writing)));
+            Ok(Self { target, replaces, partial, _made: made, lock, open: None, stage })
         }
 
-        /// The temporary folder: what to remove where a program ends without dropping its values.
-        pub fn partial(&self) -> &Path {
-            self.partial.path()
+        /// What ends the writing from another thread.
+        pub fn canceller(&self) -> Canceller {
+            Canceller { partial: self.partial.path().to_path_buf(), stage: self.stage.clone() }
         }
 
         /// Puts the finished folder in place, and says where that is.
         ///
         /// # Errors
         /// [`ExportError::SinkOrder`] where a file was not completed, [`ExportError::NotEmpty`] where somebody else has written to
-        /// the place meanwhile, [`ExportError::Write`].
+        /// the place meanwhile, [`ExportError::Cancelled`], [`ExportError::Write`].
         pub fn finish(mut self) -> Result<PathBuf, ExportError> {
             if let Some((path, _)) = &self.open {
                 return Err(ExportError::SinkOrder {
@@ -103,18 +156,45 @@ mod disk {
                     reason: "the file was not completed",
                 });
             }
-            check_empty(&self.target)?;
-            if self.target.exists() {
-                // Not every system renames over an empty folder.
-                fs::remove_dir(&self.target).map_err(|e| write_error(&self.target, &e))?;
+            let stage = self.stage.clone();
+            // Held until it is in place.
+            let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+            self.check_stage(*stage)?;
+            let error = |e: io::Error| write_error(&self.target, &e);
+            let mut before = None;
+            if self.replaces && self.target.exists() {
+                let aside =
+                    tempfile::Builder::new().prefix(&prefix_of(&self.target)).tempdir_in(parent_of(&self.target));
+                let aside = aside.map_err(error)?;
+                fs::rename(&self.target, aside.path().join("before")).map_err(error)?;
+                before = Some(aside);
+            } else {
+                check_empty(&self.target)?;
+                if self.target.exists() {
+                    // Not every system renames over an empty folder.
+                    fs::remove_dir(&self.target).map_err(error)?;
+                }
             }
             // Where the lock is a file, it must not come along.
             self.lock.take();
-            fs::rename(self.partial.path(), &self.target).map_err(|e| write_error(&self.target, &e))?;
+            if let Err(error) = fs::rename(self.partial.path(), &self.target) {
+                if let Some(aside) = before {
+                    let _ = fs::rename(aside.path().join("before"), &self.target);
+                }
+                return Err(write_error(&self.target, &error));
+            }
+            *stage = Stage::InPlace;
             // Renamed away: there is nothing left for the guard to remove.
             let _ = self.partial.keep();
             sync_folder(parent_of(&self.target))?;
             Ok(self.target)
+        }
+
+        fn check_stage(&self, stage: Stage) -> Result<(), ExportError> {
+            match stage {
+                Stage::Cancelled => Err(ExportError::Cancelled { path: self.target.display().to_string() }),
+                Stage::Writing | Stage::InPlace => Ok(()),
+            }
         }
 
         fn begin(&mut self, name: &str) -> Result<(), ExportError> {
@@ -127,6 +207,9 @@ mod disk {
                 let path = path.display().to_string();
                 return Err(ExportError::SinkOrder { path, reason: "the file before was not completed" });
             }
+            // Held until the file is there: a folder is not removed while something is put into it.
+            let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+            self.check_stage(*stage)?;
             let file = OpenOptions::new().write(true).create_new(true).open(self.partial.path().join(name));
             // Messages name the place the user asked for, not the temporary one.
             let shown = self.target.join(name);
@@ -146,6 +229,50 @@ mod disk {
         }
     }
 
+    /// Ends the writing of a [`DiskFolder`] from another thread.
+    #[derive(Clone, Debug)]
+    pub struct Canceller {
+        partial: PathBuf,
+        stage: Arc<Mutex<Stage>>,
+    }
+
+    impl Canceller {
+        /// Removes what is written so far, and says so; or that the finished folder is in its place, where it stays. The next call
+        /// of the folder, if there is one, is [`ExportError::Cancelled`].
+        pub fn cancel(&self) -> bool {
+            let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+            if *stage == Stage::InPlace {
+                return false;
+            }
+            *stage = Stage::Cancelled;
+            let _ = fs::remove_dir_all(&self.partial);
+            true
+        }
+    }
+
+    /// Folders that were made for what is to come into them; gone again with the value, as far as nothing did.
+    #[derive(Debug)]
+    pub(crate) struct MadeFolders(Vec<PathBuf>);
+
+    impl MadeFolders {
+        /// Makes a folder and those above it that are missing.
+        pub(crate) fn create(folder: &Path) -> io::Result<Self> {
+            let missing = folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+            let made = Self(missing.map(Path::to_path_buf).collect());
+            fs::create_dir_all(folder)?;
+            Ok(made)
+        }
+    }
+
+    impl Drop for MadeFolders {
+        fn drop(&mut self) {
+            for folder in &self.0 {
+                // Fails, as it should, unless the folder is empty.
+                let _ = fs::remove_dir(folder);
+            }
+        }
+    }
+
     impl FolderSink for DiskFolder {
         fn begin_file<'a>(&'a mut self, name: &'a str) -> SinkFuture<'a> {
             Box::pin(async move { self.begin(name) })
@@ -161,12 +288,16 @@ mod disk {
     }
 
     /// Replaces the file at `path` by `bytes` in one move: whoever reads it sees the old content or the new, never a
-    /// part, even after a power cut.
+    /// part, even after a power cut. Of a link, what it leads to is replaced; a device or a pipe is written to.
     ///
     /// # Errors
     /// [`ExportError::Write`]; the old content is there still.
     pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
         let error = |e: io::Error| write_error(path, &e);
+        let path = &followed(path)?;
+        if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            return OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(bytes)).map_err(error);
+        }
         let folder = parent_of(path);
         let mut builder = tempfile::Builder::new();
         builder.prefix(".blockpruner-").suffix(".tmp");
@@ -184,16 +315,43 @@ mod disk {
 
     /// Reads a whole file; the error names the path and what to do.
     pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, ExportError> {
-        fs::read(path).map_err(|e| ExportError::Read {
+        let read = || {
+            // To open a pipe is to wait for whoever writes to it.
+            if fs::metadata(path)?.is_file() { fs::read(path) } else { Err(ErrorKind::IsADirectory.into()) }
+        };
+        read().map_err(|e: io::Error| ExportError::Read {
             path: path.display().to_string(),
-            reason: e.to_string(),
+            reason: match e.kind() {
+                ErrorKind::IsADirectory => "it is not a file".to_string(),
+                _ => e.to_string(),
+            },
             advice: match e.kind() {
                 ErrorKind::NotFound => "check the path",
-                ErrorKind::IsADirectory => "give the file inside the folder",
+                ErrorKind::IsADirectory => "give a file",
                 ErrorKind::PermissionDenied => "ask for permission to read it",
                 _ => "check the path and the disk",
             },
         })
+    }
+
+    /// What a link leads to; anything else as it is.
+    fn followed(path: &Path) -> Result<Cow<'_, Path>, ExportError> {
+        if !path.is_symlink() {
+            return Ok(Cow::Borrowed(path));
+        }
+        path.canonicalize().map(Cow::Owned).map_err(|error| ExportError::Write {
+            path: path.display().to_string(),
+            reason: match error.kind() {
+                ErrorKind::NotFound => "it is a link to something that is not there".to_string(),
+                _ => error.to_string(),
+            },
+            advice: "choose another path",
+        })
+    }
+
+    /// How the names of temporary folders for a place begin.
+    fn prefix_of(target: &Path) -> String {
+        format!(".{}.partial-", target.file_name().unwrap_or_default().to_string_lossy())
     }
 
     fn parent_of(path: &Path) -> &Path {
@@ -204,13 +362,20 @@ mod disk {
     }
 
     /// Removes temporary folders of this prefix that no process works in any more. That it fails is no reason not to go on.
-    fn remove_abandoned(parent: &Path, prefix: &str) {
+    pub(crate) fn remove_abandoned(parent: &Path, prefix: &str) {
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
             let is_partial = entry.file_name().to_string_lossy().starts_with(prefix);
-            if is_partial && matches!(FolderLock::try_new(&entry.path()), Ok(Some(_))) {
+            if is_partial && is_abandoned(&entry) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
+    }
+
+    /// Whether it is a folder that certainly nobody works in.
+    fn is_abandoned(entry: &fs::DirEntry) -> bool {
+        // To open a pipe is to wait for whoever writes to it.
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        is_folder && matches!(FolderLock::try_new(&entry.path()), Ok(Some(lock)) if lock.is_held())
     }
 
     fn check_empty(target: &Path) -> Result<(), ExportError> {
@@ -310,6 +475,8 @@ mod disk {
             put(&mut sink, "one", b"1").unwrap();
             drop(sink);
             assert!(names(root.path()).is_empty());
+            drop(DiskFolder::create(&root.path().join("a/b/model")).unwrap());
+            assert!(names(root.path()).is_empty(), "nor folders that were made for it");
         }
 
         #[test]
@@ -324,7 +491,7 @@ mod disk {
             assert!(!abandoned.exists());
             // One that is being written stays.
             let second = DiskFolder::create(&target).unwrap();
-            assert!(sink.partial().exists() && second.partial().exists());
+            assert!(sink.partial.path().exists() && second.partial.path().exists());
             drop((sink, second));
             assert_eq!(names(root.path()), [".model2.partial-abc"]);
         }
@@ -340,6 +507,110 @@ mod disk {
             let error = DiskFolder::create(&target).unwrap_err();
             assert!(matches!(&error, ExportError::NotEmpty { path } if path.ends_with("model")), "{error}");
             assert_eq!(names(&target), ["one"]);
+        }
+
+        #[test]
+        fn what_is_replaced_stays_until_the_end() {
+            let root = tempfile::tempdir().unwrap();
+            let target = root.path().join("model");
+            fs::create_dir(&target).unwrap();
+            fs::write(target.join("old"), b"1").unwrap();
+            let mut sink = DiskFolder::replace(&target).unwrap();
+            put(&mut sink, "new", b"2").unwrap();
+            drop(sink);
+            assert_eq!((names(root.path()), names(&target)), (vec!["model".into()], vec!["old".into()]));
+            let mut sink = DiskFolder::replace(&target).unwrap();
+            put(&mut sink, "new", b"2").unwrap();
+            assert_eq!(names(&target), ["old"]);
+            sink.finish().unwrap();
+            assert_eq!((names(root.path()), names(&target)), (vec!["model".into()], vec!["new".into()]));
+            let file = target.join("new");
+            assert!(DiskFolder::replace(&file).unwrap_err().to_string().contains("new: "));
+        }
+
+        /// Whatever has come first, a place is never half filled.
+        #[test]
+        fn what_is_cancelled_is_gone_and_what_is_finished_stays() {
+            let root = tempfile::tempdir().unwrap();
+            let target = root.path().join("a/model");
+            let mut sink = DiskFolder::create(&target).unwrap();
+            put(&mut sink, "one", b"1").unwrap();
+            assert!(sink.canceller().cancel());
+            assert!(matches!(put(&mut sink, "two", b"2"), Err(ExportError::Cancelled { .. })));
+            assert!(matches!(sink.finish(), Err(ExportError::Cancelled { .. })));
+            assert!(names(root.path()).is_empty());
+            let mut sink = DiskFolder::create(&target).unwrap();
+            put(&mut sink, "one", b"1").unwrap();
+            let canceller = sink.canceller();
+            sink.finish().unwrap();
+            assert!(!canceller.cancel());
+            assert_eq!(names(&target), ["one"]);
+            // At any moment, from another thread.
+            for round in 0..40 {
+                let target = root.path().join(format!("model-{round}"));
+                let mut sink = DiskFolder::create(&target).unwrap();
+                let canceller = sink.canceller();
+                let other = std::thread::spawn(move || {
+                    std::thread::sleep(std::time::Duration::from_micros(20 * round));
+                    canceller.cancel()
+                });
+                let written = (0..4).try_for_each(|n| put(&mut sink, &format!("{n}"), b"1"));
+                let finished = written.is_ok() && sink.finish().is_ok();
+                assert_eq!(other.join().unwrap(), !finished);
+                assert_eq!(fs::read_dir(&target).map_or(0, Iterator::count), if finished { 4 } else { 0 });
+            }
+        }
+
+        #[cfg(unix)]
+        #[test]
+        fn links_are_followed_and_pipes_written_to() {
+            use std::os::unix::fs::{FileTypeExt, symlink};
+            let root = tempfile::tempdir().unwrap();
+            let at = |name: &str| root.path().join(name);
+            fs::create_dir(at("folder")).unwrap();
+            fs::write(at("file"), b"old").unwrap();
+            for (to, link) in [("folder", "to-folder"), ("file", "to-file"), ("nothing", "to-nothing")] {
+                symlink(at(to), at(link)).unwrap();
+            }
+            let mut sink = DiskFolder::create(&at("to-folder")).unwrap();
+            put(&mut sink, "one", b"1").unwrap();
+            sink.finish().unwrap();
+            assert_eq!(names(&at("folder")), ["one"]);
+            write_atomically(&at("to-file"), b"new").unwrap();
+            assert_eq!(fs::read(at("file")).unwrap(), b"new");
+            assert!(at("to-file").is_symlink() && at("to-folder").is_symlink());
+            let dangling = [
+                DiskFolder::create(&at("to-nothing")).unwrap_err(),
+                write_atomically(&at("to-nothing"), b"new").unwrap_err(),
+            ];
+            for error in dangling.map(|error| error.to_string()) {
+                assert!(error.contains("to-nothing: it is a link to something that is not there"), "{error}");
+            }
+            let pipe = at("pipe");
+            assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+            assert!(read_file(&pipe).unwrap_err().to_string().contains("it is not a file"));
+            let reader = std::thread::spawn({
+                let pipe = pipe.clone();
+                move || fs::read(pipe).unwrap()
+            });
+            write_atomically(&pipe, b"report").unwrap();
+            assert_eq!(reader.join().unwrap(), b"report");
+            assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+            // Nor is one waited for that is called as a temporary folder.
+            assert!(std::process::Command::new("mkfifo").arg(at(".model.partial-x")).status().unwrap().success());
+            drop(DiskFolder::create(&at("model")).unwrap());
+            assert!(at(".model.partial-x").exists());
+        }
+
+        #[cfg(target_os = "linux")]
+        #[test]
+        fn a_name_that_is_not_text_is_refused_before_any_work() {
+            use std::os::unix::ffi::OsStrExt;
+            let root = tempfile::tempdir().unwrap();
+            let name = std::ffi::OsStr::from_bytes(b"caf\xe9");
+            let error = DiskFolder::create(&root.path().join(name)).unwrap_err().to_string();
+            assert!(error.contains("not UTF-8"), "{error}");
+            assert!(names(root.path()).is_empty());
         }
 
         #[test]

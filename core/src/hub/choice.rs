@@ -1,9 +1,6 @@
 //! Which model of a repository is meant.
 
-use std::collections::BTreeSet;
-
-use crate::model::{ADAPTER, ADAPTER_ADVICE, CONFIG, Checkpoint, is_weights};
-use crate::weights::base_name;
+use crate::model::{ADAPTER, ADAPTER_ADVICE, CONFIG, gguf_models, is_weights, named_models};
 
 /// What of a repository is the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +20,7 @@ pub(super) fn choose(repository: &str, listed: &[String], file: Option<&str>) ->
     if let Some(file) = file {
         let advice = || match models.is_empty() {
             true => "give a repository that has GGUF files".to_string(),
-            false => format!("it has {}", named(&models, "")),
+            false => format!("it has {}", named_models(&models, "")),
         };
         let found = models.iter().find(|model| model.iter().any(|part| part == file));
         let missing = || (format!("the repository has no file {file}"), advice());
@@ -37,7 +34,7 @@ pub(super) fn choose(repository: &str, listed: &[String], file: Option<&str>) ->
         [only] => return Ok(Choice::Gguf(only.clone())),
         [] => {}
         _ => {
-            let advice = format!("give one of {}", named(&models, &format!("{repository}/")));
+            let advice = format!("give one of {}", named_models(&models, &format!("{repository}/")));
             return Err((format!("the repository has {} GGUF models", models.len()), advice));
         }
     }
@@ -51,30 +48,6 @@ pub(super) fn choose(repository: &str, listed: &[String], file: Option<&str>) ->
     };
     let advice = "give a repository whose files are a language model's, as transformers or llama.cpp save it";
     Err((problem.into(), advice.into()))
-}
-
-/// The GGUF models among files, each with all of its parts that are there. Not what only reads a model's images.
-fn gguf_models(listed: &[String]) -> Vec<Vec<String>> {
-    let is_model = |name: &str| name.to_ascii_lowercase().ends_with(".gguf") && !name.starts_with("mmproj");
-    let model_of = |path: &String| {
-        let name = base_name(path);
-        let folder = &path[..path.len() - name.len()];
-        let parts = Checkpoint::gguf_parts(name).map(|part| format!("{folder}{part}"));
-        let parts: Vec<String> = parts.filter(|part| listed.contains(part)).collect();
-        if parts.is_empty() { vec![path.clone()] } else { parts }
-    };
-    // A split one is that of each of its parts.
-    let models: BTreeSet<_> = listed.iter().filter(|path| is_model(base_name(path))).map(model_of).collect();
-    models.into_iter().collect()
-}
-
-/// GGUF models for a message, the first of them, by their first parts behind a prefix.
-fn named(models: &[Vec<String>], prefix: &str) -> String {
-    const MOST: usize = 20;
-    let firsts = models.iter().take(MOST).filter_map(|model| model.first());
-    let names: Vec<String> = firsts.map(|file| format!("{prefix}{file}")).collect();
-    let more = models.len().saturating_sub(MOST);
-    names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
 }
 
 #[cfg(test)]

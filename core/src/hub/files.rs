@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use crate::model::{CARD, Checkpoint, is_carried};
+use crate::model::{CARD, Checkpoint, is_carried, read_all};
 use crate::weights::{ByteSource, NamedSources, WeightsError, pytorch, safetensors};
 
 /// The files of a model's folder: settings, tokenizer and licence, and its weights, which are safetensors, or PyTorch's where there
@@ -51,7 +51,7 @@ pub async fn folder_files<E: From<WeightsError>>(
         && !has(&found, ".bin")
         && let Some((name, index)) = found.iter().find(|(name, _)| name.ends_with(".index.json"))
     {
-        let text = index.read(0, index.len() as usize).await?;
+        let text = read_all(index.as_ref()).await?;
         let shards = match name.ends_with(".bin.index.json") {
             true => pytorch::shard_files(&text)?,
             false => safetensors::shard_files(&text)?,

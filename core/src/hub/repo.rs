@@ -10,7 +10,11 @@ const LISTING_LIMIT: u64 = 64 << 20;
 /// What stays as it is in a part of an address.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A model of a hub by its name: `org/name`, `org/name@revision`, or one of its GGUF files, `org/name/FILE.gguf`.
+/// How addresses of the Hugging Face hub begin.
+const HUB: [&str; 5] = ["https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/", "hf://"];
+
+/// A model of a hub by its name: `org/name`, `org/name@revision`, or one of its GGUF files, `org/name/FILE.gguf`; or by the address
+/// of one of these on the Hugging Face hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ModelName {
@@ -25,6 +29,18 @@ pub struct ModelName {
 impl ModelName {
     /// The name that a text is, if it is one. It may as well be a path: whoever asks looks there first.
     pub fn parse(text: &str) -> Option<Self> {
+        let Some(address) = HUB.iter().find_map(|hub| text.strip_prefix(hub)) else { return Self::named(text) };
+        let parts: Vec<&str> = address.trim_end_matches('/').splitn(5, '/').collect();
+        match parts.as_slice() {
+            [organisation, name, "tree", revision] => Self::named(&format!("{organisation}/{name}@{revision}")),
+            [organisation, name, "blob" | "resolve", revision, file] => {
+                Self::named(&format!("{organisation}/{name}/{file}@{revision}"))
+            }
+            parts => Self::named(&parts.join("/")),
+        }
+    }
+
+    fn named(text: &str) -> Option<Self> {
         let (path, revision) = text.split_once('@').unwrap_or((text, "main"));
         let mut parts = path.splitn(3, '/');
         let (organisation, name, file) = (parts.next()?, parts.next()?, parts.next());
@@ -168,6 +184,17 @@ mod tests {
         assert_eq!(name("HuggingFaceTB/SmolLM2-135M@v1.0"), expected("HuggingFaceTB/SmolLM2-135M", "v1.0", ""));
         assert_eq!(name("a/b@refs/pr/1"), expected("a/b", "refs/pr/1", ""));
         assert_eq!(name("a/b/Q4/x y.GGUF@dev"), expected("a/b", "dev", "Q4/x y.GGUF"));
+        for address in
+            ["https://huggingface.co/a/b", "https://hf.co/a/b/", "huggingface.co/a/b", "hf.co/a/b", "hf://a/b"]
+        {
+            assert_eq!(name(address), expected("a/b", "main", ""), "{address}");
+        }
+        assert_eq!(name("hf://a/b@v1"), expected("a/b", "v1", ""));
+        assert_eq!(name("https://huggingface.co/a/b/tree/v1"), expected("a/b", "v1", ""));
+        for page in ["blob", "resolve"] {
+            let address = format!("https://huggingface.co/a/b/{page}/main/Q4/x.gguf");
+            assert_eq!(name(&address), expected("a/b", "main", "Q4/x.gguf"));
+        }
         for path in [
             "name",
             "./org/name",
@@ -189,6 +216,11 @@ mod tests {
             "-a/b",
             "org/na me",
             "builtin:tiny",
+            "hf.co/name",
+            "https://huggingface.co/a/b/blob/main/model.safetensors",
+            "https://huggingface.co/datasets/a/b",
+            "https://example.com/a/b",
+            "org/name:Q4_K_M",
         ] {
             assert_eq!(ModelName::parse(path), None, "{path}");
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::fetch::{Fetch, FetchError, Kept, once, retried};
-use crate::weights::{ByteSource, ReadFuture, WeightsError, check_range};
+use crate::weights::{ByteSource, NO_MEMORY, ReadFuture, WeightsError, check_range};
 
 /// A file of known length on a server that honours ranges. What was fetched is kept: every byte is asked for once.
 pub struct RemoteSource<F: Fetch> {
@@ -58,7 +58,8 @@ impl<F: Fetch> RemoteSource<F> {
 
     async fn bytes(&self, offset: u64, len: usize) -> Result<Vec<u8>, String> {
         let end = offset + len as u64;
-        let mut bytes = Vec::with_capacity(len);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| NO_MEMORY)?;
         for number in offset / self.piece..end.div_ceil(self.piece) {
             let piece = self.piece(number).await.map_err(|error| error.to_string())?;
             let start = number * self.piece;

@@ -11,8 +11,8 @@ use super::error::ModelError;
 #[cfg(not(target_arch = "wasm32"))]
 use super::folder::on_disk;
 use super::folder::{
-    CARRIED, CONFIG, Folder, GENERATION_CONFIG, INDEX, PYTORCH_INDEX, PYTORCH_SINGLE, SINGLE, TOKENIZER,
-    TOKENIZER_CONFIG, file_error, is_carried, is_weights, kind_of, read_all,
+    ADAPTER, ADAPTER_ADVICE, CARRIED, CONFIG, Folder, GENERATION_CONFIG, INDEX, PYTORCH_INDEX, PYTORCH_SINGLE, SINGLE,
+    TOKENIZER, TOKENIZER_CONFIG, file_error, is_carried, is_licence, is_weights, kind_of, read_all, too_long,
 };
 use super::keys::Keys;
 use super::origin::{CARD, Origin};
@@ -28,6 +28,8 @@ use crate::weights::{ByteSource, FloatType, Weights, gguf};
 /// The name of the embedded model.
 #[cfg(feature = "builtin")]
 const BUILTIN_TINY: &str = "builtin:tiny";
+/// Bytes of a card that are read at most: what is said of the licence stands in its first lines.
+const CARD_START: u64 = 1 << 20;
 /// What to do where a name looks like that of an embedded model and is none.
 #[cfg(not(target_arch = "wasm32"))]
 const BUILTIN_ADVICE: &str = match cfg!(feature = "builtin") {
@@ -55,6 +57,8 @@ pub struct Checkpoint {
     /// Names and contents of the files to carry over on export: tokenizer.json, generation_config.json, the licence and
     /// the like. The tokenizer's are rebuilt for a GGUF file.
     pub side_files: Vec<(String, Vec<u8>)>,
+    /// Such files that are only links out of the model's folder: they count here, and go into no export.
+    pub(crate) linked_files: Vec<(String, Vec<u8>)>,
     /// Whether it was a GGUF file.
     pub from_gguf: bool,
     /// Where it was published, if its files say.
@@ -184,7 +188,8 @@ impl Checkpoint {
         if let Some(llama) = block_configs::as_llama(source.name(), &config)? {
             config = llama;
         }
-        let mut spec = ModelSpec::from_config_file(source.name(), &config)?;
+        let spec = ModelSpec::from_config_file(source.name(), &config);
+        let mut spec = spec.map_err(|error| folder.explained(error))?;
         let mut notes = Vec::new();
         // What mattered would have been refused.
         let non_finite = json::drop_non_finite(&mut config);
@@ -207,32 +212,43 @@ impl Checkpoint {
             }
             false => notes.extend(spec.unused(&weights)),
         }
-        let (mut side_files, mut read) = (Vec::new(), Vec::new());
+        if folder.get(ADAPTER).is_some() {
+            notes
+                .push(format!("the adapter beside the model, {ADAPTER}, is not applied: to have it, {ADAPTER_ADVICE}"));
+        }
+        let (mut side_files, mut linked_files) = (Vec::new(), Vec::new());
         for (file, source) in folder.files.iter().filter(|(file, _)| is_carried(file)) {
+            if let (true, Some(problem)) = (is_licence(file), too_long(source.as_ref())) {
+                notes.push(format!("{file} is not copied into exports: {problem}"));
+                continue;
+            }
             let content = (file.clone(), read_all(source.as_ref()).await?);
-            match folder.carries(file) {
+            match folder.is_own(file) {
                 true => side_files.push(content),
                 false => {
                     notes.push(format!("{file} is a link out of the model's folder: it is not copied into exports"));
-                    read.push(content);
+                    linked_files.push(content);
                 }
             }
         }
         side_files.sort();
         let find = |file: &str| {
-            let files = side_files.iter().chain(&read);
+            let files = side_files.iter().chain(&linked_files);
             files.into_iter().find(|(name, _)| name == file).map(|(_, bytes)| bytes.as_slice())
         };
         let had_tokenizer = find(TOKENIZER).is_some();
         let (tokenizer, tokenizer_problem) = split(Tokenizer::from_folder(find).map_err(|error| error.to_string()));
         // Made from older files: what is exported is to be read by anything. Not what was made from links out of the folder.
-        if let Some(tokenizer) = tokenizer.as_ref().filter(|_| !had_tokenizer && read.is_empty()) {
+        if let Some(tokenizer) = tokenizer.as_ref().filter(|_| !had_tokenizer && linked_files.is_empty()) {
             side_files.push((TOKENIZER.to_string(), tokenizer.to_json().into_bytes()));
             side_files.sort();
         }
-        // Of the card only what it says of the licence.
-        let origin = match folder.get(CARD) {
-            Some(card) => Origin::from_card(&String::from_utf8_lossy(&read_all(card.as_ref()).await?)),
+        // Of the card only what it says of the licence, at its beginning, which goes into exports.
+        let origin = match folder.get(CARD).filter(|_| folder.is_own(CARD)) {
+            Some(card) => {
+                let start = card.read(0, card.len().min(CARD_START) as usize).await?;
+                Origin::from_card(&String::from_utf8_lossy(&start))
+            }
             None => Origin::default(),
         };
         let name = folder.name.to_string();
@@ -244,6 +260,7 @@ impl Checkpoint {
             tokenizer_problem,
             config,
             side_files,
+            linked_files,
             from_gguf: false,
             origin,
             stored_names,
@@ -289,6 +306,7 @@ impl Checkpoint {
             tokenizer_problem,
             config,
             side_files,
+            linked_files: Vec::new(),
             from_gguf: true,
             origin: Origin::from_gguf(&file.metadata)?,
             stored_names,
@@ -323,7 +341,7 @@ impl Checkpoint {
     /// # Errors
     /// A generation_config.json that is no JSON object or whose `eos_token_id` is no token id.
     pub fn eos_token_ids(&self) -> Result<Vec<u32>, ModelError> {
-        let file = self.side_files.iter().find(|(file, _)| file == GENERATION_CONFIG);
+        let file = self.side_files.iter().chain(&self.linked_files).find(|(file, _)| file == GENERATION_CONFIG);
         let ids = match file {
             Some((file, bytes)) => Keys::new(file, &parse_config(file, bytes)?).token_ids("eos_token_id")?,
             None => Vec::new(),
@@ -363,12 +381,21 @@ fn matrix_type(spec: &ModelSpec, weights: &Weights) -> FloatType {
 
 #[cfg(not(target_arch = "wasm32"))]
 fn no_such_path(model: &str) -> ModelError {
-    let advice = match ModelName::parse(model) {
-        Some(ModelName { repository, .. }) => format!(
+    let quantised = model.rsplit_once(':').filter(|(name, _)| ModelName::parse(name).is_some());
+    let advice = match (ModelName::parse(model), quantised) {
+        (Some(ModelName { repository, .. }), _) => format!(
             "if it is a model of the Hugging Face hub, download it with `hf download {repository} --local-dir DIR` and give \
              DIR; programs built with the feature `hub` of the crate blockpruner download it themselves"
         ),
-        None => "give a Hugging Face folder, a .gguf file or builtin:tiny".to_string(),
+        (None, Some((name, quantisation))) => format!(
+            "of a model of the Hugging Face hub give the GGUF file of {quantisation} by its name there, {name}/FILE.gguf; {name} \
+             alone says which files there are"
+        ),
+        (None, None) => {
+            "give a Hugging Face folder, a .gguf file, builtin:tiny or the name of a model of the Hugging Face hub, \
+                         which is ORG/NAME (openai-community/gpt2, not gpt2)"
+                .to_string()
+        }
     };
     file_error(model, "there is no such folder or file", advice)
 }
@@ -469,6 +496,26 @@ mod tests {
         let cases = [
             (message(&["model.safetensors"], &[]), ["no config.json", "give the folder that holds config.json"]),
             (message(&[], &["model.Q4_0.gguf"]), ["no config.json", "model.Q4_0.gguf"]),
+            (
+                message(&["config.json"], &["Amodel.mmproj.gguf", "b-Q8_0.gguf", "b-Q4_0.gguf", "mmproj-b.gguf"]),
+                ["no model.safetensors, but GGUF files", "one of them: b-Q4_0.gguf, b-Q8_0.gguf"],
+            ),
+            (
+                message(&[], &["x-00001-of-00002.gguf", "x-00002-of-00002.gguf"]),
+                ["that file itself", "x-00001-of-00002.gguf"],
+            ),
+            (message(&["config.json"], &["model.onnx"]), ["model.onnx (ONNX)", "GGUF, which are read"]),
+            (message(&[], &["tf_model.h5"]), ["no config.json, but tf_model.h5 (TensorFlow)", "GGUF, which are read"]),
+            (message(&[], &["consolidated.pth"]), ["no config.json, but consolidated.pth (PyTorch)", "which are read"]),
+            (message(&["config.json"], &["flax_model.msgpack"]), ["(Flax)", "safetensors"]),
+            (message(&["config.json"], &["model.ckpt"]), ["model.ckpt (TensorFlow or", "safetensors"]),
+            (message(&["config.json"], &["weights.npz"]), ["weights.npz (NumPy)", "safetensors"]),
+            (message(&["config.json"], &["rust_model.ot"]), ["rust_model.ot", "safetensors"]),
+            (message(&["config.json"], &["model.bin"]), ["model.bin", "call it pytorch_model.bin"]),
+            (
+                message(&[], &["model_index.json"]),
+                ["a pipeline of Diffusers (by its model_index.json)", "a language model"],
+            ),
             (message(&["config.json"], &[]), ["no model.safetensors", "put it there"]),
             (message(&["config.json"], &["pytorch_model.bin"]), ["pytorch_model.bin: not a valid", "as a ZIP archive"]),
             (message(&["config.json"], &["consolidated.pth"]), ["consolidated.pth", "save_pretrained"]),
@@ -478,12 +525,90 @@ mod tests {
             (message(&["config.json"], &["model.safetensors.part"]), ["unfinished download", "model.safetensors.part"]),
             (message(&["model.safetensors"], &["adapter_config.json"]), ["adapter", "merge_and_unload"]),
             (message(&["config.json"], &["adapter_config.json"]), ["adapter", "merge_and_unload"]),
+            (message(&["config.json"], &["adapter_config.json", "optimizer.pt"]), ["adapter", "merge_and_unload"]),
             (message(&["model.safetensors"], &["config.json"]), ["config.json", "not a JSON object"]),
             (message(&["config.json"], &["model.safetensors"]), ["model.safetensors", "not a valid safetensors file"]),
         ];
         for (error, parts) in cases {
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
+    }
+
+    #[test]
+    fn what_else_a_folder_holds_is_named() {
+        let bert = folder(&["model.safetensors"]);
+        std::fs::write(bert.path().join(CONFIG), r#"{"model_type": "bert"}"#).unwrap();
+        assert!(!message(open(&bert)).contains("sentence-transformers"));
+        std::fs::write(bert.path().join("config_sentence_transformers.json"), "{}").unwrap();
+        let error = message(open(&bert));
+        assert!(error.contains("an embedding model of sentence-transformers"), "{error}");
+
+        let adapted = folder(&["config.json", "model.safetensors"]);
+        std::fs::write(adapted.path().join("adapter_config.json"), "{}").unwrap();
+        let notes = open(&adapted).unwrap().notes;
+        assert!(notes.len() == 1 && notes[0].contains("adapter_config.json, is not applied"), "{notes:?}");
+    }
+
+    /// What is there in place of a file is not passed over, unless it is no matter.
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_named() {
+        let whole = ["config.json", "model.safetensors", "tokenizer.json"];
+        for name in whole {
+            let path = |dir: &tempfile::TempDir| dir.path().join(name);
+            let others = || folder(&whole.into_iter().filter(|other| *other != name).collect::<Vec<_>>());
+            let (inner, link) = (others(), others());
+            std::fs::create_dir(path(&inner)).unwrap();
+            std::os::unix::fs::symlink("nowhere", path(&link)).unwrap();
+            for (dir, expected) in [(inner, "it is a folder"), (link, "a link to what is not there")] {
+                let error = message(open(&dir));
+                assert!(error.contains(name) && error.contains(expected), "{error}");
+            }
+        }
+        let dir = folder(&whole);
+        for name in ["LICENSE", "README.md", "pytorch_model.bin"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        assert!(open(&dir).unwrap().notes.is_empty());
+    }
+
+    /// Files with holes, so that they take no room. A licence is no reason not to open a model.
+    #[test]
+    fn files_that_no_model_has_so_long_are_not_read() {
+        for (name, most) in [
+            ("config.json", 32u64 << 20),
+            ("generation_config.json", 32 << 20),
+            ("chat_template.jinja", 32 << 20),
+            ("tokenizer.json", 256 << 20),
+            ("tokenizer_config.json", 256 << 20),
+            ("model.safetensors.index.json", 256 << 20),
+        ] {
+            let dir = folder(&["config.json", "tokenizer.json"]);
+            let weights = if name.ends_with(".index.json") { "model-1.safetensors" } else { "model.safetensors" };
+            std::fs::copy(Path::new(TINY).join(SINGLE), dir.path().join(weights)).unwrap();
+            std::fs::File::create(dir.path().join(name)).unwrap().set_len(most + 1).unwrap();
+            let (error, expected) =
+                (message(open(&dir)), format!("{name}: it has {} bytes, more than the {most}", most + 1));
+            assert!(error.contains(&expected), "{error}");
+        }
+        let dir = folder(&["config.json", "model.safetensors"]);
+        for name in ["LICENSE", "README.md"] {
+            std::fs::File::create(dir.path().join(name)).unwrap().set_len((32 << 20) + 1).unwrap();
+        }
+        let opened = open(&dir).unwrap();
+        assert!(opened.side_files.is_empty());
+        assert!(opened.notes.len() == 1 && opened.notes[0].starts_with("LICENSE is not copied"), "{:?}", opened.notes);
+    }
+
+    #[test]
+    fn the_card_of_a_folder_names_its_licence() {
+        let dir = folder(&["config.json", "model.safetensors"]);
+        let card = format!("---\nlicense: other\nlicense_name: mine\n---\n{}", "long ".repeat(300_000));
+        std::fs::write(dir.path().join(CARD), card).unwrap();
+        let opened = open(&dir).unwrap();
+        let (license, name) = (opened.origin.license.as_deref(), opened.origin.license_name.as_deref());
+        assert_eq!((license, name), (Some("other"), Some("mine")));
+        assert!(opened.side_files.is_empty() && opened.notes.is_empty());
     }
 
     /// The same weights as safetensors, and as `torch.save` writes them (`tests/reference/pytorch_fixtures.py`).
@@ -603,7 +728,14 @@ mod tests {
         let packed =
             |end: &'static str| move |name: &str| Some(name.replace("q_proj.weight", &format!("q_proj.{end}")));
         let f8 = [("model.layers.0.self_attn.q_proj.weight", Dtype::F8_E4M3, vec![128, 128], vec![0; 128 * 128])];
-        let cases: [(tempfile::TempDir, &[&str]); 6] = [
+        let mlx = [
+            ("model.layers.0.self_attn.q_proj.weight", Dtype::U32, vec![128, 16], vec![0; 128 * 16 * 4]),
+            ("model.layers.0.self_attn.q_proj.scales", Dtype::BF16, vec![128, 2], vec![0; 128 * 2 * 2]),
+            ("model.layers.0.self_attn.q_proj.biases", Dtype::BF16, vec![128, 2], vec![0; 128 * 2 * 2]),
+        ];
+        let without_first = |name: &str| (!matrix(name) || !name.contains("layers.0.")).then(|| name.to_string());
+        let cases: [(tempfile::TempDir, &[&str]); 7] = [
+            (changed(|_| (), without_first, &mlx), &["quantised by MLX", "q_proj.weight` is U32", "a GGUF file of it"]),
             (changed(|_| (), packed("qweight"), &[]), &["quantised", "q_proj.qweight"]),
             (changed(|_| (), packed("weight_packed"), &[]), &["quantised", "weight_packed"]),
             (changed(|_| (), packed("lora_A.weight"), &[]), &["LoRA", "merge_and_unload"]),
@@ -612,10 +744,7 @@ mod tests {
                 &["original names of Meta and Mistral", "tok_embeddings.weight"],
             ),
             (changed(|_| (), |name| Some(format!("gpt.{name}")), &[]), &["other names", "`gpt."]),
-            (
-                changed(|_| (), |name| (!matrix(name) || !name.contains("layers.0.")).then(|| name.to_string()), &f8),
-                &["1 tensors are of a type that is not supported", "is F8_E4M3"],
-            ),
+            (changed(|_| (), without_first, &f8), &["1 tensors are of a type that is not supported", "is F8_E4M3"]),
         ];
         for (dir, parts) in cases {
             let error = message(open(&dir));
@@ -766,8 +895,14 @@ mod tests {
         for name in [CONFIG, SINGLE, TOKENIZER] {
             symlink(snapshot.join(name), plain.join(name)).unwrap();
         }
+        for (name, content) in [(GENERATION_CONFIG, r#"{"eos_token_id": 7}"#), (CARD, "---\nlicense: x\n---\n")] {
+            std::fs::write(root.path().join(name), content).unwrap();
+            symlink(root.path().join(name), plain.join(name)).unwrap();
+        }
         let checkpoint = block_on(Checkpoint::open(plain.to_str().unwrap())).unwrap();
         assert!(checkpoint.side_files.is_empty() && checkpoint.tokenizer().is_ok());
+        assert_eq!(checkpoint.eos_token_ids().unwrap(), [7]);
+        assert_eq!(checkpoint.origin, Origin::default());
     }
 
     #[test]
@@ -775,6 +910,10 @@ mod tests {
         let cases = [
             ("HuggingFaceTB/SmolLM2-135M@main", ["no such folder", "hf download HuggingFaceTB/SmolLM2-135M "]),
             ("no/such/folder", ["no such folder", "builtin:tiny"]),
+            ("https://huggingface.co/org/name", ["no such folder", "hf download org/name "]),
+            ("org/name:Q4_K_M", ["the GGUF file of Q4_K_M", "org/name/FILE.gguf"]),
+            ("gpt2", ["no such folder", "ORG/NAME (openai-community/gpt2"]),
+            ("llama3.2:1b", ["no such folder", "ORG/NAME"]),
             ("./models/none.gguf", ["no such folder", "a .gguf file"]),
             ("builtin:large", ["no such embedded model", "builtin:tiny"]),
             ("../assets/tiny/config.json", ["not a GGUF file", "give the folder"]),

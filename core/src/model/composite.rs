@@ -1,5 +1,6 @@
 //! Models of images and text, of which the text model is read: its settings stand in `text_config`, and its tensors under
-//! names of their own. For text alone the whole computes what its text model does.
+//! names of their own. For text alone the whole computes what its text model does, but for the head, which is the whole's: a
+//! matrix, without what some families have beside it.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +9,28 @@ use serde_json::{Map, Value};
 use super::error::ModelError;
 use super::families::{HEADS, HIDDEN_SIZE, INNER, LAYERS};
 use super::keys::Keys;
-use super::spec::ModelSpec;
+use super::spec::{Head, ModelSpec};
 use crate::weights::{Renamed, Weights, WeightsError};
 
 /// A kind of such models.
 pub(super) struct Composite {
     /// The `model_type` of Hugging Face.
     pub name: &'static str,
+    /// That of its text model, if the settings do not say.
+    text: &'static str,
     /// `tie_word_embeddings` if the whole's settings do not say; None: what the text model's do.
     tied: Option<bool>,
 }
 
 /// Those whose text model reads text as it would alone.
 pub(super) static ALL: &[Composite] = &[
-    Composite { name: "gemma3", tied: Some(true) },
-    Composite { name: "mistral3", tied: Some(true) },
-    Composite { name: "llava", tied: None },
+    Composite { name: "gemma3", text: "gemma3_text", tied: Some(true) },
+    Composite { name: "mistral3", text: "mistral", tied: Some(true) },
+    Composite { name: "llava", text: "llama", tied: None },
 ];
 
 const TEXT: &str = "text_config";
+const TYPE: &str = "model_type";
 
 /// The sizes that the configuration classes of transformers 5 assume, which published files leave out of `text_config`.
 const SIZES: [&str; 5] = [HIDDEN_SIZE.hf, INNER.hf, LAYERS.hf, HEADS.hf, "vocab_size"];
@@ -37,10 +41,11 @@ const ASSUMED: [(&str, [usize; 5]); 4] = [
     ("gemma3_text", [2304, 9216, 26, 8, 262_208]),
 ];
 
-/// The settings of a text model with the sizes that its class assumes.
-fn completed(text: &Map<String, Value>) -> Map<String, Value> {
+/// The settings of a text model, of this type if they do not say, with the sizes that its class assumes.
+fn completed(text: &Map<String, Value>, model_type: &str) -> Map<String, Value> {
     let mut text = text.clone();
-    let assumed = ASSUMED.iter().find(|(name, _)| text.get("model_type").is_some_and(|found| found == name));
+    text.entry(TYPE).or_insert(model_type.into());
+    let assumed = ASSUMED.iter().find(|(name, _)| text.get(TYPE).is_some_and(|found| found == name));
     for (key, size) in assumed.into_iter().flat_map(|(_, sizes)| SIZES.into_iter().zip(sizes)) {
         text.entry(key).or_insert((*size).into());
     }
@@ -58,7 +63,7 @@ pub type StoredNames = BTreeMap<String, String>;
 impl Composite {
     /// The kind of a model by its config.json, if it is one.
     pub fn of(config: &Map<String, Value>) -> Option<&'static Self> {
-        ALL.iter().find(|composite| config.get("model_type").is_some_and(|name| name == composite.name))
+        ALL.iter().find(|composite| config.get(TYPE).is_some_and(|name| name == composite.name))
     }
 
     /// The text model, from the settings of the whole; `read` reads those of a text model.
@@ -68,17 +73,18 @@ impl Composite {
         read: impl Fn(Keys<'_>) -> Result<ModelSpec, ModelError>,
     ) -> Result<ModelSpec, ModelError> {
         let text = whole.object(TEXT)?.ok_or_else(|| whole.missing(TEXT, "the settings of the text model"))?;
-        let mut spec = read(Keys { path: "text_config.", map: &completed(text), ..*whole })?;
+        let mut spec = read(Keys { path: "text_config.", map: &completed(text, self.text), ..*whole })?;
         if let Some(block) = spec.absent.iter().next() {
             let supported = "such models must have all blocks of their text model";
             return Err(whole.unsupported(TEXT, format!("without block {block}"), supported));
         }
         const TIED: &str = "tie_word_embeddings";
-        spec.head.tied = match (whole.flag(TIED)?, self.tied) {
+        let tied = match (whole.flag(TIED)?, self.tied) {
             (Some(tied), Some(_)) => tied,
             (None, Some(default)) => default,
             (tied, None) => tied.unwrap_or(false) || spec.head.tied,
         };
+        spec.head = Head { tied, bias: false, unit_rows: false, scale: 1.0, soft_cap: None };
         if spec.bos_token_id.is_none() {
             spec.bos_token_id = whole.token_ids("bos_token_id")?.first().copied();
         }
@@ -160,6 +166,40 @@ mod tests {
             };
             assert!(tied(whole(json!({})), no()) && !tied(whole(no()), yes()), "{name}");
         }
+    }
+
+    /// Transformers 5.23 has no scale, cap or bias beside the matrix of a whole's head.
+    #[test]
+    fn the_head_is_a_matrix() {
+        for (text, keys) in [
+            ("granite", json!({"logits_scaling": 8.0})),
+            ("gemma2", json!({"sliding_window": 16})),
+            ("cohere2", json!({"logit_scale": 0.5})),
+            ("phi", json!({})),
+        ] {
+            let mut text_config = keys;
+            text_config["model_type"] = text.into();
+            text_config["num_key_value_heads"] = 2.into();
+            let spec = read(json!({}), text_config).unwrap();
+            let head = Head { tied: spec.head.tied, bias: false, unit_rows: false, scale: 1.0, soft_cap: None };
+            assert_eq!((spec.family.name, spec.head), (text, head));
+        }
+    }
+
+    #[test]
+    fn the_text_models_type_may_be_left_out() {
+        for (name, family) in [("gemma3", "gemma3_text"), ("mistral3", "mistral"), ("llava", "llama")] {
+            let config = json!({"model_type": name, "text_config": {"num_hidden_layers": 2}});
+            assert_eq!(ModelSpec::from_config(config.as_object().unwrap()).unwrap().family.name, family);
+        }
+    }
+
+    /// What the whole's settings say of it is not looked at, as in transformers.
+    #[test]
+    fn the_text_model_must_look_back_only() {
+        let error = read(json!({}), json!({"is_causal": false})).unwrap_err().to_string();
+        assert!(error.contains("`text_config.is_causal`") && error.contains("before it"), "{error}");
+        assert!(read(json!({"is_causal": false}), json!({})).is_ok());
     }
 
     #[test]

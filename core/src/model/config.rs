@@ -9,6 +9,7 @@ use super::composite::{self, Composite};
 use super::error::{ModelError, shown};
 use super::families::{self, EXPERTS, LAYER_TYPES};
 use super::family::{Family, Role};
+use super::folder::{INDEX, SINGLE};
 use super::keys::Keys;
 use super::rope::{RopeRequest, RopeSpec};
 use super::settings::{Key, Settings};
@@ -42,6 +43,7 @@ impl ModelSpec {
         let llama = block_configs::as_llama(file, config)?;
         let config = llama.as_ref().unwrap_or(config);
         let keys = Keys::new(file, config);
+        refuse_other_weights(&keys)?;
         match Composite::of(config) {
             None => Self::from_keys(keys),
             Some(composite) => {
@@ -71,6 +73,19 @@ impl ModelSpec {
             None => Ok(()),
             Some(count) => Err(refuse(count.to_string(), "only dense models, with one feed-forward network a layer")),
         }
+    }
+}
+
+/// Transformers takes the weights from the file that a key names, if one does.
+fn refuse_other_weights(keys: &Keys) -> Result<(), ModelError> {
+    const KEY: &str = "transformers_weights";
+    match keys.text(KEY)? {
+        Some(name) if ![SINGLE, INDEX].contains(&name) => Err(keys.unsupported(
+            KEY,
+            format!("{name:?}"),
+            format!("the weights must be called {SINGLE}, or be shards"),
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -377,7 +392,6 @@ mod tests {
         assert_eq!(windows("qwen2", slides.clone()), [None, None, Some(64), Some(64)]);
         for (key, value) in [
             ("use_sliding_window", json!(false)),
-            ("sliding_window", json!(256)),
             ("sliding_window", json!(null)),
             ("max_window_layers", json!(4)),
             ("layer_types", json!(["full_attention", "full_attention", "full_attention", "full_attention"])),
@@ -387,6 +401,8 @@ mod tests {
             assert_eq!(windows("qwen2", keys.clone()), [None; 4], "{keys}");
         }
         assert_eq!(windows("llama", slides.clone()), [None; 4], "llama has no sliding windows");
+        let longer = json!({"use_sliding_window": true, "sliding_window": 256, "max_window_layers": 2});
+        assert_eq!(windows("qwen2", longer), [None, None, Some(256), Some(256)], "a text may be longer");
         let mut keys = slides;
         keys["layer_types"] = json!(["sliding_attention", "full_attention", "full_attention", "chunked_attention"]);
         let error = with("qwen2", keys.clone()).unwrap_err().to_string();

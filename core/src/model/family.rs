@@ -3,6 +3,7 @@
 //! A [`Family`] is data, one file in [`super::families`]. Everything that has to do with a tensor's name goes through its
 //! table: reading both containers, loading, counting parameters, taking blocks out, zeroing, and the exported Python module.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -402,6 +403,8 @@ impl ModelSpec {
 
     fn tensors(&self, container: Container, layer: Option<usize>, wanted: impl Fn(Role) -> bool) -> Vec<TensorRef> {
         let mut tensors: Vec<TensorRef> = Vec::new();
+        // By name, how many rows lie above the next: a layer may have a tensor for each of thousands of heads.
+        let mut ends: HashMap<String, usize> = HashMap::new();
         for tensor in self.family.tensors {
             let role = tensor.role;
             let Some((rows, columns, has_bias)) = self.shape(role, layer).filter(|_| wanted(role)) else { continue };
@@ -418,8 +421,9 @@ impl ModelSpec {
             for (module, (suffix, columns)) in parts {
                 let module = if hugging_face { module } else { tensor.gguf };
                 let name = self.family.name_of(module, layer, suffix, container);
-                let above = tensors.iter().rev().find(|other| other.name == name).map_or(0, |other| other.rows.end);
+                let above = ends.get(&name).copied().unwrap_or(0);
                 let rows = above..above + rows;
+                ends.insert(name.clone(), rows.end);
                 let bias = suffix == "bias";
                 let plus_one = tensor.plus_one && !bias && hugging_face;
                 let transposed = tensor.transposed && columns.is_some() && hugging_face;
@@ -505,15 +509,19 @@ impl ModelSpec {
 /// The stored tensors that hold these, each once: names and shapes.
 pub(crate) fn stored(tensors: &[TensorRef]) -> Vec<(String, Vec<usize>)> {
     let mut stored: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for tensor in tensors {
         let mut shape: Vec<usize> = [Some(tensor.rows.end), tensor.columns].into_iter().flatten().collect();
         if tensor.transposed {
             shape.reverse();
         }
-        match stored.iter_mut().find(|(name, _)| *name == tensor.name) {
+        match places.get(tensor.name.as_str()) {
             // The rows of the last one end where the tensor does.
-            Some((_, above)) => *above = shape,
-            None => stored.push((tensor.name.clone(), shape)),
+            Some(place) => stored[*place].1 = shape,
+            None => {
+                places.insert(&tensor.name, stored.len());
+                stored.push((tensor.name.clone(), shape));
+            }
         }
     }
     stored

@@ -1,10 +1,12 @@
 //! The files of a Hugging Face folder: which of them count, and what a folder is that is none.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use super::Checkpoint;
 use super::error::ModelError;
 use crate::file_kind::FileKind;
-use crate::weights::{ByteSource, NamedSources, Weights, pytorch, safetensors};
+use crate::weights::{ByteSource, NamedSources, Weights, WeightsError, base_name, pytorch, safetensors};
 
 pub(crate) const CONFIG: &str = "config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
@@ -20,6 +22,29 @@ pub(crate) const ADAPTER: &str = "adapter_config.json";
 /// What to do with such a folder.
 pub(crate) const ADAPTER_ADVICE: &str = "merge it into its model first (PEFT: merge_and_unload(), then \
     save_pretrained(folder)), and give that folder";
+
+/// What makes a folder one of sentence-transformers.
+const EMBEDDING: &str = "config_sentence_transformers.json";
+/// What makes a folder one of Diffusers.
+const PIPELINE: &str = "model_index.json";
+/// How names end of files in formats that are not read, and what these are.
+const OTHER_FORMATS: [(&str, &str); 8] = [
+    (".onnx", "ONNX"),
+    (".h5", "TensorFlow"),
+    (".msgpack", "Flax"),
+    (".tflite", "TensorFlow Lite"),
+    (".ckpt", "TensorFlow or PyTorch Lightning"),
+    (".npz", "NumPy"),
+    (".ot", "Rust's bindings of PyTorch"),
+    (".mlmodel", "Core ML"),
+];
+/// What to do with them.
+const OTHER_FORMATS_ADVICE: &str = "take the model as safetensors, pytorch_model.bin or GGUF, which are read";
+
+/// Bytes of a vocabulary or an index that are read at most, several times those of the largest that are published,
+const LONG_LIMIT: u64 = 256 << 20;
+/// and of any other small file.
+const SMALL_LIMIT: u64 = 32 << 20;
 
 /// What models' folders in the hub's cache begin with, before `org--name`.
 #[cfg(not(target_arch = "wasm32"))]
@@ -68,36 +93,60 @@ impl Folder<'_> {
         self.files.iter().map(|(file, _)| file.as_str()).find(|file| wanted(file))
     }
 
-    /// Whether a file goes along when the model is exported.
-    pub fn carries(&self, file: &str) -> bool {
-        is_carried(file) && !self.elsewhere.iter().any(|other| other == file)
+    /// Whether a file lies in the folder itself, so that what is in it may go into exports.
+    pub fn is_own(&self, file: &str) -> bool {
+        !self.elsewhere.iter().any(|other| other == file)
     }
 
     pub fn without_config(&self) -> ModelError {
-        let (problem, advice) = match () {
-            () if self.get(ADAPTER).is_some() => {
-                return self.adapter();
+        let missing = format!("the folder has no {CONFIG}");
+        self.no_model().or_else(|| self.in_place_of(&missing)).unwrap_or_else(|| {
+            file_error(self.name, missing, format!("give the folder that holds {CONFIG} and {SINGLE}"))
+        })
+    }
+
+    /// What the folder is, if it is known for one of something else.
+    fn no_model(&self) -> Option<ModelError> {
+        if self.get(ADAPTER).is_some() {
+            let problem = format!("the folder holds an adapter (LoRA, by its {ADAPTER}), not a model");
+            return Some(file_error(self.name, problem, ADAPTER_ADVICE));
+        }
+        self.get(PIPELINE)?;
+        let problem = format!("the folder holds a pipeline of Diffusers (by its {PIPELINE}), not a language model");
+        Some(file_error(self.name, problem, "give the folder of a language model, as transformers saves it"))
+    }
+
+    /// What the folder has in place of what is missing, if that is known.
+    fn in_place_of(&self, missing: &str) -> Option<ModelError> {
+        let error = |problem: String, advice: &str| Some(file_error(self.name, problem, advice));
+        let files: Vec<String> = self.files.iter().map(|(file, _)| file.clone()).collect();
+        let models = gguf_models(&files);
+        let named = named_models(&models, "");
+        match models.len() {
+            0 => {}
+            1 => {
+                return error(
+                    format!("{missing}, but a GGUF file"),
+                    &format!("give the path of that file itself, {named}"),
+                );
             }
-            () => match self.find(|file| file.ends_with(".gguf")) {
-                Some(file) => {
-                    ("the folder has no config.json", format!("give the path of the GGUF file itself, {file}"))
-                }
-                None => (
-                    "the folder has no config.json",
-                    "give the folder that holds config.json and model.safetensors".into(),
-                ),
-            },
-        };
-        file_error(self.name, problem, advice)
+            _ => return error(format!("{missing}, but GGUF files"), &format!("give the path of one of them: {named}")),
+        }
+        let (file, format) = files.iter().find_map(|file| Some((file, other_format(file)?)))?;
+        error(format!("{missing}, but {file} ({format})"), OTHER_FORMATS_ADVICE)
     }
 
-    fn adapter(&self) -> ModelError {
-        let problem = format!("the folder holds an adapter (LoRA, by its {ADAPTER}), not a model");
-        file_error(self.name, problem, ADAPTER_ADVICE)
+    /// What is wrong with settings that gave this error.
+    pub fn explained(&self, error: ModelError) -> ModelError {
+        if self.get(EMBEDDING).is_none() {
+            return error;
+        }
+        let problem = format!("the folder holds an embedding model of sentence-transformers (by its {EMBEDDING})");
+        file_error(self.name, problem, "give a language model, which predicts tokens")
     }
 
-    /// One `model.safetensors`, or the shards of an index, or the only `.safetensors` file there is; if there is none of them, the
-    /// same of PyTorch's own format.
+    /// One `model.safetensors`, or the shards of an index, or the only `.safetensors` file there is, unless PyTorch's own files lie
+    /// beside it; if there is none of them, the same of PyTorch's format.
     pub async fn weights(&self) -> Result<Weights, ModelError> {
         if let Some((sources, index)) = self.files_of(SINGLE, INDEX, is_safetensors).await? {
             return Ok(safetensors::open(sources, index.as_deref()).await?);
@@ -120,7 +169,11 @@ impl Folder<'_> {
         }
         let files = self.files.iter().filter(|(file, _)| wanted(file));
         let sources: Vec<_> = files.map(|(_, source)| source.clone()).collect();
-        let Some(found) = self.get(index) else { return Ok((!sources.is_empty()).then_some((sources, None))) };
+        let Some(found) = self.get(index) else {
+            // Beside a model in PyTorch's own format, a file of another name holds something else.
+            let other = [PYTORCH_SINGLE, PYTORCH_INDEX].iter().any(|file| self.get(file).is_some());
+            return Ok((!sources.is_empty() && !other).then_some((sources, None)));
+        };
         if sources.is_empty() {
             let advice = "put the files that it names beside it";
             return Err(file_error(self.name, format!("the folder has {index} but none of its shards"), advice));
@@ -129,27 +182,24 @@ impl Folder<'_> {
     }
 
     fn without_weights(&self) -> ModelError {
-        if self.get(ADAPTER).is_some() {
-            return self.adapter();
+        let missing = format!("the folder has no {SINGLE}");
+        if let Some(error) = self.no_model() {
+            return error;
         }
         if let Some(file) = self.find(is_unfinished) {
-            let problem = format!("the folder has no {SINGLE}, and {file} is an unfinished download");
+            let problem = format!("{missing}, and {file} is an unfinished download");
             return file_error(self.name, problem, "let it finish, or download the model again");
         }
         if let Some(file) = self.find(is_other_pickle) {
-            let problem = format!("the folder has no {SINGLE}, but {file}");
+            let problem = format!("{missing}, but {file}");
             let advice = format!(
                 "if it holds the model's tensors by the names of transformers, call it {PYTORCH_SINGLE}; else load it in \
                 transformers and call save_pretrained(folder), or take the published .safetensors files"
             );
             return file_error(self.name, problem, advice);
         }
-        if let Some(file) = self.find(|file| file.ends_with(".gguf")) {
-            let problem = format!("the folder has no {SINGLE}, but a GGUF file");
-            return file_error(self.name, problem, format!("give the path of that file itself, {file}"));
-        }
-        let advice = format!("put it there, or its shards with {INDEX}");
-        file_error(self.name, format!("the folder has no {SINGLE}"), advice)
+        self.in_place_of(&missing)
+            .unwrap_or_else(|| file_error(self.name, missing, format!("put it there, or its shards with {INDEX}")))
     }
 }
 
@@ -168,7 +218,41 @@ fn is_pytorch(file: &str) -> bool {
 
 /// Files of PyTorch whose names do not say that they are a model's weights.
 fn is_other_pickle(file: &str) -> bool {
-    file.ends_with(".pth") || file.ends_with(".pt")
+    file.ends_with(".pth") || file.ends_with(".pt") || file == "model.bin"
+}
+
+/// The format of a file that is not read, by its name.
+fn other_format(file: &str) -> Option<&'static str> {
+    let format = OTHER_FORMATS.iter().find(|(end, _)| file.ends_with(end)).map(|(_, format)| *format);
+    format.or(is_other_pickle(file).then_some("PyTorch"))
+}
+
+fn is_gguf(file: &str) -> bool {
+    file.to_ascii_lowercase().ends_with(".gguf")
+}
+
+/// The GGUF models among files, each with all of its parts that are there. Not what only reads a model's images.
+pub(crate) fn gguf_models(listed: &[String]) -> Vec<Vec<String>> {
+    let is_model = |name: &str| is_gguf(name) && !name.contains("mmproj");
+    let model_of = |path: &String| {
+        let name = base_name(path);
+        let folder = &path[..path.len() - name.len()];
+        let parts = Checkpoint::gguf_parts(name).map(|part| format!("{folder}{part}"));
+        let parts: Vec<String> = parts.filter(|part| listed.contains(part)).collect();
+        if parts.is_empty() { vec![path.clone()] } else { parts }
+    };
+    // A split one is that of each of its parts.
+    let models: BTreeSet<_> = listed.iter().filter(|path| is_model(base_name(path))).map(model_of).collect();
+    models.into_iter().collect()
+}
+
+/// GGUF models for a message, the first of them, by their first parts behind a prefix.
+pub(crate) fn named_models(models: &[Vec<String>], prefix: &str) -> String {
+    const MOST: usize = 20;
+    let firsts = models.iter().take(MOST).filter_map(|model| model.first());
+    let names: Vec<String> = firsts.map(|file| format!("{prefix}{file}")).collect();
+    let more = models.len().saturating_sub(MOST);
+    names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
 }
 
 /// As programs name files that they are still downloading.
@@ -182,17 +266,37 @@ pub(crate) fn is_carried(file: &str) -> bool {
 }
 
 /// Licences have whole names: what only begins like one may be a program.
-fn is_licence(file: &str) -> bool {
+pub(super) fn is_licence(file: &str) -> bool {
     let name = file.to_ascii_lowercase();
     let (stem, extension) = name.split_once('.').unwrap_or((&name, ""));
     ["license", "licence"].contains(&stem) && ["", "txt", "md"].contains(&extension)
 }
 
+/// What is wrong with a small file that is longer than any such file is; None if it is not.
+pub(super) fn too_long(source: &dyn ByteSource) -> Option<String> {
+    const LONG: [&str; 7] = [
+        TOKENIZER,
+        TOKENIZER_CONFIG,
+        "added_tokens.json",
+        "special_tokens_map.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.model",
+    ];
+    let file = base_name(source.name());
+    let is_long = LONG.contains(&file) || file.ends_with(".index.json");
+    let most = if is_long { LONG_LIMIT } else { SMALL_LIMIT };
+    (source.len() > most).then(|| format!("it has {} bytes, more than the {most} that are read of it", source.len()))
+}
+
 /// All bytes of a small file.
-pub(super) async fn read_all(source: &dyn ByteSource) -> Result<Vec<u8>, ModelError> {
-    let len = usize::try_from(source.len())
-        .map_err(|_| file_error(source.name(), format!("{} bytes do not fit the memory", source.len()), "check it"))?;
-    Ok(source.read(0, len).await?)
+pub(crate) async fn read_all(source: &dyn ByteSource) -> Result<Vec<u8>, WeightsError> {
+    if let Some(problem) = too_long(source) {
+        let advice = "no such file is so long: download it again".to_string();
+        return Err(WeightsError::Refused { file: source.name().to_string(), problem, advice });
+    }
+    // Fits: it is not long.
+    source.read(0, source.len() as usize).await
 }
 
 /// What a file is by its first bytes.
@@ -207,7 +311,7 @@ pub(super) mod on_disk {
     use std::path::{Path, PathBuf};
 
     use super::*;
-    use crate::model::Checkpoint;
+    use crate::model::CARD;
     use crate::weights::{BytesSource, FileSource};
 
     /// The folder itself, or, if it is a model's folder in the Hugging Face hub's cache (`models--..`), the snapshot in it.
@@ -216,7 +320,8 @@ pub(super) mod on_disk {
         if folder.join(CONFIG).exists() || !snapshots.is_dir() {
             return Ok(folder.to_path_buf());
         }
-        let main = fs::read_to_string(folder.join("refs").join("main")).unwrap_or_default();
+        let main = folder.join("refs").join("main");
+        let main = if main.is_file() { fs::read_to_string(main).unwrap_or_default() } else { String::new() };
         let named = snapshots.join(main.trim());
         if !main.trim().is_empty() && !main.contains(['/', '\\']) && named.is_dir() {
             return Ok(named);
@@ -243,14 +348,20 @@ pub(super) mod on_disk {
         for entry in fs::read_dir(folder).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let telling = [CONFIG, INDEX, PYTORCH_INDEX].contains(&name) || is_carried(name);
-            if path.is_file() && (telling || is_weights(name)) {
+            let telling = [CONFIG, INDEX, PYTORCH_INDEX, CARD].contains(&name) || is_carried(name);
+            // What the model can do without is not there if it is no file; anything else is named.
+            let optional = name == CARD || is_licence(name) || is_pytorch(name);
+            if (telling || is_weights(name)) && (path.is_file() || !optional) {
                 files.push((name.to_string(), Rc::new(FileSource::open(&path)?)));
                 if !path.canonicalize().map_err(unreadable)?.starts_with(&home) {
                     elsewhere.push(name.to_string());
                 }
-            } else if name == ADAPTER || is_other_pickle(name) || is_unfinished(name) || name.ends_with(".gguf") {
-                // Named in the error if there is nothing better; never read.
+            } else if [ADAPTER, EMBEDDING, PIPELINE].contains(&name)
+                || is_unfinished(name)
+                || is_gguf(name)
+                || other_format(name).is_some()
+            {
+                // Named if there is nothing better, or something is to be said of them; never read.
                 files.push((name.to_string(), Rc::new(BytesSource::new(name, Vec::new()))));
             }
         }

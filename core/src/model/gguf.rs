@@ -100,6 +100,8 @@ pub(crate) const STUBS: [(BlockKind, &str); 2] =
 const THETA: f64 = 10_000.0;
 /// The base for layers that slide.
 const SLIDING_THETA: &str = "rope.freq_base_swa";
+/// What is multiplied to the rotated queries and keys.
+const ATTENTION_FACTOR: &str = "rope.scaling.attn_factor";
 
 /// GGUF numbers are f32. The shortest decimal that is the same f32 is what the original config.json said.
 pub(super) fn shortest(number: f64) -> f64 {
@@ -162,10 +164,6 @@ impl<'a> Metadata<'a> {
 
     /// What else a file says must fit what is computed.
     fn check_rest(&self, spec: &ModelSpec) -> Result<(), ModelError> {
-        let causal = self.key("attention.causal");
-        if self.values.bool(&causal)? == Some(false) {
-            return Err(self.unsupported(&causal, "false".to_string(), "a token must see only what stands before it"));
-        }
         let Some(Layer { attention, .. }) = spec.layers.first() else { return Ok(()) };
         let rotated = spec.ropes.first().map(|rope| rope.rotated);
         let (same, whole) = ("all heads must have the same width", "the whole head must be turned");
@@ -311,6 +309,12 @@ impl<'a> Metadata<'a> {
                 return Err(self.unsupported(&self.key("rope.scaling.type"), found, "one or the other"));
             }
         };
+        // llama.cpp multiplies attention by it whatever the scaling is; only these have a place for it in config.json.
+        let has_factor = matches!(scaling, RopeScaling::Yarn { .. }) || self.rope_factors.short.is_some();
+        if let Some(factor) = self.attention_factor()?.filter(|factor| *factor != 1.0 && !has_factor) {
+            let supported = "it must be 1, but for yarn and for tensors of factors for short and long texts";
+            return Err(self.unsupported(&self.key(ATTENTION_FACTOR), factor.to_string(), supported));
+        }
         self.checked(RopeSpec { rotated, theta, max_positions, scaling })
     }
 
@@ -347,7 +351,7 @@ impl<'a> Metadata<'a> {
             RopeFactors { short: Some(short_factors), long: Some(long_factors), .. } => Ok(RopeScaling::LongRope {
                 short_factor: read(short, short_factors)?,
                 long_factor: read(long, long_factors)?,
-                attention_factor: self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0),
+                attention_factor: self.attention_factor()?.unwrap_or(1.0),
                 original_max_positions: self.original(max_positions)?,
             }),
             RopeFactors { short: None, .. } => Err(of_type(short)),
@@ -355,17 +359,29 @@ impl<'a> Metadata<'a> {
         }
     }
 
+    fn attention_factor(&self) -> Result<Option<f64>, ModelError> {
+        self.positive(ATTENTION_FACTOR)
+    }
+
     /// The window of the first training.
     fn original(&self, max_positions: usize) -> Result<usize, ModelError> {
-        Ok(self.size("rope.scaling.original_context_length", max_positions)?.unwrap_or(max_positions))
+        Ok(self.size("rope.scaling.original_context_length", most::POSITIONS)?.unwrap_or(max_positions))
+    }
+
+    /// By how much positions are stretched. Zero says nothing, as in llama.cpp.
+    fn scaling_factor(&self, rest: &str) -> Result<Option<f64>, ModelError> {
+        match self.values.get(&self.key(rest)) {
+            Some(value) if value.is_zero() => Ok(None),
+            _ => self.positive(rest),
+        }
     }
 
     fn rope_scaling(&self, max_positions: usize) -> Result<RopeScaling, ModelError> {
         let key = self.key("rope.scaling.type");
         // Before there was a type there was only the linear factor, and a factor without a type still means that.
-        let factor = match self.positive("rope.scaling.factor")? {
+        let factor = match self.scaling_factor("rope.scaling.factor")? {
             Some(factor) => Some(factor),
-            None => self.positive("rope.scale_linear")?,
+            None => self.scaling_factor("rope.scale_linear")?,
         };
         match self.values.string(&key)?.unwrap_or("linear") {
             "none" => Ok(RopeScaling::Default),
@@ -388,7 +404,7 @@ impl<'a> Metadata<'a> {
                         return Err(self.unsupported(&key, number.to_string(), "yarn is built without other factors"));
                     }
                 }
-                let extra = self.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+                let extra = self.attention_factor()?.unwrap_or(1.0);
                 Ok(RopeScaling::Yarn {
                     factor,
                     attention_factor: extra * usual,

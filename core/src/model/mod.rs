@@ -35,9 +35,9 @@ pub(crate) use device_model::attention_needs;
 pub use device_model::{DeviceModel, ForwardError, WeightBytes, device_needs};
 pub use error::ModelError;
 pub use family::Family;
-pub(crate) use folder::is_carried;
 #[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
-pub(crate) use folder::{ADAPTER, ADAPTER_ADVICE, CACHED, CONFIG, is_weights};
+pub(crate) use folder::{ADAPTER, ADAPTER_ADVICE, CACHED, CONFIG, gguf_models, is_weights, named_models};
+pub(crate) use folder::{is_carried, read_all};
 pub use kept::{KeptLayer, PlainChange};
 pub use kv_cache::KvCache;
 pub(crate) use origin::CARD;

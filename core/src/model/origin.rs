@@ -68,8 +68,7 @@ fn said(value: &str) -> Option<String> {
 
 /// The repository of an address of the hub.
 fn on_hub(url: &str) -> Option<String> {
-    let path = url.strip_prefix("https://huggingface.co/")?.trim_end_matches('/');
-    ModelName::parse(path).is_some_and(|name| name.repository == path).then(|| path.to_string())
+    ModelName::parse(url).filter(|_| url.starts_with("https://")).map(|name| name.repository)
 }
 
 #[cfg(test)]

@@ -10,6 +10,12 @@ use serde_json::{Map, Value, json};
 use super::error::ModelError;
 use super::keys::Keys;
 
+/// What the base and the share of a head that is turned are called in most families.
+pub(crate) const KEYS: [&str; 2] = [THETA, SHARE];
+const THETA: &str = "rope_theta";
+const SHARE: &str = "partial_rotary_factor";
+const ORIGINAL: &str = "original_max_position_embeddings";
+
 /// Positions are multiplied as f32, which counts exactly up to here.
 const MOST_POSITIONS: usize = 1 << 24;
 
@@ -103,6 +109,8 @@ pub(crate) struct RopeRequest {
     pub theta: f64,
     /// The share of a head that is turned where none is given; None where the whole head must be.
     pub rotated: Option<f64>,
+    /// What the family calls the base and the share outside of `rope_parameters`.
+    pub keys: [&'static str; 2],
     /// The window of the first training where none is given, if not `max_positions`.
     pub original_max_positions: Option<usize>,
 }
@@ -116,7 +124,10 @@ impl RopeSpec {
         let empty = Map::new();
         let (path, map) = scaling.or(parameters).unwrap_or(("rope_parameters.", &empty));
         let rope = Keys { path, map, ..*keys };
-        Self::read(keys, &rope, keys.positive("rope_theta")?.unwrap_or(request.theta), request)
+        let [theta, share] = request.keys;
+        check_usual(keys, &rope, THETA, theta, request.theta)?;
+        check_usual(keys, &rope, SHARE, share, request.rotated.unwrap_or(1.0))?;
+        Self::read(keys, &rope, keys.positive(theta)?.unwrap_or(request.theta), request)
     }
 
     /// The embeddings of layers with full and with sliding attention: those of `rope_parameters`, which has one for each, or
@@ -127,15 +138,19 @@ impl RopeSpec {
         sliding: &RopeRequest,
         sliding_theta: Option<&str>,
     ) -> Result<[Self; 2], ModelError> {
-        let theta = keys.positive("rope_theta")?.unwrap_or(full.theta);
+        let theta = keys.positive(THETA)?.unwrap_or(full.theta);
         let local = sliding_theta.map(|key| keys.positive(key)).transpose()?.flatten().unwrap_or(sliding.theta);
         let empty = Map::new();
         let at = |path, map| Keys { path, map, ..*keys };
         let scaling = keys.object("rope_scaling")?.filter(|map| !map.is_empty());
         let Some(map) = keys.object("rope_parameters")?.filter(|map| !map.is_empty()) else {
             let scaling = at("rope_scaling.", scaling.unwrap_or(&empty));
+            // Transformers does not look at the older key in this place.
+            if let Some(kind) = scaling.get("type").filter(|_| scaling.get("rope_type").is_none()) {
+                return Err(scaling.unsupported("type", super::error::shown(kind), "this family calls it rope_type"));
+            }
             let none = at("rope_parameters.", &empty);
-            return Ok([Self::read(keys, &scaling, theta, full)?, Self::read(keys, &none, local, sliding)?]);
+            return Ok([Self::of_type(keys, &scaling, theta, full)?, Self::of_type(keys, &none, local, sliding)?]);
         };
         let parameters = at("rope_parameters.", map);
         if let Some((key, value)) = map.iter().find(|(_, value)| !value.is_object() && !value.is_null()) {
@@ -149,14 +164,30 @@ impl RopeSpec {
         let part = |name| Ok::<_, ModelError>(parameters.object(name)?.unwrap_or(&empty));
         let full_keys = at("rope_parameters.full_attention.", part("full_attention")?);
         let sliding_keys = at("rope_parameters.sliding_attention.", part("sliding_attention")?);
-        Ok([Self::read(keys, &full_keys, theta, full)?, Self::read(keys, &sliding_keys, local, sliding)?])
+        Ok([Self::of_type(keys, &full_keys, theta, full)?, Self::of_type(keys, &sliding_keys, local, sliding)?])
+    }
+
+    /// From the keys of the rotary embedding of layers of one type, for which transformers takes no notice of some others.
+    fn of_type(keys: &Keys, rope: &Keys, theta: f64, request: &RopeRequest) -> Result<Self, ModelError> {
+        let spec = Self::read(keys, rope, theta, request)?;
+        let inside = rope.size(ORIGINAL, MOST_POSITIONS)?.unwrap_or(request.max_positions);
+        let outside = keys.size(ORIGINAL, MOST_POSITIONS)?.filter(|outside| *outside != inside);
+        if let (Some(outside), Some(_)) = (outside, spec.scaling.original_max_positions()) {
+            let supported = "it must stand among the settings of rotary embedding, with the same value";
+            return Err(keys.unsupported(ORIGINAL, outside.to_string(), supported));
+        }
+        if let RopeScaling::Yarn { truncate: false, .. } = spec.scaling {
+            let supported = "the ramp of this family begins and ends at whole dimensions (true)";
+            return Err(rope.unsupported("truncate", rope.get("truncate").map_or("null", |_| "false"), supported));
+        }
+        Ok(spec)
     }
 
     /// From the keys of a rotary embedding; `theta` is the base if they do not say.
     fn read(keys: &Keys, rope: &Keys, theta: f64, request: &RopeRequest) -> Result<Self, ModelError> {
         refuse_other_layouts(rope)?;
         let rotated = rotated(keys, rope, request)?;
-        let theta = rope.positive("rope_theta")?.unwrap_or(theta);
+        let theta = rope.positive(THETA)?.unwrap_or(theta);
         let scaling = RopeScaling::from_config(keys, rope, rotated, request)?;
         let spec = Self { rotated, theta, max_positions: request.max_positions, scaling };
         spec.check(rope)?;
@@ -344,26 +375,42 @@ impl RopeSpec {
     }
 }
 
+/// Refuses a usual key outside where the family has another name for it: transformers does not look at that, and whoever wrote
+/// it meant something.
+fn check_usual(keys: &Keys, rope: &Keys, usual: &str, own: &str, default: f64) -> Result<(), ModelError> {
+    if usual == own || rope.get(usual).is_some() {
+        return Ok(());
+    }
+    let counts = keys.positive(own)?.unwrap_or(default);
+    match keys.positive(usual)? {
+        Some(found) if found != counts => {
+            Err(keys.unsupported(usual, found.to_string(), format!("this family calls it {own}, which is {counts}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Dimensions of a head that are turned. As in transformers, a share inside wins over one outside.
 fn rotated(keys: &Keys, rope: &Keys, request: &RopeRequest) -> Result<usize, ModelError> {
-    const KEY: &str = "partial_rotary_factor";
-    for place in [rope, keys] {
-        let Some(share) = place.positive(KEY)? else { continue };
-        let rotated = (request.head_dim as f64 * share) as usize;
-        if request.rotated.is_none() && share != 1.0 {
-            return Err(place.unsupported(KEY, share.to_string(), "the whole head must be turned (1)"));
-        }
-        if share > 1.0 || rotated == 0 || !rotated.is_multiple_of(2) {
-            let expected = format!("a share of {} dimensions that is an even number of them", request.head_dim);
-            return Err(place.contradiction(KEY, share.to_string(), expected));
-        }
-        return Ok(rotated);
+    let [_, outside] = request.keys;
+    // To transformers a null is the whole head, by the usual name.
+    let null = outside == SHARE && keys.map.contains_key(SHARE);
+    let (place, key, share, note) = match (rope.positive(SHARE)?, keys.positive(outside)?, request.rotated) {
+        (Some(share), ..) => (rope, SHARE, share, ""),
+        (None, Some(share), _) => (keys, outside, share, ""),
+        (None, None, Some(share)) if !null => (keys, outside, share, ", as it is left out"),
+        (None, None, _) => return Ok(request.head_dim),
+    };
+    if request.rotated.is_none() && share != 1.0 {
+        return Err(place.unsupported(key, share.to_string(), "the whole head must be turned (1)"));
     }
-    let null = keys.map.contains_key(KEY);
-    Ok(match request.rotated {
-        Some(share) if !null => (request.head_dim as f64 * share) as usize / 2 * 2,
-        _ => request.head_dim,
-    })
+    let rotated = (request.head_dim as f64 * share) as usize;
+    // Of an odd number transformers turns one more, by other frequencies.
+    if share > 1.0 || rotated == 0 || !rotated.is_multiple_of(2) {
+        let expected = format!("a share of {} dimensions that is an even number of them", request.head_dim);
+        return Err(place.contradiction(key, format!("{share}{note}"), expected));
+    }
+    Ok(rotated)
 }
 
 /// Rotary embeddings that are laid out in another way than one frequency for each pair of dimensions.
@@ -392,6 +439,16 @@ impl RopeScaling {
         }
     }
 
+    /// The window of the first training, where that matters.
+    fn original_max_positions(&self) -> Option<usize> {
+        match self {
+            RopeScaling::Default | RopeScaling::Linear { .. } | RopeScaling::Dynamic { .. } => None,
+            RopeScaling::Yarn { original_max_positions, .. }
+            | RopeScaling::LongRope { original_max_positions, .. }
+            | RopeScaling::Llama3 { original_max_positions, .. } => Some(*original_max_positions),
+        }
+    }
+
     fn from_config(keys: &Keys, rope: &Keys, rotated: usize, request: &RopeRequest) -> Result<Self, ModelError> {
         let max_positions = request.max_positions;
         let key = if rope.get("rope_type").is_some() { "rope_type" } else { "type" };
@@ -403,9 +460,9 @@ impl RopeScaling {
         }
         // A configuration may say what the first training's window was outside, which then counts, or inside.
         let original = || -> Result<usize, ModelError> {
-            match keys.size("original_max_position_embeddings", MOST_POSITIONS)?.or(request.original_max_positions) {
+            match keys.size(ORIGINAL, MOST_POSITIONS)?.or(request.original_max_positions) {
                 Some(original) => Ok(original),
-                None => Ok(rope.size("original_max_position_embeddings", MOST_POSITIONS)?.unwrap_or(max_positions)),
+                None => Ok(rope.size(ORIGINAL, MOST_POSITIONS)?.unwrap_or(max_positions)),
             }
         };
         match name.unwrap_or("default") {
@@ -453,7 +510,8 @@ impl RopeScaling {
             attention_factor,
             beta_fast: non_zero(rope, "beta_fast")?.unwrap_or(32.0),
             beta_slow: non_zero(rope, "beta_slow")?.unwrap_or(1.0),
-            truncate: rope.flag("truncate")?.unwrap_or(true),
+            // To transformers, a null is false.
+            truncate: rope.flag("truncate")?.unwrap_or(!rope.map.contains_key("truncate")),
             original_max_positions: original,
         })
     }
@@ -599,6 +657,23 @@ mod tests {
             let error = of("default").frequencies(window).unwrap_err().to_string();
             assert!(error.contains(&window.to_string()), "{error}");
         }
+    }
+
+    /// As transformers has it, which asks whether the value counts as true.
+    #[test]
+    fn a_ramp_without_truncate_is_truncated() {
+        let of = |keys: Value| {
+            let mut rope = json!({"rope_type": "yarn", "factor": 2.0});
+            rope.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            let mut config: Map<String, Value> = serde_json::from_slice(blockpruner_tiny::CONFIG).unwrap();
+            config.insert("rope_scaling".to_string(), rope);
+            match ModelSpec::from_config(&config).unwrap().ropes.remove(0).scaling {
+                RopeScaling::Yarn { truncate, .. } => truncate,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(of(json!({})) && of(json!({"truncate": true})));
+        assert!(!of(json!({"truncate": false})) && !of(json!({"truncate": null})));
     }
 
     #[test]

@@ -252,6 +252,16 @@ impl ModelSpec {
         }
     }
 
+    /// The same without the windows that no text of the model's own length fills.
+    pub(crate) fn without_unfilled_windows(mut self) -> Self {
+        let most = self.max_positions;
+        for layer in &mut self.layers {
+            let window = &mut layer.attention.sliding_window;
+            *window = window.filter(|window| (*window as usize) < most);
+        }
+        self
+    }
+
     /// Whether the model has this block: its layer exists and no earlier pruning took it out.
     pub fn has(&self, block: BlockId) -> bool {
         block.layer < self.layers.len() && !self.absent.contains(block)

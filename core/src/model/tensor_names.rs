@@ -9,27 +9,33 @@ use super::spec::ModelSpec;
 use super::{BlockId, BlockKind};
 use crate::weights::{Renamed, Weights, WeightsError};
 
-/// What programs put before every name: `torch.compile`, and wrappers for training on several devices.
-const WRAPPERS: [&str; 3] = ["_orig_mod.", "module.", "_fsdp_wrapped_module."];
+/// What programs put before every name: `torch.compile`, wrappers for training on several devices, and classes that hold a model.
+const WRAPPERS: [&str; 4] = ["_orig_mod.", "module.", "_fsdp_wrapped_module.", "model."];
+/// What most families call the head, and transformers the head of all.
+const HEAD: &str = "lm_head.weight";
 
 impl ModelSpec {
     /// The tensors under the names of transformers: without what wrappers put before them, and with the `model.` (or
-    /// `transformer.`) that is missing where the base class was saved. Other names stay.
+    /// `transformer.`) that is missing where the base class was saved. A tied head that is there alone is the embedding. Other
+    /// names stay.
     pub(super) fn with_usual_names(&self, weights: Weights) -> Result<Weights, WeightsError> {
-        let embedding = self.embedding_name();
-        if weights.all_names().any(|name| name == embedding) {
-            return Ok(weights);
-        }
+        let (embedding, head) = (self.embedding_name(), self.family.weight_name(Role::Head));
         // What stands before all names but the head's.
         let (base, inner) = embedding.split_once('.').unwrap_or(("", &embedding));
-        let lacks_base = weights.all_names().any(|name| unwrapped(name) == inner);
-        if !lacks_base && !weights.all_names().any(|name| unwrapped(name) == embedding) {
-            return Ok(weights);
-        }
-        let head = self.family.weight_name(Role::Head);
+        let is_usual = weights.all_names().any(|name| name == embedding);
+        let lacks_base = !is_usual && weights.all_names().any(|name| unwrapped(name) == inner);
+        let is_wrapped = lacks_base || !is_usual && weights.all_names().any(|name| unwrapped(name) == embedding);
+        let plain: fn(&str) -> &str = if is_wrapped { unwrapped } else { |name| name };
+        let has_head = weights.all_names().any(|name| plain(name) == head);
+        let is_embedding = self.head.tied && !is_usual && !is_wrapped;
+        let head_name = if is_embedding { &embedding } else { &head };
         weights.renamed(|name| {
-            let plain = unwrapped(name);
-            let name = if lacks_base && plain != head { format!("{base}.{plain}") } else { plain.to_string() };
+            let plain = plain(name);
+            let name = match plain == head || plain == HEAD && !has_head {
+                true => head_name.clone(),
+                false if lacks_base => format!("{base}.{plain}"),
+                false => plain.to_string(),
+            };
             Some(Renamed::only(name))
         })
     }
@@ -136,8 +142,14 @@ fn unwrapped(mut name: &str) -> &str {
     name
 }
 
+/// What ends the names of MLX's scales, among others'.
+const SCALES: &str = ".scales";
+/// What to do with weights that are quantised in ways that are not read.
+const QUANTISED_ADVICE: &str = "take the checkpoint in bf16, f16 or f32, or a GGUF file of it";
+
 /// How tensors beside a matrix are called, or end, that hold what is needed to read it back from few bits.
-const QUANTISED: [&str; 12] = [
+const QUANTISED: [&str; 13] = [
+    SCALES,
     ".qweight",
     ".qzeros",
     ".g_idx",
@@ -161,7 +173,12 @@ pub(super) fn explain(weights: &Weights, problems: &[WeightsError], count: usize
             _ => None,
         })
         .collect();
+    let names: Vec<&str> = weights.all_names().collect();
     if let Some((file, tensor, dtype, supported)) = unsupported.first() {
+        if dtype.as_str() == "U32" && names.iter().any(|name| name.ends_with(SCALES)) {
+            let problem = format!("the weights are quantised by MLX (`{tensor}` is {dtype}, beside its scales)");
+            return Some(ModelError::File { file: (*file).clone(), problem, advice: QUANTISED_ADVICE.to_string() });
+        }
         let types: BTreeSet<&str> = unsupported.iter().map(|(.., dtype, _)| dtype.as_str()).collect();
         let others = if types.len() > 1 {
             format!(" (the types are {})", types.into_iter().collect::<Vec<_>>().join(", "))
@@ -175,7 +192,6 @@ pub(super) fn explain(weights: &Weights, problems: &[WeightsError], count: usize
         let advice = format!("take the model with weights of the types {supported}");
         return Some(ModelError::File { file: (*file).clone(), problem, advice });
     }
-    let names: Vec<&str> = weights.all_names().collect();
     let missing = problems.iter().find_map(|problem| match problem {
         WeightsError::MissingTensor { file, tensor } => Some((file, tensor)),
         _ => None,
@@ -186,7 +202,7 @@ pub(super) fn explain(weights: &Weights, problems: &[WeightsError], count: usize
     let (problem, advice) = if let Some(name) = find(&|name| QUANTISED.iter().any(|end| name.ends_with(end))) {
         (
             format!("the weights are quantised in a way that is not supported (there is a tensor `{name}`)"),
-            "take the checkpoint in bf16, f16 or f32, or a GGUF file of it".to_string(),
+            QUANTISED_ADVICE.to_string(),
         )
     } else if let Some(name) = has_part(&[".lora_A.", ".lora_B.", ".lora_a", ".lora_b"]) {
         (

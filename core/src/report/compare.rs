@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Run;
 use super::numbers::{count, duration, grouped, increase, percent, perplexity};
-use super::table::Table;
+use super::table::{Table, escaped, on_one_line};
 use crate::export::HeldOut;
 use crate::search::Units;
 
@@ -169,16 +169,16 @@ impl Comparison {
 
     /// Both tables and the warnings, for people.
     pub fn to_text(&self) -> String {
-        self.written(Table::to_text, "warning: ")
+        self.written(Table::to_text, |warning| format!("warning: {warning}\n"))
     }
 
     /// The same in Markdown.
     pub fn to_markdown(&self) -> String {
-        self.written(Table::to_markdown, "> Warning: ")
+        self.written(Table::to_markdown, |warning| format!("> Warning: {}\n", escaped(&warning)))
     }
 
-    fn written(&self, table: impl Fn(&Table) -> String, warning: &str) -> String {
-        let warnings = self.warnings.iter().map(|text| format!("{warning}{text}\n"));
+    fn written(&self, table: impl Fn(&Table) -> String, warning: impl Fn(String) -> String) -> String {
+        let warnings = self.warnings.iter().map(|text| warning(on_one_line(text)));
         let tables = [self.table(), self.common_table()];
         let tables = tables.iter().filter(|table| !table.is_empty()).map(table);
         warnings.chain(tables).collect::<Vec<_>>().join("\n")

@@ -12,11 +12,11 @@ pub struct Table {
 
 impl Table {
     pub(super) fn new(head: impl IntoIterator<Item = String>) -> Self {
-        Self { head: head.into_iter().map(on_one_line).collect(), rows: Vec::new() }
+        Self { head: head.into_iter().map(|cell| on_one_line(&cell)).collect(), rows: Vec::new() }
     }
 
     pub(super) fn push(&mut self, row: impl IntoIterator<Item = String>) {
-        self.rows.push(row.into_iter().map(on_one_line).collect());
+        self.rows.push(row.into_iter().map(|cell| on_one_line(&cell)).collect());
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -28,8 +28,13 @@ impl Table {
         let lines = || std::iter::once(&self.head).chain(&self.rows);
         let width = |column: usize| lines().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
         let widths: Vec<usize> = (0..self.head.len()).map(|column| width(column).unwrap_or(0)).collect();
+        // A name may be longer than a width of `format` may be.
+        let padded = |(cell, width): (&String, &usize)| {
+            let padding = width.saturating_sub(cell.chars().count());
+            cell.clone() + &" ".repeat(padding)
+        };
         let line = |row: &Vec<String>| {
-            let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+            let cells: Vec<_> = row.iter().zip(&widths).map(padded).collect();
             format!("{}\n", cells.join("  ").trim_end())
         };
         lines().map(line).collect()
@@ -48,11 +53,12 @@ impl Table {
 }
 
 /// Names come from files, and may be anything.
-fn on_one_line(cell: String) -> String {
-    cell.replace(char::is_control, " ")
+pub(super) fn on_one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
-fn escaped(cell: &str) -> String {
+/// As Markdown that shows this text.
+pub(super) fn escaped(cell: &str) -> String {
     let mut text = String::new();
     for c in cell.chars() {
         match c {
@@ -75,5 +81,10 @@ mod tests {
         assert_eq!(table.to_text(), "   a|b\nx  1 <b>\n");
         table.push(["longer", "2"].map(String::from));
         assert!(table.to_text().ends_with("\nlonger  2\n"), "{}", table.to_text());
+        let long = "a".repeat(1 << 16);
+        table.push([long.as_str(), "3"].map(String::from));
+        let text = table.to_text();
+        assert!(text.ends_with(&format!("\n{long}  3\n")));
+        assert!(text.lines().all(|line| line[long.len()..].starts_with("  ")));
     }
 }

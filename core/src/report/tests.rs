@@ -366,6 +366,20 @@ fn what_cannot_be_compared_is_said() {
 }
 
 #[test]
+fn names_stay_on_the_line_of_their_warning() {
+    let mut other = plan(4, 2);
+    other.fingerprint.weights = "other".into();
+    let runs = [Run::new("a", plan(4, 2)), Run::new("b\nwarning: <c>", other)];
+    let comparison = Comparison::new(&runs, &[]);
+    let lines = |text: String, kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
+    assert_eq!(lines(comparison.to_text(), "warning: "), 1);
+    assert_eq!(lines(comparison.to_markdown(), "> Warning: "), 1);
+    assert!(comparison.to_markdown().contains("(b warning: \\<c\\> against a)\n"));
+    // What programs read has the names as they are.
+    assert!(comparison.warnings[0].contains("b\nwarning: <c>") && comparison.to_csv().contains("b\nwarning: <c>"));
+}
+
+#[test]
 fn csv_reads_back() {
     let mut plans = [plan(8, 6), plan(8, 2)];
     plans[1].dense.perplexity = f64::INFINITY;

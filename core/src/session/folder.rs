@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use super::{Preparation, Search, Session};
 use crate::Error;
 use crate::export::{
-    DiskFolder, ExportError, FolderLock, GgufQuantisation, JsonPlace, ModelFormat, ModelOptions, ModelSummary, Plan,
-    PlanStatus, Provenance, check_model, export_model, model_bytes, write_atomically, write_order,
+    DiskFolder, ExportError, FolderLock, GgufQuantisation, JsonPlace, MadeFolders, ModelFormat, ModelOptions,
+    ModelSummary, Plan, PlanStatus, Provenance, check_model, export_model, model_bytes, read_file, remove_abandoned,
+    write_atomically, write_order,
 };
 use crate::model::{BlockSet, Checkpoint};
 use crate::report::{Report, Run};
@@ -23,10 +24,11 @@ use crate::weights::FloatType;
 /// into it.
 pub struct OutFolder {
     path: PathBuf,
-    created: bool,
     /// Steps and status of the plan that was written last.
     planned: Cell<Option<(usize, PlanStatus)>>,
     _lock: FolderLock,
+    /// What was not there before; gone with the value if nothing is in it.
+    _made: MadeFolders,
 }
 
 /// What is in an output folder before anything is done in it.
@@ -126,7 +128,7 @@ impl OutFolder {
         let folder = Self::lock(path.into())?;
         match folder.look()? {
             Found::Nothing | Found::SavedSearch => folder.probed(),
-            Found::Result if is_result(&Plan::read(&folder.plan())?, target) => {
+            Found::Result if folder.is_result(&Plan::read(&folder.plan())?, target) => {
                 Err(ExportError::NothingToResume { path: folder.shown(), why: "is finished" })
             }
             Found::Result => folder.probed(),
@@ -135,15 +137,18 @@ impl OutFolder {
     }
 
     fn lock(path: PathBuf) -> Result<Self, ExportError> {
-        let created = !path.exists();
         let shown = path.display().to_string();
         let write = |reason: String| ExportError::Write { path: shown.clone(), reason, advice: CHOOSE };
-        if !created && !path.is_dir() {
+        if path.to_str().is_none() {
+            // The plan and what is said are text.
+            return Err(write("its name is not UTF-8".into()));
+        }
+        if path.exists() && !path.is_dir() {
             return Err(write("it is a file".into()));
         }
-        fs::create_dir_all(&path).map_err(|error| write(error.to_string()))?;
+        let made = MadeFolders::create(&path).map_err(|error| write(error.to_string()))?;
         match FolderLock::try_new(&path).map_err(|error| unreadable(&path, &error))? {
-            Some(lock) => Ok(Self { path, created, planned: Cell::new(None), _lock: lock }),
+            Some(lock) => Ok(Self { path, _made: made, planned: Cell::new(None), _lock: lock }),
             None => Err(ExportError::Busy { path: shown }),
         }
     }
@@ -152,35 +157,78 @@ impl OutFolder {
         let probe = self.path.join(PROBE);
         write_atomically(&probe, b"")?;
         fs::remove_file(&probe).map_err(|error| self.unclear(&error))?;
+        let model = self.path.join(MODEL);
+        if model.exists() && !model.is_dir() {
+            let (path, reason) = (model.display().to_string(), "something else than a folder is there".to_string());
+            return Err(ExportError::Write { path, reason, advice: "move it" });
+        }
         Ok(self)
     }
 
-    /// What is there. What a process leaves that is killed before its first save is nothing, and removed.
+    /// That an input is not where the result is written: it would be gone then.
+    ///
+    /// # Errors
+    /// [`ExportError::InOutput`].
+    pub fn check_apart(&self, input: &Path) -> Result<(), ExportError> {
+        let Ok(input) = input.canonicalize() else { return Ok(()) };
+        let written = [MODEL, REPORT].map(|name| self.path.join(name).canonicalize());
+        match written.into_iter().flatten().find(|written| input.starts_with(written)) {
+            Some(written) => Err(ExportError::InOutput { path: written.display().to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    /// What is there. What a process leaves that is killed before its first save is nothing, and removed, but not where there is
+    /// anything else.
     fn look(&self) -> Result<Found, ExportError> {
         if self.state().exists() {
             return Ok(Found::SavedSearch);
         }
-        let empty = || -> io::Result<bool> {
-            let mut is_empty = true;
+        if self.plan().exists() {
+            return Ok(Found::Result);
+        }
+        let only_left_over = || -> io::Result<bool> {
             for entry in fs::read_dir(&self.path)? {
-                let entry = entry?;
-                let name = entry.file_name();
-                match name.to_string_lossy() {
-                    name if name == PROBE || is_unfinished_file(&name) => fs::remove_file(entry.path())?,
-                    name if name.starts_with(UNFINISHED_MODEL) => fs::remove_dir_all(entry.path())?,
-                    name if name == "state" && holds_nothing(&entry.path())? => fs::remove_dir_all(entry.path())?,
-                    _ => is_empty = false,
+                if !is_left_over(&entry?)? {
+                    return Ok(false);
                 }
             }
-            Ok(is_empty)
+            self.remove_left_over()?;
+            // What another process writes is there still.
+            Ok(fs::read_dir(&self.path)?.next().is_none())
         };
-        let is_empty = empty().map_err(|error| unreadable(&self.path, &error))?;
-        let is_result = self.plan().exists();
-        Ok(match (is_empty, is_result) {
-            (true, _) => Found::Nothing,
-            (false, true) => Found::Result,
-            (false, false) => Found::Other,
-        })
+        match only_left_over() {
+            Ok(true) => Ok(Found::Nothing),
+            Ok(false) => Ok(Found::Other),
+            Err(error) => Err(unreadable(&self.path, &error)),
+        }
+    }
+
+    /// Removes what an interrupted run left over.
+    fn remove_left_over(&self) -> io::Result<()> {
+        remove_abandoned(&self.path, UNFINISHED_MODEL);
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if is_left_over(&entry)? {
+                match entry.file_name() == STATE {
+                    true => fs::remove_dir_all(entry.path())?,
+                    false if entry.file_type()?.is_file() => fs::remove_file(entry.path())?,
+                    false => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a plan is of a finished search that a search for the target would repeat, and its model is there.
+    fn is_result(&self, plan: &Plan, target: Target) -> bool {
+        let same = match target {
+            Target::Units(units) => plan.steps.len() == units,
+            // So many bytes may be other steps in another format, which is not known here.
+            Target::Bytes(_) => false,
+            target => plan.settings.target == Some(target),
+        };
+        same && plan.status == PlanStatus::Finished && self.path.join(MODEL).exists()
     }
 
     fn shown(&self) -> String {
@@ -198,7 +246,7 @@ impl OutFolder {
 
     /// Where the search is saved.
     pub fn state(&self) -> PathBuf {
-        self.path.join("state").join("search.json")
+        self.path.join(STATE).join("search.json")
     }
 
     /// The plan of the steps that are done.
@@ -224,7 +272,7 @@ impl OutFolder {
     }
 
     fn save_state(&self, search: &Search) -> Result<(), ExportError> {
-        let folder = self.path.join("state");
+        let folder = self.path.join(STATE);
         fs::create_dir_all(&folder).map_err(|error| self.unclear(&error))?;
         write_atomically(&self.state(), search.save().to_json().as_bytes())
     }
@@ -240,35 +288,13 @@ impl OutFolder {
     /// # Errors
     /// A file that cannot be read.
     pub fn saved(&self) -> Result<Option<Vec<u8>>, ExportError> {
-        for path in [self.state(), self.plan()] {
-            match fs::read(&path) {
-                Ok(bytes) => return Ok(Some(bytes)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(unreadable(&path, &error)),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Removes what is written anew at the end, and what an interrupted run left behind: its model and report, and files that
-    /// were not finished.
-    fn remove_unfinished(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name == MODEL || name.starts_with(UNFINISHED_MODEL) {
-                fs::remove_dir_all(entry.path())?;
-            } else if name == REPORT || is_unfinished_file(&name) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
+        let file = [self.state(), self.plan()].into_iter().find(|path| path.exists());
+        file.map(|path| read_file(&path)).transpose()
     }
 
     /// Forgets the saved search: the work is done.
     fn remove_state(&self) -> Result<(), ExportError> {
-        match fs::remove_dir_all(self.path.join("state")) {
+        match fs::remove_dir_all(self.path.join(STATE)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.unclear(&error)),
             _ => Ok(()),
         }
@@ -320,8 +346,6 @@ impl Search {
             // The plan will have less.
             out.save_state(self)?;
         }
-        out.remove_unfinished().map_err(|error| out.unclear(&error))?;
-        write_order(&out.path.join("order.json"), &plan.order())?;
         let (path, session) = (out.path.join(MODEL), self.session());
         let removed = self.state().removed();
         let provenance = Provenance::of_plan(&plan, plan.steps.len());
@@ -336,7 +360,14 @@ impl Search {
                 );
             }
         }
-        let (summary, written) = write_model(session.checkpoint(), &model, DiskFolder::create(&path)?, tell).await?;
+        out.remove_left_over().map_err(|error| out.unclear(&error))?;
+        write_order(&out.path.join("order.json"), &plan.order())?;
+        let (summary, written) = write_model(session.checkpoint(), &model, DiskFolder::replace(&path)?, tell).await?;
+        // Of the model before.
+        let report = out.path.join(REPORT);
+        if report.exists() {
+            fs::remove_file(&report).map_err(|error| out.unclear(&error))?;
+        }
         let written = session.with_written(written, self.windows(), self.options())?;
         let mut prepare = |preparation| tell(Writing::Prepare(preparation));
         let perplexity = written.perplexity(self.windows(), &BlockSet::new(), &mut prepare).await?.perplexity;
@@ -353,8 +384,8 @@ impl Search {
             let path = path.display().to_string();
             return Err(ExportError::OtherPerplexity { path, perplexity, planned }.into());
         }
-        let report = Report::new([Run::new(&plan.model.name, plan.clone())]);
-        write_atomically(&out.path.join(REPORT), report.to_html().as_bytes())?;
+        let html = Report::new([Run::new(&plan.model.name, plan.clone())]).to_html();
+        write_atomically(&report, html.as_bytes())?;
         plan.write(&out.plan())?;
         if self.is_finished() && !self.is_cut() {
             out.remove_state()?;
@@ -383,6 +414,8 @@ pub async fn write_model(
     Ok((summary, written))
 }
 
+/// The folder of the saved search.
+const STATE: &str = "state";
 /// The folder of the model.
 const MODEL: &str = "model";
 /// What was found, for people.
@@ -397,14 +430,16 @@ fn unreadable(path: &Path, error: &io::Error) -> ExportError {
     ExportError::Read { path: path.display().to_string(), reason: error.to_string(), advice: CHOOSE }
 }
 
-/// Whether a finished plan is what a search for the target would give.
-fn is_result(plan: &Plan, target: Target) -> bool {
-    match target {
-        Target::Units(units) => plan.steps.len() == units,
-        // So many bytes may be other steps in another format, which is not known here.
-        Target::Bytes(_) => false,
-        target => plan.settings.target == Some(target),
-    }
+/// Whether it is what an interrupted run leaves over: a probe, an unfinished file or model, a `state/` with no search in it.
+fn is_left_over(entry: &fs::DirEntry) -> io::Result<bool> {
+    let (name, kind) = (entry.file_name(), entry.file_type()?);
+    Ok(match name.to_string_lossy() {
+        name if name == PROBE => kind.is_file() && entry.metadata()?.len() == 0,
+        name if is_unfinished_file(&name) => kind.is_file(),
+        name if name.starts_with(UNFINISHED_MODEL) => kind.is_dir(),
+        name if name == STATE => kind.is_dir() && holds_nothing(&entry.path())?,
+        _ => false,
+    })
 }
 
 /// Whether a file is one that [`write_atomically`] has not finished.
@@ -422,11 +457,85 @@ fn holds_nothing(folder: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-impl Drop for OutFolder {
-    fn drop(&mut self) {
-        if self.created {
-            // Fails, as it should, unless the folder is empty.
-            let _ = fs::remove_dir(&self.path);
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+
+    /// What a run leaves that was killed before its first save.
+    fn leave_over(folder: &Path) {
+        fs::create_dir_all(folder.join("state")).unwrap();
+        fs::create_dir_all(folder.join(".model.partial-x/part")).unwrap();
+        for file in [PROBE, ".blockpruner-x.tmp", "state/.blockpruner-y.tmp"] {
+            fs::write(folder.join(file), b"").unwrap();
         }
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        leave_over(root.path());
+        drop(OutFolder::new(root.path()).unwrap());
+        assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_removed_beside_what_is_not_ours() {
+        let root = tempfile::tempdir().unwrap();
+        leave_over(root.path());
+        fs::write(root.path().join("notes.txt"), b"mine").unwrap();
+        let before = names(root.path());
+        assert!(matches!(OutFolder::new(root.path()), Err(ExportError::NotEmpty { .. })));
+        assert_eq!(names(root.path()), before);
+        // Nor a file of another content.
+        fs::remove_file(root.path().join("notes.txt")).unwrap();
+        fs::write(root.path().join(PROBE), b"mine").unwrap();
+        assert!(matches!(OutFolder::new(root.path()), Err(ExportError::NotEmpty { .. })));
+        // Nor what another process writes.
+        fs::remove_file(root.path().join(PROBE)).unwrap();
+        let theirs = DiskFolder::create(&root.path().join(MODEL)).unwrap();
+        assert!(matches!(OutFolder::new(root.path()), Err(ExportError::NotEmpty { .. })));
+        theirs.finish().unwrap();
+        assert_eq!(names(root.path()), [MODEL]);
+    }
+
+    #[test]
+    fn folders_that_were_made_for_nothing_go_again() {
+        let root = tempfile::tempdir().unwrap();
+        drop(OutFolder::new(root.path().join("a/b/c")).unwrap());
+        assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn an_input_is_not_overwritten() {
+        let root = tempfile::tempdir().unwrap();
+        let out = OutFolder::new(root.path()).unwrap();
+        fs::create_dir(root.path().join(MODEL)).unwrap();
+        fs::write(root.path().join("model/model.gguf"), b"").unwrap();
+        fs::write(root.path().join("text.txt"), b"").unwrap();
+        for input in ["model", "model/.", "model/model.gguf"] {
+            assert!(matches!(out.check_apart(&root.path().join(input)), Err(ExportError::InOutput { .. })), "{input}");
+        }
+        for input in ["text.txt", "none"] {
+            out.check_apart(&root.path().join(input)).unwrap();
+        }
+        out.check_apart(Path::new("builtin:tiny")).unwrap();
+    }
+
+    #[test]
+    fn something_else_in_the_models_place_shows_before_any_work() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("state")).unwrap();
+        fs::write(root.path().join("state/search.json"), b"{}").unwrap();
+        fs::write(root.path().join(MODEL), b"").unwrap();
+        let error = OutFolder::resume(root.path(), Target::Units(1)).err().unwrap().to_string();
+        assert!(error.contains("something else than a folder is there; move it"), "{error}");
     }
 }

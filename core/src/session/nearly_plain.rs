@@ -26,7 +26,7 @@ const MOST: usize = 6;
 impl Search {
     /// Ordinary models that are one or two blocks away from what was found, measured on the text of the search; the lowest
     /// perplexity first. Of many, those that promise the least, and none of which the search cannot tell. None if what was found
-    /// is one.
+    /// is one; not the whole model, for which nobody has to search.
     ///
     /// # Errors
     /// Those of [`super::Session::perplexity`], but for a loss that is not finite.
@@ -34,7 +34,9 @@ impl Search {
         let (session, removed) = (self.session(), self.state().removed());
         let spec = &session.checkpoint().spec;
         let mut found = Vec::new();
-        for change in most_promising(spec.plain_changes(&removed), self.state()) {
+        let mut changes = spec.plain_changes(&removed);
+        changes.retain(|change| !change.of(&removed).is_empty());
+        for change in most_promising(changes, self.state()) {
             let removed = change.of(&removed);
             let perplexity = match session.perplexity(self.windows(), &removed, tell).await {
                 Ok(score) => score.perplexity,

@@ -9,6 +9,7 @@ use super::TextError;
 use super::special_tokens::{CONFIG, flag, named};
 use super::vocabulary::{Merging, TokenType, Vocabulary};
 use super::word_rules::{GPT_NEOX_CLASS, GPT2_CLASS, QWEN2_CLASS, WordRules};
+use crate::file_kind::FileKind;
 use crate::json;
 
 pub(super) const VOCAB: &str = "vocab.json";
@@ -42,6 +43,9 @@ const CLASSES: [Class; 3] = [
 pub(super) fn read(vocab: &[u8], merges: &[u8], config: &Map<String, Value>) -> Result<Vocabulary, TextError> {
     let class = class(config)?;
     let tokens = tokens(vocab)?;
+    if let Some(kind) = FileKind::of(merges) {
+        return Err(refuse(MERGES, kind.problem()));
+    }
     let merges = std::str::from_utf8(merges).map_err(|error| refuse(MERGES, format!("not UTF-8 text: {error}")))?;
     let merges = merges.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
     let mut types = vec![TokenType::Normal; tokens.len()];
@@ -57,6 +61,7 @@ pub(super) fn read(vocab: &[u8], merges: &[u8], config: &Map<String, Value>) -> 
         bos: special("bos_token"),
         eos: special("eos_token"),
         unknown: None,
+        strips_behind: Vec::new(),
         add_bos: flag(config, "add_bos_token")?.unwrap_or(false),
         add_eos: flag(config, "add_eos_token")?.unwrap_or(false),
         merging: Merging::ByteLevel { rules: class.rules, merges: merges.map(str::to_owned).collect() },

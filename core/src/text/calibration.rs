@@ -6,14 +6,15 @@
 //! | a JSON array of objects | one an object |
 //! | anything else | the whole file is one row |
 //!
-//! The name does not matter, but where it ends in `.json`, `.jsonl` or `.ndjson`, anything else is an error. NaN and Infinity,
-//! which Python writes into JSON, count as null. In a text file, Windows and old Macintosh line ends (CR LF, CR) are read as
-//! LF, as Python's text mode does: the tokens of a text do not depend on where it was saved. Strings in JSON are taken as
-//! they are.
+//! The name does not matter, but where it ends in `.json`, `.jsonl` or `.ndjson`, anything else is an error. Without such a name
+//! the first 16 MiB tell: a first row that is longer is refused, and after so much white space the file is a text. NaN and
+//! Infinity, which Python writes into JSON, count as null. In a text file, Windows and old Macintosh line ends (CR LF, CR) are
+//! read as LF, as Python's text mode does: the tokens of a text do not depend on where it was saved. Strings in JSON are taken
+//! as they are.
 //!
 //! A row's text is one of its fields. Rows may be empty, as WikiText's are: they are joined like any other.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::rc::Rc;
 
 use super::TextError;
@@ -178,9 +179,9 @@ impl CalibrationText {
                 "a field (`{field}`) was asked for, but this is a text file: JSON has objects, one a line or in an array"
             )));
         }
-        let pieces: Box<dyn Iterator<Item = _>> = match (opened.format, self.options.seed) {
+        let pieces: Texts<'_> = match (opened.format, self.options.seed) {
             (Format::Text, _) => Box::new(opened.blocks()),
-            (_, Some(seed)) => Box::new(self.drawn(seed, opened)?),
+            (_, Some(seed)) => self.drawn(seed, opened)?,
             (_, None) => {
                 let most = self.options.samples.unwrap_or(usize::MAX);
                 Box::new(opened.values().take(most).map(|row| row?.text(&self.source, &self.options)))
@@ -189,69 +190,59 @@ impl CalibrationText {
         Ok(Pieces { pieces, text: self, is_rows, rows: 0, is_blank: true, ended: false })
     }
 
-    /// The rows in the order of a draw. Where they are is found out first; their text is read when it is their turn, unless
-    /// the file can be read only once.
-    fn drawn<'a>(
-        &'a self,
-        seed: u64,
-        opened: Opened<Box<dyn Read + 'a>>,
-    ) -> Result<impl Iterator<Item = Result<String, TextError>> + 'a, TextError> {
-        let seekable = self.seekable()?;
-        let mut rows = Vec::new();
-        for row in opened.values() {
-            let mut row = row?;
-            let length = row.bytes.len();
-            if seekable.is_some() {
-                row.bytes = Vec::new();
-            }
-            rows.push((row, length));
-        }
-        let drawn = draw(rows, self.options.samples, seed).into_iter();
-        Ok(drawn.map(move |(mut row, length): (Row, usize)| {
-            if let Some(read_at) = &seekable {
-                row.bytes = read_at(row.offset, length)?;
-            }
-            row.text(&self.source, &self.options)
-        }))
-    }
-
-    /// What reads bytes anywhere in the file, offsets counted behind a byte order mark; None if it can be read only once.
-    fn seekable(&self) -> Result<Option<ReadAt<'_>>, TextError> {
-        const MARK: &[u8] = b"\xef\xbb\xbf";
-        match &self.content {
-            Content::Bytes(bytes) => {
-                let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
-                Ok(Some(Box::new(move |offset, length| {
-                    let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                    Ok(bytes.get(start..).and_then(|bytes| bytes.get(..length)).unwrap_or_default().to_vec())
-                })))
+    /// The rows in the order of a draw. A file that can be read only once is kept for that.
+    fn drawn<'a>(&'a self, seed: u64, opened: Opened<Box<dyn Read + 'a>>) -> Result<Texts<'a>, TextError> {
+        match (&self.content, opened) {
+            (Content::Bytes(bytes), _) => self.drawn_of(seed, Cursor::new(&bytes[..])),
+            #[cfg(not(target_arch = "wasm32"))]
+            (Content::File(path), _) if path.is_file() => {
+                self.drawn_of(seed, std::fs::File::open(path).map_err(|error| self.unreadable(&error))?)
             }
             #[cfg(not(target_arch = "wasm32"))]
-            Content::File(path) => {
-                use std::io::{Seek, SeekFrom};
-                if !path.is_file() {
-                    return Ok(None);
-                }
-                let unreadable = |error: std::io::Error| super::rows::unreadable(&self.source, &error);
-                let mut file = std::fs::File::open(path).map_err(unreadable)?;
-                let mut start = Vec::new();
-                file.by_ref().take(MARK.len() as u64).read_to_end(&mut start).map_err(unreadable)?;
-                let mark = if start == MARK { MARK.len() as u64 } else { 0 };
-                Ok(Some(Box::new(move |offset, length| {
-                    let (mut file, mut bytes) = (&file, vec![0; length]);
-                    let read = file.seek(SeekFrom::Start(mark + offset)).and_then(|_| file.read_exact(&mut bytes));
-                    read.map(|()| bytes).map_err(unreadable)
-                })))
+            (Content::File(_), mut opened) => {
+                let mut bytes = Vec::new();
+                opened.bytes.read_to_end(&mut bytes).map_err(|error| self.unreadable(&error))?;
+                self.drawn_of(seed, Cursor::new(bytes))
             }
         }
+    }
+
+    /// Of all rows only where they begin is kept; they are read when it is their turn.
+    fn drawn_of<'a>(&'a self, seed: u64, mut file: impl Read + Seek + 'a) -> Result<Texts<'a>, TextError> {
+        file.rewind().map_err(|error| self.unreadable(&error))?;
+        let opened = Opened::new(&self.source, &mut file)?;
+        let format = opened.format;
+        let places = opened.values().map(|row| Ok(row?.offset)).collect::<Result<Vec<u64>, TextError>>()?;
+        let mut file = BufReader::new(file);
+        let drawn = draw(places, self.options.samples, seed).into_iter();
+        Ok(Box::new(drawn.map(move |place| self.text_at(&mut file, format, place))))
+    }
+
+    /// The text of the row that begins at a place of the file.
+    fn text_at(&self, mut file: &mut (impl BufRead + Seek), format: Format, place: u64) -> Result<String, TextError> {
+        let text = |row: Row| row.text(&self.source, &self.options);
+        file.seek(SeekFrom::Start(place)).map_err(|error| self.unreadable(&error))?;
+        Row::first_of(&self.source, format, &mut file).and_then(text).or_else(|_| {
+            // The message has its number and its line, for which the rows before it are counted again.
+            file.rewind().map_err(|error| self.unreadable(&error))?;
+            let mut rows = Opened::new(&self.source, file)?.values();
+            match rows.find(|row| row.as_ref().map_or(true, |row| row.offset == place)) {
+                Some(row) => text(row?),
+                None => Err(self.refuse("it was changed while it was read; start again".into())),
+            }
+        })
+    }
+
+    fn unreadable(&self, error: &std::io::Error) -> TextError {
+        super::unreadable(&self.source, error)
     }
 }
 
-type ReadAt<'a> = Box<dyn Fn(u64, usize) -> Result<Vec<u8>, TextError> + 'a>;
+type Texts<'a> = Box<dyn Iterator<Item = Result<String, TextError>> + 'a>;
 
 /// The joined text in pieces: rows with blank lines between them, or the blocks of the only one.
 pub(super) struct Pieces<'a> {
-    pieces: Box<dyn Iterator<Item = Result<String, TextError>> + 'a>,
+    pieces: Texts<'a>,
     text: &'a CalibrationText,
     is_rows: bool,
     /// Rows of which something has been given.
@@ -311,6 +302,7 @@ fn draw<T>(mut rows: Vec<T>, samples: Option<usize>, seed: u64) -> Vec<T> {
         rows.swap(place, place + (split_mix(&mut state) % left) as usize);
     }
     rows.truncate(count);
+    rows.shrink_to_fit();
     rows
 }
 
@@ -441,8 +433,10 @@ mod tests {
 
     #[test]
     fn what_is_no_text_at_all_is_named() {
-        let cases: [(&[u8], &str); 5] = [
+        let cases: [(&[u8], &str); 7] = [
             (b"\xff\xfeo\0n\0e\0", "UTF-16"),
+            (b"\xff\xfe\0\0o\0\0\0", "iconv -f UTF-32"),
+            (b"Entry not found", "what a hub answers"),
             (b"o\0n\0e\0 \0t\0w\0o\0", "UTF-16"),
             (b"\x1f\x8b\x08\0\0\0\0\0", "compressed (gzip); unpack"),
             (b"PAR1\x15\x04", "Parquet"),
@@ -451,6 +445,52 @@ mod tests {
         for (bytes, expected) in cases {
             let error = open("a.txt", bytes, &TextOptions::default()).unwrap_err().to_string();
             assert!(error.starts_with("a.txt: ") && error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_so_much_is_looked_at_before_a_file_is_a_text() {
+        assert_eq!(Opened::new("a", std::io::repeat(b'\n')).unwrap().format, Format::Text);
+        let text = " ".repeat(17 << 20) + "one";
+        assert!(read("a.txt", &text).unwrap() == (text, 1));
+        // What is no object by its first bytes is not looked at further.
+        let text = "a".repeat(17 << 20);
+        for beginning in ["{\\bf ", "[", "[ {one} "] {
+            let text = format!("{beginning}{text}");
+            assert!(read("a.txt", &text).unwrap() == (text, 1), "{beginning}");
+        }
+        for (row, name) in
+            [(format!("{{\"text\": \"{text}\"}}"), "a.jsonl"), (format!("[{{\"text\": \"{text}\"}}]"), "a.json")]
+        {
+            let message = refusal("a.txt", &row, &TextOptions::default());
+            assert!(message.contains("longer than 16 MiB; name the file .json"), "{message}");
+            assert!(read(name, &row).unwrap() == (text.clone(), 1));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_row_is_said_by_its_place_in_the_file() {
+        let lines = "{\"text\": \"one\"}\n\n  {\"text\": ?}\n";
+        let expected = "a.jsonl: line 3 is not a JSON object: expected value in column 12; expected one object a line";
+        assert_eq!(refusal("a.jsonl", lines, &TextOptions::default()), expected);
+        let array = "[{\"text\": \"one\"}, {\n\"text\":\n  ?}]";
+        let expected = "a.json: not a JSON array of rows: row 2, on line 3: expected value in column 3";
+        assert_eq!(refusal("a.json", array, &TextOptions::default()), expected);
+    }
+
+    /// Of drawn rows only the places are kept.
+    #[test]
+    fn a_drawn_row_that_is_wrong_is_said_as_any_other() {
+        let cases = [
+            ("a.jsonl", "\u{feff}{\"text\": \"one\"}\n\n{\"text\": ?}\n{\"text\": \"three\"}"),
+            ("a.jsonl", "{\"text\": \"one\"}\n{\"text\": 2}\n{\"text\": \"three\"}"),
+            ("a.json", "[{\"text\": \"one\"},\n{\"body\": \"two\"}, {\"text\": \"three\"}]"),
+        ];
+        for (name, content) in cases {
+            let in_order = refusal(name, content, &TextOptions::default());
+            for seed in 0..4 {
+                assert_eq!(refusal(name, content, &TextOptions::default().seed(seed)), in_order);
+            }
         }
     }
 

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use super::TextError;
-use super::vocabulary::{Merging, Part, Spaces, TokenType, Vocabulary};
+use super::vocabulary::{Merging, Origin, Part, Prefix, Spaces, TokenType, Vocabulary};
 use super::word_rules::WordRules;
 use crate::weights::gguf::GgufMetadata;
 
@@ -52,6 +52,60 @@ const END_TOKENS: &[&str] = &[
     "[e~[",
 ];
 
+/// Tokens for filling in code, of which those of a line stand for the same: control tokens to llama.cpp, too, unless one of the keys
+/// says which it is.
+const FILL_TOKENS: &[(&[&str], &[&str])] = &[
+    (
+        &["tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id"],
+        &[
+            "<|fim_prefix|>",
+            "<fim-prefix>",
+            "<fim_prefix>",
+            "<\u{ff5c}fim\u{2581}begin\u{ff5c}>",
+            "<PRE>",
+            "\u{2581}<PRE>",
+            "<|code_prefix|>",
+            "<|prefix|>",
+        ],
+    ),
+    (
+        &["tokenizer.ggml.fim_suf_token_id", "tokenizer.ggml.suffix_token_id"],
+        &[
+            "<|fim_suffix|>",
+            "<fim-suffix>",
+            "<fim_suffix>",
+            "<\u{ff5c}fim\u{2581}hole\u{ff5c}>",
+            "<SUF>",
+            "\u{2581}<SUF>",
+            "<|code_suffix|>",
+            "<|suffix|>",
+        ],
+    ),
+    (
+        &["tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id"],
+        &[
+            "<|fim_middle|>",
+            "<fim-middle>",
+            "<fim_middle>",
+            "<\u{ff5c}fim\u{2581}end\u{ff5c}>",
+            "<MID>",
+            "\u{2581}<MID>",
+            "<|code_middle|>",
+            "<|middle|>",
+        ],
+    ),
+    (&["tokenizer.ggml.fim_pad_token_id"], &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"]),
+    (&["tokenizer.ggml.fim_rep_token_id"], &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"]),
+    (&["tokenizer.ggml.fim_sep_token_id"], &["<|file_sep|>"]),
+];
+
+/// Marks of gpt-oss, which are user-defined to llama.cpp, whatever type a file gives them.
+const MARKS: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
+
+/// What the names of models hold whose special tokens take the white space behind them, but for [`KEEP_SPACES`].
+const PHI3: [&str; 2] = ["phi-3", "phi3"];
+const KEEP_SPACES: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
+
 /// A GGUF file's tokenizer metadata, checked.
 pub(super) struct GgufTokenizer {
     file: String,
@@ -78,9 +132,12 @@ impl GgufTokenizer {
             }
             "llama" => {
                 let scores = scores(metadata, tokens.len())?;
-                let prefix = metadata.bool(ADD_SPACE_PREFIX)?.unwrap_or(true);
+                let prefix = match metadata.bool(ADD_SPACE_PREFIX)? {
+                    Some(false) => Prefix::None,
+                    _ => Prefix::Every,
+                };
                 let spaces = Spaces { prefix, ..Spaces::default() };
-                (Merging::SentencePiece { scores, spaces }, true, [Some(1), Some(2), Some(0)])
+                (Merging::SentencePiece { scores, spaces, of: Origin::Gguf }, true, [Some(1), Some(2), Some(0)])
             }
             other => {
                 return Err(refuse(
@@ -93,9 +150,11 @@ impl GgufTokenizer {
         let [bos, eos, unknown] = defaults;
         let special = [id(BOS, bos)?, id(EOS, eos)?, id(UNKNOWN, unknown)?, id(PADDING, None)?];
         let [bos, eos, unknown, padding] = special;
+        let types = token_types(metadata, &tokens, &special)?;
         let vocabulary = Vocabulary {
             merging,
-            types: token_types(metadata, &tokens, &special)?,
+            strips_behind: strips_behind(metadata, &tokens, &types)?,
+            types,
             bos,
             eos,
             unknown,
@@ -178,7 +237,7 @@ fn tokens(metadata: &GgufMetadata) -> Result<Vec<String>, TextError> {
     Ok(tokens)
 }
 
-/// The type of every token. A file without types still has its special tokens, and what ends a text is always one.
+/// The type of every token. A file without types still has its special tokens, and some are known by their text.
 fn token_types(
     metadata: &GgufMetadata,
     tokens: &[String],
@@ -187,19 +246,57 @@ fn token_types(
     let mut types: Vec<TokenType> = match metadata.integers(TOKEN_TYPES)? {
         Some(numbers) => {
             check_count(metadata, TOKEN_TYPES, numbers.len(), tokens.len())?;
-            numbers.into_iter().map(TokenType::from_number).collect()
+            numbers.into_iter().take(tokens.len()).map(TokenType::from_number).collect()
         }
         None => {
             let kind = |id| if special.contains(&Some(id)) { TokenType::Control } else { TokenType::Normal };
             (0..tokens.len()).map(kind).collect()
         }
     };
-    for (kind, token) in types.iter_mut().zip(tokens) {
-        if *kind != TokenType::UserDefined && END_TOKENS.contains(&token.as_str()) {
-            *kind = TokenType::Control;
+    let mut control = END_TOKENS.to_vec();
+    for (keys, names) in FILL_TOKENS {
+        let mut named = false;
+        for key in *keys {
+            named |= token_id(metadata, key, None, tokens.len())?.is_some();
+        }
+        if !named {
+            control.extend(*names);
         }
     }
+    for (kind, token) in types.iter_mut().zip(tokens) {
+        let token = token.as_str();
+        *kind = match *kind {
+            _ if MARKS.contains(&token) => TokenType::UserDefined,
+            TokenType::UserDefined => TokenType::UserDefined,
+            _ if control.contains(&token) => TokenType::Control,
+            // Bytes are what they are called.
+            TokenType::Normal | TokenType::Unused | TokenType::Byte if is_byte(token) => TokenType::Byte,
+            TokenType::Byte => TokenType::Normal,
+            other => other,
+        };
+    }
     Ok(types)
+}
+
+/// Whether a token is written `<0x0A>`.
+fn is_byte(token: &str) -> bool {
+    let digits = token.strip_prefix("<0x").and_then(|token| token.strip_suffix('>'));
+    digits.is_some_and(|digits| {
+        digits.len() == 2 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F'))
+    })
+}
+
+/// The tokens that take the white space behind them, which llama.cpp tells by the name of the model.
+fn strips_behind(metadata: &GgufMetadata, tokens: &[String], types: &[TokenType]) -> Result<Vec<usize>, TextError> {
+    let name = metadata.string("general.name")?.unwrap_or_default().to_lowercase();
+    if !PHI3.iter().any(|part| name.contains(part)) {
+        return Ok(Vec::new());
+    }
+    let strips = |(_, (token, kind)): &(usize, (&String, &TokenType))| {
+        let special = matches!(kind, TokenType::Control | TokenType::Unknown | TokenType::UserDefined);
+        special && !KEEP_SPACES.contains(&token.as_str())
+    };
+    Ok(tokens.iter().zip(types).enumerate().filter(strips).map(|(id, _)| id).collect())
 }
 
 fn scores(metadata: &GgufMetadata, count: usize) -> Result<Vec<f64>, TextError> {
@@ -208,8 +305,9 @@ fn scores(metadata: &GgufMetadata, count: usize) -> Result<Vec<f64>, TextError> 
     Ok(scores.to_vec())
 }
 
+/// More than there are tokens do no harm: some files are padded.
 fn check_count(metadata: &GgufMetadata, key: &str, found: usize, expected: usize) -> Result<(), TextError> {
-    if found == expected {
+    if found >= expected {
         return Ok(());
     }
     Err(refuse(metadata.file(), key, format!("has {found} entries, expected {expected}, one for each of `{TOKENS}`")))
@@ -366,6 +464,7 @@ mod tests {
             (MERGES, strings(&["ab"]), "merge 0 is \"ab\""),
             (MERGES, strings(&[""]), "merge 0 is \"\""),
             (MERGES, strings(&["a b", "b a"]), "merge 1, \"b a\", needs the token \"ba\""),
+            (MERGES, strings(&["ba b", "b a"]), "merge 0, \"ba b\", needs the token \"ba\""),
             (MERGES, integers(&[1]), "expected an array of strings"),
         ];
         for (key, value, expected) in cases {
@@ -382,6 +481,52 @@ mod tests {
         entries.retain(|(key, _)| *key != BOS);
         let message = build(&entries).err().unwrap().to_string();
         assert!(message.contains(BOS) && message.contains(ADD_BOS), "{message}");
+    }
+
+    /// llama.cpp's ids of such files.
+    #[test]
+    fn what_llama_cpp_passes_over_does_no_harm() {
+        let mut entries = byte_level("gpt-2");
+        set(&mut entries, TOKEN_TYPES, integers(&[3, 4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]));
+        // Nothing becomes `zz`, so that nothing becomes `zzq`.
+        set(&mut entries, MERGES, strings(&["a b", "\u{120} ab", "zz q", "1 2"]));
+        assert_eq!(ids(&build(&entries).unwrap(), "ab ab12"), [7, 8, 9]);
+    }
+
+    /// llama.cpp's ids of such files.
+    #[test]
+    fn some_tokens_are_known_by_their_text() {
+        let of = |token: &str, more: Entries| {
+            let mut entries = byte_level("gpt-2");
+            for (key, value) in &mut entries {
+                match value {
+                    MetadataValue::Array(MetadataArray::String(tokens)) if *key == TOKENS => {
+                        tokens.push(token.to_owned())
+                    }
+                    MetadataValue::Array(MetadataArray::Signed(types)) => types.push(1),
+                    _ => {}
+                }
+            }
+            entries.extend(more);
+            ids(&build(&entries).unwrap(), &format!("a{token}b"))
+        };
+        for token in [
+            "<|fim_prefix|>",
+            "<|fim_suffix|>",
+            "<|code_middle|>",
+            "[PAD]",
+            "<reponame>",
+            "<|file_sep|>",
+            "<|channel|>",
+            "<|message|>",
+            "<|start|>",
+            "<|constrain|>",
+        ] {
+            assert_eq!(of(token, vec![]), [2, 11, 3], "{token}");
+        }
+        assert_eq!(of("<|fim_hole|>", vec![]), [2, 3]);
+        // A key says that it is another.
+        assert_eq!(of("[PAD]", vec![("tokenizer.ggml.fim_pad_token_id", MetadataValue::Unsigned(1))]), [2, 3]);
     }
 
     #[test]
@@ -465,17 +610,84 @@ mod tests {
         assert_eq!(ids(&tokenizer, "a<u>b"), [1, 12, 13, 5, 7]);
     }
 
-    #[test]
-    fn a_run_of_spaces_is_found_however_it_is_written() {
+    /// The SentencePiece vocabulary with further tokens, their scores and types.
+    fn with_pieces(more: &[(&str, f64, i64)]) -> Entries {
         let mut entries = sentence_piece();
-        for (key, value) in &mut entries {
+        for (_, value) in &mut entries {
             match value {
-                MetadataValue::Array(MetadataArray::String(tokens)) => tokens.push("  ".to_owned()),
-                MetadataValue::Array(MetadataArray::Signed(types)) => types.push(4),
-                MetadataValue::Array(MetadataArray::Float(scores)) => scores.push(0.0),
-                _ => assert_eq!(*key, MODEL),
+                MetadataValue::Array(MetadataArray::String(tokens)) => {
+                    tokens.extend(more.iter().map(|(token, ..)| (*token).to_owned()));
+                }
+                MetadataValue::Array(MetadataArray::Signed(types)) => {
+                    types.extend(more.iter().map(|(_, _, kind)| kind))
+                }
+                MetadataValue::Array(MetadataArray::Float(scores)) => {
+                    scores.extend(more.iter().map(|(_, score, _)| score))
+                }
+                _ => {}
             }
         }
+        entries
+    }
+
+    /// llama.cpp's ids of such files.
+    #[test]
+    fn bytes_are_known_by_their_text() {
+        let mut entries = sentence_piece();
+        set(&mut entries, TOKEN_TYPES, integers(&[2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 4]));
+        assert_eq!(ids(&build(&entries).unwrap(), "a\u{e9}"), [1, 12, 3, 4]);
+        entries.retain(|(key, _)| *key != TOKEN_TYPES);
+        assert_eq!(ids(&build(&entries).unwrap(), "a\u{e9}"), [1, 12, 3, 4]);
+    }
+
+    /// llama.cpp's ids of such files.
+    #[test]
+    fn tokens_of_every_type_are_joined() {
+        let mut entries = with_pieces(&[("\u{2581}\u{2581}", -5.0, 4), ("\u{2581}\u{2581}a", -4.5, 3)]);
+        for (prefix, expected) in [
+            (true, [&[1, 5, 7, 14, 7][..], &[1, 5, 7, 15, 14, 7], &[1, 5, 7, 14, 5, 7]]),
+            (false, [&[1, 7, 14, 7], &[1, 7, 15, 14, 7], &[1, 7, 14, 7]]),
+        ] {
+            set(&mut entries, ADD_SPACE_PREFIX, MetadataValue::Bool(prefix));
+            let tokenizer = build(&entries).unwrap();
+            for (text, expected) in ["b  b", "b  a  b", "b\u{2581}\u{2581}b"].into_iter().zip(expected) {
+                assert_eq!(ids(&tokenizer, text), expected, "{text}, prefix {prefix}");
+            }
+        }
+        // Where a text has both, their places decide.
+        let same = with_pieces(&[("\u{2581}\u{2581}", -5.0, 4), ("\u{2581}\u{2581}\u{2581}", -5.0, 4)]);
+        let error = build(&same).err().unwrap().to_string();
+        assert!(error.contains(TOKENS) && error.contains("the same score"), "{error}");
+    }
+
+    /// llama.cpp's ids of such files.
+    #[test]
+    fn special_tokens_of_phi_3_take_the_space_behind_them() {
+        let mut entries = with_pieces(&[("<|endoftext|>", 0.0, 3), ("<|user|>", 0.0, 4)]);
+        set(&mut entries, "general.name", string("My Phi-3 x"));
+        let tokenizer = build(&entries).unwrap();
+        for (text, expected) in [
+            ("a<u> \n b", &[1, 12, 13, 5, 7][..]),
+            ("a</s>  b", &[1, 12, 2, 5, 7]),
+            ("a<s> b", &[1, 12, 1, 5, 5, 7]),
+            ("a<|endoftext|> b", &[1, 12, 14, 5, 5, 7]),
+            ("a<|user|>\nb", &[1, 12, 15, 5, 7]),
+        ] {
+            assert_eq!(ids(&tokenizer, text), expected, "{text}");
+        }
+    }
+
+    /// Minutes, if every split of it were looked up.
+    #[test]
+    fn a_token_of_an_absurd_length_takes_no_time() {
+        let long = "ab".repeat(200_000);
+        let tokenizer = build(&with_pieces(&[(&long, -5.0, 1), (&long[1..], -6.0, 1)])).unwrap();
+        assert_eq!(ids(&tokenizer, "abc"), [1, 12, 10]);
+    }
+
+    #[test]
+    fn a_run_of_spaces_is_found_however_it_is_written() {
+        let mut entries = with_pieces(&[("  ", 0.0, 4)]);
         assert_eq!(ids(&build(&entries).unwrap(), "b  b"), [1, 5, 7, 14, 5, 7]);
         set(&mut entries, ADD_SPACE_PREFIX, MetadataValue::Bool(false));
         let bare = build(&entries).unwrap();

@@ -14,8 +14,8 @@ use crate::json::{self, NonFinite};
 
 /// Bytes of a text that are decoded at once.
 const BLOCK: usize = 1 << 16;
-/// A first row longer than this does not make a file of unknown name JSON.
-const LONGEST_FIRST_ROW: usize = 16 << 20;
+/// So far a file is looked into to tell what it is: through white space, and to the end of a first row.
+const LONGEST_BEGINNING: usize = 16 << 20;
 
 /// How rows lie in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) enum Format {
 pub(crate) struct Opened<R> {
     pub format: Format,
     pub bytes: BufReader<Chain<Cursor<Vec<u8>>, R>>,
+    /// Length of the byte order mark, which is not in `bytes`.
+    mark: u64,
     name: String,
 }
 
@@ -43,13 +45,11 @@ impl<R: Read> Opened<R> {
         if let Some(kind) = FileKind::of(&head) {
             return Err(refuse(name, kind.problem()));
         }
-        if head.starts_with(b"\xef\xbb\xbf") {
-            head.drain(..3);
-        }
+        let mark = if head.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+        head.drain(..mark);
         let extension = name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
         let named_json = matches!(extension.as_deref(), Some("json" | "jsonl" | "ndjson"));
-        while head.trim_ascii_start().is_empty() && read_more(name, &mut read, &mut head, BLOCK)? {}
-        let first = head.trim_ascii_start().first().copied();
+        let first = first_visible(name, &mut head, &mut read)?;
         let format = match first {
             Some(b'[') if named_json => Format::Array,
             _ if named_json => Format::Objects,
@@ -60,13 +60,14 @@ impl<R: Read> Opened<R> {
         Ok(Self {
             format,
             bytes: BufReader::with_capacity(BLOCK, Cursor::new(head).chain(read)),
+            mark: mark as u64,
             name: name.to_owned(),
         })
     }
 
     /// The rows of JSON.
     pub fn values(self) -> impl Iterator<Item = Result<Row, TextError>> {
-        let mut values = Values::new(self.name, self.format, self.bytes);
+        let mut values = Values::new(self.name, self.format, self.mark, self.bytes);
         until_error(move || values.next_row())
     }
 
@@ -99,14 +100,39 @@ fn read_more(name: &str, read: &mut impl Read, head: &mut Vec<u8>, most: usize) 
     Ok(added > 0)
 }
 
+/// The first byte that is not white space; None if there is none as far as the file is looked into.
+fn first_visible(name: &str, head: &mut Vec<u8>, read: &mut impl Read) -> Result<Option<u8>, TextError> {
+    let mut blank = 0;
+    loop {
+        if let Some(first) = head[blank..].iter().copied().find(|byte| !byte.is_ascii_whitespace()) {
+            return Ok(Some(first));
+        }
+        blank = head.len();
+        if blank > LONGEST_BEGINNING || !read_more(name, read, head, BLOCK)? {
+            return Ok(None);
+        }
+    }
+}
+
 /// Whether the first row is a JSON object; what had to be read for that is in `head` then.
 fn begins_with_object(name: &str, format: Format, head: &mut Vec<u8>, read: &mut impl Read) -> Result<bool, TextError> {
-    loop {
-        match Values::new(name.to_owned(), format, head.as_slice()).next_row() {
+    while may_begin_with_object(head, format) {
+        let mut values = Values::new(name.to_owned(), format, 0, head.as_slice());
+        match values.next_row() {
             Ok(Some(row)) => return Ok(row.parse(name).is_ok_and(|value| value.is_object())),
             Ok(None) => return Ok(false),
-            // It may only not be there yet.
-            Err(_) if head.len() > LONGEST_FIRST_ROW => return Ok(false),
+            // More of the file would not change that.
+            Err(_) if !values.read.is_empty() => return Ok(false),
+            Err(_) if head.len() > LONGEST_BEGINNING => {
+                let most = LONGEST_BEGINNING >> 20;
+                return Err(refuse(
+                    name,
+                    format!(
+                        "it begins as JSON does, but its first row is longer than {most} MiB; name the file .json or .jsonl, or \
+                         make that row shorter"
+                    ),
+                ));
+            }
             Err(_) => {
                 // Twice as much each time, so that looking again and again stays cheap.
                 let more = head.len().max(BLOCK);
@@ -115,6 +141,17 @@ fn begins_with_object(name: &str, format: Format, head: &mut Vec<u8>, read: &mut
                 }
             }
         }
+    }
+    Ok(false)
+}
+
+/// Whether the first row may be a JSON object by its first two bytes, as far as they are there.
+fn may_begin_with_object(head: &[u8], format: Format) -> bool {
+    let array = head.trim_ascii_start().strip_prefix(b"[").filter(|_| format == Format::Array);
+    match array.unwrap_or(head).trim_ascii_start().split_first() {
+        Some((b'{', rest)) => matches!(rest.trim_ascii_start().first(), None | Some(b'"' | b'}')),
+        Some(_) => false,
+        None => true,
     }
 }
 
@@ -143,28 +180,36 @@ pub(crate) struct Row {
     pub number: usize,
     /// The line on which it begins, from 1.
     line: usize,
+    /// Bytes in front of it on that line.
+    indent: usize,
     /// Whether it is an element of an array.
     in_array: bool,
-    /// Where it lies, without a byte order mark.
+    /// Where it lies in the file.
     pub offset: u64,
-    pub bytes: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 impl Row {
-    /// The value.
-    pub fn parse(&self, name: &str) -> Result<Value, TextError> {
-        let reason = match std::str::from_utf8(&self.bytes) {
-            Err(error) => format!("not UTF-8 text: {error}"),
-            Ok(text) => match json::parse(text, NonFinite::Null) {
-                Ok(value) => return Ok(value),
-                Err(error) => error.to_string(),
-            },
-        };
-        Err(refuse(name, self.problem(&reason)))
+    /// The row that begins where `read` does, in the middle of a file. It is taken for the first one.
+    pub fn first_of(name: &str, format: Format, read: impl BufRead) -> Result<Self, TextError> {
+        Values::new(name.to_owned(), format, 0, read).row()
     }
 
-    fn problem(&self, reason: &str) -> String {
-        let Self { line, number, .. } = self;
+    /// The value.
+    pub fn parse(&self, name: &str) -> Result<Value, TextError> {
+        let (further, reason) = match std::str::from_utf8(&self.bytes) {
+            Err(error) => (0, format!("not UTF-8 text: {error}")),
+            Ok(text) => match json::parse(text, NonFinite::Null) {
+                Ok(value) => return Ok(value),
+                Err(error) => json::problem(&error, self.indent),
+            },
+        };
+        Err(refuse(name, self.problem(further, &reason)))
+    }
+
+    /// What is wrong so many lines further than it begins.
+    fn problem(&self, further: usize, reason: &str) -> String {
+        let (number, line) = (self.number, self.line + further);
         match self.in_array {
             true => format!("not a JSON array of rows: row {number}, on line {line}: {reason}"),
             false => format!("line {line} is not a JSON object: {reason}; expected one object a line"),
@@ -248,12 +293,15 @@ struct Values<R> {
     in_array: bool,
     number: usize,
     line: usize,
+    /// Bytes of the line that were read.
+    indent: usize,
     offset: u64,
 }
 
 impl<R: BufRead> Values<R> {
-    fn new(name: String, format: Format, read: R) -> Self {
-        Self { name, read, in_array: format == Format::Array, number: 0, line: 1, offset: 0 }
+    /// `read` is a file from `offset` on.
+    fn new(name: String, format: Format, offset: u64, read: R) -> Self {
+        Self { name, read, in_array: format == Format::Array, number: 0, line: 1, indent: 0, offset }
     }
 
     fn peek(&mut self) -> Result<Option<u8>, TextError> {
@@ -264,7 +312,11 @@ impl<R: BufRead> Values<R> {
     fn advance(&mut self, byte: u8) {
         self.read.consume(1);
         self.offset += 1;
-        self.line += usize::from(byte == b'\n');
+        self.indent += 1;
+        if byte == b'\n' {
+            self.line += 1;
+            self.indent = 0;
+        }
     }
 
     /// The next byte that is not white space, left where it is.
@@ -306,13 +358,17 @@ impl<R: BufRead> Values<R> {
             }
             self.next_visible()?;
         }
+        self.row().map(Some)
+    }
+
+    /// The row that begins here.
+    fn row(&mut self) -> Result<Row, TextError> {
         self.number += 1;
-        let (number, line, offset, in_array) = (self.number, self.line, self.offset, self.in_array);
-        let mut row = Row { number, line, in_array, offset, bytes: Vec::new() };
-        let problem = self.read_value(&mut row.bytes)?;
-        match problem {
-            None => Ok(Some(row)),
-            Some(problem) => Err(refuse(&self.name, row.problem(problem))),
+        let Self { number, line, indent, offset, in_array, .. } = *self;
+        let mut row = Row { number, line, indent, in_array, offset, bytes: Vec::new() };
+        match self.read_value(&mut row.bytes)? {
+            None => Ok(row),
+            Some(problem) => Err(refuse(&self.name, row.problem(0, problem))),
         }
     }
 

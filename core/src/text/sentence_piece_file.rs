@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 
 use super::TextError;
 use super::special_tokens::{CONFIG, flag, named};
-use super::vocabulary::{Merging, Spaces, TokenType, Vocabulary};
+use super::vocabulary::{Merging, Origin, Prefix, Spaces, TokenType, Vocabulary};
+use crate::file_kind::FileKind;
 
 pub(super) const MODEL: &str = "tokenizer.model";
 
@@ -35,10 +36,9 @@ const BPE: u64 = 2;
 /// is added.
 pub(super) fn read(bytes: &[u8], config: &Map<String, Value>) -> Result<Vocabulary, TextError> {
     let model = Model::read(bytes).ok_or_else(|| {
-        refuse(
-            "it is no SentencePiece model, or a damaged one; take tokenizer.json from where the model is published"
-                .into(),
-        )
+        let damaged =
+            "it is no SentencePiece model, or a damaged one; take tokenizer.json from where the model is published";
+        refuse(FileKind::of(bytes).map_or(damaged.into(), FileKind::problem))
     })?;
     for (id, piece) in model.pieces.iter().enumerate() {
         if piece.text.is_empty() || !piece.score.is_finite() {
@@ -53,12 +53,18 @@ pub(super) fn read(bytes: &[u8], config: &Map<String, Value>) -> Result<Vocabula
     let (bos, eos) = (special("bos_token", model.bos), special("eos_token", model.eos));
     let unknown = model.pieces.iter().position(|piece| piece.kind == TokenType::Unknown);
     let mut spaces = model.spaces;
-    // The class of Llama lets it be switched off.
-    spaces.prefix &= flag(config, "add_prefix_space")?.unwrap_or(true);
+    // The class of Llama lets it be switched off, and does less of it if it need not be as it first was; `null` is as good as false.
+    if flag(config, "add_prefix_space")? == Some(false) {
+        spaces.prefix = Prefix::None;
+    }
+    let legacy = flag(config, "legacy")?.unwrap_or(!config.contains_key("legacy"));
+    if !legacy && spaces.prefix != Prefix::None {
+        spaces.prefix = Prefix::First;
+    }
     let scores = model.pieces.iter().map(|piece| f64::from(piece.score)).collect();
     let merging = match model.kind {
         UNIGRAM => Merging::Unigram { scores, spaces },
-        BPE => Merging::SentencePiece { scores, spaces },
+        BPE => Merging::SentencePiece { scores, spaces, of: Origin::SentencePieceFile },
         kind => {
             let reason =
                 format!("its `model_type` is {kind}, which is not supported (supported: 1, unigram, and 2, BPE)");
@@ -70,6 +76,7 @@ pub(super) fn read(bytes: &[u8], config: &Map<String, Value>) -> Result<Vocabula
         bos,
         eos,
         unknown,
+        strips_behind: Vec::new(),
         add_bos: adds_bos(config)?,
         add_eos: flag(config, "add_eos_token")?.unwrap_or(false),
         types: model.pieces.iter().map(|piece| piece.kind).collect(),
@@ -118,7 +125,7 @@ struct Model {
 impl Model {
     /// None for what is no such file. Fields that are absent have the defaults of the layout.
     fn read(bytes: &[u8]) -> Option<Self> {
-        let spaces = Spaces { prefix: true, single: true, ..Spaces::default() };
+        let spaces = Spaces { prefix: Prefix::Every, single: true, ..Spaces::default() };
         let mut model = Self { pieces: Vec::new(), kind: UNIGRAM, bos: Some(1), eos: Some(2), spaces };
         for field in Fields(bytes) {
             match field? {
@@ -150,7 +157,9 @@ impl Model {
         for field in Fields(bytes) {
             match field? {
                 (2, Content::Bytes(rules)) => self.spaces.rules = STANDARD.encode(rules),
-                (3, Content::Number(flag)) => self.spaces.prefix = flag != 0,
+                (3, Content::Number(flag)) => {
+                    self.spaces.prefix = if flag != 0 { Prefix::Every } else { Prefix::None };
+                }
                 (4, Content::Number(flag)) => self.spaces.single = flag != 0,
                 _ => {}
             }

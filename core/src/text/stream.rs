@@ -18,7 +18,11 @@ pub(super) struct Chunking {
     pub margin: usize,
 }
 
-pub(super) const CHUNKING: Chunking = Chunking { chunk: 1 << 16, overlap: 1 << 12, margin: 1 << 10 };
+/// The ends of two chunks are a prime number of bytes apart: where the tokens of a run depend on where it ends, those of two chunks
+/// differ, whatever the length of a token.
+pub(super) const CHUNKING: Chunking = Chunking { chunk: STRIDE + OVERLAP, overlap: OVERLAP, margin: 1 << 10 };
+const STRIDE: usize = 61_441;
+const OVERLAP: usize = 1 << 12;
 
 /// A token and the first byte of its text.
 pub(super) type Placed = (u32, usize);
@@ -189,6 +193,22 @@ mod tests {
         assert_eq!(streamed(&tokenizer, &text, usize::MAX, 1000, CHUNKING), (whole.clone(), true));
         let (first, ended) = streamed(&tokenizer, &text, 5, 1000, CHUNKING);
         assert!(!ended && first.len() >= 5 && first.len() < whole.len() / 4 && whole.starts_with(&first));
+    }
+
+    /// Both tokenizers would have two chunks agree on what is wrong, were their ends a multiple of a token's length apart.
+    #[test]
+    fn a_run_whose_tokens_depend_on_its_end_has_those_of_the_whole() {
+        for token in ["aa", "aaa"] {
+            let vocab = json!([["<unk>", 0.0], ["a", -10.0], [token, -1.0], ["b", -2.0]]);
+            let model = json!({"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false});
+            let json = json!({"version": "1.0", "added_tokens": [], "model": model});
+            let tokenizer = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+            for length in [200_000, 200_001, 200_002] {
+                let text = format!("b{}b", "a".repeat(length));
+                let found = streamed(&tokenizer, &text, usize::MAX, 1000, CHUNKING);
+                assert!(found == (placed(&tokenizer, &text), true), "{token}, {length}");
+            }
+        }
     }
 
     #[test]

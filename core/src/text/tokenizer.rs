@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use tokenizers::{Encoding, Token};
 
 use super::gguf_tokenizer::GgufTokenizer;
 use super::guard::guarded;
 use super::special_tokens::{self, SpecialTokens};
 use super::stream::Placed;
-use super::tokenizer_checks::{check, decoder_problem};
-use super::vocabulary::Part;
+use super::tokenizer_checks::{check, decoder_problem, meant_for_oniguruma, set_prefix_space};
+use super::vocabulary::{Part, Prefix};
 use super::{TextError, byte_level_files, sentence_piece_file};
 use crate::digest::hex;
 use crate::file_kind::FileKind;
@@ -31,7 +32,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json` that has nothing beside it.
+    /// Reads a `tokenizer.json` that has nothing beside it. Its regular expressions are taken as Oniguruma takes them, which
+    /// Python's `tokenizers` use.
     ///
     /// Truncation and padding that the file asks for are switched off: a calibration text is never shortened
     /// silently.
@@ -86,7 +88,7 @@ impl Tokenizer {
             }
             (None, None) => return Err(refuse("is missing; take it from where the model is published".into())),
         };
-        let json = vocabulary.tokenizer_json().map_err(|problem| match problem.part {
+        let mut json = vocabulary.tokenizer_json().map_err(|problem| match problem.part {
             Part::Tokens => TextError::TokenizerFile { file: tokens, reason: problem.reason },
             Part::Merges => TextError::TokenizerFile { file: merges, reason: problem.reason },
             Part::Bos | Part::Eos => {
@@ -95,6 +97,9 @@ impl Tokenizer {
                 TextError::TokenizerFile { file: special_tokens::CONFIG, reason }
             }
         })?;
+        if vocabulary.merging.prefix() != Prefix::None {
+            SpecialTokens::read(&read)?.write_to(&mut json, &vocabulary.tokens);
+        }
         Self::from_files(json.to_string().as_bytes(), read)
     }
 
@@ -112,15 +117,22 @@ impl Tokenizer {
     }
 
     /// A tokenizer from the text of its `tokenizer.json`, the content of its `tokenizer_config.json`, and further tokens.
-    fn from_parts(json: String, config: Map<String, Value>, special: &SpecialTokens) -> Result<Self, TextError> {
-        let value: Value = serde_json::from_str(&json).map_err(|error| refuse(error.to_string()))?;
+    fn from_parts(mut json: String, config: Map<String, Value>, special: &SpecialTokens) -> Result<Self, TextError> {
+        let mut value: Value = serde_json::from_str(&json).map_err(|error| refuse(error.to_string()))?;
         if value["model"].is_null() {
             return Err(refuse("it has no `model`".to_string()));
         }
         check(&value).map_err(refuse)?;
         let decoder_problem = decoder_problem(&value);
+        if let Some(prefix) = special.add_prefix_space
+            && set_prefix_space(&mut value, prefix).map_err(refuse)?
+        {
+            json = value.to_string();
+        }
+        let own = meant_for_oniguruma(&mut value).map_err(refuse)?.then(|| value.to_string());
         drop(value);
-        let load = || tokenizers::Tokenizer::from_bytes(json.as_bytes()).map_err(|error| refuse(error.to_string()));
+        let bytes = own.as_ref().unwrap_or(&json).as_bytes();
+        let load = || tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| refuse(error.to_string()));
         let mut inner = guarded(load)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
@@ -133,7 +145,8 @@ impl Tokenizer {
         Ok(Self { inner, json, config, vocab_size, around, decoder_problem })
     }
 
-    /// The `tokenizer.json`: as it was read, or as it was rebuilt from GGUF metadata.
+    /// The `tokenizer.json`: as it was read, or as it was rebuilt from GGUF metadata. Where `add_prefix_space` beside it says
+    /// something else, that is written in it.
     pub fn to_json(&self) -> String {
         self.json.clone()
     }
@@ -223,8 +236,9 @@ fn failed(error: tokenizers::Error) -> TextError {
 
 /// What the post-processor of a tokenizer puts before and behind a text.
 fn around(inner: &tokenizers::Tokenizer) -> Result<[Vec<u32>; 2], TextError> {
-    // Any text will do; what is added around it is marked.
-    let encoding = guarded(|| inner.encode("a", true).map_err(failed))?;
+    // One token stands for a text, since a vocabulary need not spell any; what is added around it is marked.
+    let text = Encoding::from_tokens(vec![Token::new(0, String::new(), (0, 0))], 0);
+    let encoding = guarded(|| inner.post_process(text, None, true).map_err(failed))?;
     let (ids, is_added) = (encoding.get_ids(), encoding.get_special_tokens_mask());
     let before = is_added.iter().take_while(|added| **added == 1).count();
     let behind = is_added[before..].iter().rev().take_while(|added| **added == 1).count();
@@ -396,6 +410,27 @@ mod tests {
         let bos = with("post_processor", template(json!([token("<s>"), text("A")]))).unwrap();
         assert_eq!((bos.prefix(), bos.suffix()), (&[0][..], &[][..]));
         assert_eq!(bos.encode("In the beginning").unwrap(), [&[0], ids.as_slice()].concat());
+    }
+
+    /// transformers 5.24: of letters that are not in the vocabulary, nothing is left.
+    #[test]
+    fn what_is_around_a_text_does_not_depend_on_the_vocabulary() {
+        let vocab = json!({"<s>": 0, "</s>": 1, "A": 2, "C": 3, "AC": 4});
+        let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
+        let token = |id: &str| json!({ "SpecialToken": { "id": id, "type_id": 0 } });
+        let special = |id: &str, number: u32| json!({ "id": id, "ids": [number], "tokens": [id] });
+        let file = json!({
+            "version": "1.0", "added_tokens": [],
+            "post_processor": {
+                "type": "TemplateProcessing", "single": [token("<s>"), text, token("</s>")], "pair": [text, text],
+                "special_tokens": { "<s>": special("<s>", 0), "</s>": special("</s>", 1) },
+            },
+            "model": { "type": "BPE", "vocab": vocab, "merges": [["A", "C"]] },
+        });
+        let tokenizer = Tokenizer::from_json(file.to_string().as_bytes()).unwrap();
+        assert_eq!((tokenizer.prefix(), tokenizer.suffix()), (&[0][..], &[1][..]));
+        assert_eq!(tokenizer.encode("CAC").unwrap(), [0, 3, 4, 1]);
+        assert_eq!(tokenizer.encode("a").unwrap(), [0, 1]);
     }
 
     #[test]

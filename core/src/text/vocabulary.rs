@@ -2,6 +2,8 @@
 //!
 //! GGUF metadata, SentencePiece models and `vocab.json` with `merges.txt` all become one.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value, json};
 
 use super::word_rules::WordRules;
@@ -56,20 +58,57 @@ pub(super) enum Merging {
     /// Byte-level BPE with listed merges, each two tokens and a space between them.
     ByteLevel { rules: &'static WordRules, merges: Vec<String> },
     /// SentencePiece BPE; of two neighbours, those are joined first whose union has the best score.
-    SentencePiece { scores: Vec<f64>, spaces: Spaces },
+    SentencePiece { scores: Vec<f64>, spaces: Spaces, of: Origin },
     /// SentencePiece unigram: the tokens of a text are those with the best sum of scores.
     Unigram { scores: Vec<f64>, spaces: Spaces },
+}
+
+/// Whose rules hold for pieces that are not normal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// llama.cpp's: user-defined pieces are looked for in the text as it is, and what is made by joining may be of any type.
+    Gguf,
+    /// SentencePiece's: user-defined pieces are looked for when spaces are replaced, and only normal pieces are joined.
+    SentencePieceFile,
+}
+
+/// Before which texts a space is put.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Prefix {
+    #[default]
+    None,
+    /// Before the text, unless it begins with one or with a token that is looked for in it.
+    First,
+    /// Before the text, and behind every token that is looked for in it.
+    Every,
 }
 
 /// What SentencePiece does to a text before it looks for pieces.
 #[derive(Debug, Default)]
 pub(super) struct Spaces {
-    /// A space is put before the text.
-    pub prefix: bool,
+    pub prefix: Prefix,
     /// Runs of spaces become one, those at the ends none.
     pub single: bool,
     /// The compiled normalisation rules, in base64; empty for none.
     pub rules: String,
+}
+
+impl Merging {
+    /// Before which texts a space is put.
+    pub fn prefix(&self) -> Prefix {
+        match self {
+            Self::ByteLevel { .. } => Prefix::None,
+            Self::SentencePiece { spaces, .. } | Self::Unigram { spaces, .. } => spaces.prefix,
+        }
+    }
+
+    /// Whether user-defined tokens are looked for in the text as it is.
+    fn finds_in_text(&self) -> bool {
+        match self {
+            Self::ByteLevel { .. } | Self::SentencePiece { of: Origin::Gguf, .. } => true,
+            Self::SentencePiece { of: Origin::SentencePieceFile, .. } | Self::Unigram { .. } => false,
+        }
+    }
 }
 
 /// Which part of a vocabulary cannot be written, and why.
@@ -98,6 +137,8 @@ pub(super) struct Vocabulary {
     pub bos: Option<usize>,
     pub eos: Option<usize>,
     pub unknown: Option<usize>,
+    /// Tokens that are looked for in the text and take the white space behind them.
+    pub strips_behind: Vec<usize>,
     pub add_bos: bool,
     pub add_eos: bool,
 }
@@ -112,11 +153,12 @@ impl Vocabulary {
                 json!({ "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true }),
                 self.byte_level_model(rules, merges)?,
             ),
-            Merging::SentencePiece { scores, spaces } => {
-                (spaces.normalizer(), Value::Null, spaces.decoder(), self.sentence_piece_model(scores)?)
+            Merging::SentencePiece { scores, spaces, of } => {
+                let model = self.sentence_piece_model(scores, *of)?;
+                (spaces.normalizer(), self.split_pieces(spaces), spaces.decoder(), model)
             }
             Merging::Unigram { scores, spaces } => {
-                (spaces.normalizer(), Value::Null, spaces.decoder(), self.unigram_model(scores)?)
+                (spaces.normalizer(), self.split_pieces(spaces), spaces.decoder(), self.unigram_model(scores)?)
             }
         };
         Ok(json!({
@@ -144,26 +186,33 @@ impl Vocabulary {
 
     fn byte_level_model(&self, rules: &WordRules, merges: &[String]) -> Result<Value, Problem> {
         let vocab = self.vocab_json()?;
-        let mut pairs = Vec::with_capacity(merges.len());
+        let mut split = Vec::with_capacity(merges.len());
         for (index, merge) in merges.iter().enumerate() {
             // A token may itself start with a space, so the separator is looked for behind the first character.
             let start = merge.chars().next().map_or(0, char::len_utf8);
             let pair = merge[start..].find(' ').map(|at| (&merge[..start + at], &merge[start + at + 1..]));
-            let Some((left, right)) = pair else {
-                return Err(problem(
-                    Part::Merges,
-                    format!("merge {index} is {merge:?}, expected two tokens and a space"),
-                ));
-            };
-            for piece in [left, right, &format!("{left}{right}")] {
-                if !vocab.contains_key(piece) {
-                    return Err(problem(
-                        Part::Merges,
-                        format!("merge {index}, {merge:?}, needs the token {piece:?}, which is missing"),
-                    ));
+            split.push(pair.ok_or_else(|| {
+                problem(Part::Merges, format!("merge {index} is {merge:?}, expected two tokens and a space"))
+            })?);
+        }
+        let made: HashSet<String> = split.iter().map(|(left, right)| format!("{left}{right}")).collect();
+        // What is no character and no merge makes never stands in a text.
+        let occurs = |piece: &str| piece.chars().nth(1).is_none() || made.contains(piece);
+        let mut pairs = Vec::with_capacity(merges.len());
+        for (index, (left, right)) in split.into_iter().enumerate() {
+            let missing = [left, right, &format!("{left}{right}")]
+                .into_iter()
+                .find(|piece| !vocab.contains_key(*piece))
+                .map(str::to_owned);
+            match missing {
+                None => pairs.push(json!([left, right])),
+                Some(piece) if occurs(left) && occurs(right) => {
+                    let merge = &merges[index];
+                    let reason = format!("merge {index}, {merge:?}, needs the token {piece:?}, which is missing");
+                    return Err(problem(Part::Merges, reason));
                 }
+                Some(_) => {}
             }
-            pairs.push(json!([left, right]));
         }
         Ok(bpe_model(vocab, pairs, None, false, rules.whole_words))
     }
@@ -171,24 +220,72 @@ impl Vocabulary {
     /// SentencePiece BPE as listed merges: every way to put a piece together from two others, best score first. Ways
     /// to build the same piece come in the order in which transformers' converters list them (longest left part
     /// first).
-    fn sentence_piece_model(&self, scores: &[f64]) -> Result<Value, Problem> {
+    fn sentence_piece_model(&self, scores: &[f64], of: Origin) -> Result<Value, Problem> {
         let vocab = self.vocab_json()?;
-        // Control, byte and user-defined tokens are never put together from text.
-        let is_piece = |id: usize| matches!(self.types.get(id), Some(TokenType::Normal | TokenType::Unused));
+        let is_normal = |id: usize| matches!(self.types.get(id), Some(TokenType::Normal | TokenType::Unused));
+        let is_piece = |id: usize| of == Origin::Gguf || is_normal(id);
         let is_known = |piece: &str| vocab.get(piece).and_then(Value::as_u64).is_some_and(|id| is_piece(id as usize));
-        let mut merges: Vec<(f64, &str, &str)> = Vec::new();
+        // A token of an absurd length has as many splits: only those are looked up that have tokens of such lengths.
+        let lengths: HashSet<usize> = self.tokens.iter().map(String::len).collect();
+        let mut merges: Vec<(f64, usize, &str, &str)> = Vec::new();
+        let mut not_normal: HashMap<u64, &str> = HashMap::new();
         for (id, (token, &score)) in self.tokens.iter().zip(scores).enumerate() {
             if !is_piece(id) {
                 continue;
             }
-            let splits = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
-            merges.extend(splits.filter(|(l, r)| is_known(l) && is_known(r)).map(|(l, r)| (score, l, r)));
+            let before = merges.len();
+            for (characters, (at, _)) in token.char_indices().enumerate().skip(1) {
+                if lengths.contains(&at) && lengths.contains(&(token.len() - at)) {
+                    let (left, right) = token.split_at(at);
+                    if is_known(left) && is_known(right) {
+                        merges.push((score, characters, left, right));
+                    }
+                }
+            }
+            // Of the others, those without a space are found before anything is joined.
+            if merges.len() > before
+                && !is_normal(id)
+                && token.contains(SPACE)
+                && let Some(other) = not_normal.insert(score.to_bits(), token)
+            {
+                let reason = format!(
+                    "{other:?} and {token:?}, which are not normal tokens, have the same score, {score}: which of them a text \
+                     becomes is not known; convert the model again with a newer llama.cpp"
+                );
+                return Err(problem(Part::Tokens, reason));
+            }
         }
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.chars().count().cmp(&a.1.chars().count())));
-        let pairs = merges.into_iter().map(|(_, left, right)| json!([left, right])).collect();
+        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+        let pairs = merges.into_iter().map(|(_, _, left, right)| json!([left, right])).collect();
         let unknown = self.unknown.and_then(|id| self.tokens.get(id)).map(String::as_str);
         let byte_fallback = self.types.contains(&TokenType::Byte);
-        Ok(bpe_model(vocab, pairs, unknown, byte_fallback, false))
+        // A user-defined piece is a word of its own, which nothing makes by joining.
+        let whole_words = of == Origin::SentencePieceFile && self.types.contains(&TokenType::UserDefined);
+        Ok(bpe_model(vocab, pairs, unknown, byte_fallback, whole_words))
+    }
+
+    /// What is done behind the normaliser: a space before the text only, and user-defined pieces become words of their own.
+    fn split_pieces(&self, spaces: &Spaces) -> Value {
+        let mut steps = Vec::new();
+        if spaces.prefix == Prefix::First {
+            steps.push(json!({ "type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": false }));
+        }
+        if !self.merging.finds_in_text() {
+            let pieces = self.tokens.iter().zip(&self.types).filter(|(_, kind)| **kind == TokenType::UserDefined);
+            let mut pieces: Vec<&str> = pieces.map(|(piece, _)| piece.as_str()).collect();
+            // The longest that fits counts.
+            pieces.sort_by_key(|piece| std::cmp::Reverse(piece.chars().count()));
+            let pattern = pieces.into_iter().map(escaped).collect::<Vec<_>>().join("|");
+            if !pattern.is_empty() {
+                steps.push(json!({
+                    "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false,
+                }));
+            }
+        }
+        match steps.is_empty() {
+            true => Value::Null,
+            false => json!({ "type": "Sequence", "pretokenizers": steps }),
+        }
     }
 
     fn unigram_model(&self, scores: &[f64]) -> Result<Value, Problem> {
@@ -199,20 +296,22 @@ impl Vocabulary {
         Ok(json!({ "type": "Unigram", "unk_id": self.unknown, "vocab": vocab, "byte_fallback": byte_fallback }))
     }
 
-    /// Control and user-defined tokens: what is looked for in the text before anything else is done to it.
+    /// What is looked for in the text before anything else is done to it: control tokens, and user-defined ones.
     fn added_tokens(&self) -> Vec<Value> {
+        let finds_in_text = self.merging.finds_in_text();
         // A SentencePiece text has its spaces replaced before user-defined tokens are looked for, a run of them among these.
         // Not with a space prefix: it would be put before the token, too.
-        let replaced = matches!(&self.merging, Merging::SentencePiece { spaces, .. } if !spaces.prefix);
+        let replaced = matches!(&self.merging, Merging::SentencePiece { spaces, .. } if spaces.prefix == Prefix::None);
         let mut added = Vec::new();
         for (id, (token, kind)) in self.tokens.iter().zip(&self.types).enumerate() {
             let special = match kind {
                 TokenType::Control | TokenType::Unknown => true,
-                TokenType::UserDefined => false,
-                TokenType::Normal | TokenType::Unused | TokenType::Byte => continue,
+                TokenType::UserDefined if finds_in_text => false,
+                TokenType::UserDefined | TokenType::Normal | TokenType::Unused | TokenType::Byte => continue,
             };
             added.push(json!({
-                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "id": id, "content": token, "single_word": false, "lstrip": false,
+                "rstrip": self.strips_behind.contains(&id),
                 "normalized": replaced && token.contains(' '), "special": special,
             }));
         }
@@ -280,7 +379,7 @@ impl Spaces {
             steps.push(replace(json!({ "Regex": r"\A +| +\z" }), ""));
             steps.push(replace(json!({ "Regex": " {2,}" }), " "));
         }
-        if self.prefix {
+        if self.prefix == Prefix::Every {
             steps.push(json!({ "type": "Prepend", "prepend": SPACE }));
         }
         steps.push(replace(json!({ "String": " " }), SPACE));
@@ -293,11 +392,23 @@ impl Spaces {
             json!({ "type": "ByteFallback" }),
             json!({ "type": "Fuse" }),
         ];
-        if self.prefix {
+        if self.prefix != Prefix::None {
             steps.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
         }
         json!({ "type": "Sequence", "decoders": steps })
     }
+}
+
+/// The expression that is this text.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for letter in text.chars() {
+        if r"\.+*?()|[]{}^$#&-~".contains(letter) {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
 }
 
 fn problem(part: Part, reason: String) -> Problem {

@@ -26,10 +26,8 @@ pub use dtype::{DType, FloatType};
 pub(crate) use rows::{Form, Tensor};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::FileSource;
-#[cfg(all(feature = "hub", not(target_arch = "wasm32")))]
-pub(crate) use source::base_name;
-pub(crate) use source::check_range;
 pub use source::{ByteSource, BytesSource, NamedSources, ReadFuture, ReadIntoFuture, SharedSource};
+pub(crate) use source::{NO_MEMORY, base_name, check_range};
 
 #[cfg(target_endian = "big")]
 compile_error!("checkpoints and GPU buffers are little-endian, and rows are handed on without swapping bytes");

@@ -49,7 +49,8 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
         // What a file does not have is not made room for.
         self.check_there(&rows)?;
         let row_bytes = self.row_bytes(form).ok_or_else(|| self.no_such_rows(&rows))?;
-        let mut bytes = vec![0; rows.len() * row_bytes];
+        let mut bytes = Vec::new();
+        source::make_room(self.source.name(), self.info.offset, rows.len() * row_bytes, &mut bytes)?;
         self.read(rows, form, &mut Vec::new(), &mut bytes).await?;
         Ok(bytes)
     }
@@ -77,7 +78,7 @@ impl<S: ByteSource + ?Sized> Tensor<'_, S> {
             source::read_exact_into(self.source, offset, to).await?;
         } else {
             if scratch.len() < len {
-                scratch.resize(len, 0);
+                source::make_room(self.source.name(), offset, len, scratch)?;
             }
             let stored = &mut scratch[..len];
             source::read_exact_into(self.source, offset, stored).await?;

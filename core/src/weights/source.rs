@@ -91,6 +91,21 @@ where
     source.read_into(offset, to).await
 }
 
+/// Makes `bytes` so long, with zeros; an error where there is no memory for that, because lengths come from files.
+pub(super) fn make_room(file: &str, offset: u64, len: usize, bytes: &mut Vec<u8>) -> Result<(), WeightsError> {
+    bytes.try_reserve_exact(len.saturating_sub(bytes.len())).map_err(|_| WeightsError::Read {
+        file: file.to_string(),
+        offset,
+        len: len as u64,
+        reason: NO_MEMORY.to_string(),
+    })?;
+    bytes.resize(len, 0);
+    Ok(())
+}
+
+/// Why bytes are not read for which there is no memory.
+pub(crate) const NO_MEMORY: &str = "there is not enough memory for them";
+
 /// Reads `len` bytes at `offset` and holds every [`ByteSource`] to its contract.
 pub(super) async fn read_exact(source: &dyn ByteSource, offset: u64, len: u64) -> Result<Vec<u8>, WeightsError> {
     check_range(source.name(), source.len(), offset, len)?;
@@ -156,12 +171,12 @@ pub use file::FileSource;
 
 #[cfg(not(target_arch = "wasm32"))]
 mod file {
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::future::ready;
     use std::io;
     use std::path::Path;
 
-    use super::{ByteSource, ReadFuture, ReadIntoFuture, SharedSource, check_range};
+    use super::{ByteSource, ReadFuture, ReadIntoFuture, SharedSource, check_range, make_room};
     use crate::weights::WeightsError;
 
     /// An open file, read where bytes are wanted. It is not mapped into memory: every page would be a fault, and a file that
@@ -182,15 +197,23 @@ mod file {
             let path = path.as_ref();
             let name = path.display().to_string();
             let error = |reason: String| WeightsError::Open { file: name.clone(), reason };
-            let file = File::open(path).map_err(|e| error(format!("{e}; check the path and its permissions")))?;
-            let metadata = file.metadata().map_err(|e| error(e.to_string()))?;
+            let unusable = |e: io::Error| match e.kind() {
+                io::ErrorKind::NotFound if path.is_symlink() => {
+                    error("it is a link to what is not there; put the file itself there".to_string())
+                }
+                _ => error(format!("{e}; check the path and its permissions")),
+            };
+            // Before it is opened: opening a pipe waits for whoever writes to it.
+            let metadata = fs::metadata(path).map_err(unusable)?;
             if metadata.is_dir() {
                 return Err(error("it is a folder; name a file in it".to_string()));
             }
             if !metadata.is_file() {
                 return Err(error("it is not a regular file; copy its contents to one".to_string()));
             }
-            Ok(Self { name, file, len: metadata.len() })
+            let file = File::open(path).map_err(unusable)?;
+            let len = file.metadata().map_err(unusable)?.len();
+            Ok(Self { name, file, len })
         }
 
         fn fill(&self, offset: u64, to: &mut [u8]) -> Result<(), WeightsError> {
@@ -210,7 +233,8 @@ mod file {
         fn bytes(&self, offset: u64, len: usize) -> Result<Vec<u8>, WeightsError> {
             // Before memory is made for bytes that are not there.
             check_range(&self.name, self.len, offset, len as u64)?;
-            let mut bytes = vec![0; len];
+            let mut bytes = Vec::new();
+            make_room(&self.name, offset, len, &mut bytes)?;
             self.fill(offset, &mut bytes)?;
             Ok(bytes)
         }
@@ -351,6 +375,30 @@ mod tests {
             let message = error.to_string();
             assert!(matches!(error, WeightsError::Read { len: 20, .. }), "{message}");
             assert!(message.contains("w.bin") && message.contains("shorter than the 100 bytes"), "{message}");
+        }
+    }
+
+    #[test]
+    fn more_than_fits_the_memory_is_an_error() {
+        let mut bytes = vec![7];
+        let message = make_room("w.bin", 3, isize::MAX as usize, &mut bytes).unwrap_err().to_string();
+        assert!(message.starts_with("w.bin: ") && message.contains("not enough memory"), "{message}");
+        assert_eq!(bytes, [7]);
+        make_room("w.bin", 3, 4, &mut bytes).unwrap();
+        assert_eq!(bytes, [7, 0, 0, 0]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
+        assert!(made.success());
+        std::os::unix::fs::symlink("nothing", path("link")).unwrap();
+        for (name, expected) in [("pipe", "not a regular file"), ("link", "a link to what is not there")] {
+            let message = FileSource::open(path(name)).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains(expected), "{message}");
         }
     }
 

@@ -297,6 +297,7 @@ const WITHOUT_WINDOWS: [&str; 3] = ["mistral", "phi3", "starcoder2"];
 
 /// What llama.cpp computes in another way than the metadata say.
 pub(super) fn misread(target: &ModelSpec) -> Option<String> {
+    let target = &target.clone().without_unfilled_windows();
     let window = target.layers.iter().find_map(|layer| layer.attention.sliding_window)?;
     if WITHOUT_WINDOWS.contains(&target.family.name) {
         return Some(format!(
@@ -312,8 +313,9 @@ pub(super) fn misread(target: &ModelSpec) -> Option<String> {
 }
 
 /// In what two models differ that are to compute the same; None if in nothing. Which tokens begin and end a text does not
-/// matter, nor how the frequencies of a rotary embedding are said.
+/// matter, nor how the frequencies of a rotary embedding are said, nor windows that no text of the model's own length fills.
 pub(super) fn difference(read: &ModelSpec, target: &ModelSpec) -> Result<Option<String>, ModelError> {
+    let [read, target] = &[read, target].map(|spec| spec.clone().without_unfilled_windows());
     let rest = |spec: &ModelSpec| ModelSpec {
         layers: Vec::new(),
         ropes: Vec::new(),

@@ -42,14 +42,51 @@ const GONE_KEYS: [&str; 3] = ["per_layer_config", "drop_attn_list", "drop_mlp_li
 /// Keys by which a JSON file beside a model makes transformers run a program of the folder, or of a repository.
 const FOREIGN_CODE_KEYS: [&str; 3] = ["auto_map", "custom_pipelines", "custom_generate"];
 
-/// Takes the keys out that name programs, and says which were there. In a vocabulary they are tokens, with a number.
-pub(super) fn drop_foreign_code(json: &mut Map<String, Value>) -> Vec<&'static str> {
-    let foreign = |key: &&str| json.get(*key).is_some_and(|value| !value.is_number());
-    let found: Vec<&str> = FOREIGN_CODE_KEYS.into_iter().filter(foreign).collect();
-    for key in &found {
-        json.shift_remove(*key);
-    }
+/// Keys that choose how attention is computed, in transformers also by the name of a repository with a kernel.
+const KERNEL_KEYS: [&str; 5] = [
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "experts_implementation",
+    "_experts_implementation",
+];
+
+/// Takes the keys out that name programs, at any depth (a processor's file holds those of its parts), and says where they were. In
+/// a vocabulary they are tokens, with a number.
+pub(super) fn drop_foreign_code(json: &mut Map<String, Value>) -> Vec<String> {
+    let mut found = Vec::new();
+    drop_foreign_code_of(json, "", &mut found);
     found
+}
+
+fn drop_foreign_code_of(json: &mut Map<String, Value>, path: &str, found: &mut Vec<String>) {
+    json.retain(|key, value| {
+        let names_program = FOREIGN_CODE_KEYS.contains(&key.as_str()) && !value.is_number();
+        if names_program || KERNEL_KEYS.contains(&key.as_str()) && names_repository(value) {
+            found.push(format!("{path}{key}"));
+            return false;
+        }
+        drop_foreign_code_in(value, &format!("{path}{key}."), found);
+        true
+    });
+}
+
+fn drop_foreign_code_in(value: &mut Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(json) => drop_foreign_code_of(json, path, found),
+        Value::Array(values) => values.iter_mut().for_each(|value| drop_foreign_code_in(value, path, found)),
+        _ => {}
+    }
+}
+
+/// Whether it holds an `ORG/NAME`.
+fn names_repository(value: &Value) -> bool {
+    match value {
+        Value::String(name) => name.contains('/'),
+        Value::Array(values) => values.iter().any(names_repository),
+        Value::Object(values) => values.values().any(names_repository),
+        _ => false,
+    }
 }
 
 /// The configuration of the plain family with every block in place.

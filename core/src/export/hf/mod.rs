@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 
+use crate::json;
 use crate::model::family::{TensorRef, stored};
 use crate::model::{BlockId, BlockKind, BlockSet, CARD, Checkpoint, Family, KvCache, ModelSpec, Origin, block_configs};
 use crate::search::Units;
@@ -230,6 +231,8 @@ pub struct HfSummary {
     pub left_out: Vec<String>,
     /// What of the input's files named programs and is not in the output, as `KEY in FILE`.
     pub foreign_code: Vec<String>,
+    /// JSON files of the input that could not be read, and so are not in the output: other programs might find programs named in them.
+    pub unreadable: Vec<String>,
     /// What of the format costs more than it should, and programs that know it and yet do not run this model, and why.
     pub limits: Vec<String>,
 }
@@ -435,13 +438,14 @@ async fn export_in_chunks(
         kv_cache: kv_cache(&source, options.format, &gone),
         left_out: source.weights.unsupported().map(|tensor| tensor.name.clone()).collect(),
         foreign_code: Vec::new(),
+        unreadable: Vec::new(),
         limits: match options.format {
             HfFormat::Deci => block_configs::limits(source.spec, &source.deci(&gone)?, &gone),
             _ => Vec::new(),
         },
     };
     let weights = written_order(&source, options);
-    for (name, bytes) in small_files(&source, options, &gone, &tensors, &mut summary.foreign_code)? {
+    for (name, bytes) in small_files(&source, options, &gone, &tensors, &mut summary)? {
         sink.write_file(&name, &bytes).await?;
         summary.files.push(name);
     }
@@ -557,12 +561,12 @@ fn small_files(
     options: &HfOptions,
     gone: &BlockSet,
     tensors: &[OutputTensor],
-    foreign_code: &mut Vec<String>,
+    summary: &mut HfSummary,
 ) -> Result<Vec<(String, Vec<u8>)>, ExportError> {
     let removed = options.format == HfFormat::Removed && !gone.is_empty();
     let mut dropped = |file: &str, json: &mut Map<String, Value>| {
         let keys = config::drop_foreign_code(json);
-        foreign_code.extend(keys.iter().map(|key| format!("{key} in {file}")));
+        summary.foreign_code.extend(keys.iter().map(|key| format!("{key} in {file}")));
         !keys.is_empty()
     };
     let mut remote_code = Vec::new();
@@ -589,12 +593,20 @@ fn small_files(
     }
     let mut files = vec![("config.json".to_string(), config::to_bytes(&config))];
     const OWN: [&str; 4] = ["config.json", shards::INDEX, config::REMOTE_CODE, deci::REMOTE_CODE];
+    let mut unreadable = Vec::new();
     let own = |name: &str| OWN.contains(&name) || name.ends_with(".safetensors");
     for (name, bytes) in source.side_files.iter().filter(|(name, _)| !own(name)) {
-        let json = crate::json::object(bytes).ok().filter(|_| name.ends_with(".json"));
-        let clean = json.and_then(|mut json| dropped(name, &mut json).then(|| config::to_bytes(&json)));
+        let clean = match json::object(bytes).ok().or_else(|| json::object_with_halves(bytes)) {
+            _ if !name.ends_with(".json") => None,
+            Some(mut json) => dropped(name, &mut json).then(|| config::to_bytes(&json)),
+            None => {
+                unreadable.push(name.clone());
+                continue;
+            }
+        };
         files.push((name.clone(), clean.unwrap_or_else(|| bytes.clone())));
     }
+    summary.unreadable = unreadable;
     files.extend(remote_code);
     let subject = Subject {
         name: source.name,

@@ -252,6 +252,22 @@ fn no_program_of_the_input_comes_along() {
     let vocabulary = br#"{ "auto_map": 3 }"#.to_vec();
     model.side_files.push(("tokenizer_config.json".into(), tokenizer_config.to_string().into_bytes()));
     model.side_files.push(("vocab.json".into(), vocabulary.clone()));
+    // Python reads what our parser does not.
+    let deep = format!(r#"{{"auto_map": {{}}, "x": {}{}}}"#, "[".repeat(200), "]".repeat(200));
+    let half = r#"{"x": "\ud800", "auto_map": {"A": "attacker/evil--m.C"}}"#;
+    model.side_files.push(("preprocessor_config.json".into(), half.as_bytes().to_vec()));
+    let unreadable = [
+        ("added_tokens.json", deep.as_str()),
+        ("special_tokens_map.json", r#"{"x": 1e999, "auto_map": {"A": "attacker/evil--m.C"}}"#),
+    ];
+    model.side_files.extend(unreadable.map(|(name, text)| (name.to_string(), text.as_bytes().to_vec())));
+    let parts =
+        json!({"image_processor": {"auto_map": {"A": "attacker/evil--m.C"}, "size": 3}, "b": [{"auto_map": "e"}]});
+    model.side_files.push(("processor_config.json".into(), parts.to_string().into_bytes()));
+    let kernels = [("_attn_implementation_internal", "attacker/kernel"), ("attn_implementation", "sdpa")];
+    model.config.extend(kernels.map(|(key, value)| (key.to_string(), json!(value))));
+    let mut before = before;
+    before.insert("attn_implementation".into(), json!("sdpa"));
     for (format, removed) in [(HfFormat::Removed, "mha:0"), (HfFormat::Removed, ""), (HfFormat::Zeroed, "mha:0")] {
         let options = HfOptions::new(removed.parse().unwrap_or_default(), format);
         let mut folder = MemoryFolder::new();
@@ -266,13 +282,21 @@ fn no_program_of_the_input_comes_along() {
         }
         assert_eq!(folder.json("tokenizer_config.json"), json!({"tokenizer_class": "Evil"}));
         assert_eq!(folder.files["vocab.json"], vocabulary);
+        assert_eq!(folder.json("preprocessor_config.json"), json!({"x": "\u{fffd}"}));
+        assert_eq!(folder.json("processor_config.json"), json!({"image_processor": {"size": 3}, "b": [{}]}));
         let dropped = [
             "auto_map in config.json",
             "custom_pipelines in config.json",
             "custom_generate in config.json",
+            "_attn_implementation_internal in config.json",
             "auto_map in tokenizer_config.json",
+            "auto_map in preprocessor_config.json",
+            "image_processor.auto_map in processor_config.json",
+            "b.auto_map in processor_config.json",
         ];
         assert_eq!(summary.foreign_code, dropped);
+        assert_eq!(summary.unreadable, unreadable.map(|(name, _)| name));
+        assert!(unreadable.iter().all(|(name, _)| !folder.files.contains_key(*name)));
     }
 }
 

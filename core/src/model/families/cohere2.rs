@@ -23,7 +23,7 @@ const DEFAULTS: Defaults =
 const LOGIT_SCALE: Key = key("logit_scale", "logit_scale");
 
 fn config(spec: &ModelSpec) -> Value {
-    let mut config = windows(spec, |attention| attention.positions != Positions::None);
+    let mut config = windows(spec);
     config["attention_bias"] = json!(spec.biases().0.qkv);
     config[LOGIT_SCALE.hf] = json!(shortest(f64::from(spec.head.scale)));
     config

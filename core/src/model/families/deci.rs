@@ -42,8 +42,10 @@ fn of_biases(bias: AttentionBias, mlp: bool) -> Option<&'static Family> {
     }
 }
 
-/// The model as llama.cpp's `deci` can hold it, whatever its own family; None if it does more than Llama does.
+/// The model as llama.cpp's `deci` can hold it, whatever its own family; None if it does more than Llama does. A window that no
+/// text of its length fills is not missed.
 pub(crate) fn of_spec(spec: &ModelSpec) -> Option<ModelSpec> {
+    let spec = spec.clone().without_unfilled_windows();
     let rms = |norm: Norm| norm.kind == NormKind::Rms && !norm.bias && norm.eps == spec.final_norm.eps;
     let plain = |branch: &Branch| branch.norm.is_some_and(rms) && branch.post_norm.is_none() && branch.scale == 1.0;
     let first = spec.layers.first()?;
@@ -70,5 +72,5 @@ pub(crate) fn of_spec(spec: &ModelSpec) -> Option<ModelSpec> {
         && spec.restarts_after.is_none()
         && spec.layers.iter().all(layer);
     let family = of_biases(first.attention.bias, first.dense().bias).unwrap_or(&FAMILY);
-    fits.then(|| ModelSpec { family, ..spec.clone() })
+    fits.then_some(ModelSpec { family, ..spec })
 }

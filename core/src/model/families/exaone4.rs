@@ -8,7 +8,7 @@ pub(super) static FAMILY: Family = Family {
     class: "Exaone4ForCausalLM",
     config_class: "Exaone4Config",
     package: "exaone4",
-    gguf: whole_width(gguf_with("exaone4", &DEFAULTS, &[SLIDING_WINDOW], config)),
+    gguf: whole_width(gguf_with("exaone4", &DEFAULTS, &[SLIDING_WINDOW], windows)),
     tensors: olmo2::POST_NORM_TENSORS,
     spec,
     ..super::FAMILY
@@ -19,20 +19,14 @@ const DEFAULTS: Defaults = Defaults { kv_heads: Some(32), ..olmo2::DEFAULTS };
 /// llama.cpp computes windows, and turns some layers only, in a model of so many layers: the 32B.
 pub(crate) const WINDOWED: usize = 64;
 
-fn config(spec: &ModelSpec) -> Value {
-    // If there is a layer that turns nothing, the others slide, though the window may never be filled.
-    let windowed = spec.layers.iter().any(|layer| layer.attention.positions == Positions::None);
-    windows(spec, |attention| match windowed {
-        true => attention.positions != Positions::None,
-        false => attention.sliding_window.is_some(),
-    })
-}
-
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = olmo2::post_norm(family, settings, &DEFAULTS, Over::Head)?;
     spec.set_bias(AttentionBias::default(), false);
     let window = sliding_window(settings, Some(4096))?;
-    let slides = slide_but_every(&mut spec, settings, window, (PATTERN, 4))?;
+    let slides = match window {
+        Some(_) => slide_but_every(&mut spec, settings, window, (PATTERN, 4))?,
+        None => slide_by_type(&mut spec, settings, window, |_| false)?,
+    };
     if window.is_some() {
         spec.each_attention(|layer, attention| {
             attention.positions = if slides[layer] { Positions::Rope(0) } else { Positions::None };

@@ -58,6 +58,7 @@ const DEFAULTS: Defaults = Defaults {
 /// The GGUF name of the norm before attention where that is not the one of both blocks.
 const OWN_NORM: &str = "attn_norm_2";
 
+const OLD_SIZE: Key = key("n_embed", "");
 const ALIBI: Key = key("alibi", "");
 const NEW_ARCHITECTURE: Key = key("new_decoder_architecture", "");
 const MULTI_QUERY: Key = key("multi_query", "");
@@ -81,23 +82,26 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
         Some(own_norm) => own_norm || settings.size(DEFAULTS.kv_heads_key, most::HEADS)? != Some(1),
         None => settings.flag(NEW_ARCHITECTURE)?.unwrap_or(false),
     };
-    let one = !new && settings.flag(MULTI_QUERY)?.unwrap_or(true);
-    let shared = Defaults { kv_heads_key: NO_KEY, kv_heads: Some(1), ..DEFAULTS };
-    // Without sharing, the number of key heads has no meaning in config.json.
-    let unshared = Defaults { kv_heads_key: NO_KEY, ..DEFAULTS };
+    // To transformers, a null is false.
+    let flag = |key: Key| Ok::<_, ModelError>(settings.flag(key)?.unwrap_or(!settings.is_null(key)));
+    let one = !new && flag(MULTI_QUERY)?;
+    // The older key counts.
+    let hidden_size_key = if settings.size(OLD_SIZE, most::WIDTH)?.is_some() { OLD_SIZE } else { HIDDEN_SIZE };
+    let own = Defaults { hidden_size_key, ..DEFAULTS };
     let defaults = match (new || own_norm.is_some(), one) {
-        (true, _) => &DEFAULTS,
-        (false, true) => &shared,
-        (false, false) => &unshared,
+        (true, _) => own,
+        (false, true) => Defaults { kv_heads_key: NO_KEY, kv_heads: Some(1), ..own },
+        // Without sharing, the number of key heads has no meaning in config.json.
+        (false, false) => Defaults { kv_heads_key: NO_KEY, ..own },
     };
-    let mut spec = decoder(family, settings, defaults)?;
+    let mut spec = decoder(family, settings, &defaults)?;
     let bias = every_bias(settings, BIAS, false)?;
     spec.set_bias(AttentionBias { qkv: bias, out: bias }, bias);
     if settings.flag(ALIBI)?.unwrap_or(false) {
         spec.set_alibi(Alibi::Rounded);
     }
     let norms = settings.size(NORMS, 2)?.unwrap_or(if own_norm == Some(false) { 1 } else { 2 });
-    match (settings.flag(PARALLEL_LAYERS)?.unwrap_or(true), new) {
+    match (flag(PARALLEL_LAYERS)?, new) {
         (true, _) => {
             spec.set_parallel();
             if new && norms == 2 {

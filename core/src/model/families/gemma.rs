@@ -32,7 +32,7 @@ const DEFAULTS: Defaults = Defaults {
     head_dim: Some(256),
     max_positions: 8192,
     tied: true,
-    activation: (HIDDEN_ACT, &["gelu_pytorch_tanh", "gelu"], Activation::GeluTanh),
+    activation: (HIDDEN_ACT, &["gelu_pytorch_tanh", "gelu", "gelu_python"], Activation::GeluTanh),
     ..super::DEFAULTS
 };
 

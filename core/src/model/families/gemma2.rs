@@ -50,7 +50,7 @@ pub(super) const DEFAULTS: Defaults = Defaults {
 const LARGEST: usize = 46;
 
 fn config(spec: &ModelSpec) -> Value {
-    let mut config = windows(spec, |attention| attention.sliding_window.is_some());
+    let mut config = windows(spec);
     write_sandwich(&mut config, spec);
     config["attn_logit_softcapping"] = json!(spec.layers[0].attention.soft_cap);
     config

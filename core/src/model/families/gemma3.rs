@@ -43,7 +43,7 @@ const SLIDING_THETA: Key = key("rope_local_base_freq", "");
 const LARGEST: usize = 62;
 
 fn config(spec: &ModelSpec) -> Value {
-    let mut config = windows(spec, |attention| attention.positions == Positions::Rope(1));
+    let mut config = windows(spec);
     gemma2::write_sandwich(&mut config, spec);
     config[SLIDING_THETA.hf] = json!(spec.ropes[1].theta);
     config

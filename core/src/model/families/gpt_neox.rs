@@ -35,35 +35,26 @@ pub(super) static FAMILY: Family = Family {
 const DEFAULTS: Defaults = Defaults {
     kv_heads_key: NO_KEY,
     rotated: Some(0.25),
+    rope_keys: [THETA, SHARE],
     activation: (HIDDEN_ACT, &["gelu"], Activation::Gelu),
     gated: false,
     ..LAYER_NORM_DEFAULTS
 };
 
 const PARALLEL_LAYERS: Key = key("use_parallel_residual", "use_parallel_residual");
-const ROTATED: Key = key("rotary_pct", "");
-const THETA: Key = key("rotary_emb_base", "");
+const THETA: &str = "rotary_emb_base";
+const SHARE: &str = "rotary_pct";
 
 fn config(spec: &ModelSpec) -> Value {
     let (layer, rope) = (&spec.layers[0], &spec.ropes[0]);
     json!({
         "use_parallel_residual": layer.parallel, "attention_bias": layer.attention.bias.qkv,
-        "rotary_pct": rope.share(layer.attention.head_dim), "rotary_emb_base": rope.theta,
+        SHARE: rope.share(layer.attention.head_dim), THETA: rope.theta,
     })
 }
 
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
-    let rotated = settings.positive(ROTATED)?;
-    if let Some(share) = rotated.filter(|share| *share > 1.0) {
-        return Err(settings.wrong(ROTATED, share.to_string(), "a share of a head, at most 1".to_string()));
-    }
-    // Older names of what `rope_parameters` holds, which count where that does not say.
-    let defaults = Defaults {
-        rotated: rotated.or(DEFAULTS.rotated),
-        rope_theta: settings.positive(THETA)?.unwrap_or(DEFAULTS.rope_theta),
-        ..DEFAULTS
-    };
-    let mut spec = decoder(family, settings, &defaults)?;
+    let mut spec = decoder(family, settings, &with_activation(settings, &DEFAULTS)?)?;
     spec.set_bias(attention_bias(settings, ATTENTION_BIAS, true)?, true);
     let parallel = settings.flag(PARALLEL_LAYERS)?;
     if parallel.is_none() && !settings.has_defaults() {

@@ -15,6 +15,6 @@ pub(super) static FAMILY: Family = Family {
 fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, ModelError> {
     let mut spec = decoder(family, settings, &mistral::DEFAULTS)?;
     let window = sliding_window(settings, Some(4096))?;
-    slide_by_type(&mut spec, settings, window, |_| true)?;
+    slide_by_type(&mut spec, settings, window, |_| window.is_some())?;
     Ok(spec)
 }

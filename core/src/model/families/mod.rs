@@ -38,7 +38,7 @@ use super::config::most;
 use super::error::{ModelError, shown};
 use super::family::{Biases, Container, Family, Gguf, Role, Tensor, tensor};
 use super::gguf::shortest;
-use super::rope::{RopeRequest, RopeScaling, RopeSpec};
+use super::rope::{self, RopeRequest, RopeScaling, RopeSpec};
 use super::settings::{Key, Settings, key};
 use super::spec::{
     Activation, Alibi, Attention, AttentionBias, Branch, Dense, Embedding, FeedForward, Head, Layer, LearnedPositions,
@@ -153,6 +153,7 @@ pub(crate) const LAYER_TYPES: Key = key("layer_types", "attention.sliding_window
 const PATTERN: Key = key("sliding_window_pattern", LAYER_TYPES.gguf);
 /// The same of families whose configurations do not say.
 const FIXED_PATTERN: Key = key("", LAYER_TYPES.gguf);
+const CAUSAL: Key = key("is_causal", "attention.causal");
 const BIDIRECTIONAL: Key = key("use_bidirectional_attention", "");
 const TIED: Key = key("tie_word_embeddings", "");
 /// A setting that a family has no key for.
@@ -196,6 +197,7 @@ const SHARED_NORM: Tensor = tensor(Role::FeedForwardNorm, ATTENTION_NORM.hf, ATT
 /// differently.
 #[derive(Clone, Copy)]
 pub(crate) struct Defaults {
+    hidden_size_key: Key,
     pub kv_heads_key: Key,
     /// None: as many as heads.
     kv_heads: Option<usize>,
@@ -213,6 +215,8 @@ pub(crate) struct Defaults {
     rope_theta: f64,
     /// The share of a head that is turned, if a configuration may say.
     pub rotated: Option<f64>,
+    /// What it calls the base and the share.
+    rope_keys: [&'static str; 2],
     /// The base for layers that slide, and the key that may give it, where they turn by another rotary embedding.
     sliding_rope: Option<(f64, Option<Key>)>,
     /// Where positions are vectors that are added to the embedding, instead of turning queries and keys: the table's rows before
@@ -220,7 +224,7 @@ pub(crate) struct Defaults {
     learned_positions: Option<usize>,
     /// `original_max_position_embeddings`, if there is always one.
     original_max_positions: Option<usize>,
-    /// Which key names the activation, and the names that it may have.
+    /// Which key names the activation, and the names that it may have beside those that it has everywhere, its usual one first.
     pub activation: (Key, &'static [&'static str], Activation),
     /// Whether that gates another product.
     gated: bool,
@@ -228,6 +232,7 @@ pub(crate) struct Defaults {
 
 /// Those of `LlamaConfig`.
 const DEFAULTS: Defaults = Defaults {
+    hidden_size_key: HIDDEN_SIZE,
     kv_heads_key: KV_HEADS,
     kv_heads: None,
     head_dim: None,
@@ -240,6 +245,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: false,
     rope_theta: 10_000.0,
     rotated: None,
+    rope_keys: rope::KEYS,
     sliding_rope: None,
     learned_positions: None,
     original_max_positions: None,
@@ -257,8 +263,13 @@ const LAYER_NORM_DEFAULTS: Defaults = Defaults {
 
 /// A model as Llama is, without biases, from the settings that all families have.
 fn decoder(family: &'static Family, settings: &dyn Settings, defaults: &Defaults) -> Result<ModelSpec, ModelError> {
+    // To transformers, a null is false here.
+    if settings.is_null(CAUSAL) {
+        return Err(settings.unsupported(CAUSAL, "null".to_string(), LOOKS_BACK));
+    }
+    refuse_if_unset(settings, CAUSAL, LOOKS_BACK)?;
     check_activation(settings, defaults)?;
-    let hidden_size = settings.required_size(HIDDEN_SIZE, most::WIDTH)?;
+    let hidden_size = settings.required_size(defaults.hidden_size_key, most::WIDTH)?;
     let layers = settings.required_size(LAYERS, most::LAYERS)?;
     let max_positions = match settings.has_defaults() {
         true => settings.size(POSITIONS, most::POSITIONS)?.unwrap_or(defaults.max_positions),
@@ -327,7 +338,8 @@ fn ropes(
 ) -> Result<Vec<RopeSpec>, ModelError> {
     let (theta, rotated) = (defaults.rope_theta, defaults.rotated);
     let original_max_positions = defaults.original_max_positions;
-    let full = RopeRequest { head_dim, max_positions, theta, rotated, original_max_positions };
+    let full =
+        RopeRequest { head_dim, max_positions, theta, rotated, keys: defaults.rope_keys, original_max_positions };
     Ok(match defaults.sliding_rope {
         _ if defaults.learned_positions.is_some() => Vec::new(),
         None => vec![settings.rope(&full)?],
@@ -335,10 +347,10 @@ fn ropes(
     })
 }
 
-/// The activations that a key may name where it may name several; others are refused.
+/// What transformers calls activations: the same by several names.
 const ACTIVATIONS: [(&[&str], Activation); 4] = [
-    (&["gelu_new", "gelu_pytorch_tanh"], Activation::GeluTanh),
-    (&["gelu"], Activation::Gelu),
+    (&["gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh"], Activation::GeluTanh),
+    (&["gelu", "gelu_python"], Activation::Gelu),
     (&["relu"], Activation::Relu),
     (&["silu", "swish"], Activation::Silu),
 ];
@@ -356,9 +368,10 @@ fn with_activation(settings: &dyn Settings, defaults: &Defaults) -> Result<Defau
 }
 
 fn check_activation(settings: &dyn Settings, defaults: &Defaults) -> Result<(), ModelError> {
-    let (key, names, _) = defaults.activation;
+    let (key, names, function) = defaults.activation;
+    let same = |name: &str| ACTIVATIONS.iter().any(|(names, other)| *other == function && names.contains(&name));
     match settings.text(key)? {
-        Some(name) if !names.contains(&name) => {
+        Some(name) if !names.contains(&name) && !same(name) => {
             let supported = format!("the feed-forward activation must be {}", names[0]);
             Err(settings.unsupported(key, format!("{name:?}"), &supported))
         }
@@ -390,20 +403,30 @@ fn heads(
         let expected = format!("a divisor of the {heads} heads");
         return Err(settings.wrong(defaults.kv_heads_key, kv_heads.to_string(), expected));
     }
-    let head_dim = match settings.size(HEAD_DIM, most::HEAD_DIM)?.or(assumed(HEAD_DIM, defaults.head_dim)) {
+    // Where positions are a table, all heads together are as wide as the states, and config.json has no other width.
+    let whole_width = defaults.learned_positions.is_some();
+    let is_said = !whole_width || !settings.has_defaults();
+    let said = if is_said { settings.size(HEAD_DIM, most::HEAD_DIM)? } else { None };
+    let head_dim = match said.or(assumed(HEAD_DIM, defaults.head_dim)) {
         Some(head_dim) => head_dim,
         None if hidden_size.is_multiple_of(heads) && hidden_size / heads <= most::HEAD_DIM => hidden_size / heads,
         None => {
             let expected = format!("a multiple of the {heads} heads, or a width of heads (at most {})", most::HEAD_DIM);
-            return Err(settings.wrong(HIDDEN_SIZE, hidden_size.to_string(), expected));
+            return Err(settings.wrong(defaults.hidden_size_key, hidden_size.to_string(), expected));
         }
     };
-    if head_dim % 2 != 0 {
-        let expected =
-            "an even number, because rotary embedding turns pairs (where not given, the hidden size over the heads)";
-        return Err(settings.wrong(HEAD_DIM, head_dim.to_string(), expected.to_string()));
+    if whole_width && heads * head_dim != hidden_size {
+        let supported = format!("the {heads} heads together must be as wide as the states, {hidden_size}");
+        return Err(settings.unsupported(HEAD_DIM, head_dim.to_string(), &supported));
     }
-    Ok((heads, kv_heads, head_dim))
+    match said {
+        _ if head_dim % 2 == 0 => Ok((heads, kv_heads, head_dim)),
+        None => {
+            let found = format!("{hidden_size}, and each of the {heads} heads {head_dim} wide");
+            Err(settings.unsupported(defaults.hidden_size_key, found, "the width of a head must be even"))
+        }
+        Some(_) => Err(settings.unsupported(HEAD_DIM, head_dim.to_string(), "the width of a head must be even")),
+    }
 }
 
 /// Whether queries, keys and values have a bias, by a key and its default.
@@ -494,9 +517,9 @@ impl ModelSpec {
         self.each_attention(|_, attention| attention.qk_norm = Some(QkNorm { norm, over }));
     }
 
-    /// Layers for which `slides` see a window only. One that the model never fills is none.
+    /// Layers for which `slides` see a window only.
     fn set_sliding_window(&mut self, window: Option<usize>, slides: impl Fn(usize) -> bool) {
-        let window = window.filter(|window| *window < self.max_positions).map(|window| window as u32);
+        let window = window.map(|window| window as u32);
         self.each_attention(|layer, attention| attention.sliding_window = window.filter(|_| slides(layer)));
     }
 }
@@ -506,13 +529,15 @@ fn sliding_window(settings: &dyn Settings, default: Option<usize>) -> Result<Opt
     if settings.is_null(SLIDING_WINDOW) {
         return Ok(None);
     }
-    match settings.size(SLIDING_WINDOW, most::POSITIONS)?.or(default.filter(|_| settings.has_defaults())) {
+    match settings.size(SLIDING_WINDOW, usize::MAX)?.or(default.filter(|_| settings.has_defaults())) {
         Some(1) => Err(settings.wrong(SLIDING_WINDOW, "1".to_string(), "at least 2 positions".to_string())),
-        window => Ok(window),
+        // No text is longer.
+        window => Ok(window.map(|window| window.min(most::POSITIONS))),
     }
 }
 
-/// Layers that slide by a list of their types, or else by the family's rule; a type that slides needs a window.
+/// Layers that slide by a list of their types, or else by the family's rule; one that slides needs a window. By a rule, none
+/// slides in a GGUF file that states no window.
 fn slide_by_type(
     spec: &mut ModelSpec,
     settings: &dyn Settings,
@@ -520,11 +545,12 @@ fn slide_by_type(
     rule: impl Fn(usize) -> bool,
 ) -> Result<Vec<bool>, ModelError> {
     let layers = spec.layers.len();
-    let listed = settings.layer_types(layers)?;
-    if window.is_none() && listed.iter().flatten().any(|slides| *slides) {
-        return Err(settings.missing(SLIDING_WINDOW, "the window of the layers that slide by layer_types"));
+    let ruled = window.is_some() || settings.has_defaults();
+    let slides = settings.layer_types(layers)?;
+    let slides = slides.unwrap_or_else(|| (0..layers).map(|layer| ruled && rule(layer)).collect());
+    if window.is_none() && slides.contains(&true) {
+        return Err(settings.missing(SLIDING_WINDOW, "the window of the layers that slide"));
     }
-    let slides = listed.unwrap_or_else(|| (0..layers).map(|layer| window.is_some() && rule(layer)).collect());
     spec.set_sliding_window(window, |layer| slides[layer]);
     Ok(slides)
 }
@@ -549,17 +575,19 @@ pub(crate) fn layer_types(slide: impl Iterator<Item = bool>) -> Value {
     slide.map(|slides| if slides { "sliding_attention" } else { "full_attention" }).collect()
 }
 
-/// What config.json says of windows, where the layers for which `slides` have them.
-fn windows(spec: &ModelSpec, slides: impl Fn(&Attention) -> bool) -> Value {
-    let layers = || spec.layers.iter().map(|layer| &layer.attention);
-    // A window that is never filled is none to the model; the layers are of that type all the same.
-    let unfilled = layers().any(&slides).then_some(spec.max_positions as u32);
-    let window = layers().find_map(|attention| attention.sliding_window).or(unfilled);
-    json!({"sliding_window": window, "layer_types": layer_types(layers().map(slides))})
+/// What config.json says of windows, and of the layers that have them.
+fn windows(spec: &ModelSpec) -> Value {
+    let windows = || spec.layers.iter().map(|layer| layer.attention.sliding_window);
+    json!({
+        "sliding_window": windows().flatten().next(),
+        "layer_types": layer_types(windows().map(|window| window.is_some())),
+    })
 }
 
+const LOOKS_BACK: &str = "a token must see only what stands before it";
+
 fn refuse_bidirectional(settings: &dyn Settings) -> Result<(), ModelError> {
-    refuse_if_set(settings, BIDIRECTIONAL, "a token must see only what stands before it")
+    refuse_if_set(settings, BIDIRECTIONAL, LOOKS_BACK)
 }
 
 /// Refuses what is not built where a key asks for it.

@@ -25,7 +25,7 @@ pub(super) static FAMILY: Family = Family {
 const DEFAULTS: Defaults = Defaults { rope_theta: 500_000.0, sliding_rope: Some((500_000.0, None)), ..olmo2::DEFAULTS };
 
 fn config(spec: &ModelSpec) -> Value {
-    let mut config = windows(spec, |attention| attention.positions == Positions::Rope(1));
+    let mut config = windows(spec);
     config["attention_bias"] = json!(spec.biases().0.qkv);
     config
 }

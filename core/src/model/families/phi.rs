@@ -31,7 +31,7 @@ pub(super) static FAMILY: Family = Family {
 
 const DEFAULTS: Defaults = Defaults {
     rotated: Some(0.5),
-    activation: (HIDDEN_ACT, &["gelu_new", "gelu_pytorch_tanh"], Activation::GeluTanh),
+    activation: (HIDDEN_ACT, &["gelu_new"], Activation::GeluTanh),
     gated: false,
     ..LAYER_NORM_DEFAULTS
 };

@@ -28,12 +28,16 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
 
 /// The layers from `max_window_layers` on slide where `use_sliding_window` says so.
 pub(super) fn slide_upper_layers(spec: &mut ModelSpec, settings: &dyn Settings) -> Result<(), ModelError> {
-    let window = match settings.flag(USE_SLIDING_WINDOW)?.unwrap_or(false) {
-        true => sliding_window(settings, Some(4096))?,
-        // Types of layers that are not built are refused all the same.
-        false => return settings.layer_types(spec.layers.len()).map(|_| ()),
-    };
+    if !settings.has_defaults() {
+        return Ok(());
+    }
+    let slides = settings.flag(USE_SLIDING_WINDOW)?.unwrap_or(false);
+    if !slides && settings.layer_types(spec.layers.len())?.is_some_and(|types| types.contains(&true)) {
+        let supported = "a layer slides only where use_sliding_window is true";
+        return Err(settings.unsupported(LAYER_TYPES, "a list with \"sliding_attention\"".to_string(), supported));
+    }
+    let window = if slides { sliding_window(settings, Some(4096))? } else { None };
     let first = settings.count(MAX_WINDOW_LAYERS)?.unwrap_or(28);
-    slide_by_type(spec, settings, window, |layer| layer >= first)?;
+    slide_by_type(spec, settings, window, |layer| window.is_some() && layer >= first)?;
     Ok(())
 }

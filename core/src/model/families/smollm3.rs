@@ -34,13 +34,11 @@ fn spec(family: &'static Family, settings: &dyn Settings) -> Result<ModelSpec, M
     spec.each_attention(|layer, attention| {
         attention.positions = if turns[layer] { Positions::Rope(0) } else { Positions::None };
     });
-    match settings.flag(USE_SLIDING_WINDOW)?.unwrap_or(false) {
-        true => {
-            let window = sliding_window(settings, None)?;
-            slide_by_type(&mut spec, settings, window, |layer| !turns[layer])?;
-        }
-        // Types of layers that are not built are refused all the same.
-        false => drop(settings.layer_types(spec.layers.len())?),
+    if settings.has_defaults() {
+        let window = sliding_window(settings, None)?;
+        // Without a list of types: layers that are listed slide in any case.
+        let slide = window.is_some() && settings.flag(USE_SLIDING_WINDOW)?.unwrap_or(false);
+        slide_by_type(&mut spec, settings, window, |layer| slide && !turns[layer])?;
     }
     Ok(spec)
 }

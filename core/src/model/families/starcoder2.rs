@@ -36,7 +36,7 @@ const DEFAULTS: Defaults = Defaults {
     norm_eps_key: key("norm_epsilon", "attention.layer_norm_epsilon"),
     max_positions: 4096,
     tied: true,
-    activation: (HIDDEN_ACT, &["gelu_pytorch_tanh", "gelu_new"], Activation::GeluTanh),
+    activation: (HIDDEN_ACT, &["gelu_pytorch_tanh"], Activation::GeluTanh),
     gated: false,
     ..LAYER_NORM_DEFAULTS
 };

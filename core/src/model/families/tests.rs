@@ -95,6 +95,18 @@ fn a_shared_norm_goes_with_the_second_block() {
     assert!(!has_norm(absent(json!(["attention", "mlp"]))));
 }
 
+/// The most heads and layers that a file may claim are listed in a moment, though each head has a norm of its own.
+#[test]
+fn norms_of_thousands_of_heads_are_listed() {
+    let sizes = json!({
+        "hidden_size": 8 * most::HEADS, "num_attention_heads": most::HEADS, "num_key_value_heads": most::HEADS,
+        "num_hidden_layers": 32, "qk_layernorm": true,
+    });
+    let spec = read("stablelm", sizes).unwrap();
+    let norms = spec.needed_tensors().filter(|(name, _)| name.contains("_layernorm.norms.")).count();
+    assert_eq!(norms, 2 * 32 * most::HEADS);
+}
+
 #[test]
 fn layers_are_parallel_by_each_familys_key() {
     let of = |family, keys| {
@@ -180,6 +192,72 @@ fn layers_slide_and_turn_by_each_familys_rule() {
     assert_eq!(of("smollm3", json!({}))[2..5], [full, (false, None), full]);
     let every_other = json!({"no_rope_layers": [0, 1, 0, 1, 0, 1, 0, 1], "use_sliding_window": true});
     assert_eq!(of("smollm3", every_other)[..2], [(true, None), full]);
+}
+
+/// A text may be longer than those that the model was made for.
+#[test]
+fn windows_are_kept_that_are_longer_than_the_models_positions() {
+    let window = |spec: &ModelSpec| spec.layers[0].attention.sliding_window;
+    for family in ["mistral", "ministral", "gemma2", "gemma3_text", "phi3", "olmo3", "exaone4", "starcoder2", "cohere2"]
+    {
+        let of = |window: u64| read(family, json!({"sliding_window": window})).unwrap();
+        assert_eq!((window(&of(256)), window(&of(1 << 20))), (Some(256), Some(1 << 20)), "{family}");
+        assert_eq!(window(&of(1 << 40)), Some(most::POSITIONS as u32), "{family}");
+        assert_eq!(window(&of(256).without_unfilled_windows()), None);
+        assert_eq!(window(&of(255).without_unfilled_windows()), Some(255));
+    }
+    // Such a model is as good as a Llama.
+    let mistral = |window: u64| read("mistral", json!({"sliding_window": window})).unwrap();
+    assert!(deci::of_spec(&mistral(255)).is_none());
+    assert_eq!(deci::of_spec(&mistral(256)).map(|spec| window(&spec)), Some(None));
+}
+
+/// Layers that are listed slide, whatever else is said (transformers masks by the list).
+#[test]
+fn listed_layers_of_smollm3_slide() {
+    let types = ["sliding_attention", "full_attention"].repeat(4);
+    let of = |keys| layers(&read("smollm3", keys).unwrap()).iter().map(|(slides, _)| *slides).collect::<Vec<_>>();
+    for use_them in [json!(false), json!(true), json!(null)] {
+        let slides = of(json!({"layer_types": types.clone(), "use_sliding_window": use_them}));
+        assert_eq!(slides, [true, false].repeat(4));
+    }
+    assert!(refusal("smollm3", json!({"layer_types": types, "sliding_window": null})).contains("`sliding_window`"));
+    assert_eq!(of(json!({"use_sliding_window": true, "sliding_window": null})), [false; 8]);
+}
+
+/// One activation has several names, and the same ones everywhere.
+#[test]
+fn gelu_by_tanh_has_many_names() {
+    let of = |family, key: &str, name: &str| read(family, json!({key: name})).unwrap().layers[0].dense().activation;
+    for name in ["gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh"] {
+        for (family, key) in [
+            ("gpt_neox", "hidden_act"),
+            ("gpt2", "activation_function"),
+            ("opt", "activation_function"),
+            ("phi", "hidden_act"),
+            ("starcoder2", "hidden_act"),
+            ("gemma", "hidden_act"),
+            ("gemma3_text", "hidden_activation"),
+        ] {
+            assert_eq!(of(family, key, name), Activation::GeluTanh, "{family}: {name}");
+        }
+    }
+    assert_eq!(of("gpt_neox", "hidden_act", "gelu"), Activation::Gelu);
+    assert_eq!(of("gemma", "hidden_act", "gelu"), Activation::GeluTanh);
+}
+
+/// GPT-NeoX has names of its own outside, and the usual ones inside, where these count.
+#[test]
+fn rotary_settings_of_gpt_neox_are_those_that_transformers_takes() {
+    let of = |keys| {
+        let rope = read("gpt_neox", keys).unwrap().ropes.remove(0);
+        (rope.theta, rope.rotated)
+    };
+    assert_eq!(of(json!({})), (10_000.0, 2));
+    assert_eq!(of(json!({"rotary_emb_base": 77, "rotary_pct": 0.5})), (77.0, 4));
+    assert_eq!(of(json!({"rotary_emb_base": 77, "rope_theta": 77, "partial_rotary_factor": 0.25})), (77.0, 2));
+    let inside = json!({"rope_theta": 5, "partial_rotary_factor": 1.0, "rope_type": "default"});
+    assert_eq!(of(json!({"rope_parameters": inside, "rotary_emb_base": 77, "rope_theta": 9})), (5.0, 8));
 }
 
 #[test]
@@ -290,10 +368,37 @@ fn what_changes_the_result_and_is_not_built_is_refused_by_name() {
             ["`parallel_attn`", "must be parallel"],
         ),
         ("gpt_neox", json!({"rotary_pct": 1.5}), ["`rotary_pct`", "1.5"]),
+        ("gpt_neox", json!({"rotary_pct": 0.4}), ["`rotary_pct` is 0.4", "even number"]),
+        ("gpt_neox", json!({"head_dim": 20}), ["`rotary_pct` is 0.25, as it is left out", "share of 20 dimensions"]),
+        ("stablelm", json!({"head_dim": 20}), ["`partial_rotary_factor` is 0.25, as it is left out", "even number"]),
+        ("gpt_neox", json!({"rope_theta": 5e5}), ["`rope_theta` is 500000", "rotary_emb_base, which is 10000"]),
+        (
+            "gpt_neox",
+            json!({"partial_rotary_factor": 0.5, "rotary_pct": 1.0}),
+            ["`partial_rotary_factor` is 0.5", "rotary_pct, which is 1"],
+        ),
+        ("olmo3", json!({"rope_scaling": {"type": "yarn", "factor": 8.0}}), ["`rope_scaling.type`", "rope_type"]),
+        (
+            "olmo3",
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 8.0, "truncate": false}}),
+            ["`rope_scaling.truncate`", "whole dimensions"],
+        ),
+        (
+            "gemma3_text",
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 8.0}, "original_max_position_embeddings": 32}),
+            ["`original_max_position_embeddings` is 32", "same value"],
+        ),
+        (
+            "qwen2",
+            json!({"layer_types": vec!["sliding_attention"; 8]}),
+            ["`layer_types`", "use_sliding_window is true"],
+        ),
+        ("cohere2", json!({"sliding_window": null}), ["`sliding_window`", "the window of the layers that slide"]),
+        ("gpt2", json!({"n_embd": 45, "n_head": 3}), ["`n_embd` is 45, and each of the 3 heads 15 wide", "even"]),
         ("phi", json!({"qk_layernorm": true}), ["`qk_layernorm`", "must not be normed"]),
         ("phi", json!({"tie_word_embeddings": true}), ["`tie_word_embeddings`", "bias"]),
         ("gpt2", json!({"n_layer": 0}), ["`n_layer` is 0", "from 1 to"]),
-        ("gpt2", json!({"activation_function": "gelu_fast"}), ["`activation_function`", "gelu_new, "]),
+        ("gpt2", json!({"activation_function": "quick_gelu"}), ["`activation_function`", "gelu_new, "]),
         ("gpt2", json!({"add_cross_attention": true}), ["`add_cross_attention`", "second text"]),
         ("opt", json!({"do_layer_norm_before": false}), ["`do_layer_norm_before`", "opt-350m"]),
         ("opt", json!({"word_embed_proj_dim": 24}), ["`word_embed_proj_dim` is 24", "as wide as the layers, 48"]),
@@ -345,6 +450,7 @@ fn keys() -> Vec<DecidedKey> {
         ("ffn_hidden_size", json!(64), &[("falcon", Read)]),
         ("num_hidden_layers", json!(6), ALL_READ),
         ("n_embd", json!(96), &[("gpt2", Read)]),
+        ("n_embed", json!(96), &[("falcon", Read)]),
         ("n_layer", json!(6), &[("gpt2", Read)]),
         ("n_head", json!(4), &[("gpt2", Read)]),
         ("n_positions", json!(512), &[("gpt2", Read)]),
@@ -352,11 +458,15 @@ fn keys() -> Vec<DecidedKey> {
         ("num_attention_heads", json!(4), ALL_READ),
         ("num_key_value_heads", json!(3), &[("gpt_neox falcon gpt2 opt baichuan", Ignored), (EVERY, Read)]),
         ("multi_query", json!(false), &[("falcon", Read)]),
+        ("multi_query", json!(null), &[("falcon", Read)]),
         ("new_decoder_architecture", json!(true), &[("falcon", Read)]),
         ("parallel_attn", json!(false), &[("falcon", Read)]),
+        ("parallel_attn", json!(null), &[("falcon", Read)]),
         ("use_parallel_residual", json!(true), &[("stablelm", Read)]),
         ("use_parallel_residual", json!(false), &[("gpt_neox", Read)]),
-        ("head_dim", json!(16), ALL_READ),
+        ("head_dim", json!(16), &[("gpt2 opt", Ignored), (EVERY, Read)]),
+        // Of heads that turn nothing, too.
+        ("head_dim", json!(15), &[("gpt2 opt", Ignored), (EVERY, Refused)]),
         ("max_position_embeddings", json!(512), ALL_READ),
         (
             "rms_norm_eps",
@@ -388,12 +498,25 @@ fn keys() -> Vec<DecidedKey> {
         (
             "hidden_act",
             json!("relu"),
-            &[(
-                "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma phi3 olmo2 olmo3 glm4 exaone4 \
-                 starcoder2 nemotron stablelm cohere2 phi gpt_neox baichuan",
-                Refused,
-            )],
+            &[
+                ("gpt_neox", Read),
+                (
+                    "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma phi3 olmo2 olmo3 glm4 exaone4 \
+                 starcoder2 nemotron stablelm cohere2 phi baichuan",
+                    Refused,
+                ),
+            ],
         ),
+        (
+            "hidden_act",
+            json!("gelu_fast"),
+            &[
+                ("gpt_neox", Read),
+                ("gemma starcoder2 phi gemma2 gemma3_text falcon gpt2 opt", Ignored),
+                (EVERY, Refused),
+            ],
+        ),
+        ("hidden_act", json!("tanh"), &[("gemma2 gemma3_text falcon gpt2 opt", Ignored), (EVERY, Refused)]),
         ("activation", json!("relu"), &[("falcon", Refused)]),
         ("activation_function", json!("silu"), &[("gpt2 opt", Read)]),
         ("activation_function", json!("tanh"), &[("gpt2 opt", Refused)]),
@@ -424,6 +547,9 @@ fn keys() -> Vec<DecidedKey> {
         ("use_bias", json!(true), &[("ernie4_5", Read)]),
         ("use_bias", json!(false), &[("starcoder2", Read)]),
         ("use_bidirectional_attention", json!(true), &[("gemma gemma2 gemma3_text", Refused)]),
+        ("is_causal", json!(false), ALL_REFUSED),
+        ("is_causal", json!(null), ALL_REFUSED),
+        ("is_causal", json!(true), NONE),
         ("use_sliding_window", json!(true), &[("smollm3", Read)]),
         (
             "sliding_window",
@@ -433,12 +559,28 @@ fn keys() -> Vec<DecidedKey> {
         (
             "sliding_window",
             json!(null),
+            &[("mistral ministral phi3 exaone4 starcoder2", Read), ("gemma2 gemma3_text olmo3 cohere2", Refused)],
+        ),
+        // Longer than any text that the model was made for, and than any text at all.
+        (
+            "sliding_window",
+            json!(300),
+            &[("mistral ministral gemma2 gemma3_text phi3 olmo3 exaone4 starcoder2 cohere2", Read)],
+        ),
+        (
+            "sliding_window",
+            json!(1u64 << 31),
             &[("mistral ministral gemma2 gemma3_text phi3 olmo3 exaone4 starcoder2 cohere2", Read)],
         ),
         (
             "layer_types",
             json!(vec!["full_attention"; 8]),
             &[("ministral gemma2 gemma3_text olmo3 exaone4 cohere2", Read), ("mistral", Refused)],
+        ),
+        (
+            "layer_types",
+            json!(vec!["sliding_attention"; 8]),
+            &[("gemma2 gemma3_text olmo3 exaone4 cohere2 smollm3", Read), ("qwen2 qwen3", Refused)],
         ),
         (
             "layer_types",
@@ -462,19 +604,23 @@ fn keys() -> Vec<DecidedKey> {
             "partial_rotary_factor",
             json!(0.75),
             &[
-                ("glm4 phi3 nemotron stablelm phi gpt_neox", Read),
+                ("glm4 phi3 nemotron stablelm phi", Read),
                 (
                     "llama qwen2 mistral ministral qwen3 smollm3 granite seed_oss ernie4_5 gemma gemma2 gemma3_text olmo2 olmo3 \
-                     exaone4 starcoder2 cohere2 falcon baichuan",
+                     exaone4 starcoder2 cohere2 gpt_neox falcon baichuan",
                     Refused,
                 ),
             ],
         ),
         ("rotary_pct", json!(0.75), &[("gpt_neox", Read)]),
         ("rotary_emb_base", json!(12345.0), &[("gpt_neox", Read)]),
-        ("rope_theta", json!(12345.0), TURNING_READ),
+        ("partial_rotary_factor", json!(0.4), TURNING_REFUSED),
+        ("rotary_pct", json!(0.4), &[("gpt_neox", Refused)]),
+        // GPT-NeoX calls it otherwise.
+        ("rope_theta", json!(12345.0), &[("gpt_neox", Refused), (TURNING, Read)]),
         ("rope_local_base_freq", json!(12345.0), &[("gemma3_text", Read)]),
         ("rope_scaling", scaling("linear"), TURNING_READ),
+        ("rope_scaling", json!({"type": "linear", "factor": 2.0}), &[("gemma3_text olmo3", Refused), (TURNING, Read)]),
         ("rope_scaling", scaling("unheard_of"), TURNING_REFUSED),
         ("rope_scaling", json!({"factor": 2.0}), TURNING_REFUSED),
         ("rope_scaling", json!({"mrope_section": [1, 1, 2]}), TURNING_REFUSED),
@@ -482,6 +628,8 @@ fn keys() -> Vec<DecidedKey> {
         ("drop_mlp_list", json!([1]), ALL_READ),
         ("per_layer_config", json!({"1": {"skip": ["mlp"]}}), ALL_READ),
         ("quantization_config", json!({"quant_method": "gptq"}), ALL_REFUSED),
+        ("transformers_weights", json!("other.safetensors"), ALL_REFUSED),
+        ("transformers_weights", json!("model.safetensors"), NONE),
         ("num_local_experts", json!(4), ALL_REFUSED),
         ("model_type", json!("t5"), ALL_REFUSED),
         // For training.

@@ -90,7 +90,7 @@ fn readable_type(id: u32) -> Option<DType> {
 }
 
 /// ggml's types that cannot be read here: id, name, elements and bytes of a block.
-const UNREADABLE_TYPES: [(u32, &str, usize, usize); 8] = [
+const UNREADABLE_TYPES: [(u32, &str, usize, usize); 11] = [
     (9, "Q8_1", 32, 40),
     (15, "Q8_K", 256, 292),
     (24, "I8", 1, 1),
@@ -98,8 +98,14 @@ const UNREADABLE_TYPES: [(u32, &str, usize, usize); 8] = [
     (26, "I32", 1, 4),
     (27, "I64", 1, 8),
     (28, "F64", 1, 8),
+    (31, "Q4_0_4_4", 32, 18),
+    (32, "Q4_0_4_8", 32, 18),
+    (33, "Q4_0_8_8", 32, 18),
     (41, "Q1_0", 128, 18),
 ];
+
+/// Those that were Q4_0 in the order of some processors, until llama.cpp brought it into that order by itself.
+const REORDERED: std::ops::RangeInclusive<u32> = 31..=33;
 
 /// Elements and bytes of a block of the type, if ggml's tables had it when this was written.
 fn block_of(type_id: u32) -> Option<(usize, usize)> {
@@ -110,9 +116,12 @@ fn block_of(type_id: u32) -> Option<(usize, usize)> {
     })
 }
 
-/// ggml's name of a type.
+/// ggml's name of a type, and what there is in its place.
 pub(super) fn type_name(type_id: u32) -> String {
     match UNREADABLE_TYPES.iter().find(|(id, ..)| *id == type_id) {
+        Some((id, name, ..)) if REORDERED.contains(id) => {
+            format!("{name} (get the model in Q4_0, which has the same numbers)")
+        }
         Some((_, name, ..)) => name.to_string(),
         None => readable_type(type_id).map_or_else(|| format!("number {type_id}"), |dtype| dtype.to_string()),
     }

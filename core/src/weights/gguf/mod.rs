@@ -171,7 +171,11 @@ impl Tensors {
         let end = data.checked_add(tensor.offset).and_then(|start| start.checked_add(bytes.unwrap_or(0)));
         if end.is_none_or(|end| end > source.len() && bytes != Some(0)) {
             let reason = format!("lies beyond the end of the file ({} bytes)", source.len());
-            return Err(bad(format!("{reason}; if it was cut short, download it again")));
+            let advice = match split::is_piece(source.name()) {
+                true => "it is a piece of a file: join the pieces in their order to one file, and give that",
+                false => "if it was cut short, download it again",
+            };
+            return Err(bad(format!("{reason}; {advice}")));
         }
         let name = tensor.name.clone();
         let Some(dtype) = tensor.dtype else {

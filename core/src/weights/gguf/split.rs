@@ -45,6 +45,13 @@ impl<'a> PartName<'a> {
     }
 }
 
+/// Whether a file is called `NAME.gguf.part1of2`, as some publish what was cut into pieces that are no files of their own.
+pub(super) fn is_piece(file: &str) -> bool {
+    let Some((_, piece)) = file.rsplit_once(".part") else { return false };
+    let is_number = |digits: &str| digits.parse::<u16>().is_ok();
+    piece.split_once("of").is_some_and(|(number, count)| is_number(number) && is_number(count))
+}
+
 /// What a file says of its being a part.
 struct Part {
     number: u64,

@@ -181,7 +181,14 @@ fn versions_two_and_three_are_read_others_explained() {
 
 #[test]
 fn unsupported_types_are_refused_by_name_when_they_are_needed() {
-    for (id, name) in [(9, "Q8_1"), (28, "F64"), (4, "number 4"), (4_000_000_000, "number 4000000000")] {
+    for (id, name) in [
+        (9, "Q8_1"),
+        (28, "F64"),
+        (31, "Q4_0_4_4 (get the model in Q4_0"),
+        (33, "Q4_0_8_8 (get the model in Q4_0"),
+        (4, "number 4"),
+        (4_000_000_000, "number 4000000000"),
+    ] {
         let writer = Writer::new("x").tensor("output.weight", &[32, 1], id, 0);
         let writer = writer.tensor("output_norm.weight", &[1], 0, 256).data(&[0; 260]);
         let weights = open_bytes(writer.bytes()).unwrap().weights;
@@ -196,6 +203,20 @@ fn unsupported_types_are_refused_by_name_when_they_are_needed() {
                 assert!(message.contains(part), "{message}");
             }
         }
+    }
+}
+
+#[test]
+fn a_piece_of_a_file_is_told_from_one_that_was_cut_short() {
+    let bytes = Writer::new("x").tensor("a", &[65], 0, 0).data(&floats(64)).bytes();
+    let message =
+        |name: &str| block_on(open(Rc::new(BytesSource::new(name, bytes.clone())), &[])).unwrap_err().to_string();
+    for (name, advice) in [
+        ("m.gguf.part1of2", "join the pieces"),
+        ("m.partial.gguf", "download it again"),
+        ("m.gguf.part1", "download it again"),
+    ] {
+        assert!(message(name).contains(advice), "{}", message(name));
     }
 }
 

@@ -366,8 +366,13 @@ impl<'a> Machine<'a> {
             (Global::RebuildParameter, &[tensor, ..]) if matches!(self.values[tensor], Value::Tensor(_)) => {
                 self.stack.push(tensor);
             }
-            // What comes after the strides is for training.
-            (Global::RebuildTensor, &[storage, offset, shape, strides, ..]) => {
+            // Two that are for training come after the strides, and then what is to be done to the values.
+            (Global::RebuildTensor, &[storage, offset, shape, strides, ref rest @ ..]) => {
+                let changes = rest.get(2).map_or(&Value::None, |changes| &self.values[*changes]);
+                if !matches!(changes, Value::None) && !matches!(changes, Value::Dict(changes) if changes.is_empty()) {
+                    let problem = "it has a tensor whose values are not those of its storage (negated or conjugated)";
+                    return refuse(problem.to_string());
+                }
                 let Value::Storage(storage) = &self.values[storage] else {
                     return refuse("it has a tensor without storage".to_string());
                 };

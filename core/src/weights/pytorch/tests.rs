@@ -119,6 +119,23 @@ fn archives_that_need_zip64_are_read() {
     }
 }
 
+/// PyTorch marks a tensor as negated and keeps the storage as it was.
+#[test]
+fn tensors_that_are_views_of_other_values_are_refused() {
+    let plain = tensor("FloatStorage", 0, &[6], &[1]);
+    let with = |changes: &[u8]| {
+        let open = plain.strip_suffix(b"tR").unwrap();
+        file(&dict(&[("w", [open, changes, b"tR"].concat())]))
+    };
+    for changes in [&b""[..], b"}", b"N"] {
+        assert!(open_one(with(changes)).is_ok(), "{changes:?}");
+    }
+    for changes in [[&b"}"[..], &text("neg"), b"\x88s"].concat(), [&b"}"[..], &text("conj"), b"\x88s"].concat()] {
+        assert!(message(with(&changes)).contains("negated or conjugated"));
+    }
+    assert!(message(with(b"K\x01")).contains("negated or conjugated"));
+}
+
 #[test]
 fn what_is_more_than_tensors_by_name_is_refused() {
     let float = |shape: &[u8], strides: &[u8]| tensor("FloatStorage", 0, shape, strides);

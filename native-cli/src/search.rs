@@ -1,6 +1,6 @@
 //! A search from its first event to its last, shown and saved on the way.
 
-use blockpruner::Error;
+use anyhow::anyhow;
 use blockpruner::search;
 use blockpruner::session::{Event, OutFolder, Preparation, Search};
 
@@ -24,7 +24,7 @@ pub async fn run(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> {
                     // Its plan says that it has stopped. Should that fail, too, what was saved before stays.
                     let _ = out.save(search);
                 }
-                return Err(interrupted(error, out));
+                return Err(interrupted(error.into(), out));
             }
         };
         let found = match event {
@@ -42,8 +42,7 @@ pub async fn run(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> {
         };
         if !matches!(found, search::Event::Progress { .. }) {
             out.save(search).map_err(|error| {
-                let error = format!("the search stopped because its state could not be saved: {error}");
-                if out.has_saved() { Stopped::Failed(error).into() } else { anyhow::Error::msg(error) }
+                interrupted(anyhow!("the search stopped because its state could not be saved: {error}"), out)
             })?;
         }
         if let Some(searching) = &mut searching {
@@ -59,10 +58,10 @@ pub async fn run(search: &mut Search, out: &OutFolder) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whatever ends a search, one that has been saved can go on when it is mended: the device, or a file that is read.
-fn interrupted(error: Error, out: &OutFolder) -> anyhow::Error {
+/// Whatever ends a search, one that has been saved can go on when it is mended: the device, or a file that is read or written.
+fn interrupted(error: anyhow::Error, out: &OutFolder) -> anyhow::Error {
     match out.has_saved() {
         true => Stopped::Failed(error.to_string()).into(),
-        false => error.into(),
+        false => error,
     }
 }

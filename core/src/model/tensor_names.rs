@@ -23,6 +23,9 @@ impl ModelSpec {
         // What stands before all names but the head's.
         let (base, inner) = embedding.split_once('.').unwrap_or(("", &embedding));
         let is_usual = weights.all_names().any(|name| name == embedding);
+        if is_usual && (head == HEAD || weights.all_names().all(|name| name != HEAD)) {
+            return Ok(weights);
+        }
         let lacks_base = !is_usual && weights.all_names().any(|name| unwrapped(name) == inner);
         let is_wrapped = lacks_base || !is_usual && weights.all_names().any(|name| unwrapped(name) == embedding);
         let plain: fn(&str) -> &str = if is_wrapped { unwrapped } else { |name| name };

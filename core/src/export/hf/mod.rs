@@ -596,14 +596,15 @@ fn small_files(
     let mut unreadable = Vec::new();
     let own = |name: &str| OWN.contains(&name) || name.ends_with(".safetensors");
     for (name, bytes) in source.side_files.iter().filter(|(name, _)| !own(name)) {
-        let clean = match json::object(bytes).ok().or_else(|| json::object_with_halves(bytes)) {
-            _ if !name.ends_with(".json") => None,
-            Some(mut json) => dropped(name, &mut json).then(|| config::to_bytes(&json)),
-            None => {
-                unreadable.push(name.clone());
-                continue;
-            }
+        if !name.ends_with(".json") {
+            files.push((name.clone(), bytes.clone()));
+            continue;
+        }
+        let Some(mut json) = json::object(bytes).ok().or_else(|| json::object_with_halves(bytes)) else {
+            unreadable.push(name.clone());
+            continue;
         };
+        let clean = dropped(name, &mut json).then(|| config::to_bytes(&json));
         files.push((name.clone(), clean.unwrap_or_else(|| bytes.clone())));
     }
     summary.unreadable = unreadable;
